@@ -1,0 +1,202 @@
+"""Shards, chunks and records: the identities that every stage, retry and resume agrees on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+
+def digest(*parts: str, length: int = 8) -> str:
+    """Hex digest of ``parts``, ``length`` characters; the separator cannot occur in a part unescaped."""
+    h = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        h.update(len(data).to_bytes(8, "little") + data)
+    return h.hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One input object that is read front to back: a tar, a Parquet file, or an index of image URIs.
+
+    ``name`` is the path relative to the corpus root and unique in the corpus; image ids begin with it.
+    ``version`` changes when the object's content does (size and etag, or size and mtime).
+    ``records`` is the number of records if the format tells without reading, else None.
+    """
+
+    uri: str
+    name: str
+    format: str
+    version: str
+    records: int | None = None
+    size: int = 0
+
+    @property
+    def key(self) -> str:
+        """What the committed files of this shard are called by, whatever its version."""
+        slug = re.sub(r"[^A-Za-z0-9_]+", "-", self.name).strip("-")[-48:].strip("-") or "shard"
+        return f"{slug}.{digest(self.name)}"
+
+    @property
+    def id(self) -> str:
+        """Key and version: names the committed files, so that changed content gets other names."""
+        return f"{self.key}.{digest(self.version, length=6)}"
+
+
+@dataclass(frozen=True)
+class ChunkId:
+    """Identity of one chunk: records ``[index * size, …)`` of a shard, for the run's fixed chunk size.
+
+    ``last`` marks the chunk that ends its shard. It is part of the file name, so that a listing alone
+    tells which shards are complete.
+    """
+
+    shard_id: str
+    index: int
+    last: bool
+
+    @property
+    def filename(self) -> str:
+        return f"{self.shard_id}-{self.index:05d}{'-end' if self.last else ''}.parquet"
+
+    @staticmethod
+    def parse(filename: str) -> ChunkId | None:
+        """The identity behind a file name, or None for a name this package did not give."""
+        m = re.fullmatch(r"(.+\.[0-9a-f]{8}\.[0-9a-f]{6})-(\d{5,})(-end)?\.parquet", filename)
+        return ChunkId(m[1], int(m[2]), m[3] is not None) if m else None
+
+
+@dataclass(frozen=True)
+class RecordError:
+    """Why a record has no mask: ``stage`` (read, decode, segment, refine), a stable ``type``, a sentence."""
+
+    stage: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Coarse class scores of one image: ``values`` float16 (K, h, w) logits of the classes ``class_ids`` (K,).
+
+    Classes that are left out cannot win at any pixel. ``height, width`` are the image's own size in pixels.
+    """
+
+    values: np.ndarray
+    class_ids: np.ndarray
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input record on its way: encoded image bytes, then also its coarse scores, or its error."""
+
+    image_id: str
+    source: str
+    index: int
+    data: bytes | None = None
+    scores: Scores | None = None
+    height: int | None = None
+    width: int | None = None
+    error: RecordError | None = None
+
+    def failed(self, stage: str, kind: str, message: str) -> Record:
+        """This record as an error row: no bytes, no scores, its size kept if known."""
+        return replace(self, data=None, scores=None, error=RecordError(stage, kind, message[:2000]))
+
+
+@dataclass
+class Chunk:
+    """A fixed slice of one shard: what is read, batched, refined, committed, retried and resumed."""
+
+    id: ChunkId
+    records: list[Record]
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def to_row(self) -> pa.Table:
+        """The chunk as a table of one row, which Ray can neither split nor merge (see docs/design.md)."""
+        payload = pa.BufferOutputStream()
+        table = _records_to_table(self.records)
+        with pa.ipc.new_stream(payload, table.schema) as writer:
+            writer.write_table(table)
+        names = list(self.timings)
+        return pa.table(
+            {
+                "shard_id": pa.array([self.id.shard_id], pa.string()),
+                "chunk_index": pa.array([self.id.index], pa.int64()),
+                "last": pa.array([self.id.last], pa.bool_()),
+                "records": pa.array([len(self.records)], pa.int64()),
+                "timings": pa.array(
+                    [[(name, self.timings[name]) for name in names]], pa.map_(pa.string(), pa.float64())
+                ),
+                "payload": pa.array([payload.getvalue()], pa.large_binary()),
+            }
+        )
+
+    @staticmethod
+    def from_row(row: pa.Table) -> Chunk:
+        """Inverse of ``to_row``; the image bytes are copied out of the payload once, here."""
+        if row.num_rows != 1:
+            raise ValueError(f"a chunk is one row, got {row.num_rows}; run the stage with batch_size=1")
+        buffer = row.column("payload").combine_chunks()[0].as_buffer()
+        with pa.ipc.open_stream(buffer) as reader:
+            records = _table_to_records(reader.read_all())
+        cid = ChunkId(
+            row.column("shard_id")[0].as_py(), row.column("chunk_index")[0].as_py(), row.column("last")[0].as_py()
+        )
+        return Chunk(cid, records, dict(row.column("timings")[0].as_py() or []))
+
+
+_RECORD_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("source", pa.string()),
+        ("index", pa.int64()),
+        ("data", pa.large_binary()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("scores", pa.large_binary()),
+        ("class_ids", pa.list_(pa.int16())),
+        ("scores_shape", pa.list_(pa.int32())),
+        ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
+    ]
+)
+
+
+def _records_to_table(records: Sequence[Record]) -> pa.Table:
+    scores = [r.scores for r in records]
+    columns = {
+        "image_id": [r.image_id for r in records],
+        "source": [r.source for r in records],
+        "index": [r.index for r in records],
+        "data": [r.data for r in records],
+        "height": [r.height for r in records],
+        "width": [r.width for r in records],
+        "scores": [None if s is None else np.ascontiguousarray(s.values, np.float16).tobytes() for s in scores],
+        "class_ids": [None if s is None else s.class_ids.tolist() for s in scores],
+        "scores_shape": [None if s is None else list(s.values.shape) for s in scores],
+        "error": [None if r.error is None else vars(r.error) for r in records],
+    }
+    return pa.table(columns, schema=_RECORD_SCHEMA)
+
+
+def _table_to_records(table: pa.Table) -> list[Record]:
+    records = []
+    for row in table.to_pylist():
+        scores = None
+        if row["scores"] is not None:
+            values = np.frombuffer(row["scores"], np.float16).reshape(row["scores_shape"])
+            scores = Scores(values, np.asarray(row["class_ids"], np.int16), row["height"], row["width"])
+        error = RecordError(**row["error"]) if row["error"] is not None else None
+        records.append(
+            Record(
+                row["image_id"], row["source"], row["index"], row["data"], scores, row["height"], row["width"], error
+            )
+        )
+    return records

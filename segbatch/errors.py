@@ -1,0 +1,52 @@
+"""What can go wrong, said to a person: what was met, its value, and the remedy."""
+
+from __future__ import annotations
+
+
+class SegbatchError(Exception):
+    """Base of every error this package raises on purpose. ``exit_code`` is what the command returns."""
+
+    exit_code = 1
+
+
+class SpecError(SegbatchError):
+    """The job, as written, cannot run. Raised before any work starts."""
+
+    exit_code = 2
+
+
+class SourceError(SegbatchError):
+    """An input cannot be listed or a shard cannot be read."""
+
+    exit_code = 2
+
+
+class ModelError(SegbatchError):
+    """A network or its weights cannot be built."""
+
+    exit_code = 2
+
+
+class OutputError(SegbatchError):
+    """The output store refused a read or a write, or holds something this run must not touch."""
+
+
+class PlanError(SegbatchError):
+    """The plan cannot be carried out: other results are in the way, or the cluster cannot hold it."""
+
+    exit_code = 2
+
+
+class RecordFailure(SegbatchError):
+    """One record failed. It becomes a row with ``error`` set; the job goes on.
+
+    ``stage`` is one of ``read decode segment refine``; ``kind`` a short stable word for grouping
+    (``TruncatedImage``), the message a sentence for a person.
+    """
+
+    def __init__(self, stage: str, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.stage, self.kind, self.message = stage, kind, message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return (RecordFailure, (self.stage, self.kind, self.message))

@@ -1,0 +1,49 @@
+"""The protocols between the parts, on one page. Nothing here knows of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from segbatch.chunk import Chunk, Scores, Shard
+from segbatch.labels import LabelSet
+
+
+class Source(Protocol):
+    """Lists shards, and reads one shard as chunks. One class a format."""
+
+    def shards(self) -> Iterator[Shard]:
+        """Every shard of the input once, in a fixed order. Raises ``SourceError`` if nothing is found."""
+        ...
+
+    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
+        """Chunks of up to ``size`` records in order, leaving out the chunk indices in ``skip``.
+
+        A record that cannot be read is a record with ``error`` set. A shard that breaks off in the middle
+        ends with one such record; an empty shard is one empty chunk. Exactly one chunk has ``last`` set.
+        """
+        ...
+
+
+class Model(Protocol):
+    """A network in eval mode on its device, with what is needed to feed and to read it."""
+
+    name: str
+    labels: LabelSet
+    stride: int
+
+    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ~H/stride, ~W/stride) class logits each."""
+        ...
+
+
+class Refiner(Protocol):
+    """Turns coarse scores into the mask of the image, at its size."""
+
+    needs_image: bool
+
+    def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W, 3) -> (mask of class ids int16 (H, W), winning marginal float32 (H, W))."""
+        ...

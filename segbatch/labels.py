@@ -1,0 +1,86 @@
+"""Class names, colours and the ignore index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segbatch.errors import SpecError
+
+IGNORE_INDEX = 255
+
+VOC = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+).split()
+CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
+CAMVID_COLOURS = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Names of the classes, in order of their ids, and a colour (R, G, B) for each."""
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+
+    @staticmethod
+    def of(names: Sequence[str], colours: Sequence[Sequence[int]] | None = None) -> LabelSet:
+        """A label set; colours default to the PASCAL VOC colour map."""
+        if len(set(names)) != len(names):
+            twice = sorted({n for n in names if list(names).count(n) > 1})
+            raise SpecError(f"class names must differ; given twice: {', '.join(twice)}")
+        if not names:
+            raise SpecError("a model needs at least one class; the list of classes is empty")
+        chosen = voc_colour_map(len(names)).tolist() if colours is None else colours
+        if len(chosen) != len(names):
+            raise SpecError(f"{len(names)} class names but {len(chosen)} colours; give one colour a class")
+        return LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def palette(self) -> bytes:
+        """768 bytes for a palette PNG: the classes' colours, then the rest of the VOC colour map.
+
+        The last entry, 255, is VOC's near-white for ignored pixels.
+        """
+        colours = voc_colour_map(256)
+        colours[: min(len(self), 256)] = self.colours[:256]
+        return colours.tobytes()
+
+
+def voc_colour_map(n: int) -> np.ndarray:
+    """The PASCAL VOC colour map, uint8 (n, 3): bits of the class id spread over the bits of R, G and B."""
+    ids = np.arange(n)
+    colours = np.zeros((n, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+VOC_LABELS = LabelSet.of(VOC)
+CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLOURS)
+
+
+def parse_label_file(text: str, uri: str) -> LabelSet:
+    """Classes from a file: one name a line, or a JSON list of names or of ``{"name", "color"}`` objects."""
+    if not text.lstrip().startswith(("[", "{")):
+        return LabelSet.of([line.strip() for line in text.splitlines() if line.strip()])
+    try:
+        loaded = json.loads(text)
+        items = loaded["classes"] if isinstance(loaded, dict) else loaded
+        names = [i if isinstance(i, str) else str(i["name"]) for i in items]
+        colours = [i["color"] for i in items if isinstance(i, dict) and "color" in i]
+        return LabelSet.of(names, colours if len(colours) == len(names) else None)
+    except (ValueError, KeyError, TypeError) as e:
+        raise SpecError(
+            f"{uri}: cannot read class names ({e}); write one name a line, or a JSON list of names"
+        ) from e
