@@ -27,6 +27,8 @@ class Shard:
     ``name`` is the path relative to the corpus root and unique in the corpus; image ids begin with it.
     ``version`` changes when the object's content does (size and etag, or size and mtime).
     ``records`` is the number of records if the format tells without reading, else None.
+    ``listing`` holds what the planner listed, if the shard is no object of its own (loose images): the
+    reader need not list again, and reads what was planned.
     """
 
     uri: str
@@ -35,6 +37,7 @@ class Shard:
     version: str
     records: int | None = None
     size: int = 0
+    listing: bytes | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
@@ -84,13 +87,16 @@ class RecordError:
 class Scores:
     """Coarse class scores of one image: ``values`` float16 (K, h, w) logits of the classes ``class_ids`` (K,).
 
-    Classes that are left out cannot win at any pixel. ``height, width`` are the image's own size in pixels.
+    Classes that are left out cannot win at any pixel. ``height, width`` are the image's own size in pixels,
+    ``h, w`` that size over ``stride``, rounded up; the centre of cell (i, j) lies at pixel
+    ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
     """
 
     values: np.ndarray
     class_ids: np.ndarray
     height: int
     width: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,7 @@ _RECORD_SCHEMA = pa.schema(
         ("scores", pa.large_binary()),
         ("class_ids", pa.list_(pa.int16())),
         ("scores_shape", pa.list_(pa.int32())),
+        ("stride", pa.int32()),
         ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
     ]
 )
@@ -181,6 +188,7 @@ def _records_to_table(records: Sequence[Record]) -> pa.Table:
         "scores": [None if s is None else np.ascontiguousarray(s.values, np.float16).tobytes() for s in scores],
         "class_ids": [None if s is None else s.class_ids.tolist() for s in scores],
         "scores_shape": [None if s is None else list(s.values.shape) for s in scores],
+        "stride": [None if s is None else s.stride for s in scores],
         "error": [None if r.error is None else vars(r.error) for r in records],
     }
     return pa.table(columns, schema=_RECORD_SCHEMA)
@@ -192,7 +200,7 @@ def _table_to_records(table: pa.Table) -> list[Record]:
         scores = None
         if row["scores"] is not None:
             values = np.frombuffer(row["scores"], np.float16).reshape(row["scores_shape"])
-            scores = Scores(values, np.asarray(row["class_ids"], np.int16), row["height"], row["width"])
+            scores = Scores(values, np.asarray(row["class_ids"], np.int16), row["height"], row["width"], row["stride"])
         error = RecordError(**row["error"]) if row["error"] is not None else None
         records.append(
             Record(

@@ -35,7 +35,10 @@ class Model(Protocol):
     stride: int
 
     def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ~H/stride, ~W/stride) class logits each."""
+        """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ceil(H/stride), ceil(W/stride)) logits each.
+
+        The centre of cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
+        """
         ...
 
 
