@@ -1,0 +1,66 @@
+"""What an engine is, and which there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from segbatch.crf.kernels import Kernel
+
+
+class Engine(Protocol):
+    """Runs mean field. The caller has checked and pruned; an engine only computes."""
+
+    name: str
+
+    def infer(
+        self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
+    ) -> np.ndarray:
+        """Unary energies float32 (K, H, W), image uint8 (H, W, 3) -> marginals float32 (K, H, W).
+
+        ``image`` is None if no kernel looks at it; K is at least 2 and every ``kernel.compat`` fits it.
+        """
+        ...
+
+    def infer_batch(
+        self,
+        images: Sequence[np.ndarray | None],
+        unaries: Sequence[np.ndarray],
+        kernels: Sequence[Kernel],
+        iterations: int,
+        threads: int,
+    ) -> list[np.ndarray]:
+        """``infer`` of each image; sizes and numbers of labels may differ from one image to the next."""
+        ...
+
+
+def _native() -> Engine:
+    from segbatch.crf.native_engine import NativeEngine
+
+    return NativeEngine()
+
+
+def _pydensecrf() -> Engine:
+    from segbatch.crf.pydensecrf_engine import PydensecrfEngine
+
+    return PydensecrfEngine()
+
+
+def _torch() -> Engine:
+    from segbatch.crf.torch_engine import TorchEngine
+
+    return TorchEngine()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"native": _native, "pydensecrf": _pydensecrf, "torch": _torch}
+
+
+def build_engine(name: str | Engine) -> Engine:
+    """The engine of that name; an object that is an engine already is returned as it is."""
+    if not isinstance(name, str):
+        return name
+    if name not in ENGINES:
+        raise ValueError(f"engine is {name!r}; give one of {', '.join(ENGINES)}, or an Engine object")
+    return ENGINES[name]()

@@ -1,0 +1,77 @@
+"""Unary energies: what the network, or an annotation, says about each pixel by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CLIP = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Class scores of one image: ``values`` float32 (C, H, W), ``kind`` one of ``probs logits unary``.
+
+    ``ignore`` bool (H, W) marks pixels that say nothing: every label costs them the same, so that their
+    label follows from the others'.
+    """
+
+    values: np.ndarray
+    kind: str
+    ignore: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.values.shape[1], self.values.shape[2])
+
+    def peaks(self) -> np.ndarray:
+        """Highest probability of each label over the pixels that are not ignored, float32 (C,)."""
+        values = self.values.reshape(len(self.values), -1)
+        if self.ignore is not None:
+            values = values[:, ~self.ignore.ravel()]
+        if values.shape[1] == 0:
+            return np.ones(len(values), np.float32)
+        if self.kind == "probs":
+            return values.max(axis=1)
+        logits = -values if self.kind == "unary" else values
+        weights = np.exp(logits - logits.max(axis=0))
+        return (weights / weights.sum(axis=0)).max(axis=1)
+
+    def energies(self, keep: np.ndarray) -> np.ndarray:
+        """Unary energies float32 (K, H, W) of the labels ``keep``; probabilities are clipped at 1e-5."""
+        values = self.values if len(keep) == len(self.values) else self.values[keep]
+        if self.kind == "probs":
+            unary = -np.log(np.clip(values, CLIP, 1.0))
+        else:
+            unary = values if self.kind == "unary" else -values
+        if self.ignore is not None:
+            unary = np.where(self.ignore, np.float32(0), unary)
+        return np.ascontiguousarray(unary, np.float32)
+
+
+def labels_to_probs(
+    labels: np.ndarray, num_labels: int, confidence: float = 0.7, ignore_index: int | None = None
+) -> np.ndarray:
+    """An annotation as probabilities: integers (H, W) -> float32 (num_labels, H, W).
+
+    The annotated label gets ``confidence`` (1 is a hard annotation), the others share the rest; pixels of
+    ``ignore_index`` are uniform. Raises ``ValueError`` for a label outside ``0 … num_labels - 1``.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype} {labels.shape}; give integers (H, W)")
+    if num_labels < 1:
+        raise ValueError(f"num_labels is {num_labels}; give 1 or more")
+    if not 0 < confidence <= 1:
+        raise ValueError(f"confidence is {confidence}; give a probability above 0, at most 1")
+    unsure = np.zeros(labels.shape, bool) if ignore_index is None else labels == ignore_index
+    known = np.where(unsure, 0, labels).astype(np.int64)
+    if known.size and (known.min() < 0 or known.max() >= num_labels):
+        wrong = int(known.min()) if known.min() < 0 else int(known.max())
+        raise ValueError(f"labels hold {wrong}; give 0 to {num_labels - 1}, or set ignore_index={wrong}")
+    rest = (1.0 - confidence) / max(num_labels - 1, 1)
+    probs = np.full((num_labels, *labels.shape), rest, np.float32)
+    np.put_along_axis(probs, known[None], np.float32(confidence if num_labels > 1 else 1.0), axis=0)
+    probs[:, unsure] = 1.0 / num_labels
+    return probs

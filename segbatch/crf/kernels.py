@@ -1,0 +1,158 @@
+"""The pairwise terms of a dense CRF: a Gaussian in some feature space, times a compatibility of labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+NORMALIZATIONS = ("none", "before", "after", "symmetric")
+Compat = float | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Pixels near each other agree: features ``(x, y) / theta``; ``theta`` in pixels, or ``(x, y)``.
+
+    ``compat`` is what the filtered marginals are multiplied by, with pydensecrf's signs: a number w is a
+    Potts model of weight w (it favours equal labels); an array (C,) or (C, C) is added to the energy as it
+    stands, so that Potts of weight w is ``-w * eye(C)``. ``normalization`` says where to divide by the
+    filtered ones: ``none`` (by their mean), ``before``, ``after`` the filter, or ``symmetric``.
+    """
+
+    theta: float | tuple[float, float]
+    compat: Compat = 3.0
+    normalization: str = "symmetric"
+    thetas: tuple[float, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thetas", _deviations("theta", self.theta, 2))
+        _finish(self)
+
+    def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
+        """Feature vectors float32 (2, height * width), pixels in rows."""
+        return _positions(self.thetas, height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class Bilateral:
+    """Near pixels of like colour agree: features ``(x, y) / theta_xy, (r, g, b) / theta_rgb``.
+
+    Either deviation may be one number or one a dimension. The rest is as in ``Gaussian``.
+    """
+
+    theta_xy: float | tuple[float, float]
+    theta_rgb: float | tuple[float, float, float]
+    compat: Compat = 4.0
+    normalization: str = "symmetric"
+    thetas: tuple[float, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        xy = _deviations("theta_xy", self.theta_xy, 2)
+        object.__setattr__(self, "thetas", xy + _deviations("theta_rgb", self.theta_rgb, 3))
+        _finish(self)
+
+    def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
+        """Feature vectors float32 (5, height * width), pixels in rows."""
+        if image is None:
+            raise ValueError("image is None but a Bilateral kernel needs one; give uint8 (H, W, 3)")
+        colours = np.moveaxis(image.reshape(-1, 3), 1, 0).astype(np.float32)
+        colours /= np.asarray(self.thetas[2:], np.float32)[:, None]
+        return np.concatenate([_positions(self.thetas[:2], height, width), colours])
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Pixels near each other in a feature space of your own agree.
+
+    ``values`` float32 (D, H, W) or (D, H * W), already divided by the standard deviations.
+    """
+
+    values: np.ndarray
+    compat: Compat = 3.0
+    normalization: str = "symmetric"
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values)
+        if values.dtype != np.float32 or values.ndim not in (2, 3) or 0 in values.shape:
+            raise ValueError(
+                f"features are {values.dtype} {values.shape}; give float32 (D, H, W) or (D, H * W), D >= 1"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError("features hold NaN or infinity; replace them, a pixel needs a place")
+        object.__setattr__(self, "values", np.ascontiguousarray(values.reshape(len(values), -1)))
+        _finish(self)
+
+    def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
+        """The vectors that were given, float32 (D, height * width)."""
+        if self.values.shape[1] != height * width:
+            raise ValueError(
+                f"features hold {self.values.shape[1]} pixels but the image has {height} x {width} = "
+                f"{height * width}; give one vector a pixel, in rows"
+            )
+        return self.values
+
+
+Kernel = Gaussian | Bilateral | Features
+
+
+def check_compat(kernels: Sequence[Kernel], labels: int) -> None:
+    """Raises ``ValueError`` if a kernel's compatibility does not fit ``labels`` labels."""
+    for kernel in kernels:
+        shape = np.shape(kernel.compat)
+        if shape not in ((), (labels,), (labels, labels)):
+            raise ValueError(
+                f"compat of the {type(kernel).__name__} kernel has shape {shape} but there are {labels} labels; "
+                f"give a number, ({labels},) or ({labels}, {labels})"
+            )
+
+
+def with_compat(kernel: Kernel, compat: np.ndarray) -> Kernel:
+    """The kernel with its weight times the label compatibility ``compat`` (C, C) in place of Potts."""
+    if np.ndim(kernel.compat) or np.ndim(compat) != 2:
+        raise ValueError(
+            f"compat has shape {np.shape(compat)}; give a matrix (C, C) for kernels with one weight"
+        )
+    return replace(kernel, compat=np.float32(kernel.compat) * np.asarray(compat, np.float32))
+
+
+def with_labels(kernel: Kernel, keep: np.ndarray) -> Kernel:
+    """The kernel for the labels ``keep`` alone."""
+    compat = kernel.compat
+    if not isinstance(compat, np.ndarray):
+        return kernel
+    return replace(kernel, compat=compat[keep] if compat.ndim == 1 else compat[np.ix_(keep, keep)])
+
+
+def _positions(thetas: Sequence[float], height: int, width: int) -> np.ndarray:
+    x = np.arange(width, dtype=np.float32) / np.float32(thetas[0])
+    y = np.arange(height, dtype=np.float32) / np.float32(thetas[1])
+    return np.stack([np.tile(x, height), np.repeat(y, width)])
+
+
+def _deviations(name: str, value: object, count: int) -> tuple[float, ...]:
+    values = tuple(np.atleast_1d(np.asarray(value, np.float64)).tolist())
+    values = values * count if len(values) == 1 else values
+    if len(values) != count or not all(math.isfinite(v) and v > 0 for v in values):
+        raise ValueError(
+            f"{name} is {value!r}; give one finite standard deviation above 0, or {count} of them"
+        )
+    return values
+
+
+def _finish(kernel: Kernel) -> None:
+    if kernel.normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"normalization is {kernel.normalization!r}; give one of {', '.join(NORMALIZATIONS)}"
+        )
+    compat = np.asarray(kernel.compat)
+    if compat.dtype.kind not in "fiu" or compat.ndim > 2 or not np.isfinite(compat).all():
+        raise ValueError(
+            f"compat is {kernel.compat!r}; give a finite number (Potts), an array (C,) or a matrix (C, C)"
+        )
+    if compat.ndim == 2 and compat.shape[0] != compat.shape[1]:
+        raise ValueError(f"compat has shape {compat.shape}; a matrix of label compatibilities is square")
+    if compat.ndim:
+        object.__setattr__(kernel, "compat", np.ascontiguousarray(compat, np.float32))

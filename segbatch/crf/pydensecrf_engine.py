@@ -1,0 +1,65 @@
+"""pydensecrf behind the common interface: the reference that the others are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
+
+
+class PydensecrfEngine:
+    """Mean field by pydensecrf, one image after the other: it holds the GIL, so threads would not help."""
+
+    name = "pydensecrf"
+
+    def infer(
+        self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
+    ) -> np.ndarray:
+        """Unary energies float32 (K, H, W) -> marginals float32 (K, H, W).
+
+        Raises ``ValueError`` for an asymmetric matrix of compatibilities, which pydensecrf would replace by
+        its symmetric part without a word.
+        """
+        import pydensecrf.densecrf as dcrf
+
+        labels, height, width = unary.shape
+        normalization = {
+            "none": dcrf.NO_NORMALIZATION,
+            "before": dcrf.NORMALIZE_BEFORE,
+            "after": dcrf.NORMALIZE_AFTER,
+            "symmetric": dcrf.NORMALIZE_SYMMETRIC,
+        }
+        crf = dcrf.DenseCRF2D(width, height, labels)
+        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(labels, -1), np.float32))
+        for kernel in kernels:
+            compat = kernel.compat
+            if isinstance(compat, np.ndarray) and compat.ndim == 2 and not np.allclose(compat, compat.T):
+                raise ValueError(
+                    "compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'"
+                )
+            options = {"compat": compat, "normalization": normalization[kernel.normalization]}
+            if isinstance(kernel, Gaussian):
+                crf.addPairwiseGaussian(sxy=kernel.thetas, **options)
+            elif isinstance(kernel, Bilateral):
+                crf.addPairwiseBilateral(
+                    sxy=kernel.thetas[:2],
+                    srgb=kernel.thetas[2:],
+                    rgbim=np.ascontiguousarray(image),
+                    **options,
+                )
+            else:
+                crf.addPairwiseEnergy(kernel.features(image, height, width), **options)
+        return np.array(crf.inference(iterations), np.float32).reshape(unary.shape)
+
+    def infer_batch(
+        self,
+        images: Sequence[np.ndarray | None],
+        unaries: Sequence[np.ndarray],
+        kernels: Sequence[Kernel],
+        iterations: int,
+        threads: int,
+    ) -> list[np.ndarray]:
+        """``infer`` of each image, in turn whatever ``threads`` says."""
+        return [self.infer(i, u, kernels, iterations) for i, u in zip(images, unaries, strict=True)]
