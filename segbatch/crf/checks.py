@@ -8,7 +8,7 @@ from segbatch.crf.evidence import Evidence
 
 
 def check_image(image: object) -> np.ndarray:
-    """The image as C-contiguous uint8 (H, W, 3). Raises ``TypeError`` or ``ValueError`` saying what is wrong."""
+    """The image as C-contiguous uint8 (H, W, 3), or a ``TypeError`` or ``ValueError`` with the remedy."""
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image is {type(image).__name__}; give a NumPy array uint8 (H, W, 3)")
     if image.dtype != np.uint8:

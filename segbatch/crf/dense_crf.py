@@ -77,9 +77,9 @@ class DenseCRF:
         unary: Sequence[np.ndarray] | None = None,
         ignore: Sequence[np.ndarray | None] | None = None,
     ) -> list[np.ndarray]:
-        """``refine`` of each image, ``threads`` at once; sizes may differ. The result is the same for any number.
+        """``refine`` of each image, ``threads`` at once; the result is the same for any number of them.
 
-        Images that keep different labels are grouped by them, since an engine takes one model a call.
+        Sizes and numbers of labels may differ from one image to the next.
         """
         counts = {
             n: len(v) for n, v in (("probs", probs), ("logits", logits), ("unary", unary)) if v is not None

@@ -104,7 +104,7 @@ def check_compat(kernels: Sequence[Kernel], labels: int) -> None:
         shape = np.shape(kernel.compat)
         if shape not in ((), (labels,), (labels, labels)):
             raise ValueError(
-                f"compat of the {type(kernel).__name__} kernel has shape {shape} but there are {labels} labels; "
+                f"compat of the {type(kernel).__name__} kernel has shape {shape} for {labels} labels; "
                 f"give a number, ({labels},) or ({labels}, {labels})"
             )
 

@@ -16,7 +16,7 @@ class CRFParams:
     levels) are the standard deviations of the bilateral one, ``theta_gamma`` (pixels) of the Gaussian one
     (Krähenbühl & Koltun 2011, eq. 3). A weight of 0 leaves its kernel out. ``normalization`` is one of
     ``none before after symmetric``. Labels whose probability is below ``prune`` at every pixel are left out
-    of the inference; 0 filters them all. Raises ``ValueError`` naming the parameter, its value and the remedy.
+    of the inference; 0 filters them all. Raises ``ValueError`` that names the parameter and the remedy.
     """
 
     w_bilateral: float = 4.0
