@@ -32,7 +32,7 @@ class PydensecrfEngine:
             "symmetric": dcrf.NORMALIZE_SYMMETRIC,
         }
         crf = dcrf.DenseCRF2D(width, height, labels)
-        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(labels, -1), np.float32))
+        crf.setUnaryEnergy(np.require(unary.reshape(labels, -1), np.float32, "CW"))
         for kernel in kernels:
             compat = kernel.compat
             if isinstance(compat, np.ndarray) and compat.ndim == 2 and not np.allclose(compat, compat.T):
@@ -50,7 +50,8 @@ class PydensecrfEngine:
                     **options,
                 )
             else:
-                crf.addPairwiseEnergy(kernel.features(image, height, width), **options)
+                features = np.require(kernel.features(image, height, width), requirements="CW")
+                crf.addPairwiseEnergy(features, **options)
         return np.array(crf.inference(iterations), np.float32).reshape(unary.shape)
 
     def infer_batch(
