@@ -46,7 +46,7 @@ class PydensecrfEngine:
                 crf.addPairwiseBilateral(
                     sxy=kernel.thetas[:2],
                     srgb=kernel.thetas[2:],
-                    rgbim=np.ascontiguousarray(image),
+                    rgbim=np.require(image, requirements="CW"),
                     **options,
                 )
             else:
