@@ -1,23 +1,22 @@
-"""The permutohedral lattice in plain torch operations: the same lattice as the native engine's and pydensecrf's.
+"""The permutohedral lattice in plain torch operations: the same lattice as the native engine's.
 
-Every linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered and
-summed by one ``embedding_bag``: no atomics, so the result is the same in every run, nothing of the size
-``points * (dimensions + 1) * labels`` is ever written, and the adjoint is the same three steps with the axes in the
-opposite order. Source: Adams, Baek, Davis, Fast High-Dimensional Filtering Using the Permutohedral Lattice, 2010.
+Every linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered
+and summed by one ``embedding_bag``: no atomics, so the result is the same in every run; nothing of the size
+``points * (dimensions + 1) * labels`` is ever written; and the adjoint is the same three steps with the axes
+in the opposite order. Source: Adams, Baek & Davis, Fast High-Dimensional Filtering Using the Permutohedral
+Lattice, 2010.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NORMALIZATIONS = ("none", "before", "after", "symmetric")
-LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
 _KEY_LIMIT = 2**62
 
 
@@ -56,8 +55,8 @@ class Gather:
 class Lattice:
     """Points embedded in a lattice: ``splat`` to the vertices, ``blurs`` along each axis, ``slice`` back.
 
-    ``splat`` and ``slice`` hold the same barycentric weights; ``order`` maps the entries of ``splat`` to those of
-    ``slice``, so that a weight a point can be folded into either. ``scale`` is the constant of the blur.
+    ``splat`` and ``slice`` hold the same barycentric weights; ``order`` maps the entries of ``splat`` to
+    those of ``slice``, so that a weight a point can be folded into either. ``scale`` belongs to the blur.
     """
 
     points: int
@@ -90,10 +89,10 @@ class Lattice:
 def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Lattice:
     """The lattice of float32 features (B, N, d), already divided by their standard deviations.
 
-    The B images do not touch one another; point ``b * N + n`` is row n of image b. The geometry is computed in
-    float32 whatever ``dtype`` the weights are wanted in, in the order of operations of the reference, so that every
-    engine puts a point into the same simplex. Raises ``ValueError`` if the features are not finite or lie so far
-    apart that a vertex has no 62-bit name.
+    The B images do not touch one another; point ``b * N + n`` is row n of image b. The geometry is computed
+    in float32, whatever ``dtype`` the weights are wanted in, and in the reference's order of operations, so
+    that every engine puts a point into the same simplex. Raises ``ValueError`` if the features are not finite
+    or lie so far apart that a vertex has no 62-bit name.
     """
     if features.dim() != 3 or 0 in features.shape:
         raise ValueError(
@@ -106,7 +105,7 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     base, rank, barycentric = _embed(features)
     keys, strides = _pack(base, rank, images)
 
-    # One stable sort names the vertices, orders the splat and leaves the keys ready for the search of neighbours.
+    # One stable sort names the vertices, orders the splat and makes the keys searchable for neighbours.
     in_order, order = torch.sort(keys.reshape(-1), stable=True)
     starts = torch.ones_like(in_order, dtype=torch.bool)
     torch.ne(in_order[1:], in_order[:-1], out=starts[1:])
@@ -176,10 +175,10 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
-    """Names of the d + 1 vertices around each point, int64 (P, d + 1), and the stride of each coordinate in a name.
+    """Names of the d + 1 vertices around each point, int64 (P, d + 1), and the stride of each coordinate.
 
-    The coordinates of a vertex of colour r are all r modulo d + 1; only the quotients and r are stored. One quotient
-    on each side is left free, so that a neighbour's name never runs into another coordinate.
+    The coordinates of a vertex of colour r are all r modulo d + 1; only the quotients and r are stored. One
+    quotient on each side is left free, so that a neighbour's name never runs into another coordinate.
     """
     points, dims = base.shape
     corners = dims + 1
@@ -187,7 +186,7 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     spans = [int(span) for span in (base.amax(0) - low + 2).tolist()]
     if images * corners * math.prod(spans) >= _KEY_LIMIT:
         raise ValueError(
-            f"the features span {spans} lattice cells in {images} image(s), more than a 62-bit name can hold; "
+            f"the features span {spans} lattice cells in {images} image(s), more than 62 bits can name; "
             "use a larger theta (a kernel this narrow joins no two pixels)"
         )
     strides = [0] * dims
@@ -204,10 +203,10 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
 
 
 def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dtype: torch.dtype) -> Gather:
-    """The blur 1/2, 1, 1/2 along one axis over sorted vertex names; a neighbour that does not exist counts as 0."""
+    """The blur 1/2, 1, 1/2 along one axis over sorted vertex names; a missing neighbour counts as 0."""
     vertices, corners = keys.numel(), len(strides) + 1
     along = strides[axis] if axis < len(strides) else 0
-    # The neighbour is +d along the axis and -1 along all others; a vertex of colour 0 borrows from every quotient.
+    # The neighbour is +d along the axis and -1 along all others; colour 0 borrows from every quotient.
     step = torch.where(keys % corners == 0, along - sum(strides) + corners - 1, along - 1)
     wanted = keys + step
     found = torch.searchsorted(keys, wanted).clamp_(max=vertices - 1)
@@ -225,98 +224,3 @@ def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dt
 
 def _index_dtype(entries: int) -> torch.dtype:
     return torch.int32 if entries < 2**31 else torch.int64
-
-
-class _Side:
-    """Barycentric weights times a weight a point, to be used as a splat or as a slice; a filter and its adjoint share it."""
-
-    def __init__(self, lattice: Lattice, weights: Tensor, in_order: Tensor | None = None) -> None:
-        self.lattice, self.weights, self._in_order = lattice, weights, in_order
-
-    @property
-    def slice(self) -> Gather:
-        return replace(self.lattice.slice, weights=self.weights)
-
-    @property
-    def splat(self) -> Gather:
-        if self._in_order is None:  # a slice's weights are needed in this order by the backward pass alone
-            self._in_order = self.weights[self.lattice.order]
-        return replace(self.lattice.splat, weights=self._in_order)
-
-
-class GaussianFilter:
-    """The filter of one kernel, ``post * slice(blur(splat(pre * values)))``; call it on values (points, labels).
-
-    ``pre`` and ``post`` are the normalisation (pydensecrf's four: with n = the filtered ones, ``none`` has neither,
-    ``before`` and ``after`` divide by n on that side, ``symmetric`` by its square root on both); they are folded
-    into the weights and cost nothing. Differentiable any number of times in the values; the features are constants.
-    """
-
-    def __init__(self, lattice: Lattice, normalization: str) -> None:
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}")
-        plain = lattice.slice.weights
-        self._lattice, self._reverse = lattice, False
-        self._pre = _Side(lattice, plain, lattice.splat.weights)
-        self._post = _Side(lattice, plain * lattice.scale)
-        if normalization == "none":
-            return
-        norm = self._apply(plain.new_ones(lattice.points, 1)) + 1e-20
-        norm = norm.rsqrt() if normalization == "symmetric" else norm.reciprocal()
-        each = plain.reshape(lattice.points, -1)
-        if normalization != "after":
-            self._pre = _Side(lattice, (each * norm).reshape(-1))
-        if normalization != "before":
-            self._post = _Side(lattice, (each * (norm * lattice.scale)).reshape(-1))
-
-    @property
-    def transposed(self) -> GaussianFilter:
-        """The adjoint: the sides change places and the axes are blurred in the opposite order."""
-        other = object.__new__(GaussianFilter)
-        other._lattice, other._reverse = self._lattice, not self._reverse
-        other._pre, other._post = self._post, self._pre
-        return other
-
-    def __call__(self, values: Tensor) -> Tensor:
-        lattice = self._lattice
-        if values.dim() != 2 or values.shape[0] != lattice.points or values.shape[1] == 0:
-            raise ValueError(
-                f"values have shape {tuple(values.shape)}; this filter takes ({lattice.points}, labels)"
-            )
-        if values.dtype != self._pre.weights.dtype:
-            raise TypeError(f"values are {values.dtype}; this filter was built for {self._pre.weights.dtype}")
-        result: Tensor = _Filter.apply(values, self)
-        return result
-
-    def _apply(self, values: Tensor) -> Tensor:
-        lattice = self._lattice
-        splat, gather = self._pre.splat, self._post.slice
-        blurs = lattice.blurs[::-1] if self._reverse else lattice.blurs
-        labels = values.shape[1]
-        if labels <= LABEL_BLOCK:
-            return gather(_chain(splat(values.contiguous()), blurs))
-        out = torch.empty_like(values)
-        for start in range(0, labels, LABEL_BLOCK):
-            block = values[:, start : start + LABEL_BLOCK].contiguous()
-            out[:, start : start + LABEL_BLOCK] = gather(_chain(splat(block), blurs))
-        return out
-
-
-def _chain(values: Tensor, blurs: Sequence[Gather]) -> Tensor:
-    for blur in blurs:
-        values = blur(values)
-    return values
-
-
-class _Filter(torch.autograd.Function):
-    @staticmethod
-    def forward(values: Tensor, gaussian: GaussianFilter) -> Tensor:
-        return gaussian._apply(values.detach())
-
-    @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        ctx.gaussian = inputs[1]  # type: ignore[attr-defined]
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.gaussian.transposed(gradient), None  # type: ignore[attr-defined]

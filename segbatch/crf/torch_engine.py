@@ -1,0 +1,269 @@
+"""Mean field of the dense CRF in torch: batched, on the CPU or a GPU, and differentiable.
+
+Inside, values are pixel-major, (images * pixels, labels): a lattice gathers whole rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
+from segbatch.crf.torch_filter import GaussianFilter, build_filter
+
+Term = tuple[GaussianFilter, float | Tensor]
+
+
+def mean_field(
+    images: Tensor | None,
+    unary: Tensor,
+    kernels: Sequence[Kernel],
+    iterations: int,
+    compats: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Unary energies (B, K, H, W), images uint8 (B, H, W, 3) of one size -> marginals (B, K, H, W).
+
+    On the device of ``unary``; float32, or float64 if ``unary`` is. Differentiable in ``unary`` and in
+    ``compats``, tensors that take the place of the kernels' ``compat`` (scalar, (K,) or (K, K), the same
+    signs). A label whose energy is infinite at a pixel stays at 0 there. ``images`` may be None if no kernel
+    looks at it. Source: Krähenbühl & Koltun 2011, algorithm 1; Jacobi updates, as pydensecrf's.
+    """
+    batch, labels, height, width = _check(images, unary)
+    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+    given = [k.compat for k in kernels] if compats is None else list(compats)
+    if len(given) != len(kernels):
+        raise ValueError(
+            f"compats has {len(given)} entries but there are {len(kernels)} kernels; give one each"
+        )
+    with torch.autocast(unary.device.type, enabled=False):
+        terms: list[Term] = []
+        for kernel, compat in zip(kernels, given, strict=True):
+            gaussian = build_filter(kernel, images, (batch, height, width), unary.device, dtype)
+            terms.append((gaussian, _coupling(compat, labels, unary.device, dtype)))
+        scores = _scores(-_to_rows(unary.to(dtype)), terms, iterations)
+        return _to_maps(_softmax(scores), (batch, height, width))
+
+
+class MeanField(nn.Module):
+    """The layer of CRF-as-RNN: mean field with learned weights between labels (Zheng et al. 2015).
+
+    ``Q = softmax(U)``, then T times ``m = Ws·spatial(Q) + Wb·bilateral(Q)``, ``Q = softmax(U − C·m)``, both
+    filters divided by their response to ones afterwards. ``spatial``, ``bilateral`` and ``compatibility``
+    are the matrices Ws, Wb, C (C, C), initially 3·I, 5·I and −I: the Potts model, up to a constant a pixel.
+    T is ``train_iterations`` in training mode and ``iterations`` in eval mode. Thetas are constants, in
+    pixels (alpha, gamma) and grey levels (beta). Memory for the backward pass: one map of marginals an
+    iteration, the rest is computed again.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        iterations: int = 10,
+        train_iterations: int = 5,
+        theta_alpha: float = 160.0,
+        theta_beta: float = 3.0,
+        theta_gamma: float = 3.0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("num_classes", num_classes, 1),
+            ("iterations", iterations, 0),
+            ("train_iterations", train_iterations, 0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; give a whole number of {least} or more")
+        self.num_classes, self.iterations, self.train_iterations = num_classes, iterations, train_iterations
+        self.kernels: tuple[Kernel, ...] = (
+            Gaussian(theta_gamma, normalization="after"),
+            Bilateral(theta_alpha, theta_beta, normalization="after"),
+        )
+        self.spatial = nn.Parameter(3.0 * torch.eye(num_classes))
+        self.bilateral = nn.Parameter(5.0 * torch.eye(num_classes))
+        self.compatibility = nn.Parameter(-torch.eye(num_classes))
+
+    def forward(self, images: Tensor, logits: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3) RGB, logits (B, C, H, W) -> refined logits (B, C, H, W).
+
+        Their softmax over C are the marginals. Raises ``ValueError`` if a shape does not fit.
+        """
+        batch, labels, height, width = _check(images, logits)
+        if labels != self.num_classes:
+            raise ValueError(f"logits have {labels} classes but this layer has {self.num_classes}")
+        dtype = self.compatibility.dtype if self.compatibility.dtype == torch.float64 else torch.float32
+        with torch.autocast(logits.device.type, enabled=False):
+            terms: list[Term] = [
+                (
+                    build_filter(kernel, images, (batch, height, width), logits.device, dtype),
+                    -(self.compatibility.to(dtype) @ weights.to(dtype)),
+                )
+                for kernel, weights in zip(self.kernels, (self.spatial, self.bilateral), strict=True)
+            ]
+            iterations = self.train_iterations if self.training else self.iterations
+            scores = _scores(_to_rows(logits.to(dtype)), terms, iterations)
+            return _to_maps(scores, (batch, height, width))
+
+    def extra_repr(self) -> str:
+        return f"{self.num_classes}, iterations={self.iterations}, train_iterations={self.train_iterations}"
+
+
+class TorchEngine:
+    """Mean field by torch; see ``segbatch.crf.engine.Engine``.
+
+    ``device`` is ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``. Images of one size are
+    filtered together, up to ``max_pixels`` at once: this bounds the memory, about 0.5 KB a pixel plus 30
+    bytes a pixel and label. By default 2**22 pixels on a GPU and 2**18 on a CPU, where more gains nothing.
+    """
+
+    name = "torch"
+
+    def __init__(self, device: str | torch.device = "auto", max_pixels: int | None = None) -> None:
+        self.device = _pick_device(device)
+        if max_pixels is None:
+            max_pixels = 2**18 if self.device.type == "cpu" else 2**22
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+            raise ValueError(f"max_pixels is {max_pixels!r}; give a whole number of 1 or more")
+        self.max_pixels = max_pixels
+
+    def infer(
+        self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
+    ) -> np.ndarray:
+        """Unary energies float32 (K, H, W), image uint8 (H, W, 3) -> marginals float32 (K, H, W)."""
+        return self.infer_batch([image], [unary], kernels, iterations)[0]
+
+    def infer_batch(
+        self,
+        images: Sequence[np.ndarray | None] | np.ndarray,
+        unaries: Sequence[np.ndarray] | np.ndarray,
+        kernels: Sequence[Kernel],
+        iterations: int,
+        threads: int = 1,
+    ) -> list[np.ndarray]:
+        """``infer`` of each image, also from arrays (B, H, W, 3) and (B, K, H, W).
+
+        Images of one size share a pass; where their numbers of labels differ (Potts models only) the smaller
+        ones are padded with labels that cannot win. ``threads`` is torch's own affair.
+        """
+        results: list[np.ndarray | None] = [None] * len(unaries)
+        # By size, then by number of labels, so that a pass pads little.
+        order = sorted(range(len(unaries)), key=lambda i: (unaries[i].shape[1:], unaries[i].shape[0]))
+        for size, members in groupby(order, key=lambda i: unaries[i].shape[1:]):
+            todo = list(members)
+            step = max(1, self.max_pixels // (size[0] * size[1]))
+            for start in range(0, len(todo), step):
+                part = todo[start : start + step]
+                marginals = self._pass(
+                    [images[i] for i in part], [unaries[i] for i in part], kernels, iterations
+                )
+                for i, q in zip(part, marginals, strict=True):
+                    results[i] = q[: len(unaries[i])]
+        return [q for q in results if q is not None]
+
+    @torch.no_grad()
+    def _pass(
+        self,
+        images: Sequence[np.ndarray | None],
+        unaries: Sequence[np.ndarray],
+        kernels: Sequence[Kernel],
+        iterations: int,
+    ) -> np.ndarray:
+        labels = max(len(u) for u in unaries)
+        padded = np.full((len(unaries), labels, *unaries[0].shape[1:]), np.inf, np.float32)
+        for row, unary in zip(padded, unaries, strict=True):
+            row[: len(unary)] = unary
+        colours = [i for i in images if i is not None]
+        pixels = torch.from_numpy(np.stack(colours)).to(self.device) if colours else None
+        energies = torch.from_numpy(padded).to(self.device)
+        marginals: np.ndarray = mean_field(pixels, energies, kernels, iterations).cpu().numpy()
+        return marginals
+
+
+def _pick_device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}; give auto, cpu, cuda or cuda:N") from error
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r} but torch sees no CUDA device; give auto or cpu")
+    return picked
+
+
+def _check(images: Tensor | None, scores: Tensor) -> tuple[int, int, int, int]:
+    if scores.dim() != 4 or 0 in scores.shape or not scores.is_floating_point():
+        raise ValueError(f"scores are {scores.dtype} {tuple(scores.shape)}; give floats (B, K, H, W), none 0")
+    batch, labels, height, width = scores.shape
+    if images is not None:
+        if images.dtype != torch.uint8 or tuple(images.shape) != (batch, height, width, 3):
+            raise ValueError(
+                f"images are {images.dtype} {tuple(images.shape)}; for these scores give uint8 "
+                f"{(batch, height, width, 3)}, channels last"
+            )
+        if images.device != scores.device:
+            raise ValueError(f"images are on {images.device} but scores on {scores.device}; move one of them")
+    return batch, labels, height, width
+
+
+def _scores(logits: Tensor, terms: Sequence[Term], iterations: int) -> Tensor:
+    """Logits (P, K) -> the scores (P, K) whose softmax are the marginals after ``iterations`` steps."""
+
+    def step(scores: Tensor) -> Tensor:
+        marginals = _softmax(scores)
+        scores = logits
+        for gaussian, coupling in terms:
+            scores = _add(scores, gaussian(marginals), coupling)
+        return scores
+
+    learning = torch.is_grad_enabled() and any(
+        isinstance(t, Tensor) and t.requires_grad for t in (logits, *(coupling for _, coupling in terms))
+    )
+    scores = logits
+    for _ in range(iterations):
+        if learning:  # keep the scores between the steps only, not what each step holds inside
+            scores = checkpoint(step, scores, use_reentrant=False, preserve_rng_state=False)
+        else:
+            scores = step(scores)
+    return scores
+
+
+def _add(scores: Tensor, filtered: Tensor, coupling: float | Tensor) -> Tensor:
+    if not isinstance(coupling, Tensor):
+        return torch.add(scores, filtered, alpha=coupling)
+    if coupling.dim() < 2:
+        return torch.addcmul(scores, filtered, coupling)
+    return torch.addmm(scores, filtered, coupling.t())
+
+
+def _coupling(
+    compat: float | np.ndarray | Tensor, labels: int, device: torch.device, dtype: torch.dtype
+) -> float | Tensor:
+    """What the filtered marginals are multiplied by before they are added to the scores."""
+    if not isinstance(compat, (np.ndarray, Tensor)):
+        return float(compat)
+    weights = torch.as_tensor(compat, device=device).to(dtype)
+    if tuple(weights.shape) not in ((), (labels,), (labels, labels)):
+        raise ValueError(
+            f"compat has shape {tuple(weights.shape)} but there are {labels} labels; "
+            f"give a number, ({labels},) or ({labels}, {labels})"
+        )
+    return weights if weights.dim() == 0 else -weights  # a number favours equal labels, an array is an energy
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    # torch's CPU softmax over few contiguous values is scalar, 5 times slower than across the rows.
+    if scores.shape[1] < 16 and scores.device.type == "cpu":
+        return scores.t().softmax(0).t()
+    return scores.softmax(1)
+
+
+def _to_rows(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _to_maps(rows: Tensor, size: tuple[int, int, int]) -> Tensor:
+    return rows.reshape(*size, -1).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,193 @@
+"""The filters of a dense CRF's kernels in torch: a lattice, a normalisation, and an adjoint for autograd."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
+from segbatch.crf.torch_lattice import Gather, Lattice, build_lattice
+
+LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
+
+
+class _Side:
+    """Barycentric weights times a weight a point, for a splat or a slice; shared with the adjoint."""
+
+    def __init__(self, lattice: Lattice, weights: Tensor, in_order: Tensor | None = None) -> None:
+        self.lattice, self.weights, self._in_order = lattice, weights, in_order
+
+    @property
+    def slice(self) -> Gather:
+        return replace(self.lattice.slice, weights=self.weights)
+
+    @property
+    def splat(self) -> Gather:
+        if self._in_order is None:  # a slice's weights are needed in this order by the backward pass alone
+            self._in_order = self.weights[self.lattice.order]
+        return replace(self.lattice.splat, weights=self._in_order)
+
+
+class GaussianFilter:
+    """One kernel's filter, ``post * slice(blur(splat(pre * values)))``; call it on values (points, labels).
+
+    ``pre`` and ``post`` are the normalisation. With n the filtered ones, ``none`` has neither, ``before`` and
+    ``after`` divide by n on that side, ``symmetric`` by its square root on both (as pydensecrf does); they
+    are folded into the weights and cost nothing. Differentiable in the values; the features are constants.
+    """
+
+    def __init__(self, lattice: Lattice, normalization: str) -> None:
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}")
+        plain = lattice.slice.weights
+        self._lattice, self._reverse = lattice, False
+        self._pre = _Side(lattice, plain, lattice.splat.weights)
+        self._post = _Side(lattice, plain * lattice.scale)
+        if normalization == "none":
+            return
+        norm = self._apply(plain.new_ones(lattice.points, 1)) + 1e-20
+        norm = norm.rsqrt() if normalization == "symmetric" else norm.reciprocal()
+        each = plain.reshape(lattice.points, -1)
+        if normalization != "after":
+            self._pre = _Side(lattice, (each * norm).reshape(-1))
+        if normalization != "before":
+            self._post = _Side(lattice, (each * (norm * lattice.scale)).reshape(-1))
+
+    def repeat(self, times: int) -> GaussianFilter:
+        """The filter of ``times`` images that share this one's features (a spatial kernel's)."""
+        if times == 1:
+            return self
+        other = object.__new__(GaussianFilter)
+        other._lattice, other._reverse = self._lattice.repeat(times), self._reverse
+        other._pre, other._post = (
+            _Side(other._lattice, side.weights.repeat(times)) for side in (self._pre, self._post)
+        )
+        return other
+
+    @property
+    def transposed(self) -> GaussianFilter:
+        """The adjoint: the sides change places and the axes are blurred in the opposite order."""
+        other = object.__new__(GaussianFilter)
+        other._lattice, other._reverse = self._lattice, not self._reverse
+        other._pre, other._post = self._post, self._pre
+        return other
+
+    def __call__(self, values: Tensor) -> Tensor:
+        lattice = self._lattice
+        if values.dim() != 2 or values.shape[0] != lattice.points or values.shape[1] == 0:
+            raise ValueError(
+                f"values have shape {tuple(values.shape)}; this filter takes ({lattice.points}, labels)"
+            )
+        if values.dtype != self._pre.weights.dtype:
+            raise TypeError(f"values are {values.dtype}; this filter was built for {self._pre.weights.dtype}")
+        result: Tensor = _Filter.apply(values, self)
+        return result
+
+    def _apply(self, values: Tensor) -> Tensor:
+        lattice = self._lattice
+        splat, gather = self._pre.splat, self._post.slice
+        blurs = lattice.blurs[::-1] if self._reverse else lattice.blurs
+        labels = values.shape[1]
+        if labels <= LABEL_BLOCK:
+            return gather(_chain(splat(values.contiguous()), blurs))
+        out = torch.empty_like(values)
+        for start in range(0, labels, LABEL_BLOCK):
+            block = values[:, start : start + LABEL_BLOCK].contiguous()
+            out[:, start : start + LABEL_BLOCK] = gather(_chain(splat(block), blurs))
+        return out
+
+
+def _chain(values: Tensor, blurs: Sequence[Gather]) -> Tensor:
+    for blur in blurs:
+        values = blur(values)
+    return values
+
+
+class _Filter(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor, gaussian: GaussianFilter) -> Tensor:
+        return gaussian._apply(values.detach())
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        ctx.gaussian = inputs[1]  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.gaussian.transposed(gradient), None  # type: ignore[attr-defined]
+
+
+def build_filter(
+    kernel: Kernel,
+    images: Tensor | None,
+    size: tuple[int, int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> GaussianFilter:
+    """The filter of one kernel over images uint8 (B, H, W, 3) of ``size`` (B, H, W), with its normalisation.
+
+    ``images`` may be None unless the kernel is ``Bilateral``. Spatial filters come from a bounded cache.
+    """
+    batch, height, width = size
+    if isinstance(kernel, Bilateral):
+        if images is None:
+            raise ValueError("images are None but a Bilateral kernel needs them; give uint8 (B, H, W, 3)")
+        features = _bilateral(kernel, images)
+        return GaussianFilter(build_lattice(features, dtype), kernel.normalization)
+    if isinstance(kernel, Gaussian):
+        return _SPATIAL.get(kernel, height, width, device, dtype).repeat(batch)
+    return _shared(kernel, height, width, device, dtype).repeat(batch)
+
+
+def _bilateral(kernel: Bilateral, images: Tensor) -> Tensor:
+    """The kernel's features of each image, (B, H * W, 5): on the device, equal to ``kernel.features``."""
+    batch, height, width, _ = images.shape
+    places = Gaussian((kernel.thetas[0], kernel.thetas[1])).features(None, height, width)
+    thetas = torch.tensor(kernel.thetas[2:], dtype=torch.float32, device=images.device)
+    features = torch.empty(batch, height * width, 5, device=images.device)
+    features[:, :, :2] = torch.tensor(places.T, device=images.device)
+    features[:, :, 2:] = images.reshape(batch, -1, 3).to(torch.float32) / thetas
+    return features
+
+
+def _shared(
+    kernel: Kernel, height: int, width: int, device: torch.device, dtype: torch.dtype
+) -> GaussianFilter:
+    # Kept for training too, so never as a tensor of inference mode.
+    with torch.inference_mode(False):
+        features = torch.tensor(kernel.features(None, height, width).T[None], device=device)
+        return GaussianFilter(build_lattice(features, dtype), kernel.normalization)
+
+
+class _SpatialFilters:
+    """The filters of the last few image sizes: a spatial lattice depends on the size and the theta alone."""
+
+    ENTRIES, PIXELS = 8, 2**21  # about 70 bytes a pixel each; a larger image is not worth the memory
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, ...], GaussianFilter] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self, kernel: Gaussian, height: int, width: int, device: torch.device, dtype: torch.dtype
+    ) -> GaussianFilter:
+        key = (kernel.thetas, kernel.normalization, height, width, device, dtype)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = _shared(kernel, height, width, device, dtype)
+        if height * width <= self.PIXELS:
+            with self._lock:
+                self._kept[key] = made
+                while len(self._kept) > self.ENTRIES:
+                    self._kept.popitem(last=False)
+        return made
+
+
+_SPATIAL = _SpatialFilters()
