@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -139,11 +140,12 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Features (P, d) -> (base (P, d) in units of d + 1, rank (P, d), barycentric weights (P, d + 1))."""
     points, dims = features.shape
     corners = dims + 1
-    spread = math.sqrt(2.0 / 3.0) * corners  # so that the blur has a standard deviation of one
+    # So that the blur has a standard deviation of one; rounded to float32 where the reference does.
+    spread = float(np.float32(math.sqrt(2.0 / 3.0) * corners))
     elevated = features.new_empty(corners, points)
     above = features.new_zeros(points)
     for axis in range(dims, 0, -1):
-        scaled = features[:, axis - 1] * (spread / math.sqrt((axis + 1.0) * axis))
+        scaled = features[:, axis - 1] * (1.0 / math.sqrt((axis + 1.0) * axis) * spread)
         elevated[axis] = above - axis * scaled
         above = above + scaled
     elevated[0] = above
