@@ -1,0 +1,163 @@
+"""A network that can be built for any number of classes, with the weights that are known for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from segbatch.errors import SpecError
+from segbatch.labels import VOC_LABELS, LabelSet
+from segbatch.models import checkpoint
+from segbatch.models.base import TorchModel
+from segbatch.models.checkpoint import StateDict
+from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.tiles import Geometry
+from segbatch.models.weights import (
+    IMAGENET_RGB,
+    Preprocess,
+    Weights,
+    choose,
+    content_digest,
+    read_labels,
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An entry of the registry that builds a ``TorchModel``. Adding a network is one of these.
+
+    ``network`` makes the module for a number of classes: normalised (N, 3, H, W) to logits
+    (N, C, H / stride, W / stride). ``head`` is the state-dict key whose first dimension is that number.
+    ``weights`` are the named sets, the default first; a file of weights is taken to be preprocessed as
+    ``preprocess`` says and, without ``--classes``, to have the classes of the first named set, or else of
+    ``labels``, that are as many. ``convert`` turns the state dict of a file into this network's keys.
+    """
+
+    name: str
+    summary: str
+    network: Callable[[int], nn.Module]
+    head: str
+    geometry: Geometry
+    preprocess: Preprocess = IMAGENET_RGB
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    labels: LabelSet = VOC_LABELS
+    convert: Callable[[StateDict], StateDict] = dict
+
+    def describe(self, choice: Choice) -> ModelInfo:
+        """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""
+        weights, _ = self._resolve(choice, read_named=choice.check)
+        return self._info(weights)
+
+    def build(self, choice: Choice, execution: Execution) -> TorchModel:
+        """The model with its weights, on its device."""
+        weights, state = self._resolve(choice, read_named=True)
+        # Initialisation must not advance the caller's random numbers, and is what ``random`` weights are.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(weights.source) if weights.origin == "seed" else 0)
+            network = self.network(len(weights.labels))
+        if state is not None:
+            network.load_state_dict(state, strict=False)
+        geometry = self.geometry
+        if execution.tile_pixels is not None:
+            try:
+                geometry = replace(geometry, tile_pixels=execution.tile_pixels)
+            except ValueError as e:
+                raise SpecError(f"{self.name}: {e}") from e
+        if execution.threads is not None:
+            torch.set_num_threads(execution.threads)
+        return TorchModel(
+            self.name,
+            network,
+            weights.labels,
+            geometry,
+            weights.preprocess,
+            digest=weights.digest,
+            device=execution.device,
+            precision=execution.precision,
+            batch_size=execution.batch_size,
+        )
+
+    def infos(self) -> list[ModelInfo]:
+        named = [w.identified() for w in self.weights.values()]
+        return [self._info(w) for w in named or [Weights("none", "uri", "give --weights URI", self.labels)]]
+
+    def _info(self, weights: Weights) -> ModelInfo:
+        network = self._on_meta(len(weights.labels))
+        return ModelInfo(
+            name=self.name,
+            summary=self.summary,
+            weights=weights.name,
+            source=weights.source,
+            labels=weights.labels,
+            stride=self.geometry.stride,
+            digest=weights.digest,
+            parameters=sum(p.numel() for p in network.parameters()),
+            accuracy=weights.accuracy,
+            terms=weights.terms,
+            known_weights=tuple(self.weights),
+        )
+
+    def _resolve(self, choice: Choice, *, read_named: bool) -> tuple[Weights, StateDict | None]:
+        """The weights that are meant, their labels and digest final, and their content if it was read."""
+        if choice.weights == "random" or choice.weights.startswith("random:"):
+            return self._random(choice), None
+        chosen = choose(self.name, self.weights, choice.weights)
+        if isinstance(chosen, Weights):
+            weights = chosen.identified()
+            if choice.classes is not None:
+                labels = read_labels(choice.classes, len(weights.labels), self.name, choice.storage_options)
+                weights = replace(weights, labels=labels)
+            if not read_named:
+                return weights, None
+            return weights, self._state(weights.read(), weights.source, len(weights.labels))
+        weights = Weights(chosen, "uri", chosen, self.labels, self.preprocess)
+        data = weights.read(choice.storage_options)
+        state = self.convert(checkpoint.parse(data, chosen))
+        head = state.get(self.head)
+        count = len(self.labels) if head is None else head.shape[0]
+        checkpoint.check(state, self._on_meta(count), chosen, self.name)
+        labels = self._labels(choice, count)
+        return replace(weights, labels=labels, digest=content_digest(data)), state
+
+    def _state(self, data: bytes, source: str, count: int) -> StateDict:
+        state = self.convert(checkpoint.parse(data, source))
+        checkpoint.check(state, self._on_meta(count), source, self.name)
+        return state
+
+    def _labels(self, choice: Choice, count: int) -> LabelSet:
+        if choice.classes is not None:
+            return read_labels(choice.classes, count, self.name, choice.storage_options)
+        known = [w.labels for w in self.weights.values()] or [self.labels]
+        for labels in known:
+            if len(labels) == count:
+                return labels
+        raise SpecError(
+            f"weights {choice.weights!r} have {count} classes, and {self.name} knows names for "
+            f"{' or '.join(str(len(k)) for k in known)}; give the names with --classes FILE"
+        )
+
+    def _random(self, choice: Choice) -> Weights:
+        seed = choice.weights.removeprefix("random").removeprefix(":") or "0"
+        if not seed.isdecimal():
+            raise SpecError(f"weights {choice.weights!r}: the seed must be a whole number, as in random:1")
+        labels = next(iter(self.weights.values())).labels if self.weights else self.labels
+        if choice.classes is not None:
+            labels = read_labels(choice.classes, None, self.name, choice.storage_options)
+        return Weights(
+            choice.weights,
+            "seed",
+            seed,
+            labels,
+            self.preprocess,
+            "untrained",
+            "",
+            f"random:{seed}:{len(labels)}",
+        )
+
+    def _on_meta(self, count: int) -> nn.Module:
+        """The network without memory or values, to count and compare with."""
+        with torch.device("meta"):
+            return self.network(count)

@@ -1,0 +1,101 @@
+"""Models of one's own: ``--model package.module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from segbatch.chunk import digest
+from segbatch.errors import ModelError, SpecError
+from segbatch.interfaces import Model
+from segbatch.labels import LabelSet
+from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.registry import suggest
+
+
+@dataclass(frozen=True)
+class CustomEntry:
+    """A model that ``module:factory`` makes.
+
+    The factory is called with those of the keywords ``weights, classes, storage_options, device, precision,
+    batch_size, threads, tile_pixels`` that its signature accepts, at the values the job gives them.
+
+    The factory returns an ``interfaces.Model``: attributes ``name`` (str), ``labels`` (``LabelSet``),
+    ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies its
+    weights; without it only the name of the factory and ``--weights`` do, and changed weights under the same
+    name go unnoticed.
+    """
+
+    name: str
+
+    def describe(self, choice: Choice) -> ModelInfo:
+        """Built on the CPU to be asked: only the factory knows."""
+        model: Any = self.build(choice, Execution(device="cpu"))
+        network: Any = getattr(model, "network", None)
+        return ModelInfo(
+            name=self.name,
+            summary=(inspect.getdoc(self._factory()) or "a model of your own").splitlines()[0],
+            weights=choice.weights,
+            source=self.name,
+            labels=model.labels,
+            stride=model.stride,
+            digest=getattr(model, "digest", "") or f"custom:{digest(self.name, choice.weights)}",
+            parameters=sum(p.numel() for p in network.parameters()) if hasattr(network, "parameters") else 0,
+        )
+
+    def build(self, choice: Choice, execution: Execution) -> Model:
+        factory = self._factory()
+        offered = {
+            "weights": choice.weights,
+            "classes": choice.classes,
+            "storage_options": choice.storage_options,
+            **asdict(execution),
+        }
+        parameters = inspect.signature(factory).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            names = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
+            offered = {key: value for key, value in offered.items() if key in names}
+        try:
+            model = factory(**offered)
+        except TypeError as e:
+            raise ModelError(
+                f"model {self.name!r}: calling the factory with {', '.join(offered) or 'no arguments'}: {e}"
+            ) from e
+        self._check(model)
+        return model
+
+    def infos(self) -> list[ModelInfo]:
+        return [self.describe(Choice())]
+
+    def _factory(self) -> Callable[..., Any]:
+        module_name, _, attribute = self.name.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as e:
+            raise SpecError(
+                f"model {self.name!r}: cannot import {module_name!r} ({e}); it must be importable here and on "
+                "every worker (PYTHONPATH, or py_modules in the runtime environment)"
+            ) from e
+        factory = getattr(module, attribute, None)
+        if not callable(factory):
+            functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+            what = "is not callable" if factory is not None else "is not there"
+            raise SpecError(f"model {self.name!r}: {attribute!r} {what}{suggest(attribute, functions)}")
+        return factory
+
+    def _check(self, model: Any) -> None:
+        wanted: dict[str, Callable[[Any], bool]] = {
+            "name (str)": lambda m: isinstance(m.name, str),
+            "labels (segbatch.labels.LabelSet)": lambda m: isinstance(m.labels, LabelSet),
+            "stride (int, at least 1)": lambda m: isinstance(m.stride, int) and m.stride >= 1,
+            "scores (method)": lambda m: callable(m.scores),
+        }
+        absent = [what for what, ok in wanted.items() if not (hasattr(model, what.split()[0]) and ok(model))]
+        if absent:
+            raise ModelError(
+                f"model {self.name!r} returned {type(model).__name__}, which lacks {'; '.join(absent)}; see "
+                "segbatch.interfaces.Model"
+            )

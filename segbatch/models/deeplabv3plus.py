@@ -1,0 +1,109 @@
+"""DeepLab v3+ on MobileNetV2: the small network that comes with the package, with its weights.
+
+Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (ECCV 2018),
+sections 3.1-3.2, on Sandler et al., "MobileNetV2" (CVPR 2018). Encoder at output stride 16, scores at stride
+4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v2
+
+from segbatch.labels import CAMVID_LABELS, VOC_LABELS
+from segbatch.models.architecture import Architecture
+from segbatch.models.tiles import Geometry
+from segbatch.models.weights import Weights
+
+_ASPP_RATES = (6, 12, 18)
+
+
+def _conv_bn_relu(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, nn.BatchNorm2d(inputs), nn.ReLU(), *_conv_bn_relu(inputs, outputs))
+
+
+def _backbone() -> nn.Sequential:
+    """MobileNetV2, its last stride turned into dilation: (N, 3, H, W) -> (N, 320, H/16, W/16)."""
+    features = mobilenet_v2(weights=None).features[:18]
+    for block in features[14:]:
+        for conv in block.modules():
+            if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+                if conv.stride == (2, 2):
+                    conv.stride = (1, 1)
+                else:
+                    conv.dilation, conv.padding = (2, 2), (2, 2)
+    return features
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling with image-level features: (N, 320, h, w) -> (N, 128, h, w)."""
+
+    def __init__(self, inputs: int = 320, width: int = 128) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [_conv_bn_relu(inputs, width), *(_separable(inputs, width, rate) for rate in _ASPP_RATES)]
+        )
+        self.pool = _conv_bn_relu(inputs, width)
+        branches = len(self.convs) + 1
+        self.project = nn.Sequential(_conv_bn_relu(branches * width, width), nn.Dropout(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        return self.project(torch.cat([*(conv(x) for conv in self.convs), pooled], dim=1))
+
+
+class DeepLabV3Plus(nn.Module):
+    """(N, 3, H, W) normalised RGB -> (N, classes, H/4, W/4) logits, for H and W that are multiples of 16."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.backbone = _backbone()
+        self.low = _conv_bn_relu(24, 32)
+        self.aspp = ASPP()
+        self.decoder = nn.Sequential(_separable(160, 128), _separable(128, 128))
+        self.classifier = nn.Conv2d(128, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.backbone[:4](x)
+        low = self.low(x)
+        high = self.aspp(self.backbone[4:](x))
+        high = F.interpolate(high, low.shape[2:], mode="bilinear", align_corners=False)
+        return self.classifier(self.decoder(torch.cat([high, low], dim=1)))
+
+
+_VOC_TERMS = "the photographs trained on carry their owners' terms; for demonstration and tests"
+_CAMVID_TERMS = "CamVid is CC BY-NC 4.0: not for commercial use; for demonstration and tests"
+
+DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
+    name="deeplabv3plus_mobilenet_v2",
+    summary="DeepLab v3+ on MobileNetV2 (Chen et al. 2018); comes with the package",
+    network=DeepLabV3Plus,
+    head="classifier.weight",
+    # The encoder's stride, as in training: more accurate than padding to 8 (see data/README.md).
+    geometry=Geometry(stride=4, multiple=16),
+    weights={
+        "voc": Weights(
+            "voc",
+            "package",
+            "deeplabv3plus_mobilenet_v2_voc.safetensors",
+            VOC_LABELS,
+            accuracy="mIoU 0.52, pixel accuracy 0.877 on 143 photographs with machine-made labels",
+            terms=_VOC_TERMS,
+        ),
+        "camvid": Weights(
+            "camvid",
+            "package",
+            "deeplabv3plus_mobilenet_v2_camvid.safetensors",
+            CAMVID_LABELS,
+            accuracy="mIoU 0.673, pixel accuracy 0.913 on CamVid val (101 frames)",
+            terms=_CAMVID_TERMS,
+        ),
+    },
+)

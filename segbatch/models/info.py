@@ -1,0 +1,78 @@
+"""What is known of a model before its network is built, and what every entry of the registry can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from segbatch.interfaces import Model
+from segbatch.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model with one set of weights, described. Two infos with equal ``digest`` compute the same function.
+
+    ``weights`` is the name or URI of the weights, ``source`` where they come from, ``digest`` what identifies
+    their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
+    ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
+    it, ``terms`` the terms of use beyond this package's licence. ``known_weights`` are the names that
+    ``--weights`` accepts besides a URI.
+    """
+
+    name: str
+    summary: str
+    weights: str
+    source: str
+    labels: LabelSet
+    stride: int
+    digest: str
+    parameters: int
+    accuracy: str = "not stated"
+    terms: str = ""
+    known_weights: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels.names
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a person chose: the weights (a name or a URI), a file of class names, options of the store.
+
+    ``check`` asks ``describe`` to fetch and compare published weights too.
+    """
+
+    weights: str = "default"
+    classes: str | None = None
+    storage_options: Mapping[str, Any] | None = None
+    check: bool = False
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the network runs; nothing here changes what it computes beyond rounding, except ``tile_pixels``."""
+
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int = 8
+    threads: int | None = None
+    tile_pixels: int | None = None
+
+
+class Entry(Protocol):
+    """What the registry holds under a name."""
+
+    def describe(self, choice: Choice) -> ModelInfo:
+        """The model that ``choice`` would build; ``ModelError`` or ``SpecError`` where it could not."""
+        ...
+
+    def build(self, choice: Choice, execution: Execution) -> Model:
+        """The model, ready to run."""
+        ...
+
+    def infos(self) -> list[ModelInfo]:
+        """One description for each of the model's named sets of weights, the default first."""
+        ...

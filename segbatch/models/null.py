@@ -1,0 +1,75 @@
+"""A model without a network: measures the pipeline around it, and dry-runs a job. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segbatch.errors import SpecError
+from segbatch.interfaces import Model
+from segbatch.labels import LabelSet
+from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.weights import read_labels
+
+
+class NullModel:
+    """Gives class 0 everywhere, by the shapes of the images alone.
+
+    ``needs_pixels`` is False: the images may be ``numpy.broadcast_to(numpy.uint8(0), (H, W, 3))``, so a
+    caller that knows the sizes from the files' headers need not decode.
+    """
+
+    name = "null"
+    stride = 32
+    preprocess = None
+    needs_pixels = False
+
+    def __init__(self, labels: LabelSet, digest: str) -> None:
+        self.labels, self.digest = labels, digest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels.names
+
+    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """float32 (C, ceil(H/32), ceil(W/32)) for each image: 1 for class 0, 0 for the others."""
+        out = []
+        for image in images:
+            height, width = image.shape[:2]
+            values = np.zeros((len(self.labels), -(-height // self.stride), -(-width // self.stride)), np.float32)
+            values[0] = 1
+            out.append(values)
+        return out
+
+
+class NullEntry:
+    """The registry's entry of ``null``. It has no weights; ``--classes`` gives it other classes."""
+
+    def describe(self, choice: Choice) -> ModelInfo:
+        if choice.weights != "default":
+            raise SpecError(f"model 'null' has no weights, so not {choice.weights!r}; leave --weights away")
+        labels = LabelSet.of(("background", "other"))
+        if choice.classes is not None:
+            labels = read_labels(choice.classes, None, "null", choice.storage_options)
+        return ModelInfo(
+            name=NullModel.name,
+            summary="class 0 everywhere, without a network: for scale tests and dry runs",
+            weights="none",
+            source="none",
+            labels=labels,
+            stride=NullModel.stride,
+            digest=f"null:{len(labels)}",
+            parameters=0,
+            accuracy="none",
+        )
+
+    def build(self, choice: Choice, execution: Execution) -> Model:
+        info = self.describe(choice)
+        return NullModel(info.labels, info.digest)
+
+    def infos(self) -> list[ModelInfo]:
+        return [self.describe(Choice())]
+
+
+NULL = NullEntry()

@@ -1,0 +1,187 @@
+"""Weights that know where they come from: package data, a published URL, or any URI. Knows no torch."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+
+from segbatch.errors import ModelError, SpecError
+from segbatch.labels import LabelSet, parse_label_file
+from segbatch.registry import suggest
+
+logger = logging.getLogger(__name__)
+
+_DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How uint8 RGB becomes the network's input: each channel is ``(value / scale - mean) / std``.
+
+    ``mean`` and ``std`` are in the network's order of channels, which is BGR if ``bgr`` is set (VGG16
+    family).
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale: float = 255.0
+    bgr: bool = False
+
+    def affine(self) -> tuple[list[float], list[float]]:
+        """The same as ``value * a + b``: ``a`` and ``b`` by channel, in the network's order."""
+        return [1 / (self.scale * s) for s in self.std], [-m / s for m, s in zip(self.mean, self.std, strict=True)]
+
+    def mean_colour(self) -> tuple[int, int, int]:
+        """The colour that becomes nearest to zero, as uint8 RGB."""
+        r, g, b = (round(m * self.scale) for m in (self.mean[::-1] if self.bgr else self.mean))
+        return r, g, b
+
+
+IMAGENET_RGB = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights for one network.
+
+    ``origin`` says how ``source`` is meant: a file in this package's data, a ``url`` that is downloaded once
+    into torch.hub's cache, a ``uri`` that fsspec opens, or a ``seed`` (untrained, for tests and benchmarks).
+    ``digest`` begins with ``sha256:``; for a URL it is the beginning that the publisher states. Package data
+    and URIs get theirs from their content (``identified``).
+    """
+
+    name: str
+    origin: Literal["package", "url", "uri", "seed"]
+    source: str
+    labels: LabelSet
+    preprocess: Preprocess = IMAGENET_RGB
+    accuracy: str = "not stated"
+    terms: str = ""
+    digest: str = ""
+
+    def read(self, storage_options: Mapping[str, Any] | None = None) -> bytes:
+        """The file's bytes; ``ModelError`` if they cannot be had, or are not those that were published."""
+        if self.origin == "package":
+            return (files("segbatch.models") / "data" / self.source).read_bytes()
+        if self.origin == "url":
+            return _read_published(self.source, self.digest.removeprefix("sha256:"))
+        return read_uri(self.source, "weights", storage_options)
+
+    def identified(self) -> Weights:
+        """These weights with their digest, if it can be known without the network; else unchanged."""
+        return replace(self, digest=_package_digest(self.source)) if self.origin == "package" else self
+
+
+def content_digest(data: bytes) -> str:
+    """``sha256:`` and 64 hex digits."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+@functools.cache
+def _package_digest(source: str) -> str:
+    return content_digest((files("segbatch.models") / "data" / source).read_bytes())
+
+
+def choose(model: str, named: Mapping[str, Weights], choice: str) -> Weights | str:
+    """The named weights that ``--weights`` means (``default``: the first), or the URI that it is."""
+    if choice == "default":
+        if not named:
+            raise SpecError(f"model {model!r} comes without weights; give --weights URI ({' '.join(SUFFIXES)})")
+        return next(iter(named.values()))
+    if choice in named:
+        return named[choice]
+    if "/" in choice or os.sep in choice or choice.lower().endswith(SUFFIXES):
+        return choice
+    known = ["default", "random", *named]
+    raise SpecError(
+        f"model {model!r} has no weights {choice!r}{suggest(choice, known)}. "
+        f"For a file, give its path or URI ({' '.join(SUFFIXES)})"
+    )
+
+
+def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes behind a path or URI; where they cannot be read, a ``ModelError`` that calls them ``what``."""
+    try:
+        with fsspec.open(uri, "rb", **(storage_options or {})) as f:
+            return f.read()
+    except FileNotFoundError as e:
+        raise ModelError(f"{what} {uri!r}: there is no such file; check the path or URI") from e
+    except ImportError as e:
+        raise ModelError(f"{what} {uri!r}: {e}; install the store's package, e.g. segbatch[s3]") from e
+    except (OSError, ValueError) as e:
+        reason = str(e) or type(e).__name__
+        raise ModelError(f"{what} {uri!r} cannot be read: {reason}; check the URI and your credentials") from e
+
+
+def read_labels(uri: str, count: int | None, model: str, storage_options: Mapping[str, Any] | None = None) -> LabelSet:
+    """The classes in the file that ``--classes`` names; ``SpecError`` unless they are ``count`` (None: any)."""
+    try:
+        text = read_uri(uri, "classes", storage_options).decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise SpecError(f"classes {uri!r}: not UTF-8 text ({e}); write one name a line, or a JSON list") from e
+    labels = parse_label_file(text, uri)
+    if count is not None and len(labels) != count:
+        raise SpecError(
+            f"classes {uri!r} names {len(labels)} classes, but the weights of {model} have {count}; "
+            "give as many names as the network has classes, background included"
+        )
+    return labels
+
+
+def _read_published(url: str, digest_prefix: str) -> bytes:
+    """A published file from torch.hub's cache, downloaded into it first if need be, its hash checked."""
+    path = _hub_checkpoints() / Path(url).name
+    if path.exists():
+        data = path.read_bytes()
+        if not hashlib.sha256(data).hexdigest().startswith(digest_prefix):
+            raise ModelError(
+                f"{path} is not the file published at {url} (its sha256 must begin with {digest_prefix}); "
+                "delete it so that it is downloaded again"
+            )
+        return data
+    remedy = (
+        f"Download {url} where there is a network, then give --weights URI of that file, or put it into "
+        f"{path.parent} (TORCH_HOME moves that folder); or take the built-in model "
+        "deeplabv3plus_mobilenet_v2, which needs no download"
+    )
+    logger.info("downloading %s to %s", url, path)
+    try:
+        # Not torch.hub's own download: it sets no timeout, and a firewall that drops packets hangs it.
+        with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as response:
+            data = response.read()
+    except OSError as e:
+        raise ModelError(f"cannot download {url}: {getattr(e, 'reason', None) or e}. {remedy}") from e
+    if not (met := hashlib.sha256(data).hexdigest()).startswith(digest_prefix):
+        raise ModelError(f"{url} gave a file with sha256 {met[:16]}…, expected {digest_prefix}…. {remedy}")
+    _keep(path, data)
+    return data
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write into the cache, atomically (several workers may download). A read-only cache is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            f.write(data)
+        os.replace(f.name, path)
+    except OSError as e:
+        logger.warning("cannot keep the downloaded weights at %s: %s", path, e)
+
+
+def _hub_checkpoints() -> Path:
+    """Where torch.hub keeps checkpoints, and so torchvision too; found without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
