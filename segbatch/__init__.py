@@ -1,0 +1,33 @@
+"""Semantic-segmentation masks for very large image corpora: Ray Data, DeepLab and dense CRFs, written as Parquet.
+
+The public names are ``run``, ``build_dataset`` and ``JobSpec``; ``segbatch.models`` and ``segbatch.crf`` are useful
+on their own. They are imported when first used, so that ``import segbatch`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segbatch.runtime.finish import Outcome
+    from segbatch.runtime.pipeline import build_dataset, run
+    from segbatch.spec import JobSpec
+
+__all__ = ["JobSpec", "Outcome", "build_dataset", "run"]
+
+_HOMES = {
+    "JobSpec": "segbatch.spec",
+    "Outcome": "segbatch.runtime.finish",
+    "build_dataset": "segbatch.runtime.pipeline",
+    "run": "segbatch.runtime.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("crf", "models"):
+        return importlib.import_module(f"segbatch.{name}")
+    raise AttributeError(f"module 'segbatch' has no attribute {name!r}")

@@ -154,7 +154,9 @@ class Chunk:
         with pa.ipc.open_stream(buffer) as reader:
             records = _table_to_records(reader.read_all())
         cid = ChunkId(
-            row.column("shard_id")[0].as_py(), row.column("chunk_index")[0].as_py(), row.column("last")[0].as_py()
+            row.column("shard_id")[0].as_py(),
+            row.column("chunk_index")[0].as_py(),
+            row.column("last")[0].as_py(),
         )
         return Chunk(cid, records, dict(row.column("timings")[0].as_py() or []))
 
@@ -204,7 +206,14 @@ def _table_to_records(table: pa.Table) -> list[Record]:
         error = RecordError(**row["error"]) if row["error"] is not None else None
         records.append(
             Record(
-                row["image_id"], row["source"], row["index"], row["data"], scores, row["height"], row["width"], error
+                row["image_id"],
+                row["source"],
+                row["index"],
+                row["data"],
+                scores,
+                row["height"],
+                row["width"],
+                error,
             )
         )
     return records

@@ -1,0 +1,128 @@
+"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from segbatch import show
+from segbatch.errors import SegbatchError
+from segbatch.options import with_spec_options
+from segbatch.spec import JobSpec, merge, read_config
+
+app = typer.Typer(
+    help="Semantic-segmentation masks for very large image corpora.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+
+Output = Annotated[str, typer.Argument(help="the folder or prefix that was --output of a run", show_default=False)]
+Limit = Annotated[int, typer.Option(min=0, help="rows to show")]
+
+
+@app.command()
+@with_spec_options
+def run(
+    fields: dict[str, Any],
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop; writes nothing")] = False,
+) -> None:
+    """Segment a corpus: image shards in, Parquet masks and per-class statistics out. Give it again to resume."""
+    spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
+    _run(spec, dry_run)
+
+
+def _run(spec: JobSpec, dry_run: bool = False) -> None:
+    if dry_run:
+        from segbatch.runtime.dry_run import explain
+
+        console.print(explain(spec), highlight=False, soft_wrap=True, markup=False)
+        return
+    from segbatch.runtime.pipeline import run as run_job
+    from segbatch.runtime.progress import progress_for
+
+    outcome = run_job(spec, progress_for(console))
+    show.outcome(console, outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the results; replaced")] = Path("demo-out"),
+) -> None:
+    """A few photographs from installed packages through the built-in network and the dense CRF; no network needed."""
+    from segbatch.demo import run_demo
+    from segbatch.runtime.progress import progress_for
+
+    outcome, sheet = run_demo(output, progress_for(console))
+    show.outcome(console, outcome)
+    console.print(f"look at [bold]{sheet}[/bold]: photograph | network | after CRF", soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def stats(
+    output: Output,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:
+    """Per-class statistics of an output: images, pixels, share, confidence."""
+    from segbatch.output.inspect import summary
+
+    show.stats(console, summary(output), as_json)
+
+
+@app.command()
+def errors(output: Output, limit: Limit = 20) -> None:
+    """Error rows of an output: how many of each kind, and the first few."""
+    from segbatch.output.inspect import error_rows, summary
+
+    show.errors(console, summary(output).totals, list(error_rows(output, limit)))
+
+
+@app.command()
+def verify(
+    output: Output,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="the inputs, if they moved; by default those of the run")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="the run's configuration, for its storage_options")] = None,
+) -> None:
+    """Prove that each input record is in the output exactly once, each file readable, the statistics right."""
+    from segbatch.runtime.verify import verify as verify_output
+
+    options = (read_config(config).get("storage_options") if config else None) or {}
+    report = verify_output(output, inputs or None, options)
+    show.verification(console, report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:
+    """What --model and --weights accept: classes, size, source of the weights, stated accuracy."""
+    from segbatch.models import names
+
+    show.models(console, names(), as_json)
+
+
+def main() -> None:
+    """Entry point of ``segbatch``: errors are a sentence, not a traceback."""
+    try:
+        app(standalone_mode=True)
+    except SegbatchError as e:
+        Console(stderr=True).print(
+            f"[bold red]error:[/bold red] {show.escape(str(e))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; what is committed stays, the same command goes on from there")
+        sys.exit(130)

@@ -1,0 +1,28 @@
+"""Masks as palette PNGs: every viewer shows them in the classes' colours, and the pixel values are class ids."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
+    """Class ids (H, W) as a PNG: 8-bit with ``palette``, or 16-bit grey for more than 256 classes."""
+    buffer = io.BytesIO()
+    if num_classes <= 256:
+        image = Image.fromarray(mask.astype(np.uint8))
+        image.putpalette(palette)
+        image.save(buffer, "PNG", compress_level=6)
+    else:
+        Image.fromarray(mask.astype(np.uint16)).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Class ids of a mask PNG: uint8 (H, W), or uint16 for a 16-bit one. Raises ``ValueError`` on other PNGs."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if image.mode not in ("P", "L", "I;16"):
+            raise ValueError(f"a mask is an 8-bit palette or 16-bit grey PNG, found mode {image.mode!r}")
+        return np.asarray(image)

@@ -1,0 +1,97 @@
+"""The fields of JobSpec as command-line flags, so that each is defined, defaulted and explained once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from segbatch.spec import CRFSpec, JobSpec
+
+# The first field of each group in the help.
+_GROUPS = {
+    "format": "Input",
+    "model": "Network",
+    "refiner": "Refinement",
+    "chunk_size": "Output",
+    "address": "Where it runs",
+}
+# Given in --config alone: a mapping, and often secret.
+_NO_FLAG = {"storage_options"}
+
+
+def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command(..., fields)`` a flag for every field of JobSpec; those given arrive in ``fields``.
+
+    ``crf`` is spread into ``--crf-theta-alpha`` and the like. Flags that are not given are absent from
+    ``fields``, so that a configuration file, then the default, decides.
+    """
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "fields"]
+    flags = _flags()
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        fields: dict[str, Any] = {}
+        for name in flags:
+            value = given.pop(name)
+            if value is None or value == [] or value is False:
+                continue
+            if name.startswith("crf_"):
+                fields.setdefault("crf", {})[name.removeprefix("crf_")] = value
+            else:
+                fields[name] = value
+        command(**given, fields=fields)
+
+    parameters = [*flags.values(), *own]
+    parameters.sort(key=lambda p: p.name != "inputs")
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    del wrapped.__wrapped__  # type: ignore[attr-defined]
+    return wrapped
+
+
+def _flags() -> dict[str, inspect.Parameter]:
+    flags: dict[str, inspect.Parameter] = {}
+    group = "Output"
+    for name, info in JobSpec.model_fields.items():
+        group = _GROUPS.get(name, group)
+        if name in _NO_FLAG:
+            continue
+        if name == "inputs":
+            argument = typer.Argument(help=info.description, show_default=False)
+            flags[name] = _parameter(name, Annotated[list[str] | None, argument])
+        elif name == "crf":
+            for key, field in CRFSpec.model_fields.items():
+                flags[f"crf_{key}"] = _option(f"crf_{key}", field, group)
+        else:
+            flags[name] = _option(name, info, "Output" if name == "output" else group)
+    return flags
+
+
+def _option(name: str, info: Any, group: str) -> inspect.Parameter:
+    flag = "--" + name.replace("_", "-")
+    kind, metavar = _kind(info.annotation)
+    default = "" if info.default in (None, "", False) else f" [default: {info.default}]"
+    names = (flag, "-o") if name == "output" else (flag,)
+    if kind is bool:
+        option = typer.Option(*names, help=info.description, rich_help_panel=group)
+        return _parameter(name, Annotated[bool, option], default=False)
+    option = typer.Option(*names, help=f"{info.description}{default}", rich_help_panel=group, metavar=metavar)
+    return _parameter(name, Annotated[kind | None, option])
+
+
+def _kind(annotation: Any) -> tuple[type, str | None]:
+    """The type of a flag, and how the help shows it. Choices are checked by JobSpec, in the words of a YAML file."""
+    inner = [a for a in get_args(annotation) if a is not type(None)] if type(None) in get_args(annotation) else []
+    if len(inner) == 1:
+        annotation = inner[0]
+    if get_origin(annotation) is Literal:
+        return str, "|".join(get_args(annotation))
+    return annotation, None
+
+
+def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,90 @@
+"""run.json: what was run, so that a resume plans the same chunks and another job is told apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from segbatch.chunk import digest
+from segbatch.errors import OutputError, PlanError
+from segbatch.labels import LabelSet
+from segbatch.metrics.pixels import Totals
+from segbatch.output.store import Store
+
+RUN = "run.json"
+SUCCESS = "_SUCCESS"
+
+
+@dataclass
+class RunRecord:
+    """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest."""
+
+    identity: dict[str, Any]
+    chunk_size: int
+    classes: list[dict[str, Any]]
+    spec: dict[str, Any]
+    versions: dict[str, str]
+    started: str
+    state: str = "running"
+    finished: str | None = None
+    totals: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(json.dumps(self.identity, sort_keys=True), length=16)
+
+    @property
+    def labels(self) -> LabelSet:
+        return LabelSet.of([c["name"] for c in self.classes], [c["color"] for c in self.classes])
+
+    def sums(self) -> Totals:
+        """The run's totals. Raises ``OutputError`` before the run is done."""
+        if self.state != "done":
+            raise OutputError("the run is not finished; give the same `segbatch run` command again to finish it")
+        return Totals.from_json(self.totals, len(self.classes))
+
+    def to_bytes(self) -> bytes:
+        return (json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=1) + "\n").encode()
+
+    @staticmethod
+    def read(store: Store) -> RunRecord | None:
+        """The output's run.json, or None if there is none. Raises ``OutputError`` if it is not one."""
+        try:
+            plain = json.loads(store.read(RUN))
+            plain.pop("fingerprint")
+            return RunRecord(**plain)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as e:
+            raise OutputError(f"{store.uri}/{RUN}: not a run record of segbatch ({e})") from None
+
+    @staticmethod
+    def need(store: Store) -> RunRecord:
+        """The output's run.json; an output without one is an error that says so."""
+        record = RunRecord.read(store)
+        if record is None:
+            raise PlanError(f"{store.uri}: holds no {RUN}; give the folder that was --output of `segbatch run`")
+        return record
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"crf": {"iterations": 5}}`` -> ``{"crf.iterations": 5}``."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What differs between two identities, a line each: ``crf.theta_alpha: 67.0 there, 80.0 here``."""
+    a, b = flatten(there), flatten(here)
+    return [
+        f"{k}: {json.dumps(a.get(k))} in the output, {json.dumps(b.get(k))} in this job"
+        for k in sorted(a.keys() | b.keys())
+        if a.get(k) != b.get(k)
+    ]

@@ -1,0 +1,71 @@
+"""The columns of the result: one row an input record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from segbatch.chunk import Record
+from segbatch.metrics.pixels import ClassCount
+
+CLASS_COUNT = pa.struct(
+    [
+        ("class_id", pa.int16()),
+        ("pixels", pa.int64()),
+        ("fraction", pa.float32()),
+        ("confidence", pa.float32()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("source", pa.string()),
+        ("index", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("mask", pa.binary()),
+        ("classes", pa.list_(CLASS_COUNT)),
+        ("confidence", pa.float32()),
+        ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
+    ]
+)
+CLASSES_SCHEMA = pa.schema(
+    [
+        ("class_id", pa.int16()),
+        ("name", pa.string()),
+        ("images", pa.int64()),
+        ("pixels", pa.int64()),
+        ("share", pa.float64()),
+        ("confidence", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one record: a mask (PNG bytes) with its counts, or an error."""
+
+    record: Record
+    mask: bytes | None = None
+    classes: list[ClassCount] | None = None
+    confidence: float | None = None
+
+
+def to_table(results: list[Result]) -> pa.Table:
+    """Results as rows of ``SCHEMA``, in their order."""
+    records = [r.record for r in results]
+    return pa.table(
+        {
+            "image_id": [r.image_id for r in records],
+            "source": [r.source for r in records],
+            "index": [r.index for r in records],
+            "height": [r.height for r in records],
+            "width": [r.width for r in records],
+            "mask": [r.mask for r in results],
+            "classes": [None if r.classes is None else [vars(c) for c in r.classes] for r in results],
+            "confidence": [r.confidence for r in results],
+            "error": [None if r.error is None else vars(r.error) for r in records],
+        },
+        schema=SCHEMA,
+    )

@@ -1,0 +1,103 @@
+"""Per-class statistics of a run, and the card that introduces the output to people and viewers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segbatch.labels import LabelSet
+from segbatch.metrics.pixels import CONFIDENCE_UNIT, Totals
+from segbatch.output.run_record import RunRecord
+from segbatch.output.schema import CLASSES_SCHEMA
+from segbatch.output.store import Store
+
+CLASSES = "stats/classes.parquet"
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class over the corpus: images that contain it, pixels, share of all pixels, mean confidence."""
+
+    class_id: int
+    name: str
+    images: int
+    pixels: int
+    share: float
+    confidence: float | None
+
+
+def class_rows(totals: Totals, labels: LabelSet) -> list[ClassRow]:
+    """A row for every class, in order of ids; ``confidence`` is None for a class that never occurs."""
+    everything = sum(totals.pixels)
+    return [
+        ClassRow(
+            c,
+            labels.names[c],
+            totals.images[c],
+            totals.pixels[c],
+            totals.pixels[c] / everything if everything else 0.0,
+            totals.confidence[c] / CONFIDENCE_UNIT / totals.pixels[c] if totals.pixels[c] else None,
+        )
+        for c in range(len(labels))
+    ]
+
+
+def write_classes(store: Store, totals: Totals, labels: LabelSet) -> None:
+    table = pa.Table.from_pylist([vars(r) for r in class_rows(totals, labels)], schema=CLASSES_SCHEMA)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="ZSTD")
+    store.write(CLASSES, sink.getvalue().to_pybytes())
+
+
+def read_classes(store: Store) -> list[ClassRow]:
+    """The rows of stats/classes.parquet. Raises ``FileNotFoundError`` before the run is done."""
+    table = pq.read_table(pa.BufferReader(store.read(CLASSES)))
+    return [ClassRow(**row) for row in table.to_pylist()]
+
+
+_CARD_HEAD = """---
+configs:
+- config_name: default
+  data_files: masks/*.parquet
+dataset_info:
+  features:
+  - {name: image_id, dtype: string}
+  - {name: source, dtype: string}
+  - {name: index, dtype: int64}
+  - {name: height, dtype: int32}
+  - {name: width, dtype: int32}
+  - {name: mask, dtype: image}
+  - name: classes
+    list:
+    - {name: class_id, dtype: int16}
+    - {name: pixels, dtype: int64}
+    - {name: fraction, dtype: float32}
+    - {name: confidence, dtype: float32}
+  - {name: confidence, dtype: float32}
+  - name: error
+    struct:
+    - {name: stage, dtype: string}
+    - {name: type, dtype: string}
+    - {name: message, dtype: string}
+---
+"""
+
+
+def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
+    """README.md of the output: a Hugging Face dataset card, so that `datasets` decodes and viewers show the masks."""
+    rows = [
+        f"| {r.class_id} | {r.name} | {r.images} | {r.pixels} | {r.share:.4%} | "
+        f"{'' if r.confidence is None else f'{r.confidence:.3f}'} |"
+        for r in class_rows(totals, record.labels)
+    ]
+    text = (
+        f"{_CARD_HEAD}\n# Segmentation masks\n\n"
+        f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
+        f"`{record.spec['refiner']}`; made by segbatch {record.versions['segbatch']}.\n"
+        "One row a record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
+        "none.\n\n| id | class | images | pixels | share | confidence |\n|---|---|---|---|---|---|\n"
+    )
+    store.write(CARD, (text + "\n".join(rows) + "\n").encode())

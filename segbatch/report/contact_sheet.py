@@ -1,0 +1,62 @@
+"""A contact sheet: photograph, network, after the CRF, side by side, with a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segbatch.labels import LabelSet
+
+_WIDTH, _GAP, _HEAD = 320, 12, 34
+_INK, _PAPER = (32, 32, 32), (255, 255, 255)
+_OPACITY = 0.55
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image uint8 (H, W, 3) and masks (H, W) of class ids, one for each column after the first."""
+
+    title: str
+    image: np.ndarray
+    masks: tuple[np.ndarray, ...]
+
+
+def contact_sheet(rows: Sequence[Row], columns: Sequence[str], labels: LabelSet) -> Image.Image:
+    """All rows on one sheet; masks are drawn over the dimmed photograph in the classes' colours, with outlines."""
+    cells = [[Image.fromarray(r.image), *(overlay(r.image, m, labels) for m in r.masks)] for r in rows]
+    thumbs = [[c.resize((_WIDTH, max(1, round(c.height * _WIDTH / c.width)))) for c in row] for row in cells]
+    present = sorted({int(i) for r in rows for m in r.masks for i in np.unique(m)})
+    font = ImageFont.load_default(16)
+    names = [labels.names[i] for i in present]
+    legend_width = 30 + max((int(font.getlength(n)) for n in names), default=0)
+    body = sum(row[0].height + _GAP for row in thumbs)
+    legend_height = 26 * len(present)
+    grid = len(columns) * (_WIDTH + _GAP)
+    sheet = Image.new("RGB", (_GAP + grid + legend_width + _GAP, _HEAD + max(body, legend_height) + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for x, name in enumerate(columns):
+        draw.text((_GAP + x * (_WIDTH + _GAP), 8), name, _INK, font)
+    y = _HEAD
+    for row in thumbs:
+        for x, cell in enumerate(row):
+            sheet.paste(cell, (_GAP + x * (_WIDTH + _GAP), y))
+        y += row[0].height + _GAP
+    for k, class_id in enumerate(present):
+        top = _HEAD + 26 * k
+        draw.rectangle((_GAP + grid, top, _GAP + grid + 18, top + 18), labels.colours[class_id], _INK)
+        draw.text((_GAP + grid + 26, top), labels.names[class_id], _INK, font)
+    return sheet
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Image.Image:
+    """The image with its mask over it; borders between classes are white, so that edges can be judged."""
+    colours = np.asarray(labels.colours, np.float32)[mask]
+    blended = image * (1 - _OPACITY) + colours * _OPACITY
+    edge = np.zeros(mask.shape, bool)
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    edge[1:] |= mask[1:] != mask[:-1]
+    blended[edge] = 255
+    return Image.fromarray(blended.round().astype(np.uint8))

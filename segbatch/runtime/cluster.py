@@ -1,0 +1,94 @@
+"""Where the job runs: the cluster it is told of, or Ray on this machine for as long as the job lasts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from segbatch.errors import PlanError, SegbatchError
+from segbatch.runtime.resources import Hardware
+from segbatch.spec import JobSpec
+
+
+def is_remote(spec: JobSpec) -> bool:
+    """Whether the job joins a cluster that exists: named by the spec, by RAY_ADDRESS, or joined already."""
+    return bool(spec.address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
+
+
+@contextmanager
+def cluster(spec: JobSpec) -> Iterator[Hardware]:
+    """Ray, ready, and what it offers. A local one is stopped on leaving; one that was there stays as it was."""
+    joined_before = ray.is_initialized()
+    hardware = join(spec)
+    try:
+        yield hardware
+    finally:
+        if not joined_before:
+            ray.shutdown()
+
+
+def join(spec: JobSpec) -> Hardware:
+    """Start Ray here, or join the cluster that is named; what it offers."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if ray.is_initialized():
+        return offered()
+    if is_remote(spec):
+        address = spec.address or os.environ["RAY_ADDRESS"]
+        try:
+            ray.init(address=address, **quiet)
+        except Exception as e:
+            raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
+        return offered()
+    here = Hardware.local(spec)
+    # Bound to loopback: a local run opens no port to the network. No stale address file can break it.
+    ray.init(
+        address="local",
+        num_cpus=int(here.cpus),
+        num_gpus=int(here.gpus),
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        **quiet,
+    )
+    return offered()
+
+
+def offered() -> Hardware:
+    """What the nodes of the cluster hold in all."""
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+    cpus = [n.get("CPU", 0.0) for n in nodes]
+    gpus = [n.get("GPU", 0.0) for n in nodes]
+    return Hardware(sum(cpus), sum(gpus), max(cpus, default=0.0), max(gpus, default=0.0))
+
+
+def _token_hint(message: str) -> str:
+    if any(word in message.lower() for word in ("401", "unauthenticated", "unauthorized", "token")):
+        return (
+            "\nthe cluster asks for a token: Ray writes one on a machine's first ray.init and a later "
+            "`ray start --head` enforces it; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_MODE=disabled) "
+            "for the head and for every client"
+        )
+    return ""
+
+
+def failure(e: BaseException) -> SegbatchError:
+    """What a person needs to know of an exception that came out of a running dataset."""
+    chain: list[BaseException] = []
+    link: BaseException | None = e
+    while link is not None and link not in chain:
+        if isinstance(link, SegbatchError):
+            return link
+        chain.append(link)
+        inner = getattr(link, "cause", None)
+        link = inner if isinstance(inner, BaseException) else link.__cause__
+    # Ray nests the worker's traceback in the message; its last line is what went wrong.
+    told = [c for c in chain if str(c).strip()] or chain
+    last = str(told[-1]).strip().splitlines()[-1:] or [""]
+    return SegbatchError(
+        f"a worker failed: {type(told[-1]).__name__}: {last[0].strip()}\n"
+        "what is committed stays; the same command goes on from there"
+    )

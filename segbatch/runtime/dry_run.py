@@ -1,0 +1,51 @@
+"""What a job would do, in words."""
+
+from __future__ import annotations
+
+import ray
+
+from segbatch.runtime.cluster import cluster, is_remote
+from segbatch.runtime.planning import Plan, make_plan
+from segbatch.runtime.resources import Hardware, plan_pools
+from segbatch.spec import JobSpec
+
+
+def explain(spec: JobSpec) -> str:
+    """The plan: shards, chunks, what is done already, model, classes, refiner, workers. Writes nothing.
+
+    Raises what a run would raise before its work begins.
+    """
+    plan = make_plan(spec)
+    if is_remote(spec) and not ray.is_initialized():
+        with cluster(spec) as hardware:
+            return _describe(plan, hardware)
+    return _describe(plan, Hardware.local(spec))
+
+
+def _describe(plan: Plan, hardware: Hardware) -> str:
+    plan.settle(hardware.cpus)
+    spec, shards = plan.job.spec, plan.job.shards
+    total, done = plan.chunks_total(), plan.chunks_done()
+    known = sum(s.records or 0 for s in shards)
+    unknown = sum(s.records is None for s in shards)
+    formats = sorted({s.format for s in shards})
+    records = f"{known:,} records" if not unknown else f"{known:,} records and those of {unknown:,} tars"
+    classes = plan.job.model.labels.names
+    shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
+    size = sum(s.size for s in shards)
+    refiner = f"dense CRF {spec.crf.model_dump()}" if spec.refiner == "densecrf" else spec.refiner
+    lines = {
+        "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
+        "chunks": f"{'about ' if unknown else ''}{total:,} of {plan.chunk_size} records",
+        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards"
+        if not plan.fresh
+        else ("nothing; what is in the output will be removed" if spec.overwrite else "nothing"),
+        "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}",
+        "classes": shown,
+        "refiner": refiner,
+        "workers": plan_pools(spec, hardware, total - done).describe(),
+        "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
+        "output": plan.store.uri,
+        "fingerprint": plan.record.fingerprint,
+    }
+    return "\n".join(f"{key:13}{value}" for key, value in lines.items())

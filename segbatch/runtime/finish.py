@@ -1,0 +1,120 @@
+"""The end of a run: reconcile the plan with the ledger, sum up, write statistics, run.json and _SUCCESS."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+
+from segbatch.errors import OutputError
+from segbatch.labels import LabelSet
+from segbatch.metrics.pixels import Totals
+from segbatch.output.ledger import Ledger, read_receipts
+from segbatch.output.run_record import RUN, SUCCESS
+from segbatch.output.stats import write_card, write_classes
+from segbatch.output.store import Store
+from segbatch.output.writer import MASKS, Receipt
+from segbatch.runtime.planning import Plan, missing, stale
+
+RETIRED = "retired"
+
+
+@dataclass
+class Tally:
+    """Sums over receipts; each file counts once, however often its receipt comes."""
+
+    num_classes: int
+    filenames: set[str] = field(default_factory=set)
+    size: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.totals = Totals(self.num_classes)
+
+    def add(self, receipt: Receipt) -> None:
+        if receipt.filename in self.filenames:
+            return
+        self.filenames.add(receipt.filename)
+        self.totals.add(receipt.totals)
+        self.size += receipt.size
+        for stage, seconds in receipt.timings.items():
+            self.timings[stage] = self.timings.get(stage, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. ``computed`` chunks were done by this call, the others were there before."""
+
+    output: str
+    labels: LabelSet
+    totals: Totals
+    chunks: int
+    computed: int
+    retired: int
+    seconds: float
+    max_error_fraction: float
+
+    @property
+    def error_fraction(self) -> float:
+        return self.totals.failed / self.totals.records if self.totals.records else 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 if a larger share of the records are errors than the job allows."""
+        return 3 if self.error_fraction > self.max_error_fraction else 0
+
+
+def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
+    """Publish the statistics and ``_SUCCESS``, once every chunk of the plan is seen in the store.
+
+    That a dataset ran to its end is no proof that each chunk was written; the listing is. Raises
+    ``OutputError`` naming what is missing; nothing is published then.
+    """
+    store, record = plan.store, plan.record
+    computed = len(tally.filenames)
+    ledger = Ledger.read(store)
+    lacking = missing(plan.job.shards, ledger)
+    if lacking:
+        shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
+        raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
+    outdated = stale(plan.job.shards, ledger)
+    if computed or outdated or record.state != "done" or not store.exists(SUCCESS):
+        for receipt in read_receipts(store, plan.others(ledger, tally.filenames)):
+            if receipt.fingerprint != record.fingerprint:
+                raise OutputError(
+                    f"{store.uri}/{MASKS}/{receipt.filename}: written by another job (fingerprint "
+                    f"{receipt.fingerprint}, this one is {record.fingerprint}); was one still running when "
+                    "--overwrite was given? remove the file and run the same command again"
+                )
+            tally.add(receipt)
+        _retire(store, outdated)
+        write_classes(store, tally.totals, record.labels)
+        write_card(store, record, tally.totals)
+        record.state = "done"
+        record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record.totals = tally.totals.to_json()
+        record.timings = {
+            "worker_seconds": {k: round(v, 2) for k, v in sorted(tally.timings.items())},
+            "seconds": round(seconds, 2),
+            "chunks": len(tally.filenames),
+            "chunks_computed": computed,
+            "mask_bytes": tally.size,
+        }
+        store.write(RUN, record.to_bytes())
+        store.write(SUCCESS, b"")
+        store.sweep()
+    return Outcome(
+        output=store.uri,
+        labels=record.labels,
+        totals=record.sums(),
+        chunks=record.timings["chunks"],
+        computed=computed,
+        retired=len(outdated),
+        seconds=seconds,
+        max_error_fraction=plan.job.spec.max_error_fraction,
+    )
+
+
+def _retire(store: Store, filenames: list[str]) -> None:
+    """Move results of shards that left the input, or changed, out of ``masks/``: nothing twice, nothing destroyed."""
+    for name in filenames:
+        store.move(f"{MASKS}/{name}", f"{RETIRED}/{name}")

@@ -1,0 +1,142 @@
+"""The whole job on one page: plan, read, segment, refine and commit, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
+
+from segbatch import models, refiners
+from segbatch.chunk import Chunk
+from segbatch.output.schema import to_table
+from segbatch.output.writer import Receipt, Writer
+from segbatch.runtime.cluster import cluster, failure, join
+from segbatch.runtime.datasource import ShardDatasource
+from segbatch.runtime.finish import Outcome, Tally, finish
+from segbatch.runtime.planning import Job, Plan, make_plan, publish, resolve
+from segbatch.runtime.progress import Progress
+from segbatch.runtime.resources import Pools, plan_pools
+from segbatch.runtime.stages import Refine, Segment
+from segbatch.spec import JobSpec
+
+
+def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
+    """Do the job, or what is left of it: every input record ends as one row of the output, a mask or an error.
+
+    Safe to call again after any failure, and from two places at once. Raises ``SegbatchError``; what is
+    committed by then stays, and the same call goes on from there.
+    """
+    progress = progress or Progress()
+    begun = time.monotonic()
+    plan = make_plan(spec)
+    tally = Tally(len(plan.job.model.labels))
+    if not plan.complete:
+        with cluster(spec) as hardware:
+            plan.settle(hardware.cpus)
+            publish(plan)
+            pools = plan_pools(spec, hardware, plan.chunks_total() - plan.chunks_done())
+            progress.start(plan, pools)
+            writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
+            try:
+                for receipt in _receipts(_stages(plan, pools, writer)):
+                    tally.add(receipt)
+                    progress.advance(receipt)
+            finally:
+                progress.stop()
+    return finish(plan, tally, time.monotonic() - begun)
+
+
+def build_dataset(spec: JobSpec) -> Dataset:
+    """The masks as a lazy Ray dataset, one row a record (``output.schema.SCHEMA``), for one's own pipelines.
+
+    Nothing is written and nothing resumed; ``spec.output`` is not used. Joins the cluster as ``run`` does,
+    and leaves Ray running.
+    """
+    job = resolve(spec)
+    hardware = join(spec)
+    plan = Plan.unwritten(job, hardware.cpus)
+    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None)
+
+
+def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
+    """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    chunks = read_datasource(
+        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size),
+        ray_remote_args={"num_cpus": pools.read_cpus},
+    )
+    scored = chunks.map_batches(
+        SegmentWorker,
+        fn_constructor_args=(plan.job, pools),
+        compute=ActorPoolStrategy(size=pools.segment_actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=pools.segment_cpus,
+        num_gpus=pools.segment_gpus,
+        batch_size=1,
+        batch_format="pyarrow",
+    )
+    return scored.map_batches(
+        RefineWorker,
+        fn_constructor_args=(plan.job, pools, writer),
+        compute=ActorPoolStrategy(size=pools.refine_actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=pools.refine_cpus,
+        batch_size=1,
+        batch_format="pyarrow",
+    )
+
+
+class SegmentWorker:
+    """An actor that holds the network."""
+
+    def __init__(self, job: Job, pools: Pools) -> None:
+        spec = job.spec
+        model = models.build(
+            spec.model,
+            weights=spec.weights,
+            classes=spec.classes,
+            device=pools.device if spec.device == "auto" else spec.device,
+            precision=job.precision,
+            batch_size=spec.batch_size,
+            threads=pools.threads,
+            storage_options=spec.storage_options,
+        )
+        self._stage = Segment(
+            model,
+            max_pixels=spec.max_pixels,
+            prune=spec.prune,
+            keep_images=refiners.build(spec).needs_image,
+            threads=pools.threads,
+        )
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        return self._stage(Chunk.from_row(row)).to_row()
+
+
+class RefineWorker:
+    """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk."""
+
+    def __init__(self, job: Job, pools: Pools, writer: Writer | None) -> None:
+        spec = job.spec
+        self._stage = Refine(refiners.build(spec), job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
+        self._writer = writer
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        chunk = Chunk.from_row(row)
+        results, timings = self._stage(chunk)
+        if self._writer is None:
+            return to_table(results)
+        receipt = self._writer.commit(chunk.id, results, timings)
+        return pa.table({"footer": pa.array([receipt.footer()], pa.binary()), "size": [receipt.size]})
+
+
+def _receipts(commits: Dataset) -> Iterator[Receipt]:
+    """Receipts as the commits happen. Raises ``SegbatchError`` for what went wrong in a worker."""
+    try:
+        for batch in commits.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for footer, size in zip(batch["footer"].to_pylist(), batch["size"].to_pylist(), strict=True):
+                yield Receipt.from_footer(footer, size)
+    except Exception as e:
+        raise failure(e) from e

@@ -1,0 +1,294 @@
+"""From a spec to a plan: shards, chunks, what is committed, what is left. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from segbatch import models, refiners
+from segbatch.chunk import Shard
+from segbatch.errors import PlanError, SpecError
+from segbatch.interfaces import Source
+from segbatch.output.ledger import Ledger, ShardState
+from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
+from segbatch.output.store import TEMPORARY, Store
+from segbatch.output.writer import MASKS
+from segbatch.sources import open_source
+from segbatch.spec import JobSpec, without_credentials
+
+# Raise it when the same input would give other rows: it is part of the fingerprint.
+STAGES_VERSION = 1
+
+_LARGEST_CHUNK = 256
+_CHUNK_BYTES = 64 * 2**20
+_GUESSED_RECORD_BYTES = 100_000
+# Reading is handed out in pieces of at most this many chunks, where a format can start in the middle.
+_PIECE_CHUNKS = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a shard for one read: chunks ``first`` to ``stop`` (None: to its end) except those in ``done``."""
+
+    shard: Shard
+    first: int
+    stop: int | None
+    done: frozenset[int]
+
+    def skip(self, chunk_size: int) -> frozenset[int]:
+        """Chunk indices that the source need not read."""
+        if self.stop is None or self.shard.records is None:
+            return self.done
+        outside = set(range(chunks_of(self.shard.records, chunk_size))) - set(range(self.first, self.stop))
+        return self.done | outside
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spec with what it names found: the source, its shards, the network's facts, the precision decided."""
+
+    spec: JobSpec
+    source: Source
+    shards: list[Shard] = field(repr=False)
+    model: models.ModelInfo
+    precision: str
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        # Workers need no list of shards: each read task carries its own.
+        return (Job, (self.spec, self.source, [], self.model, self.precision))
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the rows; its digest is the run's fingerprint."""
+        spec = self.spec
+        return {
+            "inputs": [_absolute(without_credentials(u)) for u in spec.inputs],
+            "read": spec.model_dump(include={"format", "image_column", "id_column", "uri_column"}),
+            "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
+            "model": {
+                "name": spec.model,
+                "weights": self.model.digest,
+                "classes": list(self.model.labels.names),
+            },
+            "precision": self.precision,
+            "prune": spec.prune,
+            "refiner": spec.refiner,
+            "crf": spec.crf.model_dump() if spec.refiner == "densecrf" else None,
+            "code": STAGES_VERSION,
+        }
+
+    def record(self) -> RunRecord:
+        """A new run.json; its chunk size is set when the hardware is known."""
+        labels = self.model.labels
+        return RunRecord(
+            identity=self.identity(),
+            chunk_size=self.spec.chunk_size or 0,
+            classes=[
+                {"id": i, "name": n, "color": list(c)}
+                for i, (n, c) in enumerate(zip(labels.names, labels.colours, strict=True))
+            ],
+            spec=self.spec.public(),
+            versions=_versions(),
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+
+
+def resolve(spec: JobSpec, kept_precision: str | None = None) -> Job:
+    """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
+
+    ``kept_precision`` is what ``auto`` means for an output that exists: a resume on other hardware then gives
+    the same rows.
+    """
+    refiners.build(spec)
+    model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options)
+    precision: str = spec.precision
+    if precision == "auto":
+        precision = kept_precision or ("bf16" if models.supports_bf16(spec.device) else "fp32")
+    source = open_inputs(spec)
+    return Job(spec, source, list(source.shards()), model, precision)
+
+
+def open_inputs(spec: JobSpec) -> Source:
+    """The source that the spec's inputs and reading options name."""
+    return open_source(
+        spec.inputs,
+        storage_options=spec.storage_options,
+        image_column=spec.image_column,
+        id_column=spec.id_column,
+        uri_column=spec.uri_column,
+        format=spec.format,
+        max_record_bytes=spec.max_record_bytes,
+    )
+
+
+@dataclass
+class Plan:
+    """What will be done. ``record`` is the run.json to write, or the one that is there."""
+
+    job: Job
+    store: Store
+    record: RunRecord
+    ledger: Ledger
+    fresh: bool
+
+    @staticmethod
+    def unwritten(job: Job, cores: float) -> Plan:
+        """A plan that reads everything and has no output."""
+        plan = Plan(job, Store("memory://unused"), job.record(), Ledger(()), fresh=True)
+        plan.settle(cores)
+        return plan
+
+    @property
+    def chunk_size(self) -> int:
+        return self.record.chunk_size
+
+    def settle(self, cores: float) -> None:
+        """Choose the chunk size, if the output or the spec has not fixed it."""
+        if not self.record.chunk_size:
+            self.record.chunk_size = choose_chunk_size(self.job.shards, cores)
+
+    @property
+    def complete(self) -> bool:
+        return all(self.ledger.committed(s.id).complete for s in self.job.shards)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The reads that are left, in order. A shard that is complete is not even opened."""
+        for shard in self.job.shards:
+            state = self.ledger.committed(shard.id)
+            if state.complete:
+                continue
+            done = frozenset(state.indices)
+            if shard.records is None:
+                yield Piece(shard, 0, None, done)
+                continue
+            total = chunks_of(shard.records, self.chunk_size)
+            for first in range(0, total, _PIECE_CHUNKS):
+                stop = min(total, first + _PIECE_CHUNKS)
+                here = done & frozenset(range(first, stop))
+                if len(here) < stop - first:
+                    yield Piece(shard, first, stop, here)
+
+    def chunks(self, shard: Shard) -> int:
+        """Chunks of a shard: exact if it is complete or its format tells, else by its size."""
+        state = self.ledger.committed(shard.id)
+        if state.last is not None:
+            return state.last + 1
+        return max(chunks_of(_records(shard), self.chunk_size), len(state.indices))
+
+    def chunks_total(self) -> int:
+        return sum(self.chunks(s) for s in self.job.shards)
+
+    def chunks_done(self) -> int:
+        return sum(len(self.ledger.committed(s.id).indices) for s in self.job.shards)
+
+    def shards_done(self) -> int:
+        return sum(self.ledger.committed(s.id).complete for s in self.job.shards)
+
+    def others(self, ledger: Ledger, received: set[str]) -> Iterator[str]:
+        """Files of the plan's shards in ``ledger`` that are not among ``received``."""
+        for shard in self.job.shards:
+            yield from (n for n in ledger.committed(shard.id).filenames(shard.id) if n not in received)
+
+
+def missing(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
+    """Shards that ``ledger`` does not show complete, with what is missing of each."""
+    states = ((s, ledger.committed(s.id)) for s in shards)
+    return [f"{s.name}: {_lack(state)}" for s, state in states if not state.complete]
+
+
+def stale(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
+    """Committed files of shards, or of versions of shards, that are not among ``shards``."""
+    current = {s.id for s in shards}
+    gone = (item for item in ledger.shards.items() if item[0] not in current)
+    return [name for shard_id, state in gone for name in state.filenames(shard_id)]
+
+
+def make_plan(spec: JobSpec) -> Plan:
+    """What is to be done, and what is done. Writes nothing. Raises ``SegbatchError`` for all that cannot be run."""
+    if not spec.output:
+        raise SpecError("output: required; give the folder or object-store prefix that the masks go to")
+    store = Store(spec.output, spec.storage_options)
+    there = None if spec.overwrite else _readable_record(store)
+    job = resolve(spec, there.identity.get("precision") if there else None)
+    record = job.record()
+    if there is None:
+        return Plan(job, store, record, Ledger(()), fresh=True)
+    _refuse_other(store, there, record, spec)
+    return Plan(job, store, there, Ledger.read(store), fresh=False)
+
+
+def publish(plan: Plan) -> None:
+    """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
+    if plan.fresh and plan.job.spec.overwrite:
+        for name in (SUCCESS, RUN, MASKS, "stats", "retired", TEMPORARY):
+            plan.store.remove(name)
+    if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
+        there = RunRecord.need(plan.store)
+        _refuse_other(plan.store, there, plan.record, plan.job.spec)
+        plan.record, plan.ledger = there, Ledger.read(plan.store)
+    plan.store.remove(SUCCESS)
+
+
+def chunks_of(records: int, chunk_size: int) -> int:
+    """Chunks of a shard of ``records`` records; an empty shard is one empty chunk."""
+    return max(1, -(-records // chunk_size))
+
+
+def choose_chunk_size(shards: list[Shard], cores: float) -> int:
+    """At most 256 records and about 64 MB, fewer if the corpus would else not keep every core busy."""
+    size = sum(s.size for s in shards)
+    records = sum(_records(s) for s in shards)
+    by_bytes = _CHUNK_BYTES * records // size if size else _LARGEST_CHUNK
+    by_cores = -(-records // max(1, int(cores * 4)))
+    return max(1, min(_LARGEST_CHUNK, by_bytes, max(8, by_cores)))
+
+
+def _records(shard: Shard) -> int:
+    return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1
+
+
+def _readable_record(store: Store) -> RunRecord | None:
+    there = RunRecord.read(store)
+    if there is None and store.names(MASKS):
+        raise PlanError(
+            f"{store.uri}: holds {MASKS}/ but no {RUN}, so it cannot be told what made them; "
+            "give another --output, or --overwrite to replace them"
+        )
+    return there
+
+
+def _refuse_other(store: Store, there: RunRecord, here: RunRecord, spec: JobSpec) -> None:
+    lines = differences(there.identity, here.identity)
+    if spec.chunk_size is not None and spec.chunk_size != there.chunk_size:
+        lines.append(f"chunk_size: {there.chunk_size} in the output, {spec.chunk_size} in this job")
+    if lines:
+        shown = "\n  ".join(lines)
+        raise PlanError(
+            f"{store.uri}: holds the results of another job; what differs:\n  {shown}\n"
+            "give another --output, or --overwrite to remove those results first"
+        )
+
+
+def _lack(state: ShardState) -> str:
+    if state.last is None:
+        return f"its last chunk ({len(state.indices)} are there)"
+    gaps = sorted(set(range(state.last + 1)) - state.indices)
+    return f"{len(gaps)} of {state.last + 1} chunks, the first is {gaps[0]}"
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("segbatch", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

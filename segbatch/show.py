@@ -1,0 +1,155 @@
+"""What a person sees in the terminal: tables and closing lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from segbatch.labels import LabelSet
+from segbatch.metrics.pixels import Totals
+from segbatch.output.stats import ClassRow, class_rows
+
+if TYPE_CHECKING:
+    from segbatch.models import ModelInfo
+    from segbatch.output.inspect import Summary
+    from segbatch.runtime.finish import Outcome
+    from segbatch.runtime.verify import Report
+
+_MOST_CLASSES = 40
+
+
+def outcome(console: Console, result: Outcome) -> None:
+    """The table of classes, the most frequent errors if any, and what the run came to."""
+    console.print(class_table(result.totals, result.labels))
+    if result.totals.failed:
+        console.print(error_table(result.totals))
+    images = result.totals.records - result.totals.failed
+    before = result.chunks - result.computed
+    resumed = f" ({before} of {result.chunks} chunks were there before)" if before else ""
+    _line(
+        console,
+        f"{images} masks, {result.totals.failed} errors in {result.seconds:.1f} s{resumed}: {result.output}",
+    )
+    if result.retired:
+        _line(console, f"{result.retired} chunks of inputs that changed or are gone were moved to retired/")
+    if result.exit_code:
+        _line(
+            console,
+            f"{result.error_fraction:.2%} of the records are errors, more than max_error_fraction "
+            f"{result.max_error_fraction:.2%}; see `segbatch errors {result.output}`",
+        )
+
+
+def class_table(totals: Totals, labels: LabelSet) -> Table:
+    """Classes that occur, most pixels first: images that contain them, pixels, share, confidence."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("class", "images", "pixels", "share", "confidence"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
+    for r in rows[:_MOST_CLASSES]:
+        r_, g, b = labels.colours[r.class_id]
+        swatch = f"[rgb({r_},{g},{b})]■[/] {escape(r.name)}"
+        table.add_row(swatch, f"{r.images:,}", f"{r.pixels:,}", f"{r.share:.2%}", f"{r.confidence or 0:.3f}")
+    if len(rows) > _MOST_CLASSES:
+        table.add_row(f"and {len(rows) - _MOST_CLASSES} more", "", "", "", "")
+    absent = len(labels) - len(rows)
+    if absent:
+        table.add_row(f"[dim]{absent} classes in no image[/]", "", "", "", "")
+    return table
+
+
+def error_table(totals: Totals, most: int = 10) -> Table:
+    """The most frequent kinds of errors."""
+    table = Table(box=None, header_style="bold red", pad_edge=False)
+    table.add_column("error")
+    table.add_column("records", justify="right")
+    for kind, n in sorted(totals.errors.items(), key=lambda item: (-item[1], item[0]))[:most]:
+        table.add_row(escape(kind), f"{n:,}")
+    if len(totals.errors) > most:
+        table.add_row(f"and {len(totals.errors) - most} more kinds", "")
+    return table
+
+
+def stats(console: Console, found: Summary, as_json: bool) -> None:
+    if as_json:
+        rows: list[ClassRow] = class_rows(found.totals, found.record.labels)
+        plain = {
+            "done": found.done,
+            "records": found.totals.records,
+            "errors": found.totals.errors,
+            "classes": [vars(r) for r in rows],
+        }
+        console.print_json(json.dumps(plain))
+        return
+    console.print(class_table(found.totals, found.record.labels))
+    state = "" if found.done else "; the run is not finished, this is what is committed so far"
+    _line(
+        console,
+        f"{found.totals.records - found.totals.failed:,} masks, {found.totals.failed:,} errors{state}",
+    )
+
+
+def errors(console: Console, totals: Totals, rows: Sequence[dict[str, Any]]) -> None:
+    if not totals.failed:
+        _line(console, f"no errors among {totals.records:,} records")
+        return
+    console.print(error_table(totals, most=50))
+    for row in rows:
+        e = row["error"]
+        _line(console, f"{row['image_id']}  {e['stage']}/{e['type']}: {e['message']}")
+    if len(rows) < totals.failed:
+        _line(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
+
+
+def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
+    if as_json:
+        fields = (
+            "name",
+            "weights",
+            "summary",
+            "source",
+            "classes",
+            "stride",
+            "parameters",
+            "accuracy",
+            "terms",
+        )
+        console.print_json(json.dumps([{f: getattr(i, f) for f in fields} for i in infos]))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("model", "weights", "classes", "stride", "parameters", "accuracy", "source"):
+        table.add_column(
+            name, justify="right" if name in ("classes", "stride", "parameters") else "left", overflow="fold"
+        )
+    for i in infos:
+        size = f"{i.parameters / 1e6:.1f} M" if i.parameters else "-"
+        table.add_row(i.name, i.weights, str(len(i.classes)), str(i.stride), size, escape(i.accuracy), escape(i.source))
+    console.print(table)
+
+
+def verification(console: Console, report: Report) -> None:
+    for problem in report.problems:
+        _line(console, f"problem: {problem}")
+    if report.more:
+        _line(console, f"and {report.more} more problems")
+    _line(
+        console,
+        f"{report.records:,} rows in {report.files:,} files read; {report.masks:,} masks decoded, "
+        f"{report.errors:,} errors; {report.against}",
+    )
+    _line(
+        console,
+        "verified: every record exactly once, statistics as recomputed" if report.ok else "NOT verified",
+    )
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+__all__ = ["class_table", "error_table", "errors", "escape", "models", "outcome", "stats", "verification"]

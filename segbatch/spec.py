@@ -1,0 +1,181 @@
+"""JobSpec: one object describes one job. Flags, YAML and the Python API are the same fields."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from segbatch.errors import SpecError
+
+
+class CRFSpec(BaseModel):
+    """Parameters of the dense CRF (Krähenbühl & Koltun 2011), by the names of ``segbatch.crf.CRFParams``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    w_bilateral: float = Field(4.0, ge=0, description="weight of the bilateral (position and colour) kernel")
+    theta_alpha: float = Field(67.0, gt=0, description="bilateral kernel: standard deviation in pixels")
+    theta_beta: float = Field(3.0, gt=0, description="bilateral kernel: standard deviation in RGB levels")
+    w_spatial: float = Field(3.0, ge=0, description="weight of the spatial (smoothness) kernel")
+    theta_gamma: float = Field(3.0, gt=0, description="spatial kernel: standard deviation in pixels")
+    iterations: int = Field(10, ge=0, le=1000, description="mean-field iterations")
+    normalization: Literal["none", "before", "after", "symmetric"] = Field(
+        "symmetric", description="how kernels are normalised: none, before, after, symmetric"
+    )
+    engine: Literal["native", "torch", "pydensecrf"] = Field("pydensecrf", description="which code runs the CRF")
+
+
+class JobSpec(BaseModel):
+    """Everything that says what a job does; see ``segbatch run --help`` for the same list as flags."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    inputs: list[str] = Field(
+        description="shards: tar, Parquet, manifests, folders, globs or braces, on any fsspec URI",
+        min_length=1,
+    )
+    output: str = Field("", description="where the masks go: a folder or an object-store prefix")
+
+    format: Literal["webdataset", "parquet", "images", "manifest"] | None = Field(
+        None, description="format of the inputs, where their names do not tell"
+    )
+    image_column: str | None = Field(None, description="Parquet column that holds the image bytes")
+    id_column: str | None = Field(None, description="column that identifies a record (Parquet, manifests)")
+    uri_column: str = Field("uri", description="manifest column that holds the image URIs")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="passed to fsspec; never written to the output or to logs",
+        repr=False,
+    )
+    max_pixels: int = Field(200_000_000, gt=0, description="larger images are error rows, not decoded")
+    max_record_bytes: int = Field(512 * 2**20, gt=0, description="larger encoded images are error rows, not read")
+
+    model: str = Field(
+        "deeplabv3plus_mobilenet_v2", description="a name of `segbatch models`, or package.module:factory"
+    )
+    weights: str = Field("default", description="a named set of weights, or the URI of .pth, .pt, .safetensors")
+    classes: str | None = Field(None, description="file of class names for --weights: one a line, or JSON")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="arithmetic of the network; auto is bf16 where the driver's or the cluster's hardware has it",
+    )
+    batch_size: int = Field(8, gt=0, le=4096, description="images a forward pass")
+    prune: float = Field(
+        1e-3,
+        ge=0,
+        lt=0.5,
+        description="classes below this probability at every pixel are left out; 0 keeps all",
+    )
+
+    refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf or none")
+    crf: CRFSpec = Field(default=CRFSpec(), description="parameters of the dense CRF")
+
+    chunk_size: int | None = Field(
+        None, gt=0, le=65536, description="records a commit; chosen at the first run of an output, then kept"
+    )
+    overwrite: bool = Field(False, description="remove what another job left in the output")
+    max_error_fraction: float = Field(
+        0.01, ge=0, le=1, description="exit with 3 if a larger share of the records are error rows"
+    )
+
+    address: str | None = Field(
+        None,
+        description="Ray cluster: auto, or ray://host:port; by default RAY_ADDRESS, else this machine alone",
+    )
+    num_cpus: int | None = Field(None, gt=0, description="cores to use on this machine; by default all of them")
+    segment_actors: int | None = Field(None, gt=0, description="workers that run the network")
+    refine_actors: int | None = Field(None, gt=0, description="workers that refine and write")
+    num_gpus: float | None = Field(None, ge=0, description="GPUs, or fraction of one, a segment actor holds")
+    threads: int | None = Field(None, gt=0, description="threads a worker computes with")
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _one_input_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @staticmethod
+    def create(**fields: Any) -> JobSpec:
+        """A spec from keyword arguments. Raises ``SpecError`` that names the field, the value and the remedy."""
+        _check_keys(fields)
+        try:
+            return JobSpec(**fields)
+        except ValidationError as e:
+            raise SpecError("\n".join(_explain(err) for err in e.errors())) from None
+
+    @staticmethod
+    def load(uri: str | Path, **overrides: Any) -> JobSpec:
+        """A spec from a YAML or JSON file on any fsspec URI; ``overrides`` win, key by key."""
+        return JobSpec.create(**merge(read_config(uri), overrides))
+
+    def public(self) -> dict[str, Any]:
+        """The spec as plain data, fit to be stored: no storage options, no credentials in URIs."""
+        plain = self.model_dump(mode="json", exclude={"storage_options"})
+        plain["inputs"] = [without_credentials(u) for u in self.inputs]
+        for key in ("output", "weights", "classes"):
+            plain[key] = without_credentials(plain[key]) if plain[key] else plain[key]
+        return plain
+
+
+def read_config(uri: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file. Raises ``SpecError`` that names the file and the line."""
+    try:
+        with fsspec.open(str(uri), "rb") as f:
+            loaded = yaml.safe_load(f.read())
+    except FileNotFoundError:
+        raise SpecError(f"{uri}: no such configuration file") from None
+    except (OSError, ImportError, ValueError) as e:
+        raise SpecError(f"{uri}: cannot read the configuration: {e}") from None
+    except yaml.YAMLError as e:
+        raise SpecError(f"{uri}: not valid YAML: {e}") from None
+    if not isinstance(loaded, dict):
+        raise SpecError(
+            f"{uri}: a configuration is a mapping of keys, such as `inputs:`; found {type(loaded).__name__}"
+        )
+    return loaded
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``over`` that are not None; ``crf`` is merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        if key == "crf" and isinstance(value, dict):
+            merged["crf"] = {**(merged.get("crf") or {}), **value}
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def without_credentials(uri: str) -> str:
+    """``s3://key:secret@bucket/x`` -> ``s3://bucket/x``."""
+    return re.sub(r"^([a-z0-9+.-]+://)[^/@]*@", r"\1", uri, flags=re.IGNORECASE)
+
+
+def _check_keys(fields: dict[str, Any]) -> None:
+    crf = fields.get("crf")
+    for where, given, known in (
+        ("", fields, JobSpec.model_fields),
+        ("crf.", crf if isinstance(crf, dict) else {}, CRFSpec.model_fields),
+    ):
+        for key in given:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+                hint = f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+                raise SpecError(f"unknown key {where + str(key)!r}; {hint}")
+
+
+def _explain(error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"{field}: required, and not given"
+    given = json.dumps(error["input"], default=str)
+    if field.startswith("storage_options"):
+        given = "(hidden)"
+    return f"{field}: got {given[:200]}; {error['msg'][0].lower() + error['msg'][1:]}"

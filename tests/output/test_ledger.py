@@ -1,0 +1,102 @@
+"""Resume, at its purest: a listing and a set difference."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segbatch.chunk import ChunkId, Record, RecordError, Shard
+from segbatch.errors import OutputError
+from segbatch.metrics.pixels import ClassCount, Totals
+from segbatch.output.ledger import Ledger, read_receipt, read_receipts
+from segbatch.output.schema import Result
+from segbatch.output.store import Store
+from segbatch.output.writer import Receipt, Writer
+
+
+def shard(name="train/000.tar", version="v1"):
+    return Shard(f"s3://b/{name}", name, "webdataset", version)
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(0, 30))
+def test_a_shard_is_complete_when_every_chunk_up_to_its_last_is_there(indices, last):
+    ids = {ChunkId(shard().id, i, i == last) for i in indices if i <= last}
+    ledger = Ledger(c.filename for c in ids)
+    expected = ids == {ChunkId(shard().id, i, i == last) for i in range(last + 1)}
+    assert ledger.committed(shard().id).complete == expected
+    assert sorted(ledger.filenames()) == sorted(c.filename for c in ids)
+
+
+def test_versions_of_a_shard_are_told_apart():
+    ledger = Ledger([ChunkId(shard(version="v1").id, 0, True).filename])
+    assert ledger.committed(shard(version="v1").id).complete
+    assert not ledger.committed(shard(version="v2").id).complete
+
+
+def test_foreign_names_are_kept_apart():
+    ledger = Ledger(["part-0.parquet", ".DS_Store", ChunkId(shard().id, 0, True).filename])
+    assert ledger.foreign == ["part-0.parquet", ".DS_Store"]
+    assert len(ledger) == 1
+
+
+def result(image_id, *, error=None):
+    if error:
+        return Result(Record(image_id, "s", 0, error=error))
+    return Result(Record(image_id, "s", 0, height=2, width=2), b"png", [ClassCount(1, 4, 1.0, 0.75)], 0.75)
+
+
+def test_receipt_comes_back_from_the_footer(tmp_path):
+    store = Store(str(tmp_path))
+    chunk = ChunkId(shard().id, 3, False)
+    results = [result("a"), result("b", error=RecordError("decode", "TruncatedImage", "cut"))]
+    receipt = Writer(store, "f" * 16, 3).commit(chunk, results, {"read": 0.25})
+    assert read_receipt(store, chunk.filename) == receipt
+    assert receipt.totals.records == 2
+    assert receipt.totals.errors == {"decode/TruncatedImage": 1}
+    assert receipt.totals.pixels == [0, 4, 0]
+    assert receipt.totals.confidence == [0, 3 * 1024, 0]
+    assert list(read_receipts(store, [chunk.filename] * 3)) == [receipt] * 3
+
+
+def test_committing_twice_leaves_one_file(tmp_path):
+    store = Store(str(tmp_path))
+    chunk = ChunkId(shard().id, 0, True)
+    for _ in range(2):
+        Writer(store, "f" * 16, 3).commit(chunk, [result("a")], {})
+    assert store.names("masks") == [chunk.filename]
+
+
+def test_a_result_without_mask_and_error_is_a_bug_that_shows(tmp_path):
+    with pytest.raises(ValueError, match="neither a mask nor an error"):
+        Writer(Store(str(tmp_path)), "f", 3).commit(ChunkId(shard().id, 0, True), [Result(Record("a", "s", 0))], {})
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])
+def test_unreadable_file_is_named_with_its_remedy(tmp_path, content):
+    store = Store(str(tmp_path))
+    store.write("masks/x.parquet", content)
+    with pytest.raises(OutputError, match=r"masks/x\.parquet: not a readable result file.*run the job again"):
+        read_receipt(store, "x.parquet")
+
+
+counts = st.lists(
+    st.builds(ClassCount, st.integers(0, 4), st.integers(1, 10**6), st.just(0.5), st.floats(0, 1, width=32)),
+    max_size=5,
+    unique_by=lambda c: c.class_id,
+)
+
+
+@given(st.lists(counts, max_size=8), st.randoms())
+def test_sums_do_not_depend_on_the_order(images, random):
+    def total(order):
+        totals = Totals(5)
+        for c in order:
+            one = Totals(5)
+            one.add_image(c)
+            totals.add(one)
+        return totals
+
+    shuffled = list(images)
+    random.shuffle(shuffled)
+    assert total(images) == total(shuffled)
+    receipt = Receipt("x", "f", total(images), 0, {})
+    assert Receipt.from_footer(receipt.footer(), 0) == receipt
