@@ -141,7 +141,7 @@ class Chunk:
                 "timings": pa.array(
                     [[(name, self.timings[name]) for name in names]], pa.map_(pa.string(), pa.float64())
                 ),
-                "payload": pa.array([payload.getvalue()], pa.large_binary()),
+                "payload": _one_value(payload.getvalue()),
             }
         )
 
@@ -159,6 +159,12 @@ class Chunk:
             row.column("last")[0].as_py(),
         )
         return Chunk(cid, records, dict(row.column("timings")[0].as_py() or []))
+
+
+def _one_value(data: pa.Buffer) -> pa.Array:
+    """A ``large_binary`` array of one value that shares ``data``."""
+    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
 
 
 _RECORD_SCHEMA = pa.schema(

@@ -29,7 +29,8 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
     ``crf`` is spread into ``--crf-theta-alpha`` and the like. Flags that are not given are absent from
     ``fields``, so that a configuration file, then the default, decides.
     """
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "fields"]
+    given_by_caller = inspect.signature(command, eval_str=True).parameters.values()
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given_by_caller if p.name != "fields"]
     flags = _flags()
 
     @functools.wraps(command)
@@ -74,7 +75,7 @@ def _flags() -> dict[str, inspect.Parameter]:
 def _option(name: str, info: Any, group: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, metavar = _kind(info.annotation)
-    default = "" if info.default in (None, "", False) else f" [default: {info.default}]"
+    default = "" if info.default in (None, "", False) else f" (default: {info.default})"
     names = (flag, "-o") if name == "output" else (flag,)
     if kind is bool:
         option = typer.Option(*names, help=info.description, rich_help_panel=group)

@@ -72,8 +72,9 @@ def read_receipt(store: Store, filename: str) -> Receipt:
             metadata = pq.read_schema(f).metadata or {}
         return Receipt.from_footer(metadata[FOOTER_KEY], size)
     except (OSError, ValueError, KeyError, TypeError) as e:
+        reason = " ".join(str(e).split())
         raise OutputError(
-            f"{store.uri}/{name}: not a readable result file ({type(e).__name__}: {" ".join(str(e).split())}); "
+            f"{store.uri}/{name}: not a readable result file ({type(e).__name__}: {reason}); "
             "remove it and run the job again: its chunk is then computed anew"
         ) from e
 

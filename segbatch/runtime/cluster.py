@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,8 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
 def join(spec: JobSpec) -> Hardware:
     """Start Ray here, or join the cluster that is named; what it offers."""
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # Ray Data tells of every dataset and every missing bar; the job has its own progress.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         return offered()
     if is_remote(spec):
@@ -85,10 +88,10 @@ def failure(e: BaseException) -> SegbatchError:
         chain.append(link)
         inner = getattr(link, "cause", None)
         link = inner if isinstance(inner, BaseException) else link.__cause__
-    # Ray nests the worker's traceback in the message; its last line is what went wrong.
-    told = [c for c in chain if str(c).strip()] or chain
-    last = str(told[-1]).strip().splitlines()[-1:] or [""]
+    # Ray nests the worker's traceback in the message; the last line that names an exception is what went wrong.
+    text = next((str(c) for c in reversed(chain) if str(c).strip()), type(e).__name__)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failure|Exit)\b", line)]
     return SegbatchError(
-        f"a worker failed: {type(told[-1]).__name__}: {last[0].strip()}\n"
-        "what is committed stays; the same command goes on from there"
+        f"a worker failed: {(named or lines)[-1]}\nwhat is committed stays; the same command goes on from there"
     )

@@ -66,8 +66,7 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
     chunks = read_datasource(
-        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size),
-        ray_remote_args={"num_cpus": pools.read_cpus},
+        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size), num_cpus=pools.read_cpus
     )
     scored = chunks.map_batches(
         SegmentWorker,
