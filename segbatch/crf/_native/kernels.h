@@ -1,0 +1,85 @@
+// The functions that are compiled once for each instruction set, and the choice among them.
+#pragma once
+
+#include <cstdint>
+
+#include "lattice.h"
+
+namespace segbatch {
+
+enum class Evidence { kProbs = 0, kLogits = 1, kUnary = 2 };
+enum class Compat { kPotts = 0, kDiagonal = 1, kMatrix = 2 };
+
+// One pairwise term during inference.
+struct Term {
+    const Lattice* lattice = nullptr;
+    Compat compat = Compat::kPotts;
+    float potts = 0.0f;             // weight w: adds w * m to the logit
+    const float* energies = nullptr;  // (padded) or column-major (padded, padded): subtracted times m
+    float* values = nullptr;        // splatted: float (blocks, vertices, stride), all zero between passes
+    float* blurred = nullptr;       // without masses: the array that the slice reads
+    std::uint16_t* shares = nullptr;  // with masses: (blocks, vertices, stride)
+};
+
+enum class Source { kUnary, kMarginals, kTerms };  // softmax of the unary; given marginals; the blurred terms
+enum class Output { kNone, kPlanes, kRows, kWinner };
+
+// One pass over the pixels: marginals from `source`, to `output`, and splatted into the terms if `splat`.
+struct Pass {
+    std::int64_t points = 0;
+    int labels = 0;
+    int padded = 0;               // floats in a row of `unary`: blocks * stride
+    int blocks = 1;
+    const float* unary = nullptr;  // negated energies (points, padded); lanes past `labels` hold a very low number
+    const float* marginals = nullptr;  // (points, padded), for Source::kMarginals
+    Term* terms = nullptr;
+    int term_count = 0;
+    Source source = Source::kUnary;
+    bool splat = false;
+    Output output = Output::kNone;
+    float* planes = nullptr;       // (labels, points)
+    float* rows = nullptr;         // (points, padded)
+    std::int32_t* winner = nullptr;  // (points): label of the highest marginal
+    float* highest = nullptr;      // (points): that marginal
+    double* divergence = nullptr;  // if not null: receives sum of Q (log Q - logit) over `marginals`
+};
+
+struct Kernels {
+    const char* name;
+    bool (*supported)();
+
+    // Builds everything of `lattice` but the normalisation. Returns false if the points span too many cells.
+    bool (*build)(const Points& points, Lattice& lattice, BuildScratch& scratch);
+    void (*normalize)(Normalization kind, bool masses, Lattice& lattice, BuildScratch& scratch);
+    void (*pass)(const Pass& pass);
+    void (*blur)(const Term& term, int padded, int blocks);
+
+    // Energies in planes (labels, points) to negated rows (points, padded).
+    void (*rows_from_planes)(const float* planes, std::int64_t points, int labels, int padded, float* rows);
+    // Coarse logits (labels, h, w), bilinear, to rows (height * width, padded); `cells` holds h * w * padded floats.
+    void (*rows_from_coarse)(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
+                             std::int64_t width, int labels, int padded, float* cells, float* rows);
+    // The same to planes (labels, height, width).
+    void (*upsample)(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
+                     std::int64_t width, int labels, float* planes);
+    // Highest probability of each label over the points that are not ignored.
+    void (*peaks)(const float* planes, Evidence kind, const std::uint8_t* ignore, std::int64_t points, int labels,
+                  float* peaks);
+    // Energies (kept, points) of the labels `keep`; 0 at ignored points.
+    void (*energies)(const float* planes, Evidence kind, const std::uint8_t* ignore, std::int64_t points,
+                     const std::int32_t* keep, int kept, float* energies);
+};
+
+// The row length that a number of labels is padded to, and the blocks it is cut into.
+struct Layout {
+    int stride;  // of one block: 4, 8, 16, 24 or 32
+    int blocks;
+    bool masses;  // whether values are kept in 16 bits between splat and slice
+};
+Layout layout_for(int labels);
+
+// Fastest first. `isa` is "" for the fastest that this processor supports, else a name from isa_names().
+const Kernels& kernels_for(const char* isa);
+const Kernels* const* all_kernels(int* count);
+
+}  // namespace segbatch

@@ -1,0 +1,42 @@
+// Memory for the big arrays: aligned, on huge pages where the system has them, kept for the next image.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace segbatch {
+
+// Grows, never shrinks by itself; the contents do not survive a growth.
+class Buffer {
+public:
+    Buffer() = default;
+    ~Buffer();
+    Buffer(Buffer&& other) noexcept;
+    Buffer& operator=(Buffer&& other) noexcept;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    // At least `bytes` bytes aligned to a cache line. Throws std::bad_alloc.
+    void* reserve(std::size_t bytes);
+    void release();
+    std::size_t capacity() const { return capacity_; }
+    void* data() const { return data_; }
+
+    template <class T>
+    T* reserve(std::size_t count) {
+        return static_cast<T*>(reserve(count * sizeof(T)));
+    }
+    template <class T>
+    T* as() const {
+        return static_cast<T*>(data_);
+    }
+
+private:
+    void* data_ = nullptr;
+    std::size_t capacity_ = 0;
+};
+
+// Bytes of memory that could still be used, by the kernel's and the container's account; 0 if unknown.
+std::uint64_t available_memory();
+
+}  // namespace segbatch

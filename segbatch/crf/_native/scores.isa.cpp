@@ -1,0 +1,191 @@
+// Scores on their way into the model: probabilities and logits to energies, planes to rows, coarse to fine.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "isa.h"
+#include "simd.h"
+
+namespace SEGBATCH_ISA {
+
+using namespace segbatch;
+
+namespace {
+
+typedef Vec<8> V;
+constexpr int kTile = 64;  // points handled at once in planes
+constexpr float kPadding = -1e30f;
+
+// Natural logarithm of normal numbers above 0, relative error about 1e-7 (Cephes' polynomial).
+SEGBATCH_INLINE V log(V x) {
+    V e = x.exponent();
+    V m = x.mantissa();  // in [0.5, 1)
+    const V one = V::all(1.0f), root_half = V::all(0.70710678f);
+    // Below the root of a half, double the mantissa: both then lie around 1.
+    const V high = one.where_ge(m, root_half);
+    e = e - (one - high);
+    m = (m + (m - m * high)) - one;
+    V p = V::all(7.0376836292e-2f);
+    p = p * m + V::all(-1.1514610310e-1f);
+    p = p * m + V::all(1.1676998740e-1f);
+    p = p * m + V::all(-1.2420140846e-1f);
+    p = p * m + V::all(1.4249322787e-1f);
+    p = p * m + V::all(-1.6668057665e-1f);
+    p = p * m + V::all(2.0000714765e-1f);
+    p = p * m + V::all(-2.4999993993e-1f);
+    p = p * m + V::all(3.3333331174e-1f);
+    const V z = m * m;
+    V y = m * z * p + e * V::all(-2.12194440e-4f) - V::all(0.5f) * z;
+    return m + y + e * V::all(0.693359375f);
+}
+
+// A tile of one plane, padded with its last value.
+SEGBATCH_INLINE void load_tile(const float* plane, int count, float* tile) {
+    std::memcpy(tile, plane, sizeof(float) * static_cast<std::size_t>(count));
+    for (int t = count; t < kTile; ++t) tile[t] = plane[count - 1];
+}
+
+struct Axis {
+    std::int64_t low, high;
+    float share;  // of `high`
+};
+
+// Where pixel i lies among cells whose centres are at (c + 0.5) * stride - 0.5; beyond the outer centres, on them.
+SEGBATCH_INLINE Axis locate(std::int64_t i, int stride, std::int64_t cells) {
+    const float at = (static_cast<float>(i) + 0.5f) / static_cast<float>(stride) - 0.5f;
+    if (at <= 0.0f) return {0, 0, 0.0f};
+    const std::int64_t low = static_cast<std::int64_t>(at);
+    if (low >= cells - 1) return {cells - 1, cells - 1, 0.0f};
+    return {low, low + 1, at - static_cast<float>(low)};
+}
+
+}  // namespace
+
+void rows_from_planes(const float* planes, std::int64_t points, int labels, int padded, float* rows) {
+    constexpr int kBlock = 16;
+    for (std::int64_t first = 0; first < points; first += kBlock) {
+        const int count = points - first < kBlock ? static_cast<int>(points - first) : kBlock;
+        float* out = rows + first * padded;
+        for (int l = 0; l < labels; ++l) {
+            const float* plane = planes + static_cast<std::int64_t>(l) * points + first;
+            for (int t = 0; t < count; ++t) out[t * padded + l] = -plane[t];
+        }
+        for (int t = 0; t < count; ++t) {
+            for (int l = labels; l < padded; ++l) out[t * padded + l] = kPadding;
+        }
+    }
+}
+
+void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
+                      std::int64_t width, int labels, int padded, float* cells, float* rows) {
+    for (std::int64_t c = 0; c < h * w; ++c) {
+        for (int l = 0; l < padded; ++l) cells[c * padded + l] = l < labels ? coarse[l * h * w + c] : kPadding;
+    }
+    for (std::int64_t y = 0; y < height; ++y) {
+        const Axis v = locate(y, stride, h);
+        const float* upper = cells + v.low * w * padded;
+        const float* lower = cells + v.high * w * padded;
+        for (std::int64_t x = 0; x < width; ++x) {
+            const Axis u = locate(x, stride, w);
+            const float a = (1.0f - v.share) * (1.0f - u.share), b = (1.0f - v.share) * u.share;
+            const float c = v.share * (1.0f - u.share), d = v.share * u.share;
+            const float* p = upper + u.low * padded;
+            const float* q = upper + u.high * padded;
+            const float* r = lower + u.low * padded;
+            const float* s = lower + u.high * padded;
+            float* out = rows + (y * width + x) * padded;
+            for (int l = 0; l < padded; ++l) out[l] = a * p[l] + b * q[l] + c * r[l] + d * s[l];
+        }
+    }
+}
+
+void upsample(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height, std::int64_t width,
+              int labels, float* planes) {
+    Buffer buffer;
+    float* line = buffer.reserve<float>(static_cast<std::size_t>(w) + 1);
+    for (int l = 0; l < labels; ++l) {
+        const float* plane = coarse + l * h * w;
+        for (std::int64_t y = 0; y < height; ++y) {
+            const Axis v = locate(y, stride, h);
+            for (std::int64_t x = 0; x < w; ++x) {
+                line[x] = plane[v.low * w + x] * (1.0f - v.share) + plane[v.high * w + x] * v.share;
+            }
+            float* out = planes + (l * height + y) * width;
+            std::int64_t x = 0;
+            for (; x < width; ++x) {
+                const Axis u = locate(x, stride, w);
+                out[x] = line[u.low] * (1.0f - u.share) + line[u.high] * u.share;
+            }
+        }
+    }
+}
+
+void peaks(const float* planes, Evidence kind, const std::uint8_t* ignore, std::int64_t points, int labels,
+           float* peaks) {
+    Buffer buffer;
+    float* tile = buffer.reserve<float>(static_cast<std::size_t>(labels) * kTile);
+    for (int l = 0; l < labels; ++l) peaks[l] = 0.0f;
+    for (std::int64_t first = 0; first < points; first += kTile) {
+        const int count = points - first < kTile ? static_cast<int>(points - first) : kTile;
+        alignas(64) float share[kTile], most[kTile];
+        for (int l = 0; l < labels; ++l) load_tile(planes + l * points + first, count, tile + l * kTile);
+        const float sign = kind == Evidence::kUnary ? -1.0f : 1.0f;
+        for (int t = 0; t < kTile; ++t) share[t] = 1.0f;
+        if (kind != Evidence::kProbs) {
+            for (int t = 0; t < kTile; t += 8) {
+                const V s = V::all(sign);
+                V top = V::load(tile + t) * s;
+                for (int l = 1; l < labels; ++l) top = max(top, V::load(tile + l * kTile + t) * s);
+                V sum = V::all(0.0f);
+                for (int l = 0; l < labels; ++l) {
+                    const V e = exp(V::load(tile + l * kTile + t) * s - top);
+                    e.store(tile + l * kTile + t);
+                    sum = sum + e;
+                }
+                sum.store(most + t);
+            }
+            for (int t = 0; t < kTile; ++t) share[t] = 1.0f / most[t];
+        }
+        if (ignore != nullptr) {
+            for (int t = 0; t < count; ++t) share[t] = ignore[first + t] ? 0.0f : share[t];
+            for (int t = count; t < kTile; ++t) share[t] = share[count - 1];
+        }
+        for (int l = 0; l < labels; ++l) {
+            V top = V::load(tile + l * kTile) * V::load(share);
+            for (int t = 8; t < kTile; t += 8) top = max(top, V::load(tile + l * kTile + t) * V::load(share + t));
+            const float p = top.highest();
+            peaks[l] = p > peaks[l] ? p : peaks[l];
+        }
+    }
+}
+
+void energies(const float* planes, Evidence kind, const std::uint8_t* ignore, std::int64_t points,
+              const std::int32_t* keep, int kept, float* energies) {
+    const V low = V::all(1e-5f), one = V::all(1.0f), zero = V::all(0.0f);
+    for (int k = 0; k < kept; ++k) {
+        const float* plane = planes + static_cast<std::int64_t>(keep[k]) * points;
+        float* out = energies + static_cast<std::int64_t>(k) * points;
+        for (std::int64_t first = 0; first < points; first += kTile) {
+            const int count = points - first < kTile ? static_cast<int>(points - first) : kTile;
+            alignas(64) float tile[kTile];
+            load_tile(plane + first, count, tile);
+            for (int t = 0; t < kTile; t += 8) {
+                V x = V::load(tile + t);
+                if (kind == Evidence::kProbs) {
+                    const V p = max(x, low);
+                    x = zero - log(p - (p - one).where_ge(p, one));
+                } else if (kind == Evidence::kLogits) {
+                    x = zero - x;
+                }
+                x.store(tile + t);
+            }
+            if (ignore != nullptr) {
+                for (int t = 0; t < count; ++t) tile[t] = ignore[first + t] ? 0.0f : tile[t];
+            }
+            std::memcpy(out + first, tile, sizeof(float) * static_cast<std::size_t>(count));
+        }
+    }
+}
+
+}  // namespace SEGBATCH_ISA

@@ -1,0 +1,212 @@
+// Short vectors of floats, the same code for every instruction set: the compiler is told the target of the file.
+// Without GNU vector extensions (MSVC) the fallback is plain loops that a compiler may vectorise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define SEGBATCH_INLINE __forceinline
+#define SEGBATCH_LAMBDA_INLINE
+#define SEGBATCH_PREFETCH(address) ((void)(address))
+#else
+#define SEGBATCH_INLINE inline __attribute__((always_inline))
+#define SEGBATCH_LAMBDA_INLINE __attribute__((always_inline))
+#define SEGBATCH_PREFETCH(address) __builtin_prefetch(address)
+#endif
+
+namespace SEGBATCH_ISA {
+
+#if defined(__GNUC__) || defined(__clang__)
+
+template <int W>
+struct Types;
+template <>
+struct Types<4> {
+    typedef float F __attribute__((vector_size(16)));
+    typedef std::int32_t I __attribute__((vector_size(16)));
+    typedef std::uint16_t H __attribute__((vector_size(8)));
+};
+template <>
+struct Types<8> {
+    typedef float F __attribute__((vector_size(32)));
+    typedef std::int32_t I __attribute__((vector_size(32)));
+    typedef std::uint16_t H __attribute__((vector_size(16)));
+};
+
+template <int W>
+struct Vec {
+    typedef typename Types<W>::F F;
+    typedef typename Types<W>::I I;
+    typedef typename Types<W>::H H;
+    static constexpr int kWidth = W;
+    F v;
+
+    static SEGBATCH_INLINE Vec all(float x) { return {x - F{}}; }
+    static SEGBATCH_INLINE Vec load(const float* p) {
+        Vec r;
+        std::memcpy(&r.v, p, sizeof(F));
+        return r;
+    }
+    SEGBATCH_INLINE void store(float* p) const { std::memcpy(p, &v, sizeof(F)); }
+    static SEGBATCH_INLINE Vec load16(const std::uint16_t* p) {
+        H h;
+        std::memcpy(&h, p, sizeof(H));
+        return {__builtin_convertvector(__builtin_convertvector(h, I), F)};
+    }
+    // Rounds to the nearest; the values must lie in 0 … 65535.
+    SEGBATCH_INLINE void store16(std::uint16_t* p) const {
+        const H h = __builtin_convertvector(__builtin_convertvector(v + 0.5f, I), H);
+        std::memcpy(p, &h, sizeof(H));
+    }
+    friend SEGBATCH_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+    friend SEGBATCH_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+    friend SEGBATCH_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+    friend SEGBATCH_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+    // `this` where a >= b, else 0.
+    SEGBATCH_INLINE Vec where_ge(Vec a, Vec b) const {
+        const I keep = a.v >= b.v;
+        return {(F)((I)v & keep)};
+    }
+    // `this` with every bit kept or cleared by `mask`, which is all ones or zero.
+    SEGBATCH_INLINE Vec masked(std::int32_t mask) const { return {(F)((I)v & (mask - I{}))}; }
+    // 2^n for whole n in -126 … 127.
+    SEGBATCH_INLINE Vec exp2_whole() const { return {(F)((__builtin_convertvector(v, I) + 127) << 23)}; }
+    // Of a normal number above 0: x = mantissa * 2^exponent, the mantissa in [0.5, 1).
+    SEGBATCH_INLINE Vec exponent() const { return {__builtin_convertvector((((I)v >> 23) & 255) - 126, F)}; }
+    SEGBATCH_INLINE Vec mantissa() const { return {(F)(((I)v & 0x007FFFFF) | 0x3F000000)}; }
+    SEGBATCH_INLINE float highest() const {
+        float r = v[0];
+        if constexpr (W == 8) {
+            typedef typename Types<4>::F F4;
+            F4 a = __builtin_shufflevector(v, v, 0, 1, 2, 3), b = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+            return Vec<4>{a > b ? a : b}.highest();
+        } else {
+            F s = __builtin_shufflevector(v, v, 2, 3, 0, 1);
+            s = v > s ? v : s;
+            const F t = __builtin_shufflevector(s, s, 1, 0, 3, 2);
+            r = s[0] > t[0] ? s[0] : t[0];
+        }
+        return r;
+    }
+    SEGBATCH_INLINE float total() const {
+        if constexpr (W == 8) {
+            typedef typename Types<4>::F F4;
+            const F4 a = __builtin_shufflevector(v, v, 0, 1, 2, 3), b = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+            return Vec<4>{a + b}.total();
+        } else {
+            const F s = v + __builtin_shufflevector(v, v, 2, 3, 0, 1);
+            const F t = s + __builtin_shufflevector(s, s, 1, 0, 3, 2);
+            return t[0];
+        }
+    }
+};
+
+#else
+
+template <int W>
+struct Vec {
+    static constexpr int kWidth = W;
+    float v[W];
+
+    static SEGBATCH_INLINE Vec all(float x) {
+        Vec r;
+        for (int i = 0; i < W; ++i) r.v[i] = x;
+        return r;
+    }
+    static SEGBATCH_INLINE Vec load(const float* p) {
+        Vec r;
+        std::memcpy(r.v, p, sizeof(r.v));
+        return r;
+    }
+    SEGBATCH_INLINE void store(float* p) const { std::memcpy(p, v, sizeof(v)); }
+    static SEGBATCH_INLINE Vec load16(const std::uint16_t* p) {
+        Vec r;
+        for (int i = 0; i < W; ++i) r.v[i] = static_cast<float>(static_cast<std::int32_t>(p[i]));
+        return r;
+    }
+    SEGBATCH_INLINE void store16(std::uint16_t* p) const {
+        for (int i = 0; i < W; ++i) p[i] = static_cast<std::uint16_t>(static_cast<std::int32_t>(v[i] + 0.5f));
+    }
+#define SEGBATCH_LANES(expression)                 \
+    Vec r;                                         \
+    for (int i = 0; i < W; ++i) r.v[i] = expression; \
+    return r
+    friend SEGBATCH_INLINE Vec operator+(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] + b.v[i]); }
+    friend SEGBATCH_INLINE Vec operator-(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] - b.v[i]); }
+    friend SEGBATCH_INLINE Vec operator*(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] * b.v[i]); }
+    friend SEGBATCH_INLINE Vec max(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+    SEGBATCH_INLINE Vec where_ge(Vec a, Vec b) const { SEGBATCH_LANES(a.v[i] >= b.v[i] ? v[i] : 0.0f); }
+    SEGBATCH_INLINE Vec masked(std::int32_t mask) const { SEGBATCH_LANES(mask ? v[i] : 0.0f); }
+    SEGBATCH_INLINE Vec exp2_whole() const {
+        Vec r;
+        for (int i = 0; i < W; ++i) {
+            const std::int32_t bits = (static_cast<std::int32_t>(v[i]) + 127) << 23;
+            std::memcpy(&r.v[i], &bits, sizeof(bits));
+        }
+        return r;
+    }
+    SEGBATCH_INLINE Vec exponent() const {
+        Vec r;
+        for (int i = 0; i < W; ++i) {
+            std::int32_t bits;
+            std::memcpy(&bits, &v[i], sizeof(bits));
+            r.v[i] = static_cast<float>(((bits >> 23) & 255) - 126);
+        }
+        return r;
+    }
+    SEGBATCH_INLINE Vec mantissa() const {
+        Vec r;
+        for (int i = 0; i < W; ++i) {
+            std::int32_t bits;
+            std::memcpy(&bits, &v[i], sizeof(bits));
+            bits = (bits & 0x007FFFFF) | 0x3F000000;
+            std::memcpy(&r.v[i], &bits, sizeof(bits));
+        }
+        return r;
+    }
+#undef SEGBATCH_LANES
+    SEGBATCH_INLINE float highest() const {
+        float r = v[0];
+        for (int i = 1; i < W; ++i) r = v[i] > r ? v[i] : r;
+        return r;
+    }
+    SEGBATCH_INLINE float total() const {
+        float s[W];
+        std::memcpy(s, v, sizeof(s));
+        for (int half = W / 2; half > 0; half /= 2) {
+            for (int i = 0; i < half; ++i) s[i] = s[i] + s[i + half];
+        }
+        return s[0];
+    }
+};
+
+#endif
+
+// Round to the nearest whole number, ties to even; |x| < 2^22.
+template <int W>
+SEGBATCH_INLINE Vec<W> round_even(Vec<W> x) {
+    const Vec<W> magic = Vec<W>::all(12582912.0f);
+    return (x + magic) - magic;
+}
+
+// e^x for x <= 88, relative error below 2e-7; exactly 0 below -60, so that no denormal number follows from it.
+template <int W>
+SEGBATCH_INLINE Vec<W> exp(Vec<W> x) {
+    typedef Vec<W> V;
+    const V lowest = V::all(-60.0f);
+    const V y = max(x, lowest);
+    const V n = round_even(y * V::all(1.44269504f));
+    const V r = (y - n * V::all(0.693359375f)) + n * V::all(2.12194440e-4f);
+    V p = V::all(1.0f / 720);
+    p = p * r + V::all(1.0f / 120);
+    p = p * r + V::all(1.0f / 24);
+    p = p * r + V::all(1.0f / 6);
+    p = p * r + V::all(0.5f);
+    p = p * r + V::all(1.0f);
+    p = p * r + V::all(1.0f);
+    return (p * n.exp2_whole()).where_ge(x, lowest);
+}
+
+}  // namespace SEGBATCH_ISA

@@ -1,0 +1,75 @@
+"""The C++ engine behind the common interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segbatch.crf import _core
+from segbatch.crf.kernels import NORMALIZATIONS, Features, Kernel
+
+
+class NativeEngine:
+    """Mean field in C++ on the permutohedral lattice; works without the GIL, an image a thread.
+
+    ``isa`` picks an instruction set by name (``_core.isa_names()``); empty is the fastest one here. The
+    lattice is the same on all of them, the marginals may differ in their last bits.
+    """
+
+    name = "native"
+
+    def __init__(self, isa: str = "") -> None:
+        self.isa = isa
+
+    def infer(
+        self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
+    ) -> np.ndarray:
+        """Unary energies float32 (K, H, W) -> marginals float32 (K, H, W). Raises ``MemoryError`` early."""
+        return self.infer_batch([image], [unary], kernels, iterations, 1)[0]
+
+    def infer_batch(
+        self,
+        images: Sequence[np.ndarray | None],
+        unaries: Sequence[np.ndarray],
+        kernels: Sequence[Kernel],
+        iterations: int,
+        threads: int,
+    ) -> list[np.ndarray]:
+        """``infer`` of each image, ``threads`` at once; the result does not depend on their number."""
+        outs = [np.empty(u.shape, np.float32) for u in unaries]
+        _core.infer_batch(images, unaries, native_kernels(kernels), iterations, threads, outs, self.isa)
+        return outs
+
+    def infer_coarse(
+        self,
+        image: np.ndarray | None,
+        scores: np.ndarray,
+        size: tuple[int, int],
+        stride: int,
+        kernels: Sequence[Kernel],
+        iterations: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Coarse logits float32 (K, h, w) -> (winning label int32 (H, W), its marginal float32 (H, W))."""
+        return _core.infer_coarse(
+            image, scores, *size, stride, native_kernels(kernels), iterations, self.isa
+        )
+
+
+def native_kernels(kernels: Sequence[Kernel]) -> list[_core.Kernel]:
+    """The kernels as the extension takes them."""
+    natives = []
+    for kernel in kernels:
+        compat = kernel.compat
+        array = isinstance(compat, np.ndarray)
+        natives.append(
+            _core.Kernel(
+                thetas=[] if isinstance(kernel, Features) else list(kernel.thetas),
+                normalization=NORMALIZATIONS.index(kernel.normalization),
+                potts=0.0 if array else float(compat),
+                energies=np.ascontiguousarray(compat, np.float32).ravel() if array else None,
+                matrix=np.ndim(compat) == 2,
+                vectors=kernel.values if isinstance(kernel, Features) else None,
+            )
+        )
+    return natives
