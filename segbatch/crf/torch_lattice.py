@@ -96,9 +96,7 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     or lie so far apart that a vertex has no 62-bit name.
     """
     if features.dim() != 3 or 0 in features.shape:
-        raise ValueError(
-            f"features have shape {tuple(features.shape)}; give (images, points, dimensions), none 0"
-        )
+        raise ValueError(f"features have shape {tuple(features.shape)}; give (images, points, dimensions), none 0")
     images, points, dims = features.shape
     features = features.to(torch.float32).reshape(-1, dims)
     if not bool(torch.isfinite(features).all()):
@@ -155,9 +153,7 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rank = torch.zeros(corners, points, dtype=torch.int64, device=features.device)
     for i in range(dims):
         for j in range(i + 1, corners):
-            lower = (
-                rest[i] < rest[j]
-            )  # a tie goes to the lower axis, as in the reference: the vertex set depends on it
+            lower = rest[i] < rest[j]  # a tie goes to the lower axis, as in the reference: the vertex set depends on it
             rank[i] += lower
             rank[j] += ~lower
     rank += nearest.sum(0).to(torch.int64)
@@ -212,16 +208,22 @@ def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dt
     step = torch.where(keys % corners == 0, along - sum(strides) + corners - 1, along - 1)
     wanted = keys + step
     found = torch.searchsorted(keys, wanted).clamp_(max=vertices - 1)
-    here = (keys[found] == wanted).nonzero().squeeze(1)
-    table = keys.new_full((vertices, 3), -1)
-    table[:, 0] = torch.arange(vertices, device=keys.device)
-    table[here, 1] = found[here]
-    table[found[here], 2] = here
-    exists = table >= 0
-    offsets = torch.zeros(vertices + 1, dtype=kind, device=keys.device)
-    offsets[1:] = exists.sum(1).cumsum(0)
-    weights = torch.tensor([1.0, 0.5, 0.5], dtype=dtype, device=keys.device).expand(vertices, 3)
-    return Gather(table[exists].to(kind), offsets, weights[exists])
+    below = (keys[found] == wanted).nonzero().squeeze(1)  # vertices that have a next one along the axis
+    above = found[below]  # the next one of each
+    sizes = torch.ones(vertices, dtype=torch.int64, device=keys.device)
+    sizes[below] += 1
+    sizes[above] += 1
+    offsets = torch.zeros(vertices + 1, dtype=torch.int64, device=keys.device)
+    torch.cumsum(sizes, 0, out=offsets[1:])
+    # A row is the vertex itself, its next one if any, its previous one if any.
+    own, entries = offsets[:-1], 2 * below.numel() + vertices
+    index = torch.empty(entries, dtype=kind, device=keys.device)
+    index[own] = torch.arange(vertices, dtype=kind, device=keys.device)
+    index[own[below] + 1] = above.to(kind)
+    index[offsets[above + 1] - 1] = below.to(kind)
+    weights = torch.full((entries,), 0.5, dtype=dtype, device=keys.device)
+    weights[own] = 1.0
+    return Gather(index, offsets.to(kind), weights)
 
 
 def _index_dtype(entries: int) -> torch.dtype:
