@@ -1,0 +1,200 @@
+"""What the first and the last bytes of an image tell without decoding it: format, size, completeness.
+
+Sizes are read here and not by Pillow, so that a limit on them holds whatever Pillow's own limits are set to,
+and before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+
+_MAGIC = (
+    ("JPEG", re.compile(rb"\xff\xd8\xff")),
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    ("WEBP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
+    ("TIFF", re.compile(rb"II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b")),
+    ("GIF", re.compile(rb"GIF8[79]a")),
+    ("BMP", re.compile(rb"BM.{12}(?:\x0c|\x28|\x34|\x38|\x40|\x6c|\x7c)\0\0\0", re.DOTALL)),
+)
+# What else turns up under image names. The order matters: the first match is what is said.
+_OTHERS = (
+    ("a Git LFS pointer", re.compile(rb"version https://git-lfs")),
+    ("SVG", re.compile(rb"\s*(?:<\?xml.{0,500}?)?<svg\b", re.DOTALL | re.IGNORECASE)),
+    ("HTML", re.compile(rb"\s*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE)),
+    ("XML", re.compile(rb"\s*(?:<\?xml|<[A-Za-z][\w:.-]*[\s>/])")),
+    ("JSON", re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*[\[{\"\d\]])")),
+    ("PDF", re.compile(rb"%PDF-")),
+    ("a ZIP archive", re.compile(rb"PK(?:\x03\x04|\x05\x06)")),
+    ("gzip data", re.compile(rb"\x1f\x8b")),
+    ("an AVIF or HEIC image", re.compile(rb".{4}ftyp", re.DOTALL)),
+    ("a JPEG 2000 image", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
+    ("a JPEG XL image", re.compile(rb"\0\0\0\x0cJXL |\xff\x0a")),
+    ("a Photoshop image", re.compile(rb"8BPS")),
+    ("PostScript", re.compile(rb"%!PS")),
+    ("a Parquet file", re.compile(rb"PAR1")),
+    ("a NumPy array", re.compile(rb"\x93NUMPY")),
+    ("a Python pickle", re.compile(rb"\x80[\x02-\x05]")),
+    ("an ELF executable", re.compile(rb"\x7fELF")),
+)
+_MARKER_AFTER_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def image_format(data: bytes) -> str | None:
+    """``JPEG PNG WEBP TIFF GIF BMP``, or None if the first bytes are none of theirs."""
+    return next((name for name, magic in _MAGIC if magic.match(data)), None)
+
+
+def looks_like(data: bytes) -> str:
+    """What ``data``, which is none of the formats, seems to be; ``''`` if nothing can be said."""
+    for name, magic in _OTHERS:
+        if magic.match(data):
+            return name
+    head = data[:256]
+    if not any(head):
+        return "zero bytes"
+    return "text" if not re.search(rb"[^\t\n\r\x1b -~\x80-\xff]", head) and _is_utf8(head) else ""
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that the header declares, as stored (before EXIF rotation); None if it declares none."""
+    name = image_format(data)
+    if name is None:
+        return None
+    try:
+        size = _SIZES[name](data)
+    except (struct.error, IndexError):
+        return None
+    return None if size is None else (abs(size[1]), abs(size[0]))
+
+
+def fault(data: bytes, name: str) -> tuple[str, str] | None:
+    """(kind, sentence) if the container of format ``name`` shows that bytes are missing or changed, else None.
+
+    Decoders differ in what they forgive; a picture that is grey from the middle on must not pass because one
+    of them does. JPEG: the end marker is there, found by walking the segments, as an embedded thumbnail
+    has one too. PNG: every critical chunk is whole and its checksum right, up to IEND. WebP: the length that
+    RIFF declares. What follows the end of the image is nobody's business.
+    """
+    check = _FAULTS.get(name)
+    return check(data) if check else None
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as e:
+        return e.end >= len(head) and len(head) > 4  # cut within a character
+    return True
+
+
+def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """((width, height) of the first frame header, whether the end marker follows a scan)."""
+    size, scanned, at = None, False, 2
+    while True:
+        found = _MARKER_AFTER_DATA.search(data, at)
+        if found is None:
+            return size, False
+        at, code = found.end(), data[found.end() - 1]
+        if code == 0xD9 and scanned:
+            return size, True
+        if code in (0x01, 0xD8, 0xD9):
+            continue
+        if at + 2 > len(data):
+            return size, False
+        length = int.from_bytes(data[at : at + 2], "big")
+        if code in _START_OF_FRAME and size is None and at + 7 <= len(data):
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            size = (width, height)
+        scanned = scanned or code == 0xDA
+        at += max(2, length)
+
+
+def _jpeg_fault(data: bytes) -> tuple[str, str] | None:
+    _, ended = _jpeg_segments(data)
+    return None if ended else ("TruncatedImage", f"the JPEG has no end marker: it breaks off within {len(data)} bytes")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """The frame header comes before any scan, so the walk need not pass the pixels."""
+    at = 2
+    while True:
+        found = _MARKER_AFTER_DATA.search(data, at)
+        if found is None or data[found.end() - 1] == 0xDA:
+            return None
+        at, code = found.end(), data[found.end() - 1]
+        if code in (0x01, 0xD8, 0xD9):
+            continue
+        if code in _START_OF_FRAME:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            return width, height
+        at += max(2, struct.unpack_from(">H", data, at)[0])
+
+
+def _png_fault(data: bytes) -> tuple[str, str] | None:
+    at, view = 8, memoryview(data)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            break
+        critical = not kind[0] & 0x20
+        if critical and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            return "CorruptImage", f"the PNG's {kind!r} chunk at byte {at} has a wrong checksum"
+        if kind == b"IEND":
+            return None
+        at = end
+    return "TruncatedImage", f"the PNG breaks off: {len(data)} bytes, and no IEND chunk within them"
+
+
+def _webp_fault(data: bytes) -> tuple[str, str] | None:
+    declared = int.from_bytes(data[4:8], "little") + 8
+    if declared <= len(data):
+        return None
+    return "TruncatedImage", f"the WebP declares {declared} bytes and has {len(data)}"
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and len(data) >= 30:
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    old = data[14] == 12
+    return struct.unpack_from("<HH" if old else "<ii", data, 18)
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"\x2b\0", b"\0\x2b")
+    count_code, entry_size, value_at = ("Q", 20, 12) if big else ("H", 12, 8)
+    (directory,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + count_code, data, directory)
+    size: dict[int, int] = {}
+    for at in range(directory + struct.calcsize(count_code), len(data), entry_size)[: min(count, 65535)]:
+        tag, kind = struct.unpack_from(order + "HH", data, at)
+        if tag in (256, 257):
+            code = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind, "I")
+            size[tag] = struct.unpack_from(order + code, data, at + value_at)[0]
+    return (size[256], size[257]) if len(size) == 2 else None
+
+
+_SIZES = {
+    "JPEG": _jpeg_size,
+    "PNG": lambda data: struct.unpack_from(">II", data, 16),
+    "WEBP": _webp_size,
+    "TIFF": _tiff_size,
+    "GIF": lambda data: struct.unpack_from("<HH", data, 6),
+    "BMP": _bmp_size,
+}
+_FAULTS = {"JPEG": _jpeg_fault, "PNG": _png_fault, "WEBP": _webp_fault}
