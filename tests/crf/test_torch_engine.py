@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -594,3 +596,15 @@ def test_cuda_without_a_device_is_refused() -> None:
     assert TorchEngine().device.type == "cpu"
     with pytest.raises(ValueError, match="no CUDA device"):
         TorchEngine("cuda")
+
+
+def test_the_gpu_benchmark_runs_where_there_is_no_gpu(tmp_path: Path) -> None:
+    script, out = Path(__file__).parents[2] / "benchmarks" / "gpu.py", tmp_path / "gpu.json"
+    small = "--device cpu --height 20 --width 30 --batch 2 --repeats 1 --iterations 2".split()
+    subprocess.run([sys.executable, script, *small, "--json", out], check=True, capture_output=True)
+    report = json.loads(out.read_text())
+    assert [row["labels"] for row in report["results"]] == [21, 4, 21, 4]
+    for row in report["results"]:
+        assert row["max_abs_difference"] <= 2e-3
+        assert row["resident_images_per_s"] > 0
+        assert row["host_images_per_s"] > 0
