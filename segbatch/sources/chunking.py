@@ -1,0 +1,100 @@
+"""Records to chunks: the counting that every format shares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from segbatch.chunk import Chunk, ChunkId, Record, Shard
+from segbatch.errors import SourceError
+
+DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What decides how the bytes of a shard become records. None: found by itself."""
+
+    image_column: str | None = None
+    id_column: str | None = None
+    uri_column: str = "uri"
+    max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES
+
+
+def chunked(records: Iterable[Record], shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
+    """Cut all records of a shard into chunks. For formats that learn the end only by reaching it.
+
+    One record is read ahead, so that the chunk which ends the shard is known to, also when the number of
+    records is a multiple of ``size``. No records give one empty chunk.
+    """
+    held: list[Record] = []
+    index = 0
+    for record in records:
+        if len(held) == size:
+            if index not in skip:
+                yield Chunk(ChunkId(shard.id, index, False), held)
+            held, index = [], index + 1
+        held.append(record)
+    if index not in skip:
+        yield Chunk(ChunkId(shard.id, index, True), held)
+
+
+def wanted_rows(total: int, size: int, skip: Collection[int]) -> Iterator[tuple[int, range, bool]]:
+    """(chunk index, its rows, whether it is the last) of the chunks not in ``skip``, for a known ``total``."""
+    chunks = max(1, -(-total // size))
+    for index in range(chunks):
+        if index not in skip:
+            yield index, range(index * size, min(total, (index + 1) * size)), index == chunks - 1
+
+
+def chunks_by_number(
+    records: Iterable[tuple[int, Record]], shard: Shard, total: int, size: int, skip: Collection[int]
+) -> Iterator[Chunk]:
+    """Chunks of a shard whose ``total`` is known, from the numbered records of the wanted rows, in order.
+
+    Raises ``SourceError`` if the records are not those of the wanted rows: the shard changed while in use.
+    """
+    rest = iter(records)
+    for index, rows, last in wanted_rows(total, size, skip):
+        held = []
+        for row in rows:
+            number, record = next(rest, (None, None))
+            if number != row or record is None:
+                raise SourceError(
+                    f"{shard.uri}: has no record {row} although {total} were planned; "
+                    "it changed since the job was planned: run the job again"
+                )
+            held.append(record)
+        yield Chunk(ChunkId(shard.id, index, last), held)
+
+
+class UniqueIds:
+    """Gives every record of a shard an id of its own. Holds 8 bytes of each id, not the ids."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def add(self, name: str) -> bool:
+        """False if ``name`` was there before."""
+        key = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        return True
+
+    def unique(self, name: str, row: int) -> str:
+        """``name``, or ``name#row`` if an earlier record has that id already."""
+        while not self.add(name):
+            name = f"{name}#{row}"
+        return name
+
+
+def clean(text: str) -> str:
+    """``text`` as valid Unicode, for ids: undecodable bytes become ``\\udcXX`` escapes that can be read."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"a chunk holds at least one record, got size = {size}")

@@ -1,0 +1,143 @@
+"""Rows of a Parquet file by number, with ids, where one damaged row group does not take the others with it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segbatch.errors import RecordFailure
+from segbatch.sources.chunking import UniqueIds
+from segbatch.sources.io import Files, is_transient, shard_failure
+
+_BUFFER = 4 * 2**20
+_BATCH_BYTES = 16 * 2**20
+_ID_ROWS = 65536
+
+Value = Any
+
+
+class ParquetRows:
+    """An open Parquet file. Reads by streaming: a buffer and a batch are held, never a row group.
+
+    Raises what pyarrow or the store raise if the footer cannot be read.
+    """
+
+    def __init__(self, files: Files, uri: str) -> None:
+        self._uri = uri
+        self._stream = files.open(uri, read_ahead=False)
+        try:
+            self._file = pq.ParquetFile(
+                self._stream, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+            )
+        except BaseException:
+            self._stream.close()
+            raise
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.records: int = self._file.metadata.num_rows
+
+    def __enter__(self) -> ParquetRows:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+        self._stream.close()
+
+    def rows(
+        self, wanted: Sequence[range], column: str, id_column: str | None
+    ) -> Iterator[tuple[int, str | None, Value]]:
+        """(row, unique id, value of ``column``) for every row in the ascending, disjoint ranges ``wanted``.
+
+        The value is a pyarrow scalar, or a ``RecordFailure`` CorruptRowGroup for rows that cannot be read. Row
+        groups with no wanted row are not read, but for their ids, as a later id may repeat one of them; the id
+        is None if ``id_column`` is None or the row has none.
+        """
+        seen = UniqueIds()
+        stop = max((r.stop for r in wanted if len(r)), default=0)
+        begin = 0
+        for group in range(self._file.num_row_groups):
+            end = begin + self._file.metadata.row_group(group).num_rows
+            if begin >= stop:
+                return
+            ids = None if id_column is None else self._ids(group, id_column, begin, min(end, stop), seen)
+            here = [range(max(r.start, begin), min(r.stop, end)) for r in wanted if r.start < end and r.stop > begin]
+            if here:
+                for row, value in self._values(group, column, begin, here):
+                    yield row, None if ids is None else ids[row - begin], value
+            begin = end
+
+    def _values(self, group: int, column: str, begin: int, here: list[range]) -> Iterator[tuple[int, Value]]:
+        rows = itertools.chain.from_iterable(here)
+        row = next(rows, None)
+        at = begin
+        try:
+            for batch in self._file.iter_batches(self._batch_rows(group, column), [group], [column]):
+                values = _leaf(batch.column(0), column, self.schema)
+                while row is not None and row < at + len(values):
+                    yield row, values[row - at]
+                    row = next(rows, None)
+                at += len(values)
+                if row is None:
+                    return
+            reason = f"it has {at - begin} rows"
+        except (pa.ArrowException, OSError) as e:
+            if is_transient(e):
+                shard_failure(self._uri, e)
+            reason = " ".join(str(e).split())[:200]
+        failure = RecordFailure("read", "CorruptRowGroup", f"row group {group} cannot be read ({reason})")
+        while row is not None:
+            yield row, failure
+            row = next(rows, None)
+
+    def _batch_rows(self, group: int, column: str) -> int:
+        """Rows of about 16 MB; from the footer alone, so that every reading sees the same batches."""
+        metadata = self._file.metadata.row_group(group)
+        columns = (metadata.column(i) for i in range(metadata.num_columns))
+        size = sum(
+            max(c.total_uncompressed_size, 0)
+            for c in columns
+            if c.path_in_schema == column or c.path_in_schema.startswith(column + ".")
+        )
+        return max(1, min(1024, _BATCH_BYTES * max(metadata.num_rows, 1) // max(size, 1)))
+
+    def _ids(self, group: int, column: str, begin: int, end: int, seen: UniqueIds) -> list[str | None]:
+        ids: list[str | None] = []
+        try:
+            for batch in self._file.iter_batches(_ID_ROWS, [group], [column]):
+                for value in _leaf(batch.column(0), column, self.schema).to_pylist():
+                    row = begin + len(ids)
+                    if row == end:
+                        return ids
+                    ids.append(None if value is None or value == "" else seen.unique(str(value), row))
+        except (pa.ArrowException, OSError) as e:
+            if is_transient(e):
+                shard_failure(self._uri, e)
+        ids.extend([None] * (end - begin - len(ids)))
+        return ids
+
+
+def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
+    """The values of ``column``, which may name a field of a struct as ``image.bytes``."""
+    if column not in schema.names and "." in column:
+        field = column.rsplit(".", 1)[1]
+        struct = array
+        values = struct.field(field)
+        if struct.null_count:
+            values = pa.compute.if_else(struct.is_valid(), values, pa.scalar(None, values.type))
+        return values
+    return array
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_id(kind: pa.DataType) -> bool:
+    return is_text(kind) or bool(pa.types.is_integer(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

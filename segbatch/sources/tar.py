@@ -1,0 +1,213 @@
+"""Tar archives read front to back, where damage is met as damage.
+
+``tarfile`` takes a broken header in the middle of an archive for its end, and reads extended headers of any
+declared size into memory; a corpus would lose records without a word. The formats: POSIX.1-2001 ustar and
+pax, GNU long names, base-256 numbers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from segbatch.errors import RecordFailure
+
+_BLOCK = 512
+_PIECE = 2**20
+_MAX_EXTENDED = 2**20
+_REGULAR = (b"0", b"\0", b"7")
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
+_PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
+
+
+@dataclass
+class Member:
+    """A regular file in the archive: its name, which is only a name, and its size in bytes."""
+
+    name: str
+    size: int
+    _archive: TarReader = field(repr=False)
+
+    def read(self) -> bytes:
+        """The contents. To be called at most once, before the next member is asked for."""
+        return self._archive._take(self.size)
+
+    def skip(self) -> None:
+        """Pass over the contents, and raise as ``read`` does if they are not all there."""
+        self._archive._pass_over()
+
+
+class TarReader:
+    """Regular files of a tar or tar.gz stream. Memory does not grow with the archive.
+
+    Iteration and ``Member.read`` raise ``RecordFailure`` of stage ``read``: TruncatedShard if the archive ends
+    before its end mark, CorruptShard for a header that is none or compressed data that is damaged.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._compressed = stream.read(2) == b"\x1f\x8b"
+        self._total = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        self._stream: BinaryIO = gzip.GzipFile(fileobj=stream) if self._compressed else stream  # type: ignore[assignment]
+        self._at = 0
+        self._unread = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        long_name: str | None = None
+        pax: dict[str, str] = {}
+        always: dict[str, str] = {}
+        while (header := self._header()) is not None:
+            kind, size = header[156:157], _number(header[124:136], self._at)
+            if kind in (b"x", b"X", b"g"):
+                (always if kind == b"g" else pax).update(_pax(self._extended(size), self._at))
+                continue
+            if kind == b"L":
+                long_name = _text(self._extended(size).split(b"\0", 1)[0])
+                continue
+            fields, name = {**always, **pax}, long_name
+            if kind == b"K":
+                self._begin(size)
+                continue
+            long_name, pax = None, {}
+            if kind == b"S":
+                self._sparse_maps(header)
+            if fields.get("size", "").isdecimal():
+                size = int(fields["size"])
+            name = fields.get("path") or name or _name(header)
+            self._begin(0 if kind in _WITHOUT_DATA else size)
+            if kind in _REGULAR and not name.endswith("/"):
+                yield Member(name, size, self)
+
+    def _pass_over(self) -> None:
+        self._skip(self._unread)
+        self._unread = 0
+
+    def _header(self) -> bytes | None:
+        """The next header block; None at the end mark."""
+        self._pass_over()
+        self._skip(-self._at % _BLOCK)
+        self._unread = 0
+        begin = self._at
+        block = self._read(_BLOCK)
+        if len(block) < _BLOCK:
+            where = f"within the header at byte {begin}" if block else f"at byte {begin}, without an end mark"
+            raise RecordFailure("read", "TruncatedShard", f"the tar breaks off {where}")
+        if not any(block):
+            return None
+        stored = _number(block[148:156], begin)
+        rest = block[:148] + b" " * 8 + block[156:]
+        if stored != sum(rest) and stored != sum(rest) - 256 * sum(b > 127 for b in rest):  # some sum signed bytes
+            raise RecordFailure(
+                "read", "CorruptShard", f"no tar header at byte {begin}, where one must be: {block[:24]!r}"
+            )
+        return block
+
+    def _begin(self, size: int) -> None:
+        self._unread = size
+
+    def _extended(self, size: int) -> bytes:
+        if size > _MAX_EXTENDED:
+            raise RecordFailure("read", "CorruptShard", f"an extended header of {size} bytes at byte {self._at}")
+        self._begin(size)
+        return self._take(size)
+
+    def _sparse_maps(self, header: bytes) -> None:
+        more = header[482]
+        while more:
+            block = self._read(_BLOCK)
+            if len(block) < _BLOCK:
+                raise RecordFailure("read", "TruncatedShard", f"the tar breaks off within the map at byte {self._at}")
+            more = block[504]
+
+    def _take(self, size: int) -> bytes:
+        begin = self._at
+        pieces, left = [], size
+        while left:
+            piece = self._read(min(left, _PIECE))  # a declared size is not believed before its bytes are there
+            if not piece:
+                raise RecordFailure(
+                    "read", "TruncatedShard", f"the tar breaks off after {size - left} of {size} bytes at byte {begin}"
+                )
+            pieces.append(piece)
+            left -= len(piece)
+        self._unread -= size
+        return b"".join(pieces)
+
+    def _skip(self, size: int) -> None:
+        if not size:
+            return
+        if not self._compressed:
+            if self._at + size > self._total:
+                raise RecordFailure(
+                    "read", "TruncatedShard", f"the tar ends at byte {self._total}, {self._at + size} must be there"
+                )
+            self._stream.seek(size, os.SEEK_CUR)
+            self._at += size
+            return
+        self._unread += size  # _take counts it down again
+        while size:
+            piece = min(size, _PIECE)
+            self._take(piece)
+            size -= piece
+
+    def _read(self, size: int) -> bytes:
+        try:
+            data = self._stream.read(size)
+        except EOFError:
+            raise RecordFailure(
+                "read", "TruncatedShard", f"the gzip stream breaks off; {self._at} bytes came out of it"
+            ) from None
+        except (gzip.BadGzipFile, zlib.error) as e:
+            raise RecordFailure(
+                "read", "CorruptShard", f"the gzip stream is damaged after {self._at} bytes ({e})"
+            ) from None
+        self._at += len(data)
+        return data
+
+
+def open_tar(stream: BinaryIO) -> TarReader:
+    """A reader over ``stream``, which must be seekable; whether it is compressed is seen from its first bytes."""
+    return TarReader(stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream))  # type: ignore[type-var]
+
+
+def _number(raw: bytes, at: int) -> int:
+    if raw[0] & 0x80:
+        value = int.from_bytes(bytes([raw[0] & 0x7F]) + raw[1:], "big")
+    else:
+        digits = raw.split(b"\0", 1)[0].strip()
+        if not re.fullmatch(rb"[0-7]*", digits):
+            raise RecordFailure("read", "CorruptShard", f"no tar header near byte {at}: {raw!r} is not a number")
+        value = int(digits or b"0", 8)
+    if value >= 2**63:
+        raise RecordFailure("read", "CorruptShard", f"no tar header near byte {at}: a size of {value} bytes")
+    return value
+
+
+def _pax(data: bytes, at: int) -> dict[str, str]:
+    fields, begin = {}, 0
+    while begin < len(data) and data[begin]:
+        found = _PAX_RECORD.match(data, begin)
+        end = begin + int(found[1]) if found else 0
+        if found is None or not found.end() < end <= len(data):
+            raise RecordFailure("read", "CorruptShard", f"a pax header near byte {at} that cannot be read")
+        fields[_text(found[2])] = _text(data[found.end() : end - 1])
+        begin = end
+    return fields
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0":
+        prefix = header[345:500].split(b"\0", 1)[0]
+        name = prefix + b"/" + name if prefix else name
+    return _text(name)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
