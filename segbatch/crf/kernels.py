@@ -19,7 +19,7 @@ class Gaussian:
     ``compat`` is what the filtered marginals are multiplied by, with pydensecrf's signs: a number w is a
     Potts model of weight w (it favours equal labels); an array (C,) or (C, C) is added to the energy as it
     stands, so that Potts of weight w is ``-w * eye(C)``. ``normalization`` says where to divide by the
-    filtered ones: ``none`` (by their mean), ``before``, ``after`` the filter, or ``symmetric``.
+    filtered ones: ``none`` (nowhere), ``before`` or ``after`` the filter, or ``symmetric`` (by the root, on both sides).
     """
 
     theta: float | tuple[float, float]
