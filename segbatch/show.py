@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -121,15 +122,15 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
         )
         console.print_json(json.dumps([{f: getattr(i, f) for f in fields} for i in infos]))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("model", "weights", "classes", "stride", "parameters", "accuracy", "source"):
-        table.add_column(
-            name, justify="right" if name in ("classes", "stride", "parameters") else "left", overflow="fold"
-        )
-    for i in infos:
-        size = f"{i.parameters / 1e6:.1f} M" if i.parameters else "-"
-        table.add_row(i.name, i.weights, str(len(i.classes)), str(i.stride), size, escape(i.accuracy), escape(i.source))
-    console.print(table)
+    for name, group in itertools.groupby(infos, key=lambda i: i.name):
+        sets = list(group)
+        size = f"{sets[0].parameters / 1e6:.1f} M parameters, " if sets[0].parameters else ""
+        console.print(f"[bold]{escape(name)}[/]  [dim]{size}scores at stride {sets[0].stride}[/]", highlight=False)
+        for i in sets:
+            shown = ", ".join(i.classes[:4]) + (", …" if len(i.classes) > 4 else "")
+            _line(console, f"    --weights {i.weights}: {len(i.classes)} classes ({shown}); {i.accuracy}")
+            _line(console, f"        {i.source}")
+    _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
 
 
 def verification(console: Console, report: Report) -> None:

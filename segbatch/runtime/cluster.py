@@ -48,13 +48,12 @@ def join(spec: JobSpec) -> Hardware:
             raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
         return offered()
     here = Hardware.local(spec)
-    # Bound to loopback: a local run opens no port to the network. No stale address file can break it.
+    # "local" always starts anew: a head that was killed leaves a stale address file, which breaks "auto".
     ray.init(
         address="local",
         num_cpus=int(here.cpus),
         num_gpus=int(here.gpus),
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         **quiet,
     )
     return offered()

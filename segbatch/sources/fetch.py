@@ -15,26 +15,26 @@ _CONCURRENT = 16
 
 
 def fetch(
-    files: Files, records: Iterable[tuple[int, Record, int | None]], limit: int, concurrent: int = _CONCURRENT
+    files: Files, wanted: Iterable[tuple[Record, str, int | None]], limit: int, concurrent: int = _CONCURRENT
 ) -> Iterator[tuple[int, Record]]:
-    """Numbered records with the bytes at their ``source``, or as error rows, in the order given.
+    """(index, record with its bytes or as an error row), in the order given.
 
-    In: (number, record without bytes, size in bytes if known). At most ``concurrent`` objects are being read or
+    In: (record without bytes, URI of its bytes, their size if known). At most ``concurrent`` objects are being read or
     wait to be taken. A record that has an error already is passed on. Error rows: see ``Files.read``.
     """
 
-    def read(number: int, record: Record, size: int | None) -> tuple[int, Record]:
+    def read(record: Record, uri: str, size: int | None) -> tuple[int, Record]:
         if record.error is not None:
-            return number, record
+            return record.index, record
         try:
-            return number, replace(record, data=files.read(record.source, limit, size))
+            return record.index, replace(record, data=files.read(uri, limit, size))
         except RecordFailure as e:
-            return number, record.failed(e.stage, e.kind, e.message)
+            return record.index, record.failed(e.stage, e.kind, e.message)
 
     pool = ThreadPoolExecutor(concurrent, thread_name_prefix="segbatch-fetch")
     pending: deque[Future[tuple[int, Record]]] = deque()
     try:
-        for item in records:
+        for item in wanted:
             if len(pending) == concurrent:
                 yield pending.popleft().result()
             pending.append(pool.submit(read, *item))

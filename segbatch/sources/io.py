@@ -15,6 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import RecordFailure, SourceError
+from segbatch.sources.chunking import clean
 from segbatch.spec import without_credentials
 
 T = TypeVar("T")
@@ -219,18 +220,23 @@ class _Remote(io.RawIOBase):
         return len(data)
 
 
+def shown_uri(uri: str) -> str:
+    """``uri`` as rows and messages may show it: valid Unicode, without user and password."""
+    return clean(without_credentials(uri))
+
+
 def too_large(what: str, size: int, limit: int) -> RecordFailure:
     return RecordFailure(
         "read",
         "RecordTooLarge",
-        f"{without_credentials(what)}: {size:,} bytes, more than max_record_bytes = {limit:,}; "
+        f"{shown_uri(what)}: {size:,} bytes, more than max_record_bytes = {limit:,}; "
         "raise max_record_bytes if such images are meant",
     )
 
 
 def unreadable(uri: str, error: Exception) -> RecordFailure:
     """Why an object could not be read, in one short line."""
-    shown = without_credentials(uri)
+    shown = shown_uri(uri)
     if isinstance(error, FileNotFoundError):
         return RecordFailure("read", "MissingObject", f"{shown}: does not exist")
     if isinstance(error, PermissionError):
@@ -247,7 +253,7 @@ def shard_failure(uri: str, error: Exception) -> RecordFailure:
     """
     if is_transient(error):
         raise SourceError(
-            f"{without_credentials(uri)}: the store keeps failing ({type(error).__name__}: {_brief(error)}); "
+            f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {_brief(error)}); "
             "what is committed is kept: run the job again when it answers"
         ) from error
     return unreadable(uri, error)

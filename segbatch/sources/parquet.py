@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow as pa
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, clean, wanted_rows
-from segbatch.sources.io import Files, shard_failure, too_large
+from segbatch.sources.io import Files, shard_failure, shown_uri, too_large
 from segbatch.sources.rows import ParquetRows, is_bytes, is_id
 
 _IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "image_data", "data", "content")
@@ -51,7 +52,7 @@ class Parquet:
             yield from chunks_by_number(records, shard, total, size, skip)
 
     def _record(self, shard: Shard, row: int, name: str | None, value: Any) -> Record:
-        record = Record(row_id(shard, row, name), shard.uri, row)
+        record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
         if isinstance(value, RecordFailure):
             return record.failed(value.stage, value.kind, value.message)
         if not value.is_valid:
@@ -60,7 +61,7 @@ class Parquet:
         if data.size > self._options.max_record_bytes:
             failure = too_large(f"row {row}", data.size, self._options.max_record_bytes)
             return record.failed(failure.stage, failure.kind, failure.message)
-        return Record(record.image_id, shard.uri, row, data.to_pybytes())
+        return replace(record, data=data.to_pybytes())
 
 
 def open_rows(files: Files, uri: str) -> ParquetRows:
@@ -69,7 +70,7 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
         return ParquetRows(files, uri)
     except pa.ArrowException as e:
         text = " ".join(str(e).split())[:200]
-        raise RecordFailure("read", "CorruptShard", f"{uri}: not a whole Parquet file ({text})") from None
+        raise RecordFailure("read", "CorruptShard", f"{shown_uri(uri)}: not a whole Parquet file ({text})") from None
     except Exception as e:
         failure = shard_failure(uri, e)
         if type(e) is OSError and e.errno is None:  # pyarrow's own, for a footer that does not parse
@@ -120,13 +121,13 @@ def id_column(schema: pa.Schema, options: ReadOptions, names: tuple[str, ...]) -
 
 
 def row_id(shard: Shard, row: int, name: str | None) -> str:
-    """``shard/name``, or ``shard/#row`` for a row that has no id: never an id that another row has."""
-    return f"{shard.name}/{clean(name) if name is not None else f'#{row}'}"
+    """``shard/name``, or ``shard/row`` in a file without ids."""
+    return f"{shard.name}/{row if name is None else clean(name)}"
 
 
 def shard_error(shard: Shard, failure: RecordFailure) -> Record:
     """The one row that stands for a shard which cannot be read at all."""
-    return Record(f"{shard.name}/#0", shard.uri, 0).failed(failure.stage, failure.kind, failure.message)
+    return Record(f"{shard.name}/#0", shown_uri(shard.uri), 0).failed(failure.stage, failure.kind, failure.message)
 
 
 def describe(schema: pa.Schema) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segbatch.errors import RecordFailure
@@ -53,7 +54,7 @@ class ParquetRows:
 
         The value is a pyarrow scalar, or a ``RecordFailure`` CorruptRowGroup for rows that cannot be read. Row
         groups with no wanted row are not read, but for their ids, as a later id may repeat one of them; the id
-        is None if ``id_column`` is None or the row has none.
+        is None if ``id_column`` is None.
         """
         seen = UniqueIds()
         stop = max((r.stop for r in wanted if len(r)), default=0)
@@ -103,32 +104,26 @@ class ParquetRows:
         )
         return max(1, min(1024, _BATCH_BYTES * max(metadata.num_rows, 1) // max(size, 1)))
 
-    def _ids(self, group: int, column: str, begin: int, end: int, seen: UniqueIds) -> list[str | None]:
-        ids: list[str | None] = []
+    def _ids(self, group: int, column: str, begin: int, end: int, seen: UniqueIds) -> list[str]:
+        """Ids of the rows ``begin`` to ``end``; ``#row`` for those that have none, or cannot be read."""
+        ids: list[str] = []
         try:
             for batch in self._file.iter_batches(_ID_ROWS, [group], [column]):
                 for value in _leaf(batch.column(0), column, self.schema).to_pylist():
                     row = begin + len(ids)
                     if row == end:
                         return ids
-                    ids.append(None if value is None or value == "" else seen.unique(str(value), row))
+                    ids.append(seen.unique(f"#{row}" if value is None or value == "" else str(value), row))
         except (pa.ArrowException, OSError) as e:
             if is_transient(e):
                 shard_failure(self._uri, e)
-        ids.extend([None] * (end - begin - len(ids)))
+        ids.extend(seen.unique(f"#{row}", row) for row in range(begin + len(ids), end))
         return ids
 
 
 def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
     """The values of ``column``, which may name a field of a struct as ``image.bytes``."""
-    if column not in schema.names and "." in column:
-        field = column.rsplit(".", 1)[1]
-        struct = array
-        values = struct.field(field)
-        if struct.null_count:
-            values = pa.compute.if_else(struct.is_valid(), values, pa.scalar(None, values.type))
-        return values
-    return array
+    return array if column in schema.names else pc.struct_field(array, column.rsplit(".", 1)[1])
 
 
 def is_text(kind: pa.DataType) -> bool:

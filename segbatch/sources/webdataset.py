@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import ReadOptions, UniqueIds, check_size, chunked
-from segbatch.sources.io import Files, shard_failure, too_large
+from segbatch.sources.io import Files, shard_failure, shown_uri, too_large
 from segbatch.sources.tar import Member, open_tar
 
 # By preference: beside a photograph (jpg), a png is nearly always its label map.
@@ -98,7 +98,7 @@ class WebDataset:
             yield _record(shard, sample, row, seen)
             row += 1
         if failure is not None:
-            blank = Record(f"{shard.name}/{seen.unique(f'#{row}', row)}", shard.uri, row)
+            blank = Record(f"{shard.name}/{seen.unique(f'#{row}', row)}", shown_uri(shard.uri), row)
             yield blank.failed("read", failure.kind, f"{failure.message}; the records before it are kept")
 
 
@@ -112,13 +112,13 @@ def _rank(extension: str) -> int:
 
 def _record(shard: Shard, sample: _Sample, row: int, seen: UniqueIds) -> Record:
     if not seen.add(sample.key):
-        record = Record(f"{shard.name}/{seen.unique(f'{sample.key}#{row}', row)}", shard.uri, row)
+        record = Record(f"{shard.name}/{seen.unique(f'{sample.key}#{row}', row)}", shown_uri(shard.uri), row)
         return record.failed(
             "read",
             "SplitSample",
             f"sample {sample.key!r} occurred before, with other samples in between: its members are not adjacent; "
             "pack the shard sorted by key",
         )
-    record = Record(f"{shard.name}/{sample.key}", shard.uri, row, sample.data)
+    record = Record(f"{shard.name}/{sample.key}", shown_uri(shard.uri), row, sample.data)
     problem = sample.problem()
     return record if problem is None else record.failed(problem.stage, problem.kind, problem.message)
