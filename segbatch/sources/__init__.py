@@ -1,0 +1,182 @@
+"""Inputs of any mix of formats as one source of shards and chunks. Nothing here knows of Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from segbatch.chunk import Chunk, Shard
+from segbatch.errors import RecordFailure, SourceError
+from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions
+from segbatch.sources.images import Images, image_shards
+from segbatch.sources.io import Files, shown_uri, split_uri
+from segbatch.sources.listing import Entry, Listed, join, list_input
+from segbatch.sources.manifest import Manifest, count, is_parquet
+from segbatch.sources.parquet import Parquet, image_and_id, open_rows
+from segbatch.sources.rows import is_bytes, is_text
+from segbatch.sources.webdataset import WebDataset
+
+# A new format is a file here and a line in each of these two.
+_READERS = {"webdataset": WebDataset, "parquet": Parquet, "images": Images, "manifest": Manifest}
+_EXTENSIONS = {
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "parquet": (".parquet", ".pq"),
+    "images": (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
+}
+_FOOTER_READERS = 8
+
+
+def open_source(
+    inputs: list[str],
+    *,
+    storage_options: dict[str, Any] | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    uri_column: str = "uri",
+    format: str | None = None,
+    max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES,
+) -> AnySource:
+    """A source over any mix of tars, Parquet files, folders, globs and manifests.
+
+    ``format`` (webdataset, parquet, images, manifest) settles what names do not tell. Nothing is read before
+    ``shards()``. Picklable.
+    """
+    if format is not None and format not in _READERS:
+        raise SourceError(f"format {format!r} is unknown; known: {', '.join(_READERS)}")
+    options = ReadOptions(image_column, id_column, uri_column, max_record_bytes)
+    return AnySource(list(inputs), Files(storage_options), options, format)
+
+
+class AnySource:
+    """Implements ``interfaces.Source``; each shard is read by its format."""
+
+    def __init__(self, inputs: list[str], files: Files, options: ReadOptions, format: str | None) -> None:
+        self._inputs, self._files, self._options, self._format = inputs, files, options, format
+
+    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
+        return _READERS[shard.format](self._files, self._options).chunks(shard, size, skip)
+
+    def shards(self) -> Iterator[Shard]:
+        """Every shard once, in the order of the inputs, then of names. Raises ``SourceError``."""
+        listed = [item for given in self._inputs for item in list_input(self._files, given)]
+        common = _common_root([item.root for item in listed])
+        found: list[Shard] = []
+        for item in listed:
+            prefix = _prefix(item.root, common)
+            for format, entries in self._by_format(item).items():
+                if format == "images":
+                    found.extend(image_shards(item.root, entries, prefix))
+                else:
+                    found.extend(
+                        Shard(join(item.root, e.name), prefix + e.name, format, e.version, size=e.size) for e in entries
+                    )
+        _refuse_twice(listed, found)
+        yield from self._counted(found)
+
+    def _by_format(self, item: Listed) -> dict[str, list[Entry]]:
+        groups: dict[str, list[Entry]] = {}
+        for entry in item.entries:
+            found = self._format if self._format and not item.folder else _format_of(entry.name)
+            if found is not None:
+                groups.setdefault(found, []).append(entry)
+            elif not item.folder:
+                known = ", ".join(e for group in _EXTENSIONS.values() for e in group)
+                raise SourceError(
+                    f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {known}; "
+                    "or set the option format"
+                )
+        if item.folder and self._format is not None:
+            groups = {
+                self._format: [
+                    e for group, entries in groups.items() for e in entries
+                    if group == self._format or (self._format == "manifest" and group == "parquet")
+                ]
+            }  # fmt: skip
+        elif item.folder and len(groups) > 1:
+            groups.pop("manifest", None)  # beside images or shards it is a note on them
+        groups = {format: entries for format, entries in groups.items() if entries}
+        if not groups:
+            names = ", ".join(e.name for e in item.entries[:5]) or "nothing"
+            raise SourceError(f"{shown_uri(item.root)}: holds no shard and no image, only {names}")
+        if item.folder and len(groups) > 1:
+            counts = ", ".join(f"{len(e)} of {f} ({e[0].name})" for f, e in groups.items())
+            raise SourceError(
+                f"{shown_uri(item.root)}: a mix of formats: {counts}; set the option format to the one that is meant"
+            )
+        return groups
+
+    def _counted(self, shards: list[Shard]) -> list[Shard]:
+        """The shards with their number of records, where a footer or a manifest tells it."""
+        with ThreadPoolExecutor(_FOOTER_READERS) as pool:
+            counted = list(pool.map(self._count, shards))
+        first = next((s for s in counted if s.format == "parquet" and s.records is not None), None)
+        if first is not None:  # a wrong image_column is found before the work, in the first file
+            with open_rows(self._files, first.uri) as rows:
+                try:
+                    image_and_id(rows.schema, self._options)
+                except SourceError as e:
+                    raise SourceError(f"{shown_uri(first.uri)}: {e}") from None
+        return counted
+
+    def _count(self, shard: Shard) -> Shard:
+        if shard.format == "manifest":
+            return _with(shard, count(self._files, shard.uri, self._options))
+        if shard.format != "parquet":
+            return shard
+        try:
+            with open_rows(self._files, shard.uri) as rows:
+                if self._format is None and self._names_images(rows.schema):
+                    return _with(shard, count(self._files, shard.uri, self._options), "manifest")
+                return _with(shard, rows.records)
+        except RecordFailure:  # it is an error row when it is read
+            return shard
+
+    def _names_images(self, schema: Any) -> bool:
+        """Whether a Parquet file holds URIs of images, not images."""
+        column = self._options.uri_column
+        has_bytes = any(is_bytes(f.type) or str(f.type).startswith("struct<bytes:") for f in schema)
+        return not has_bytes and column in schema.names and is_text(schema.field(column).type)
+
+
+def _with(shard: Shard, records: int, format: str | None = None) -> Shard:
+    return Shard(shard.uri, shard.name, format or shard.format, shard.version, records, shard.size, shard.listing)
+
+
+def _format_of(name: str) -> str | None:
+    lower = name.lower()
+    return next((f for f, extensions in _EXTENSIONS.items() if lower.endswith(extensions)), None)
+
+
+def _common_root(roots: list[str]) -> str:
+    """The folder that all inputs have in common, so that names do not tell where the corpus lies; or ""."""
+    if len({split_uri(r)[0] for r in roots}) != 1:
+        return ""
+    protocol, _ = split_uri(roots[0])
+    common = os.path.commonpath([split_uri(r)[1] for r in roots])
+    return common if protocol == "file" else f"{protocol}://{common}"
+
+
+def _prefix(root: str, common: str) -> str:
+    below = root.removeprefix(common).strip("/") if common else root.replace("://", "/").strip("/")
+    return f"{below}/" if below else ""
+
+
+def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:
+    seen: set[str] = set()
+    for item in listed:
+        for entry in item.entries:
+            uri = join(item.root, entry.name)
+            if uri in seen:
+                raise SourceError(f"{shown_uri(uri)}: is named by two inputs; each shard may be given once")
+            seen.add(uri)
+    names: set[str] = set()
+    for shard in shards:
+        if shard.name in names:
+            raise SourceError(f"{shard.name}: two shards would have this name; give their common folder as the input")
+        names.add(shard.name)
+
+
+__all__ = ["AnySource", "is_parquet", "open_source"]

@@ -87,6 +87,8 @@ def _shard(root: str, prefix: str, entries: Sequence[Entry]) -> Shard:
 
 def _unpack(shard: Shard) -> tuple[str, list[str], list[int]]:
     if shard.listing is None:
-        raise SourceError(f"{shown_uri(shard.uri)}: a shard of loose images without its listing; plan it by open_source")
+        raise SourceError(
+            f"{shown_uri(shard.uri)}: a shard of loose images without its listing; plan it by open_source"
+        )
     prefix, names, sizes = json.loads(zlib.decompress(shard.listing))
     return prefix, names, sizes

@@ -1,0 +1,169 @@
+"""What the inputs name: patterns expanded, folders listed once, each object with its size and version."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from segbatch.errors import SourceError
+from segbatch.sources.io import Files, infos, local_info, shown_uri, split_uri, version_of
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object: its path below the root of its input, its size in bytes, and what tells its content's version."""
+
+    name: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What one input names: ``entries`` below the URI ``root``. ``folder``: all that a folder holds, chosen by nobody."""
+
+    root: str
+    entries: list[Entry]
+    folder: bool
+
+
+def join(root: str, name: str) -> str:
+    """The URI of ``name`` below ``root``."""
+    return f"{root.rstrip('/')}/{name}" if root else name
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``s/{000..002}.tar`` -> three names, with the zeros kept; ``{a,b}`` -> two. Others stay as they are."""
+    begin = pattern.find("{")
+    end = pattern.find("}", begin)
+    if begin < 0 or end < 0:
+        return [pattern]
+    inside = pattern[begin + 1 : end]
+    numbers = _RANGE.fullmatch(inside)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        digits = max(len(numbers[1]), len(numbers[2])) if "0" in (numbers[1][:1], numbers[2][:1]) else 0
+        step = 1 if last >= first else -1
+        choices = [str(n).zfill(digits) for n in range(first, last + step, step)]
+    elif "," in inside:
+        choices = inside.split(",")
+    else:
+        return [pattern]
+    return [pattern[:begin] + c + rest for c in choices for rest in expand_braces(pattern[end + 1 :])]
+
+
+def list_input(files: Files, given: str) -> list[Listed]:
+    """Everything one input names. Raises ``SourceError`` if that is nothing, or if the store cannot be read."""
+    plain = expand_braces(given)
+    found: list[Listed] = []
+    try:
+        if len(plain) > 1 and not any(_MAGIC.search(p) for p in plain):
+            return [_files_named(files, given, plain)]
+        for uri in plain:
+            found.append(_list_one(files, uri))
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
+    except SourceError:
+        raise
+    except Exception as e:
+        raise SourceError(f"{shown_uri(given)}: cannot be listed ({type(e).__name__}: {str(e)[:200]})") from e
+    return found
+
+
+def _list_one(files: Files, uri: str) -> Listed:
+    fs, path = files.resolve(uri)
+    protocol = split_uri(uri)[0]
+    if os.path.exists(path) if isinstance(fs, LocalFileSystem) else not _MAGIC.search(path):
+        info = local_info(path) if isinstance(fs, LocalFileSystem) else files.retry(fs, lambda: fs.info(path))
+        if info["type"] == "directory":
+            return Listed(_uri(fs, protocol, path), sorted(_below(files, fs, path), key=lambda e: e.name), folder=True)
+        parent, _, name = path.rpartition("/")
+        return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], folder=False)
+    if not _MAGIC.search(path):
+        raise FileNotFoundError(path)
+    parts = path.split("/")
+    still = "/".join(itertools.takewhile(lambda p: not _MAGIC.search(p), parts))
+    paths = files.retry(fs, lambda: fs.glob(path, detail=True))
+    entries = []
+    for found, info in sorted(paths.items()):
+        info = local_info(found) if isinstance(fs, LocalFileSystem) else info
+        if info["type"] == "file":
+            entries.append(Entry(found[len(still) :].lstrip("/"), int(info["size"]), version_of(info)))
+    if not entries:
+        raise FileNotFoundError(path)
+    return Listed(_uri(fs, protocol, still), entries, folder=False)
+
+
+def _files_named(files: Files, given: str, uris: list[str]) -> Listed:
+    """The files of a brace pattern; all must be there, so that none is lost by a slip of the pattern."""
+    fs, _ = files.resolve(uris[0])
+    paths = [files.resolve(u)[1] for u in uris]
+    found = infos(files, fs, paths)
+    lacking = [p for p in paths if p not in found]
+    if lacking:
+        raise SourceError(
+            f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {lacking[0]}"
+            f"{_near(files, lacking[0])}"
+        )
+    root = os.path.commonpath([os.path.dirname(p) for p in paths])
+    entries = [Entry(os.path.relpath(p, root), int(found[p]["size"]), version_of(found[p])) for p in paths]
+    return Listed(_uri(fs, split_uri(uris[0])[0], root), entries, folder=False)
+
+
+def _below(files: Files, fs: Any, root: str) -> Iterator[Entry]:
+    """Files below a folder, but those that are hidden, or in a hidden folder (a leading ``.`` or ``_``)."""
+    if isinstance(fs, LocalFileSystem):
+        for folder, folders, names in os.walk(root):
+            folders[:] = [f for f in folders if not _hidden(f)]
+            for name in names:
+                path = os.path.join(folder, name)
+                relative = os.path.relpath(path, root)
+                if _hidden(name):
+                    continue
+                try:
+                    info = local_info(path)
+                except OSError:  # a broken link: a record whose reading fails, not one that is passed over
+                    yield Entry(relative, 0, "missing")
+                    continue
+                if info["type"] == "file":
+                    yield Entry(relative, int(info["size"]), version_of(info))
+        return
+    fs.invalidate_cache(root)
+    for path, info in files.retry(fs, lambda: fs.find(root, detail=True)).items():
+        relative = path[len(root) :].lstrip("/")
+        if relative and not any(_hidden(part) for part in relative.split("/")):
+            yield Entry(relative, int(info["size"]), version_of(info))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _uri(fs: Any, protocol: str, path: str) -> str:
+    return (path or "/") if isinstance(fs, LocalFileSystem) else f"{protocol}://{path.lstrip('/')}"
+
+
+def _near(files: Files, uri: str) -> str:
+    """``; did you mean …?`` from what stands beside a local path that is not there."""
+    fs, path = files.resolve(uri)
+    if not isinstance(fs, LocalFileSystem):
+        return "; check the bucket, the prefix and the credentials"
+    parent = path
+    while parent != "/" and (_MAGIC.search(parent) or not os.path.isdir(parent)):
+        path, parent = parent, os.path.dirname(parent)
+    names = sorted(n for n in os.listdir(parent) if not n.startswith("."))
+    close = difflib.get_close_matches(os.path.basename(path), names, n=3, cutoff=0.4)
+    if close:
+        return f"; did you mean {', '.join(join(parent, c) for c in close)}?"
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"; {parent} holds {shown or 'nothing'}"
