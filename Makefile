@@ -24,7 +24,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(wildcard segbatch/crf/_native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'

@@ -29,7 +29,7 @@ class CRFSpec(BaseModel):
     normalization: Literal["none", "before", "after", "symmetric"] = Field(
         "symmetric", description="how kernels are normalised: none, before, after, symmetric"
     )
-    engine: Literal["native", "torch", "pydensecrf"] = Field("pydensecrf", description="which code runs the CRF")
+    engine: Literal["native", "torch", "pydensecrf"] = Field("native", description="which code runs the CRF")
 
 
 class JobSpec(BaseModel):
@@ -76,7 +76,7 @@ class JobSpec(BaseModel):
     )
 
     refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf or none")
-    crf: CRFSpec = Field(default=CRFSpec(), description="parameters of the dense CRF")
+    crf: CRFSpec = Field(default_factory=lambda: CRFSpec(), description="parameters of the dense CRF")
 
     chunk_size: int | None = Field(
         None, gt=0, le=65536, description="records a commit; chosen at the first run of an output, then kept"
