@@ -81,6 +81,4 @@ def parse_label_file(text: str, uri: str) -> LabelSet:
         colours = [i["color"] for i in items if isinstance(i, dict) and "color" in i]
         return LabelSet.of(names, colours if len(colours) == len(names) else None)
     except (ValueError, KeyError, TypeError) as e:
-        raise SpecError(
-            f"{uri}: cannot read class names ({e}); write one name a line, or a JSON list of names"
-        ) from e
+        raise SpecError(f"{uri}: cannot read class names ({e}); write one name a line, or a JSON list of names") from e

@@ -50,7 +50,7 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters.sort(key=lambda p: p.name != "inputs")
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    del wrapped.__wrapped__  # type: ignore[attr-defined]
+    del wrapped.__wrapped__
     return wrapped
 
 

@@ -47,9 +47,7 @@ def check_evidence(
         )
     if 0 in values.shape:
         raise ValueError(f"{kind} has shape {values.shape}; give at least one pixel")
-    evidence = Evidence(
-        np.ascontiguousarray(values, np.float32), kind, _check_ignore(ignore, values.shape[1:])
-    )
+    evidence = Evidence(np.ascontiguousarray(values, np.float32), kind, _check_ignore(ignore, values.shape[1:]))
     _check_values(evidence)
     return evidence
 
@@ -68,9 +66,7 @@ def _check_values(evidence: Evidence) -> None:
     low, high = float(values.min()), float(values.max())
     if np.isfinite(low) and np.isfinite(high):
         if kind == "probs" and (low < 0 or high > 1.001):
-            raise ValueError(
-                f"probs range from {low:.4g} to {high:.4g}; give 0 to 1, or pass them as logits="
-            )
+            raise ValueError(f"probs range from {low:.4g} to {high:.4g}; give 0 to 1, or pass them as logits=")
         return
     bad = ~np.isfinite(values)
     if evidence.ignore is not None:

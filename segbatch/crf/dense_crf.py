@@ -81,15 +81,11 @@ class DenseCRF:
 
         Sizes and numbers of labels may differ from one image to the next.
         """
-        counts = {
-            n: len(v) for n, v in (("probs", probs), ("logits", logits), ("unary", unary)) if v is not None
-        }
+        counts = {n: len(v) for n, v in (("probs", probs), ("logits", logits), ("unary", unary)) if v is not None}
         counts |= {"ignore": len(ignore)} if ignore is not None else {}
         for name, count in counts.items():
             if count != len(images):
-                raise ValueError(
-                    f"{name} has {count} entries but there are {len(images)} images; give one each"
-                )
+                raise ValueError(f"{name} has {count} entries but there are {len(images)} images; give one each")
         nothing = [None] * len(images)
         checked = [
             self._check(*args)

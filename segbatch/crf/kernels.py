@@ -19,7 +19,7 @@ class Gaussian:
     ``compat`` is what the filtered marginals are multiplied by, with pydensecrf's signs: a number w is a
     Potts model of weight w (it favours equal labels); an array (C,) or (C, C) is added to the energy as it
     stands, so that Potts of weight w is ``-w * eye(C)``. ``normalization`` says where to divide by the
-    filtered ones: ``none`` (nowhere), ``before`` or ``after`` the filter, or ``symmetric`` (by the root, on both sides).
+    filtered ones: ``none`` (nowhere), ``before`` or ``after`` the filter, ``symmetric`` (by the root, both sides).
     """
 
     theta: float | tuple[float, float]
@@ -112,9 +112,7 @@ def check_compat(kernels: Sequence[Kernel], labels: int) -> None:
 def with_compat(kernel: Kernel, compat: np.ndarray) -> Kernel:
     """The kernel with its weight times the label compatibility ``compat`` (C, C) in place of Potts."""
     if np.ndim(kernel.compat) or np.ndim(compat) != 2:
-        raise ValueError(
-            f"compat has shape {np.shape(compat)}; give a matrix (C, C) for kernels with one weight"
-        )
+        raise ValueError(f"compat has shape {np.shape(compat)}; give a matrix (C, C) for kernels with one weight")
     return replace(kernel, compat=np.float32(kernel.compat) * np.asarray(compat, np.float32))
 
 
@@ -136,22 +134,16 @@ def _deviations(name: str, value: object, count: int) -> tuple[float, ...]:
     values = tuple(np.atleast_1d(np.asarray(value, np.float64)).tolist())
     values = values * count if len(values) == 1 else values
     if len(values) != count or not all(math.isfinite(v) and v > 0 for v in values):
-        raise ValueError(
-            f"{name} is {value!r}; give one finite standard deviation above 0, or {count} of them"
-        )
+        raise ValueError(f"{name} is {value!r}; give one finite standard deviation above 0, or {count} of them")
     return values
 
 
 def _finish(kernel: Kernel) -> None:
     if kernel.normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f"normalization is {kernel.normalization!r}; give one of {', '.join(NORMALIZATIONS)}"
-        )
+        raise ValueError(f"normalization is {kernel.normalization!r}; give one of {', '.join(NORMALIZATIONS)}")
     compat = np.asarray(kernel.compat)
     if compat.dtype.kind not in "fiu" or compat.ndim > 2 or not np.isfinite(compat).all():
-        raise ValueError(
-            f"compat is {kernel.compat!r}; give a finite number (Potts), an array (C,) or a matrix (C, C)"
-        )
+        raise ValueError(f"compat is {kernel.compat!r}; give a finite number (Potts), an array (C,) or a matrix (C, C)")
     if compat.ndim == 2 and compat.shape[0] != compat.shape[1]:
         raise ValueError(f"compat has shape {compat.shape}; a matrix of label compatibilities is square")
     if compat.ndim:

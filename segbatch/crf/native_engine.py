@@ -51,9 +51,7 @@ class NativeEngine:
         iterations: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Coarse logits float32 (K, h, w) -> (winning label int32 (H, W), its marginal float32 (H, W))."""
-        return _core.infer_coarse(
-            image, scores, *size, stride, native_kernels(kernels), iterations, self.isa
-        )
+        return _core.infer_coarse(image, scores, *size, stride, native_kernels(kernels), iterations, self.isa)
 
 
 def native_kernels(kernels: Sequence[Kernel]) -> list[_core.Kernel]:

@@ -38,17 +38,11 @@ class CRFParams:
             if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value!r}; give a finite standard deviation above 0")
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
-            raise ValueError(
-                f"iterations is {self.iterations!r}; give a whole number, 0 or more (10 is usual)"
-            )
+            raise ValueError(f"iterations is {self.iterations!r}; give a whole number, 0 or more (10 is usual)")
         if self.normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f"normalization is {self.normalization!r}; give one of {', '.join(NORMALIZATIONS)}"
-            )
+            raise ValueError(f"normalization is {self.normalization!r}; give one of {', '.join(NORMALIZATIONS)}")
         if not (isinstance(self.prune, (int, float)) and 0 <= self.prune < 1):
-            raise ValueError(
-                f"prune is {self.prune!r}; give a probability from 0 (keep every label) to below 1"
-            )
+            raise ValueError(f"prune is {self.prune!r}; give a probability from 0 (keep every label) to below 1")
 
     def kernels(self) -> tuple[Kernel, ...]:
         """The kernels these parameters stand for, the bilateral one first."""

@@ -32,13 +32,11 @@ class PydensecrfEngine:
             "symmetric": dcrf.NORMALIZE_SYMMETRIC,
         }
         crf = dcrf.DenseCRF2D(width, height, labels)
-        crf.setUnaryEnergy(np.require(unary.reshape(labels, -1), np.float32, "CW"))
+        crf.setUnaryEnergy(np.require(unary.reshape(labels, -1), np.float32, ["C", "W"]))
         for kernel in kernels:
             compat = kernel.compat
             if isinstance(compat, np.ndarray) and compat.ndim == 2 and not np.allclose(compat, compat.T):
-                raise ValueError(
-                    "compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'"
-                )
+                raise ValueError("compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'")
             options = {"compat": compat, "normalization": normalization[kernel.normalization]}
             if isinstance(kernel, Gaussian):
                 crf.addPairwiseGaussian(sxy=kernel.thetas, **options)
@@ -46,11 +44,11 @@ class PydensecrfEngine:
                 crf.addPairwiseBilateral(
                     sxy=kernel.thetas[:2],
                     srgb=kernel.thetas[2:],
-                    rgbim=np.require(image, requirements="CW"),
+                    rgbim=np.require(image, np.uint8, ["C", "W"]),
                     **options,
                 )
             else:
-                features = np.require(kernel.features(image, height, width), requirements="CW")
+                features = np.require(kernel.features(image, height, width), np.float32, ["C", "W"])
                 crf.addPairwiseEnergy(features, **options)
         return np.array(crf.inference(iterations), np.float32).reshape(unary.shape)
 

@@ -37,9 +37,7 @@ def mean_field(
     dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
     given = [k.compat for k in kernels] if compats is None else list(compats)
     if len(given) != len(kernels):
-        raise ValueError(
-            f"compats has {len(given)} entries but there are {len(kernels)} kernels; give one each"
-        )
+        raise ValueError(f"compats has {len(given)} entries but there are {len(kernels)} kernels; give one each")
     with torch.autocast(unary.device.type, enabled=False):
         terms: list[Term] = []
         for kernel, compat in zip(kernels, given, strict=True):
@@ -156,9 +154,7 @@ class TorchEngine:
             step = max(1, self.max_pixels // (size[0] * size[1]))
             for start in range(0, len(todo), step):
                 part = todo[start : start + step]
-                marginals = self._pass(
-                    [images[i] for i in part], [unaries[i] for i in part], kernels, iterations
-                )
+                marginals = self._pass([images[i] for i in part], [unaries[i] for i in part], kernels, iterations)
                 for i, q in zip(part, marginals, strict=True):
                     results[i] = q[: len(unaries[i])]
         return [q for q in results if q is not None]

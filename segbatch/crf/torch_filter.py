@@ -80,9 +80,7 @@ class GaussianFilter:
     def __call__(self, values: Tensor) -> Tensor:
         lattice = self._lattice
         if values.dim() != 2 or values.shape[0] != lattice.points or values.shape[1] == 0:
-            raise ValueError(
-                f"values have shape {tuple(values.shape)}; this filter takes ({lattice.points}, labels)"
-            )
+            raise ValueError(f"values have shape {tuple(values.shape)}; this filter takes ({lattice.points}, labels)")
         if values.dtype != self._pre.weights.dtype:
             raise TypeError(f"values are {values.dtype}; this filter was built for {self._pre.weights.dtype}")
         result: Tensor = _Filter.apply(values, self)
@@ -155,9 +153,7 @@ def _bilateral(kernel: Bilateral, images: Tensor) -> Tensor:
     return features
 
 
-def _shared(
-    kernel: Kernel, height: int, width: int, device: torch.device, dtype: torch.dtype
-) -> GaussianFilter:
+def _shared(kernel: Kernel, height: int, width: int, device: torch.device, dtype: torch.dtype) -> GaussianFilter:
     # Kept for training too, so never as a tensor of inference mode.
     with torch.inference_mode(False):
         features = torch.tensor(kernel.features(None, height, width).T[None], device=device)

@@ -135,6 +135,7 @@ def _receipts(commits: Dataset) -> Iterator[Receipt]:
     """Receipts as the commits happen. Raises ``SegbatchError`` for what went wrong in a worker."""
     try:
         for batch in commits.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
             for footer, size in zip(batch["footer"].to_pylist(), batch["size"].to_pylist(), strict=True):
                 yield Receipt.from_footer(footer, size)
     except Exception as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,12 @@ from segbatch.sources.rows import is_bytes, is_text
 from segbatch.sources.webdataset import WebDataset
 
 # A new format is a file here and a line in each of these two.
-_READERS = {"webdataset": WebDataset, "parquet": Parquet, "images": Images, "manifest": Manifest}
+_READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images | Manifest]] = {
+    "webdataset": WebDataset,
+    "parquet": Parquet,
+    "images": Images,
+    "manifest": Manifest,
+}
 _EXTENSIONS = {
     "webdataset": (".tar", ".tar.gz", ".tgz"),
     "parquet": (".parquet", ".pq"),

@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listed:
-    """What one input names: ``entries`` below the URI ``root``. ``folder``: all that a folder holds, chosen by nobody."""
+    """What one input names: ``entries`` below the URI ``root``; with ``folder`` all that it holds, chosen by nobody."""
 
     root: str
     entries: list[Entry]
