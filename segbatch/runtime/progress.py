@@ -27,6 +27,7 @@ class Progress:
         # How many chunks a tar has is known when its last one is committed; until then it is guessed.
         self._chunks = {s.id: plan.chunks(s) for s in plan.job.shards}
         self.total = sum(self._chunks.values())
+        self.guessed = "about " if any(s.records is None for s in plan.job.shards) else ""
         self.show()
 
     def advance(self, receipt: Receipt) -> None:
@@ -70,7 +71,7 @@ class LogProgress(Progress):
 
     def start(self, plan: Plan, pools: Pools) -> None:
         super().start(plan, pools)
-        self._say(f"{self.total - self.done} of about {self.total} chunks to do; {pools.describe()}")
+        self._say(f"{self.guessed}{self.total - self.done} of {self.total} chunks to do; {pools.describe()}")
 
     def show(self) -> None:
         if self.computed and (self.done >= self.total or time.monotonic() - self._last >= _LOG_EVERY_SECONDS):

@@ -137,7 +137,8 @@ class ModelContract:
         image = photo(64, 96)
         (exact,), (rounded,) = model.scores([image]), build(precision="bf16").scores([image])
         assert rounded.dtype == np.float32
-        assert 0 < np.abs(exact - rounded).max() < 0.1 * np.abs(exact).max()
+        error = np.linalg.norm(exact - rounded) / np.linalg.norm(exact)
+        assert 0 < error < 0.1  # weights are random here; how much it matters for trained ones is measured elsewhere
 
     def test_description_matches_what_is_built(self, weights: Path, model: TorchModel) -> None:
         info = models.describe(self.name, weights=str(weights))
