@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -85,19 +86,31 @@ dataset_info:
 ---
 """
 
+_SIGNATURE = "made by segbatch"
+
 
 def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
-    """README.md of the output: a Hugging Face dataset card, so that `datasets` decodes and viewers show the masks."""
+    """README.md of the output: a Hugging Face dataset card, so that `datasets` decodes and viewers show the masks.
+
+    A README.md that somebody else wrote stays as it is.
+    """
+    if store.exists(CARD) and _SIGNATURE not in store.read(CARD).decode(errors="replace"):
+        return
     rows = [
-        f"| {r.class_id} | {r.name} | {r.images} | {r.pixels} | {r.share:.4%} | "
+        f"| {r.class_id} | {_cell(r.name)} | {r.images} | {r.pixels} | {r.share:.4%} | "
         f"{'' if r.confidence is None else f'{r.confidence:.3f}'} |"
         for r in class_rows(totals, record.labels)
     ]
     text = (
         f"{_CARD_HEAD}\n# Segmentation masks\n\n"
         f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
-        f"`{record.spec['refiner']}`; made by segbatch {record.versions['segbatch']}.\n"
+        f"`{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
         "One row a record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
         "none.\n\n| id | class | images | pixels | share | confidence |\n|---|---|---|---|---|---|\n"
     )
     store.write(CARD, (text + "\n".join(rows) + "\n").encode())
+
+
+def _cell(text: str) -> str:
+    """A class name as text of a Markdown table: names come from files, and may hold markup."""
+    return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;")

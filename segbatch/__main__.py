@@ -1,0 +1,5 @@
+"""``python -m segbatch``."""
+
+from segbatch.cli import main
+
+main()

@@ -1,0 +1,32 @@
+"""What the tests of the whole job share: one local Ray for all that run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray on this machine, started once: jobs in this process join it and leave it running."""
+    import ray
+
+    from segbatch.runtime.cluster import join
+    from segbatch.spec import JobSpec
+
+    join(JobSpec.create(inputs=["unused"], num_cpus=2))
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The development photographs beside the checkout; tests that ask for them are skipped without."""
+    found = ROOT.parent / "shared" / "data"
+    if not found.is_dir():
+        pytest.skip("the development photographs (../shared/data) are not here")
+    return found

@@ -1,0 +1,73 @@
+"""Networks for the tests of the job: given as ``--model tests.networks:NAME``, built in every worker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from segbatch.labels import LabelSet
+
+LABELS = LabelSet.of(("dark", "middle", "bright"))
+
+
+class Brightness:
+    """Scores by the brightness of the pixel at each cell: no weights, no torch, and every pixel matters."""
+
+    name = "brightness"
+    labels = LABELS
+    stride = 4
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        time.sleep(self.seconds * len(images))
+        return [self.score(image) for image in images]
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        grey = image[:: self.stride, :: self.stride].astype(np.float32).mean(axis=2) / 255
+        return np.stack([-((grey - level) ** 2) * 40 for level in (0.15, 0.5, 0.85)])
+
+
+def fast() -> Brightness:
+    """Brightness at once."""
+    return Brightness()
+
+
+class Counted(Brightness):
+    """Brightness, 40 ms an image: time to be killed. A byte in the file of the environment for each image scored."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.04)
+        self._log = os.open(os.environ["SEGBATCH_TEST_SCORED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        os.write(self._log, b".")
+        return super().score(image)
+
+
+def counted() -> Counted:
+    return Counted()
+
+
+class Moody(Brightness):
+    """Fails on images of certain widths, whatever is in the batch beside them."""
+
+    name = "moody"
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        width = image.shape[1]
+        if width == 61:
+            return np.full_like(super().score(image), np.nan)
+        if width == 62:
+            raise MemoryError("cannot allocate 64 GiB")
+        if width == 63:
+            raise RuntimeError("this image is not to my taste")
+        return super().score(image)
+
+
+def moody() -> Moody:
+    return Moody()
