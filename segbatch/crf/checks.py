@@ -52,6 +52,22 @@ def check_evidence(
     return evidence
 
 
+def check_coarse(logits: object, size: tuple[int, int], stride: int) -> Evidence:
+    """Coarse logits float32 (C, h, w), checked against the ``size`` (H, W) of the image and the ``stride``."""
+    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
+        raise ValueError(f"stride is {stride!r}; give a whole number of 1 or more")
+    if len(size) != 2 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in size):
+        raise ValueError(f"size is {size!r}; give (height, width) of the image")
+    cells = (-(-int(size[0]) // int(stride)), -(-int(size[1]) // int(stride)))
+    evidence = check_evidence(None, None, logits, None, None)
+    if evidence.size != cells:
+        raise ValueError(
+            f"logits have shape {evidence.values.shape}, but an image of {size[0]} x {size[1]} at stride {stride} "
+            f"has {cells[0]} x {cells[1]} cells; give (C, {cells[0]}, {cells[1]})"
+        )
+    return evidence
+
+
 def _check_ignore(ignore: object, size: tuple[int, ...]) -> np.ndarray | None:
     if ignore is None:
         return None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from segbatch.crf.checks import check_evidence, check_image
+from segbatch.crf import _core
+from segbatch.crf.checks import check_coarse, check_evidence, check_image
 from segbatch.crf.engine import Engine, build_engine
 from segbatch.crf.evidence import Evidence
-from segbatch.crf.kernels import Bilateral, Kernel, check_compat, with_compat, with_labels
+from segbatch.crf.kernels import Bilateral, Kernel, check_kernels, with_compat, with_labels
+from segbatch.crf.native_engine import NativeEngine
 from segbatch.crf.params import CRFParams
 
 
@@ -68,6 +70,66 @@ class DenseCRF:
         )
         return _spread(marginals, keep, len(evidence.values))
 
+    def map(
+        self,
+        image: np.ndarray | None,
+        *,
+        probs: np.ndarray | None = None,
+        logits: np.ndarray | None = None,
+        unary: np.ndarray | None = None,
+        ignore: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The likeliest label of each pixel, int32 (H, W): arguments and errors as of ``refine``."""
+        marginals = self.refine(image, probs=probs, logits=logits, unary=unary, ignore=ignore)
+        return marginals.argmax(axis=0).astype(np.int32)
+
+    def refine_coarse(
+        self, image: np.ndarray | None, logits: np.ndarray, size: tuple[int, int], stride: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Coarse logits -> (likeliest label int32 (H, W), its marginal float32 (H, W)), without full-size scores.
+
+        ``logits`` float32 (C, h, w) are what a network of that ``stride`` says of an image of ``size``
+        (H, W): h and w are H and W over ``stride``, rounded up, and cell (i, j) has its centre at pixel
+        ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``; between the centres they are bilinear,
+        beyond the outermost constant. Pruning looks at the cells. Errors as of ``refine``. Engines without a
+        path of their own are given the upsampled logits.
+        """
+        image, evidence = self._check_coarse(image, logits, size, stride)
+        keep = self._keep(evidence)
+        if len(keep) == 1:
+            return np.full(size, keep[0], np.int32), np.ones(size, np.float32)
+        values = evidence.values if len(keep) == len(evidence.values) else evidence.values[keep]
+        kernels = self._kernels_for(keep, evidence)
+        if isinstance(self.engine, NativeEngine):
+            winner, marginal = self.engine.infer_coarse(image, values, size, stride, kernels, self.params.iterations)
+        else:
+            unary = -_core.upsample(values, *size, stride)
+            marginals = self.engine.infer(image, unary, kernels, self.params.iterations)
+            winner, marginal = marginals.argmax(axis=0), marginals.max(axis=0)
+        return keep.astype(np.int32)[winner], marginal
+
+    def steps(
+        self,
+        image: np.ndarray | None,
+        *,
+        probs: np.ndarray | None = None,
+        logits: np.ndarray | None = None,
+        unary: np.ndarray | None = None,
+        ignore: np.ndarray | None = None,
+    ) -> Iterator[tuple[np.ndarray, float]]:
+        """Inference to watch: ``iterations + 1`` pairs of marginals float32 (C, H, W) and their KL divergence.
+
+        The first pair is the softmax of the evidence, the last what ``refine`` returns without pruning (which
+        would change what the divergences are relative to). KL(Q || P) is in nats, summed over the pixels,
+        without the constant log Z (Krähenbühl & Koltun 2011, eq. 4, each pair of pixels counted twice as in
+        their code, so that it need not fall at every step). Needs ``engine="native"``; errors as of ``refine``.
+        """
+        if not isinstance(self.engine, NativeEngine):
+            raise TypeError(f"engine {self.engine.name!r} does not infer step by step; use engine='native'")
+        image, evidence = self._check(image, probs, logits, unary, ignore)
+        energies = evidence.energies(np.arange(len(evidence.values)))
+        return _steps(self.engine.stepper(image, energies, self.kernels), self.params.iterations)
+
     def refine_batch(
         self,
         images: Sequence[np.ndarray | None],
@@ -125,7 +187,20 @@ class DenseCRF:
         checked = None if image is None else check_image(image)
         size = None if checked is None else (checked.shape[0], checked.shape[1])
         evidence = check_evidence(size, probs, logits, unary, ignore)
-        check_compat(self.kernels, len(evidence.values))
+        check_kernels(self.kernels, len(evidence.values), evidence.size)
+        return (checked if needs_image else None), evidence
+
+    def _check_coarse(
+        self, image: object, logits: object, size: tuple[int, int], stride: int
+    ) -> tuple[np.ndarray | None, Evidence]:
+        evidence = check_coarse(logits, size, stride)
+        needs_image = any(isinstance(k, Bilateral) for k in self.kernels)
+        if image is None and needs_image:
+            raise TypeError("image is None but a Bilateral kernel needs one; give uint8 (H, W, 3)")
+        checked = None if image is None else check_image(image)
+        if checked is not None and checked.shape[:2] != tuple(size):
+            raise ValueError(f"image has shape {checked.shape} but size is {tuple(size)}; give the image's (H, W)")
+        check_kernels(self.kernels, len(evidence.values), (int(size[0]), int(size[1])))
         return (checked if needs_image else None), evidence
 
     def _keep(self, evidence: Evidence) -> np.ndarray:
@@ -140,6 +215,14 @@ class DenseCRF:
         if len(keep) == len(evidence.values):
             return list(self.kernels)
         return [with_labels(k, keep) for k in self.kernels]
+
+
+def _steps(stepper: _core.Stepper, iterations: int) -> Iterator[tuple[np.ndarray, float]]:
+    marginals = stepper.start()
+    for _ in range(iterations + 1):
+        following, divergence = stepper.step(marginals)
+        yield marginals, divergence
+        marginals = following
 
 
 def _spread(marginals: np.ndarray, keep: np.ndarray, labels: int) -> np.ndarray:

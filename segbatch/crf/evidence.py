@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CLIP = 1e-5
+from segbatch.crf import _core
+
+KINDS = ("probs", "logits", "unary")  # as the extension counts them
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,28 +28,14 @@ class Evidence:
         return (self.values.shape[1], self.values.shape[2])
 
     def peaks(self) -> np.ndarray:
-        """Highest probability of each label over the pixels that are not ignored, float32 (C,)."""
-        values = self.values.reshape(len(self.values), -1)
-        if self.ignore is not None:
-            values = values[:, ~self.ignore.ravel()]
-        if values.shape[1] == 0:
-            return np.ones(len(values), np.float32)
-        if self.kind == "probs":
-            return values.max(axis=1)
-        logits = -values if self.kind == "unary" else values
-        weights = np.exp(logits - logits.max(axis=0))
-        return (weights / weights.sum(axis=0)).max(axis=1)
+        """Highest probability of each label over the pixels that are not ignored, float32 (C,); 0 if all are."""
+        return _core.peaks(self.values, KINDS.index(self.kind), self.ignore)
 
     def energies(self, keep: np.ndarray) -> np.ndarray:
         """Unary energies float32 (K, H, W) of the labels ``keep``; probabilities are clipped at 1e-5."""
-        values = self.values if len(keep) == len(self.values) else self.values[keep]
-        if self.kind == "probs":
-            unary = -np.log(np.clip(values, CLIP, 1.0))
-        else:
-            unary = values if self.kind == "unary" else -values
-        if self.ignore is not None:
-            unary = np.where(self.ignore, np.float32(0), unary)
-        return np.ascontiguousarray(unary, np.float32)
+        if self.kind == "unary" and self.ignore is None and len(keep) == len(self.values):
+            return self.values
+        return _core.energies(self.values, KINDS.index(self.kind), self.ignore, keep.astype(np.int32))
 
 
 def labels_to_probs(

@@ -98,9 +98,11 @@ class Features:
 Kernel = Gaussian | Bilateral | Features
 
 
-def check_compat(kernels: Sequence[Kernel], labels: int) -> None:
-    """Raises ``ValueError`` if a kernel's compatibility does not fit ``labels`` labels."""
+def check_kernels(kernels: Sequence[Kernel], labels: int, size: tuple[int, int]) -> None:
+    """Raises ``ValueError`` if a kernel does not fit ``labels`` labels or an image of ``size`` (H, W)."""
     for kernel in kernels:
+        if isinstance(kernel, Features):
+            kernel.features(None, *size)
         shape = np.shape(kernel.compat)
         if shape not in ((), (labels,), (labels, labels)):
             raise ValueError(

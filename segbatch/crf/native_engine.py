@@ -53,6 +53,10 @@ class NativeEngine:
         """Coarse logits float32 (K, h, w) -> (winning label int32 (H, W), its marginal float32 (H, W))."""
         return _core.infer_coarse(image, scores, *size, stride, native_kernels(kernels), iterations, self.isa)
 
+    def stepper(self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel]) -> _core.Stepper:
+        """Inference step by step: ``start()`` -> marginals; ``step(marginals)`` -> (the next, KL of those given)."""
+        return _core.Stepper(image, unary, native_kernels(kernels), self.isa)
+
 
 def native_kernels(kernels: Sequence[Kernel]) -> list[_core.Kernel]:
     """The kernels as the extension takes them."""

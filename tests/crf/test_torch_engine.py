@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from skimage import data
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segbatch.crf import Bilateral, CRFParams, DenseCRF, Features, Gaussian, Kernel
+from segbatch.crf import Bilateral, CRFParams, DenseCRF, Features, Gaussian
 from segbatch.crf import torch_filter as filters
 from segbatch.crf.torch_engine import MeanField, TorchEngine, mean_field
 from segbatch.crf.torch_filter import GaussianFilter, build_filter
 from segbatch.crf.torch_lattice import build_lattice
+from tests.crf.inputs import NORMALIZATIONS, exact_mean_field, photograph, random_image, smooth_logits
 
-NORMALIZATIONS = ("none", "before", "after", "symmetric")
 CPU = torch.device("cpu")
 
 
@@ -33,28 +32,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def photograph(name: str, height: int, width: int) -> np.ndarray:
-    """A crop of one of scikit-image's photographs, uint8 (height, width, 3)."""
-    top, left = {"astronaut": (60, 150), "coffee": (90, 200)}[name]
-    image = {"astronaut": data.astronaut, "coffee": data.coffee}[name]()
-    return np.array(image[top : top + height, left : left + width])
-
-
-def smooth_logits(labels: int, height: int, width: int, seed: int = 0, scale: float = 2.0) -> np.ndarray:
-    """Logits float32 (labels, height, width) as a network of stride 8 would give."""
-    coarse = np.random.default_rng(seed).normal(size=(1, labels, height // 8 + 2, width // 8 + 2)) * scale
-    fine = torch.nn.functional.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")
-    return fine[0].numpy().astype(np.float32)
-
-
-def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Two noisy regions of different colour, uint8 (height, width, 3)."""
-    random = np.random.default_rng(seed)
-    image = random.normal(90, 12, size=(height, width, 3))
-    image[:, width // 2 :] += 70
-    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 # --- against the reference -----------------------------------------------------------------------------------
@@ -129,29 +106,6 @@ def test_an_asymmetric_compatibility_acts_as_it_stands() -> None:
 
 
 # --- against the exact kernel --------------------------------------------------------------------------------
-
-
-def exact_filter(features: np.ndarray, normalization: str) -> np.ndarray:
-    """The dense matrix of exp(-|f_i - f_j|² / 2) over all pairs, normalised; features (D, N)."""
-    gap = features[:, :, None] - features[:, None, :]
-    kernel = np.exp(-0.5 * (gap.astype(np.float64) ** 2).sum(0))
-    norm = kernel.sum(1)
-    before = {"before": 1 / norm, "symmetric": norm**-0.5}.get(normalization, np.ones_like(norm))
-    after = {"after": 1 / norm, "symmetric": norm**-0.5}.get(normalization, np.ones_like(norm))
-    return after[:, None] * kernel * before[None, :]
-
-
-def exact_mean_field(image: np.ndarray, logits: np.ndarray, kernels: tuple[Kernel, ...], iterations: int) -> np.ndarray:
-    labels, height, width = logits.shape
-    flat = logits.reshape(labels, -1).T.astype(np.float64)
-    matrices = [exact_filter(k.features(image, height, width), k.normalization) for k in kernels]
-    scores = flat
-    for _ in range(iterations):
-        q = np.exp(scores - scores.max(1, keepdims=True))
-        q /= q.sum(1, keepdims=True)
-        scores = flat + sum(k.compat * (m @ q) for k, m in zip(kernels, matrices, strict=True))
-    q = np.exp(scores - scores.max(1, keepdims=True))
-    return (q / q.sum(1, keepdims=True)).T.reshape(labels, height, width)
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)

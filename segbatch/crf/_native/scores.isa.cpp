@@ -15,7 +15,11 @@ namespace {
 
 typedef Vec<8> V;
 constexpr int kTile = 64;  // points handled at once in planes
+// What no label can have; energies are clamped far from it, where they decide a pixel as surely as any larger number.
 constexpr float kPadding = -1e30f;
+constexpr float kLargest = 1e25f;
+
+SEGBATCH_INLINE float clamp(float x) { return x > kLargest ? kLargest : x < -kLargest ? -kLargest : x; }
 
 // Natural logarithm of normal numbers above 0, relative error about 1e-7 (Cephes' polynomial).
 SEGBATCH_INLINE V log(V x) {
@@ -69,7 +73,7 @@ void rows_from_planes(const float* planes, std::int64_t points, int labels, int 
         float* out = rows + first * padded;
         for (int l = 0; l < labels; ++l) {
             const float* plane = planes + static_cast<std::int64_t>(l) * points + first;
-            for (int t = 0; t < count; ++t) out[t * padded + l] = -plane[t];
+            for (int t = 0; t < count; ++t) out[t * padded + l] = -clamp(plane[t]);
         }
         for (int t = 0; t < count; ++t) {
             for (int l = labels; l < padded; ++l) out[t * padded + l] = kPadding;
@@ -80,7 +84,7 @@ void rows_from_planes(const float* planes, std::int64_t points, int labels, int 
 void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
                       std::int64_t width, int labels, int padded, float* cells, float* rows) {
     for (std::int64_t c = 0; c < h * w; ++c) {
-        for (int l = 0; l < padded; ++l) cells[c * padded + l] = l < labels ? coarse[l * h * w + c] : kPadding;
+        for (int l = 0; l < padded; ++l) cells[c * padded + l] = l < labels ? clamp(coarse[l * h * w + c]) : kPadding;
     }
     for (std::int64_t y = 0; y < height; ++y) {
         const Axis v = locate(y, stride, h);
