@@ -50,8 +50,7 @@ def picture(seed: int) -> bytes:
 
 def start(*args: str, env: dict[str, str] | None = None, log: Path | None = None) -> subprocess.Popen[bytes]:
     """``segbatch ARGS`` as a process group of its own."""
-    out = open(log, "ab") if log else subprocess.DEVNULL
-    try:
+    with open(log or os.devnull, "ab") as out:
         return subprocess.Popen(
             [sys.executable, "-m", "segbatch", *args],
             env=environment(env),
@@ -59,9 +58,6 @@ def start(*args: str, env: dict[str, str] | None = None, log: Path | None = None
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    finally:
-        if log:
-            out.close()  # type: ignore[union-attr]
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
