@@ -185,7 +185,7 @@ public:
         return to_planes(rows);
     }
 
-    nb::tuple step(Planes marginals) {
+    nb::tuple step(Planes marginals, bool wants_divergence) {
         require(marginals.shape(0) == unary_.shape(0) && marginals.shape(1) == unary_.shape(1) &&
                     marginals.shape(2) == unary_.shape(2),
                 "marginals and unary differ in shape");
@@ -198,7 +198,7 @@ public:
             for (std::int64_t l = 0; l < labels_; ++l) {
                 for (std::int64_t i = 0; i < points_; ++i) rows[i * padded + l] = planes[l * points_ + i];
             }
-            divergence = inference_->step(rows.data());
+            divergence = inference_->step(rows.data(), wants_divergence);
         }
         return nb::make_tuple(to_planes(rows), divergence);
     }
@@ -287,7 +287,7 @@ NB_MODULE(_core, m) {
         .def(nb::init<std::optional<Rgb>, Planes, std::vector<nb::object>, const std::string&>(), "image"_a.none(),
              "unary"_a.noconvert(), "kernels"_a, "isa"_a = "")
         .def("start", &Stepper::start)
-        .def("step", &Stepper::step, "marginals"_a.noconvert());
+        .def("step", &Stepper::step, "marginals"_a.noconvert(), "divergence"_a = true);
     m.def("infer_batch", &infer_batch, "images"_a, "unaries"_a, "kernels"_a, "iterations"_a, "threads"_a, "outs"_a,
           "isa"_a = "");
     m.def("infer_coarse", &infer_coarse, "image"_a.none(), "scores"_a.noconvert(), "height"_a, "width"_a, "stride"_a,

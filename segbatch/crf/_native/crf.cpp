@@ -186,7 +186,7 @@ void Inference::start(float* rows) {
     isa_.pass(pass);
 }
 
-double Inference::step(float* rows) {
+double Inference::step(float* rows, bool wants_divergence) {
     Pass in = make_pass();
     in.source = Source::kMarginals;
     in.marginals = rows;
@@ -197,7 +197,7 @@ double Inference::step(float* rows) {
     Pass out = make_pass();
     out.source = Source::kTerms;
     out.marginals = rows;
-    out.divergence = &divergence;
+    out.divergence = wants_divergence ? &divergence : nullptr;
     out.output = Output::kRows;
     out.rows = rows;
     isa_.pass(out);

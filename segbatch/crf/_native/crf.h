@@ -74,8 +74,9 @@ public:
     Inference(const Image& image, const std::vector<KernelSpec>& kernels, const Kernels& isa, Workspace& workspace);
 
     void run(int iterations, const Result& result);
-    // One update of marginals (points, padded) in place; returns the KL divergence of what came in, up to log Z.
-    double step(float* rows);
+    // One update of marginals (points, padded) in place; returns the KL divergence of what came in, up to log Z, or 0
+    // if it is not wanted (its logarithms take as long as the step).
+    double step(float* rows, bool wants_divergence);
     // The marginals before any step: softmax of the unary, to rows (points, padded).
     void start(float* rows);
 

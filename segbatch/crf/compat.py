@@ -1,0 +1,247 @@
+"""pydensecrf's interface over the native engine: change the import line of a script, and nothing else.
+
+``import segbatch.crf.compat as dcrf`` stands for ``import pydensecrf.densecrf as dcrf`` as well as for
+``from pydensecrf.utils import ...``. Results are NumPy arrays where pydensecrf gives its own matrices, the
+GIL is released while it works, and what pydensecrf crashes on raises ``ValueError``. New code is better
+served by ``segbatch.crf.DenseCRF``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+from segbatch.crf import _core
+from segbatch.crf.compat_utils import (
+    compute_unary,
+    create_pairwise_bilateral,
+    create_pairwise_gaussian,
+    softmax_to_unary,
+    unary_from_labels,
+    unary_from_softmax,
+)
+from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Features, Gaussian, Kernel
+from segbatch.crf.native_engine import NativeEngine
+
+__all__ = [
+    "CONST_KERNEL",
+    "DIAG_KERNEL",
+    "FULL_KERNEL",
+    "NORMALIZE_AFTER",
+    "NORMALIZE_BEFORE",
+    "NORMALIZE_SYMMETRIC",
+    "NO_NORMALIZATION",
+    "ConstUnary",
+    "DenseCRF",
+    "DenseCRF2D",
+    "KernelType",
+    "LogisticUnary",
+    "NormalizationType",
+    "Unary",
+    "compute_unary",
+    "create_pairwise_bilateral",
+    "create_pairwise_gaussian",
+    "softmax_to_unary",
+    "unary_from_labels",
+    "unary_from_softmax",
+]
+
+
+class KernelType(IntEnum):
+    """What would be learnt of a kernel. Inference, the only thing here, is the same for all."""
+
+    CONST_KERNEL = 0
+    DIAG_KERNEL = 1
+    FULL_KERNEL = 2
+
+
+class NormalizationType(IntEnum):
+    """Where the filter is divided by what it makes of ones."""
+
+    NO_NORMALIZATION = 0
+    NORMALIZE_BEFORE = 1
+    NORMALIZE_AFTER = 2
+    NORMALIZE_SYMMETRIC = 3
+
+
+CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
+NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
+
+Compat = float | np.ndarray
+Deviation = float | Sequence[float]
+
+
+class Unary:
+    """Unary energies float32 (labels, variables)."""
+
+    def __init__(self, energies: np.ndarray) -> None:
+        self.energies = energies
+
+
+class ConstUnary(Unary):
+    """Energies as they stand."""
+
+    def __init__(self, u: np.ndarray) -> None:
+        super().__init__(_matrix("u", u).copy())
+
+
+class LogisticUnary(Unary):
+    """Energies ``L @ f``: weights (labels, features) times features (features, variables)."""
+
+    def __init__(self, L: np.ndarray, f: np.ndarray) -> None:
+        weights, features = _matrix("L", L), _matrix("f", f)
+        if weights.shape[1] != features.shape[0]:
+            raise ValueError(f"L has {weights.shape[1]} features but f has {features.shape[0]}; give as many")
+        super().__init__(weights @ features)
+
+
+class DenseCRF:
+    """A dense CRF of ``nvar`` variables with ``nlabels`` labels each; kernels come with features of their own."""
+
+    def __init__(self, nvar: int, nlabels: int) -> None:
+        self._set_up((1, nvar), nlabels)
+
+    def _set_up(self, size: tuple[int, int], nlabels: int) -> None:
+        if min(size) < 1 or nlabels < 1:
+            raise ValueError(f"size is {size} with {nlabels} labels; give at least one variable and one label")
+        self._size = size
+        self._nvar = size[0] * size[1]
+        self._nlabel = nlabels
+        self._unary = np.zeros((nlabels, self._nvar), np.float32)
+        self._image: np.ndarray | None = None
+        self._kernels: list[Kernel] = []
+        self._images: list[np.ndarray | None] = []
+        self._kept: _core.Stepper | None = None
+
+    def setUnary(self, u: Unary) -> None:
+        """The energies of a ``ConstUnary`` or ``LogisticUnary``."""
+        self.setUnaryEnergy(u.energies)
+
+    def setUnaryEnergy(self, u: np.ndarray, f: np.ndarray | None = None) -> None:
+        """Energies float32 (nlabels, nvar), the negative log-likelihood; with ``f``, ``u @ f`` of logistic ones."""
+        energies = _matrix("u", u) if f is None else LogisticUnary(u, f).energies
+        if energies.shape != self._unary.shape:
+            raise ValueError(f"Bad shape for unary energy (Need {self._unary.shape}, got {energies.shape})")
+        if not np.isfinite(energies).all():
+            raise ValueError("unary energy holds NaN or infinity; clip the probabilities before the logarithm")
+        self._unary = energies.copy()
+        self._kept = None
+
+    def addPairwiseEnergy(
+        self,
+        features: np.ndarray,
+        compat: Compat,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """A kernel over ``features`` float32 (D, nvar), already divided by the standard deviations."""
+        values = _matrix("features", features)
+        if values.shape[1] != self._nvar:
+            raise ValueError(f"Bad shape for pairwise energy (Need (?, {self._nvar}), got {values.shape})")
+        self._add(Features(values.copy(), self._compat(compat), _normalization(normalization)))
+
+    def inference(self, niter: int) -> np.ndarray:
+        """Marginals float32 (nlabels, nvar) after ``niter`` steps."""
+        marginals = NativeEngine().infer(self._image, self._planes(self._unary), self._kernels, niter)
+        return marginals.reshape(self._unary.shape)
+
+    def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Marginals (nlabels, nvar) before any step, and two arrays that pydensecrf needs and this does not."""
+        start = self._stepper().start().reshape(self._unary.shape)
+        return start, np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
+
+    def stepInference(self, Q: np.ndarray, tmp1: np.ndarray, tmp2: np.ndarray) -> None:
+        """One step of mean field on ``Q`` (nlabels, nvar), in place."""
+        Q[...] = self._stepper().step(self._planes(self._marginals(Q)), False)[0].reshape(self._unary.shape)
+
+    def klDivergence(self, Q: np.ndarray) -> float:
+        """KL divergence of ``Q`` (nlabels, nvar) from the model, without the constant log Z."""
+        return self._stepper().step(self._planes(self._marginals(Q)), True)[1]
+
+    def _add(self, kernel: Kernel) -> None:
+        self._kernels.append(kernel)
+        self._kept = None
+
+    def _stepper(self) -> _core.Stepper:
+        if self._kept is None:
+            self._kept = NativeEngine().stepper(self._image, self._planes(self._unary), self._kernels)
+        return self._kept
+
+    def _planes(self, rows: np.ndarray) -> np.ndarray:
+        return rows.reshape(self._nlabel, *self._size)
+
+    def _marginals(self, q: np.ndarray) -> np.ndarray:
+        values = np.ascontiguousarray(q, np.float32)
+        if values.shape != self._unary.shape:
+            raise ValueError(f"Bad shape for Q (Need {self._unary.shape}, got {values.shape})")
+        return values
+
+    def _compat(self, compat: Compat) -> Compat:
+        """As pydensecrf applies it: a matrix by its symmetric part."""
+        if isinstance(compat, Number):
+            return float(compat)
+        array = np.asarray(compat, np.float32)
+        if array.shape not in ((self._nlabel,), (self._nlabel, self._nlabel)):
+            raise ValueError(f"compat has shape {array.shape}; give ({self._nlabel},) or ({self._nlabel},) * 2")
+        return array if array.ndim == 1 else (array + array.T) / 2
+
+
+class DenseCRF2D(DenseCRF):
+    """A dense CRF over the pixels of an image of width ``w`` and height ``h``, in rows."""
+
+    def __init__(self, w: int, h: int, nlabels: int) -> None:
+        self._set_up((h, w), nlabels)
+
+    def addPairwiseGaussian(
+        self,
+        sxy: Deviation,
+        compat: Compat,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """A kernel over the places of the pixels; ``sxy`` in pixels, one number or (x, y)."""
+        self._add(Gaussian(_deviations(sxy), self._compat(compat), _normalization(normalization)))
+
+    def addPairwiseBilateral(
+        self,
+        sxy: Deviation,
+        srgb: Deviation,
+        rgbim: np.ndarray,
+        compat: Compat,
+        kernel: int = DIAG_KERNEL,
+        normalization: int = NORMALIZE_SYMMETRIC,
+    ) -> None:
+        """A kernel over place and colour; ``rgbim`` uint8 (h, w, 3), ``srgb`` one number or (r, g, b)."""
+        image = np.asarray(rgbim)
+        if image.dtype != np.uint8 or image.shape != (*self._size, 3):
+            raise ValueError(
+                f"Bad shape for pairwise bilateral (Need uint8 {(*self._size, 3)}, got {image.dtype} {image.shape})"
+            )
+        options = (self._compat(compat), _normalization(normalization))
+        if self._image is None or np.array_equal(self._image, image):
+            self._image = np.array(image, order="C")
+            self._add(Bilateral(_deviations(sxy), _deviations(srgb), *options))
+        else:  # the engine looks at one image; a second one comes as features
+            other = Bilateral(_deviations(sxy), _deviations(srgb), *options)
+            self._add(Features(other.features(np.ascontiguousarray(image), *self._size), *options))
+
+
+def _normalization(normalization: int) -> str:
+    return NORMALIZATIONS[NormalizationType(normalization)]
+
+
+def _deviations(value: Deviation) -> Any:
+    """One number or several as a tuple; the kernel says if there are too many."""
+    return tuple(np.atleast_1d(np.asarray(value, np.float64)).tolist())
+
+
+def _matrix(name: str, values: object) -> np.ndarray:
+    """The values as a C-contiguous float32 matrix; other types are refused, as pydensecrf does."""
+    array = np.asarray(values)
+    if array.dtype != np.float32 or array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}; give a float32 matrix that is not empty")
+    return np.ascontiguousarray(array)
