@@ -6,8 +6,6 @@ import numpy as np
 
 from segbatch.chunk import Scores
 from segbatch.crf import CRFParams, DenseCRF
-from segbatch.refiners.none import pick
-from segbatch.refiners.upsample import upsample
 
 
 class DenseCRFRefiner:
@@ -19,7 +17,7 @@ class DenseCRFRefiner:
         self.crf = DenseCRF(params, engine=engine)
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-        if len(scores.class_ids) == 1:  # nothing to decide
-            shape = scores.height, scores.width
-            return np.full(shape, scores.class_ids[0], np.int16), np.ones(shape, np.float32)
-        return pick(self.crf.refine(image, logits=upsample(scores)), scores.class_ids)
+        """The class ids int16 (H, W) of the highest marginals, and these, float32 (H, W)."""
+        size = (scores.height, scores.width)
+        winner, marginal = self.crf.refine_coarse(image, scores.values.astype(np.float32), size, scores.stride)
+        return scores.class_ids.astype(np.int16)[winner], marginal
