@@ -133,7 +133,9 @@ def write_manifest(path: Path, rows: Sequence[str | dict[str, Any]], column: str
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({c: pa.array([row.get(c) for row in table]) for c in columns}), path)
+        values = {c: [row.get(c) for row in table] for c in columns}
+        text = {c: all(v is None or isinstance(v, str) for v in values[c]) for c in columns}
+        pq.write_table(pa.table({c: pa.array(v, pa.string() if text[c] else None) for c, v in values.items()}), path)
         return path
     if name.endswith(".jsonl"):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
@@ -173,7 +175,7 @@ def bad_records() -> dict[str, Bad]:
         "no-end-marker.jpg": (jpg[:-2], "TruncatedImage"),
         "cut.png": (png[: len(png) // 2], "TruncatedImage"),
         "cut.webp": (webp[: len(webp) // 2], "TruncatedImage"),
-        "cut.tif": (tif[: len(tif) // 2], "CorruptImage"),
+        "cut.tif": (tif[: len(tif) // 2], "TruncatedImage"),
         "cut.bmp": (bmp[: len(bmp) // 2], "TruncatedImage"),
         "cut.gif": (gif[: len(gif) // 2], "TruncatedImage"),
         "no-start-marker.jpg": (jpg[2:], "UnknownFormat"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from segbatch.chunk import Chunk, Shard
@@ -13,7 +14,7 @@ from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions
 from segbatch.sources.images import Images, image_shards
 from segbatch.sources.io import Files, shown_uri, split_uri
 from segbatch.sources.listing import Entry, Listed, join, list_input
-from segbatch.sources.manifest import Manifest, count, is_parquet
+from segbatch.sources.manifest import Manifest, is_parquet, survey
 from segbatch.sources.parquet import Parquet, image_and_id, open_rows
 from segbatch.sources.rows import is_bytes, is_text
 from segbatch.sources.webdataset import WebDataset
@@ -28,7 +29,11 @@ _READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images
 _EXTENSIONS = {
     "webdataset": (".tar", ".tar.gz", ".tgz"),
     "parquet": (".parquet", ".pq"),
-    "images": (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    # The last row cannot be decoded: records with an error, so that they are not passed over in silence.
+    "images": (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+        *(".heic", ".heif", ".avif", ".jxl", ".jp2"),
+    ),
     "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
 }
 _FOOTER_READERS = 8
@@ -128,14 +133,15 @@ class AnySource:
 
     def _count(self, shard: Shard) -> Shard:
         if shard.format == "manifest":
-            return _with(shard, count(self._files, shard.uri, self._options))
+            records, listing = survey(self._files, shard.uri, self._options)
+            return replace(shard, records=records, listing=listing)
         if shard.format != "parquet":
             return shard
         try:
             with open_rows(self._files, shard.uri) as rows:
                 if self._format is None and self._names_images(rows.schema):
-                    return _with(shard, count(self._files, shard.uri, self._options), "manifest")
-                return _with(shard, rows.records)
+                    return replace(shard, records=rows.records, format="manifest")
+                return replace(shard, records=rows.records)
         except RecordFailure:  # it is an error row when it is read
             return shard
 
@@ -144,10 +150,6 @@ class AnySource:
         column = self._options.uri_column
         has_bytes = any(is_bytes(f.type) or str(f.type).startswith("struct<bytes:") for f in schema)
         return not has_bytes and column in schema.names and is_text(schema.field(column).type)
-
-
-def _with(shard: Shard, records: int, format: str | None = None) -> Shard:
-    return Shard(shard.uri, shard.name, format or shard.format, shard.version, records, shard.size, shard.listing)
 
 
 def _format_of(name: str) -> str | None:

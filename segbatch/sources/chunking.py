@@ -69,15 +69,20 @@ def chunks_by_number(
         yield Chunk(ChunkId(shard.id, index, last), held)
 
 
+def id_hash(name: str) -> int:
+    """64 bits that stand for an id; two ids that share them are taken for one, and the later is renamed."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
 class UniqueIds:
-    """Gives every record of a shard an id of its own. Holds 8 bytes of each id, not the ids."""
+    """Gives every record of a shard an id of its own. Holds the hashes of the ids, not the ids."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def add(self, name: str) -> bool:
         """False if ``name`` was there before."""
-        key = int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        key = id_hash(name)
         if key in self._seen:
             return False
         self._seen.add(key)

@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from segbatch.errors import RecordFailure
-from segbatch.sources.header import fault, image_format, image_size, looks_like
+from segbatch.sources.header import fault, image_format, image_size, looks_like, png_lacks_rows
 
 __all__ = ["decode", "image_size"]
 
@@ -69,6 +69,8 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
                 _check_size((image.height, image.width), max_pixels)
                 image.load()
                 _check_size((image.height, image.width), max_pixels)
+                if isinstance(image, PngImageFile) and _ends_in_zeros(image) and png_lacks_rows(data):
+                    raise RecordFailure("decode", "TruncatedImage", "the PNG breaks off: its data ends before its rows")
                 orientation = 1 if name == "TIFF" else _orientation(image)  # Pillow turns TIFFs while loading
                 pixels = _to_rgb(image, data)
             return _turned(pixels, orientation)
@@ -143,6 +145,11 @@ def _failure(name: str, error: Exception) -> RecordFailure:
     if _UNSUPPORTED.search(text):
         return RecordFailure("decode", "UnsupportedImage", f"a {name} of a variety that cannot be read: {text}")
     return RecordFailure("decode", "CorruptImage", f"the {name} cannot be decoded: {text}")
+
+
+def _ends_in_zeros(image: PngImageFile) -> bool:
+    """What an image looks like whose last rows were never filled; also many a good one."""
+    return bool(image.info.get("interlace")) or not np.asarray(image)[-1].any()
 
 
 def _to_rgb(image: ImageFile, data: bytes) -> np.ndarray:

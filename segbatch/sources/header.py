@@ -39,6 +39,8 @@ _OTHERS = (
     ("an ELF executable", re.compile(rb"\x7fELF")),
 )
 _MARKER_AFTER_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+_PIECE = 2**20
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -76,7 +78,7 @@ def fault(data: bytes, name: str) -> tuple[str, str] | None:
     Decoders differ in what they forgive; a picture that is grey from the middle on must not pass because one
     of them does. JPEG: the end marker is there, found by walking the segments, as an embedded thumbnail
     has one too. PNG: every critical chunk is whole and its checksum right, up to IEND. WebP: the length that
-    RIFF declares. What follows the end of the image is nobody's business.
+    RIFF declares. TIFF: its directory. What follows the end of the image is nobody's business.
     """
     check = _FAULTS.get(name)
     return check(data) if check else None
@@ -149,6 +151,28 @@ def _png_fault(data: bytes) -> tuple[str, str] | None:
     return "TruncatedImage", f"the PNG breaks off: {len(data)} bytes, and no IEND chunk within them"
 
 
+def png_lacks_rows(data: bytes) -> bool:
+    """Whether the IDAT chunks of a PNG inflate to less than its rows need: Pillow leaves those that lack black.
+
+    Inflates a second time, without keeping what comes out. Chunks that ``fault`` refuses are not looked for.
+    """
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    depth = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    passes = [(width, height)]
+    if interlaced:
+        passes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in _ADAM7]
+    lacking = sum(h * (1 + -(-w * depth // 8)) for w, h in passes if w > 0 and h > 0)
+    inflate, at = zlib.decompressobj(), 8
+    while at + 12 <= len(data) and not inflate.eof:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        rest = data[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+        while rest and lacking > 0:
+            lacking -= len(inflate.decompress(rest, _PIECE))
+            rest = inflate.unconsumed_tail
+        at += 12 + length
+    return lacking > 0
+
+
 def _webp_fault(data: bytes) -> tuple[str, str] | None:
     declared = int.from_bytes(data[4:8], "little") + 8
     if declared <= len(data):
@@ -189,6 +213,21 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     return (size[256], size[257]) if len(size) == 2 else None
 
 
+def _tiff_fault(data: bytes) -> tuple[str, str] | None:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"\x2b\0", b"\0\x2b")
+    count_code, entry_size, at = ("Q", 20, 8) if big else ("H", 12, 4)
+    try:
+        (directory,) = struct.unpack_from(order + ("Q" if big else "I"), data, at)
+        (count,) = struct.unpack_from(order + count_code, data, directory)
+    except struct.error:
+        return "TruncatedImage", f"the TIFF breaks off: {len(data)} bytes, and its directory is not within them"
+    end = directory + struct.calcsize(count_code) + count * entry_size
+    if end > len(data):
+        return "TruncatedImage", f"the TIFF breaks off: {len(data)} bytes, and its directory ends at byte {end}"
+    return None
+
+
 _SIZES = {
     "JPEG": _jpeg_size,
     "PNG": lambda data: struct.unpack_from(">II", data, 16),
@@ -197,4 +236,4 @@ _SIZES = {
     "GIF": lambda data: struct.unpack_from("<HH", data, 6),
     "BMP": _bmp_size,
 }
-_FAULTS = {"JPEG": _jpeg_fault, "PNG": _png_fault, "WEBP": _webp_fault}
+_FAULTS = {"JPEG": _jpeg_fault, "PNG": _png_fault, "WEBP": _webp_fault, "TIFF": _tiff_fault}

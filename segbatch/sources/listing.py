@@ -15,7 +15,8 @@ from fsspec.implementations.local import LocalFileSystem
 from segbatch.errors import SourceError
 from segbatch.sources.io import Files, infos, local_info, shown_uri, split_uri, version_of
 
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
+_PADDED = re.compile(r"-?0\d+")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -43,7 +44,10 @@ def join(root: str, name: str) -> str:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """``s/{000..002}.tar`` -> three names, with the zeros kept; ``{a,b}`` -> two. Others stay as they are."""
+    """As the shell does: ``s/{000..002}.tar`` -> three names, zeros kept; ``{0..9..3}`` -> four; ``{a,b}`` -> two.
+
+    Braces that are neither stay as they are. One pair within another is not understood.
+    """
     begin = pattern.find("{")
     end = pattern.find("}", begin)
     if begin < 0 or end < 0:
@@ -52,9 +56,10 @@ def expand_braces(pattern: str) -> list[str]:
     numbers = _RANGE.fullmatch(inside)
     if numbers:
         first, last = int(numbers[1]), int(numbers[2])
-        digits = max(len(numbers[1]), len(numbers[2])) if "0" in (numbers[1][:1], numbers[2][:1]) else 0
-        step = 1 if last >= first else -1
-        choices = [str(n).zfill(digits) for n in range(first, last + step, step)]
+        padded = _PADDED.fullmatch(numbers[1]) or _PADDED.fullmatch(numbers[2])
+        digits = max(len(numbers[1]), len(numbers[2])) if padded else 0
+        step = max(1, int(numbers[3] or 1)) * (1 if last >= first else -1)
+        choices = [str(n).zfill(digits) for n in range(first, last + (1 if step > 0 else -1), step)]
     elif "," in inside:
         choices = inside.split(",")
     else:
@@ -68,7 +73,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
     found: list[Listed] = []
     try:
         if len(plain) > 1 and not any(_MAGIC.search(p) for p in plain):
-            return [_files_named(files, given, plain)]
+            return _all_named(files, given, plain)
         for uri in plain:
             found.append(_list_one(files, uri))
     except (FileNotFoundError, NotADirectoryError):
@@ -104,44 +109,55 @@ def _list_one(files: Files, uri: str) -> Listed:
     return Listed(_uri(fs, protocol, still), entries, folder=False)
 
 
-def _files_named(files: Files, given: str, uris: list[str]) -> Listed:
-    """The files of a brace pattern; all must be there, so that none is lost by a slip of the pattern."""
+def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
+    """The files or folders of a brace pattern; all must be there, so that none is lost by a slip of the pattern."""
     fs, _ = files.resolve(uris[0])
     paths = [files.resolve(u)[1] for u in uris]
     found = infos(files, fs, paths)
-    lacking = [p for p in paths if p not in found]
+    lacking = [u for u, p in zip(uris, paths, strict=True) if p not in found]
     if lacking:
         raise SourceError(
-            f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {lacking[0]}"
+            f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {shown_uri(lacking[0])}"
             f"{_near(files, lacking[0])}"
         )
+    if any(found[p]["type"] == "directory" for p in paths):
+        return [_list_one(files, u) for u in uris]
     root = os.path.commonpath([os.path.dirname(p) for p in paths])
     entries = [Entry(os.path.relpath(p, root), int(found[p]["size"]), version_of(found[p])) for p in paths]
-    return Listed(_uri(fs, split_uri(uris[0])[0], root), entries, folder=False)
+    return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, folder=False)]
 
 
 def _below(files: Files, fs: Any, root: str) -> Iterator[Entry]:
     """Files below a folder, but those that are hidden, or in a hidden folder (a leading ``.`` or ``_``)."""
     if isinstance(fs, LocalFileSystem):
-        for folder, folders, names in os.walk(root):
-            folders[:] = [f for f in folders if not _hidden(f)]
-            for name in names:
-                path = os.path.join(folder, name)
-                relative = os.path.relpath(path, root)
-                if _hidden(name):
-                    continue
-                try:
-                    info = local_info(path)
-                except OSError:  # a broken link: a record whose reading fails, not one that is passed over
-                    yield Entry(relative, 0, "missing")
-                    continue
-                if info["type"] == "file":
-                    yield Entry(relative, int(info["size"]), version_of(info))
+        yield from _below_local(root, "", frozenset())
         return
     fs.invalidate_cache(root)
     for path, info in files.retry(fs, lambda: fs.find(root, detail=True)).items():
         relative = path[len(root) :].lstrip("/")
         if relative and not any(_hidden(part) for part in relative.split("/")):
+            yield Entry(relative, int(info["size"]), version_of(info))
+
+
+def _below_local(root: str, below: str, within: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+    """Links to folders are followed, unless they lead back into a folder that the path is already in."""
+    folder = os.path.join(root, below)
+    here = os.stat(folder)
+    if (here.st_dev, here.st_ino) in within:
+        return
+    within |= {(here.st_dev, here.st_ino)}
+    for name in os.listdir(folder):
+        relative = os.path.join(below, name)
+        if _hidden(name):
+            continue
+        try:
+            info = local_info(os.path.join(folder, name))
+        except OSError:  # a broken link: a record whose reading fails, not one that is passed over
+            yield Entry(relative, 0, "missing")
+            continue
+        if info["type"] == "directory":
+            yield from _below_local(root, relative, within)
+        elif info["type"] == "file":
             yield Entry(relative, int(info["size"]), version_of(info))
 
 
@@ -161,7 +177,10 @@ def _near(files: Files, uri: str) -> str:
     parent = path
     while parent != "/" and (_MAGIC.search(parent) or not os.path.isdir(parent)):
         path, parent = parent, os.path.dirname(parent)
-    names = sorted(n for n in os.listdir(parent) if not n.startswith("."))
+    try:
+        names = sorted(n for n in os.listdir(parent) if not n.startswith("."))
+    except OSError as e:
+        return f"; {parent} cannot be listed ({e.strerror})"
     close = difflib.get_close_matches(os.path.basename(path), names, n=3, cutoff=0.4)
     if close:
         return f"; did you mean {', '.join(join(parent, c) for c in close)}?"

@@ -22,16 +22,18 @@ _BLOCK = 512
 _PIECE = 2**20
 _MAX_EXTENDED = 2**20
 _REGULAR = (b"0", b"\0", b"7")
+_LINKS = (b"1", b"2")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 
 
 @dataclass
 class Member:
-    """A regular file in the archive: its name, which is only a name, and its size in bytes."""
+    """A file in the archive: its name, which is only a name, its size in bytes, and where it points if it is a link."""
 
     name: str
     size: int
+    link: str | None
     _archive: TarReader = field(repr=False)
 
     def read(self) -> bytes:
@@ -44,7 +46,9 @@ class Member:
 
 
 class TarReader:
-    """Regular files of a tar or tar.gz stream. Memory does not grow with the archive.
+    """Files, and links to files, of a tar or tar.gz stream. Memory does not grow with the archive.
+
+    What follows the end mark is read too, as ``cat a.tar b.tar`` and a hole of zeros in the middle look the same.
 
     Iteration and ``Member.read`` raise ``RecordFailure`` of stage ``read``: TruncatedShard if the archive ends
     before its end mark, CorruptShard for a header that is none or compressed data that is damaged.
@@ -81,25 +85,29 @@ class TarReader:
                 size = int(fields["size"])
             name = fields.get("path") or name or _name(header)
             self._begin(0 if kind in _WITHOUT_DATA else size)
-            if kind in _REGULAR and not name.endswith("/"):
-                yield Member(name, size, self)
+            if kind in _LINKS:
+                yield Member(name, 0, fields.get("linkpath") or _text(header[157:257].split(b"\0", 1)[0]), self)
+            elif kind in _REGULAR and not name.endswith("/"):
+                yield Member(name, size, None, self)
 
     def _pass_over(self) -> None:
         self._skip(self._unread)
         self._unread = 0
 
     def _header(self) -> bytes | None:
-        """The next header block; None at the end mark."""
+        """The next header block; None where nothing but zeros follow."""
         self._pass_over()
         self._skip(-self._at % _BLOCK)
         self._unread = 0
-        begin = self._at
-        block = self._read(_BLOCK)
+        block, marked = self._read(_BLOCK), False
+        while block and not any(block):
+            block, marked = self._read(_BLOCK), True
+        begin = self._at - len(block)
+        if marked and not block:
+            return None
         if len(block) < _BLOCK:
             where = f"within the header at byte {begin}" if block else f"at byte {begin}, without an end mark"
             raise RecordFailure("read", "TruncatedShard", f"the tar breaks off {where}")
-        if not any(block):
-            return None
         stored = _number(block[148:156], begin)
         rest = block[:148] + b" " * 8 + block[156:]
         if stored != sum(rest) and stored != sum(rest) - 256 * sum(b > 127 for b in rest):  # some sum signed bytes

@@ -33,7 +33,14 @@ class _Sample:
         if not _is_image(extension) or (self.chosen is not None and _rank(self.chosen) <= _rank(extension)):
             return
         self.chosen, self.data, self.failure, self.complete = extension, None, None, False
-        if member.size > limit:
+        if member.link is not None:
+            self.failure = RecordFailure(
+                "read",
+                "LinkedImage",
+                f"{member.name}: is a link to {member.link}, the archive holds no bytes of its own for it; "
+                "pack the files that links point to (tar --dereference --hard-dereference)",
+            )
+        elif member.size > limit:
             self.failure = too_large(member.name, member.size, limit)
         if wanted and self.failure is None:
             self.data = member.read()
@@ -62,8 +69,8 @@ class WebDataset:
     The key is the path up to the first dot of its last part; members without a dot, or whose last part begins
     with one, are no part of any sample. The image of a sample is KEY.jpg, or else KEY.jpeg, .webp, .png, .tif,
     .tiff, .bmp, .gif in this order; only if there is none, the single member such as KEY.input.jpg. Error rows:
-    NoImage, AmbiguousImage, RecordTooLarge, SplitSample (the key occurred before, with others in between), and
-    at the end of a damaged shard one of TruncatedShard, CorruptShard, MissingObject, UnreadableObject.
+    NoImage, AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (the key occurred before, with others in
+    between), and at the end of a damaged shard one of TruncatedShard, CorruptShard, MissingObject, UnreadableObject.
     """
 
     def __init__(self, files: Files, options: ReadOptions) -> None:

@@ -1,0 +1,249 @@
+"""Rows of CSV and JSONL files by number, with ids, read from the middle once they have been surveyed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from segbatch.errors import RecordFailure, SourceError
+from segbatch.sources.chunking import ReadOptions, clean, id_hash
+from segbatch.sources.io import Files, shown_uri
+
+ID_NAMES = ("image_id", "id", "key", "__key__")
+_MOST_MARKS = 2048
+
+
+class Line(NamedTuple):
+    """What one row says: where the image is, what it is called, or why that cannot be told."""
+
+    uri: str | None
+    id: str | None = None
+    problem: RecordFailure | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a file finds out, so that later ones may begin in the middle.
+
+    ``marks`` are (byte, line number) where the rows 0, ``every``, 2 * ``every``, … begin; ``renamed`` are the rows
+    whose id an earlier row has, each with the id it gets instead.
+    """
+
+    records: int
+    size: int
+    every: int
+    marks: list[tuple[int, int]]
+    renamed: dict[int, str]
+
+    def to_bytes(self) -> bytes:
+        fields = [self.records, self.size, self.every, self.marks, list(self.renamed.items())]
+        return zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Survey:
+        records, size, every, marks, renamed = json.loads(zlib.decompress(data))
+        return Survey(records, size, every, [(at, line) for at, line in marks], dict(renamed))
+
+
+class TextRows:
+    """An open CSV, TSV or JSONL file, compressed by gzip if its name ends so.
+
+    Raises ``SourceError`` if there is no column of URIs, and what the store or gzip raise.
+    """
+
+    def __init__(self, files: Files, uri: str, options: ReadOptions) -> None:
+        name = uri.lower()
+        self._uri, self._options = uri, options
+        self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+        self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
+        self._raw = files.open(uri)
+        self._size = self._raw.seek(0, 2)
+        self._raw.seek(0)
+        self._stream: BinaryIO = gzip.GzipFile(fileobj=self._raw) if name.endswith(".gz") else self._raw  # type: ignore[assignment]
+        try:
+            self._begin = self._after_header()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def __enter__(self) -> TextRows:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._raw.close()
+
+    def survey(self) -> Survey:
+        """Reads the whole file. Holds 8 bytes a row meanwhile."""
+        marks: list[tuple[int, int]] = []
+        every, row, hashes = 1024, -1, array("Q")
+        for row, (at, number, line) in enumerate(self._lines(*self._begin)):
+            if row % every == 0:
+                if len(marks) == _MOST_MARKS:
+                    marks, every = marks[::2], every * 2
+                if row % every == 0:
+                    marks.append((at, number))
+            hashes.append(id_hash(_name(line, row)))
+        return Survey(row + 1, self._size, every, marks, self._renamed(np.frombuffer(hashes, np.uint64)))
+
+    def rows(self, ranges: Sequence[range], survey: Survey) -> Iterator[tuple[int, str, Line]]:
+        """(row, id that is unique in the file, what it says) of the rows in the ascending, disjoint ``ranges``.
+
+        Rows before a range are read from the mark before it on. Raises ``SourceError`` if the file is not as long
+        as it was when it was surveyed.
+        """
+        if survey.size != self._size:
+            raise SourceError(
+                f"{shown_uri(self._uri)}: has {self._size} bytes, {survey.size} when the job was planned: run it again"
+            )
+        row, lines = 0, self._lines(*self._begin)
+        for wanted in ranges:
+            mark = wanted.start // survey.every
+            if wanted and mark * survey.every > row:
+                row, lines = mark * survey.every, self._lines(*survey.marks[mark])
+            while row < wanted.stop:
+                found = next(lines, None)
+                if found is None:
+                    return
+                if row >= wanted.start:
+                    yield row, survey.renamed.get(row) or _name(found[2], row), found[2]
+                row += 1
+
+    def _renamed(self, hashes: np.ndarray) -> dict[int, str]:
+        """The rows whose id occurred before, each with an id that no row has: ``id#row``, but for odd cases."""
+        order = np.argsort(hashes, kind="stable")
+        ordered = hashes[order]
+        repeated = set(order[1:][ordered[1:] == ordered[:-1]].tolist())
+        renamed: dict[int, str] = {}
+        taken: set[int] = set()
+        for row, (_, _, line) in enumerate(self._lines(*self._begin) if repeated else ()):
+            if row in repeated:
+                name = f"{_name(line, row)}#{row}"
+                while (code := id_hash(name)) in taken or _holds(ordered, code):
+                    name = f"{name}#{row}"
+                taken.add(code)
+                renamed[row] = name
+        return renamed
+
+    def _after_header(self) -> tuple[int, int]:
+        """(byte, line number) of the first row; finds the columns of a CSV."""
+        if self._stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise SourceError(f"{shown_uri(self._uri)}: is UTF-16; save it as UTF-8")
+        if self._json:
+            return 0, 0
+        lines = _Lines(self._stream, 0, 0)
+        try:
+            header = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None) or []
+        except csv.Error as e:
+            raise SourceError(f"{shown_uri(self._uri)}: its first line names no columns: {e}") from None
+        names = [clean(name).strip() for name in header]
+        self._at = self._column(names, self._options.uri_column, "uri_column")
+        key = self._options.id_column or next((n for n in ID_NAMES if n in names), None)
+        self._key = None if key is None else self._column(names, key, "id_column")
+        return lines.at, lines.number
+
+    def _column(self, names: list[str], name: str, option: str) -> int:
+        if name not in names:
+            raise SourceError(
+                f"{shown_uri(self._uri)}: no column {name!r}; the columns are {', '.join(names[:30]) or 'none'}; "
+                f"set the option {option}"
+            )
+        return names.index(name)
+
+    def _lines(self, at: int, number: int) -> Iterator[tuple[int, int, Line]]:
+        """(byte, lines before it, row) from a byte on."""
+        lines = _Lines(self._stream, at, number)
+        return self._json_lines(lines) if self._json else self._csv_lines(lines)
+
+    def _csv_lines(self, lines: _Lines) -> Iterator[tuple[int, int, Line]]:
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        at, key = self._at, self._key
+        while True:
+            begin, number = lines.begin_row()
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as e:
+                lines.retreat()  # a quote that is not closed takes the rows after it along: only its own line is lost
+                yield begin, number, _bad(f"line {number + 1} is not CSV: {e}")
+                continue
+            if row:
+                uri = clean(row[at]).strip() if at < len(row) else ""
+                yield begin, number, Line(uri or None, row[key] or None if key is not None and key < len(row) else None)
+
+    def _json_lines(self, lines: _Lines) -> Iterator[tuple[int, int, Line]]:
+        while True:
+            begin, number = lines.begin_row()
+            text = next(lines, None)
+            if text is None:
+                return
+            if text.strip():
+                yield begin, number, self._json_line(text, number + 1)
+
+    def _json_line(self, text: str, number: int) -> Line:
+        column = self._options.uri_column
+        try:
+            row: Any = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            return _bad(f"line {number} is not JSON: {e}")
+        if not isinstance(row, dict):
+            return _bad(f"line {number} is not an object with {column!r}: {text.strip()[:80]}")
+        value = row.get(column)
+        names = [self._options.id_column] if self._options.id_column else ID_NAMES
+        key = next((row[n] for n in names if isinstance(row.get(n), str | int) and row[n] != ""), None)
+        return Line(clean(value).strip() or None if isinstance(value, str) else None, None if key is None else str(key))
+
+
+class _Lines:
+    """Lines of a file from a byte on. Knows where the next one begins, and can go back within a row."""
+
+    def __init__(self, stream: BinaryIO, at: int, number: int) -> None:
+        stream.seek(at)
+        self.at, self.number = at, number
+        self._source = (line for long in stream for line in long.splitlines(True))
+        self._taken: list[bytes] = []
+        self._again: deque[bytes] = deque()
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._source)
+        self._taken.append(line)
+        text = line.decode("utf-8-sig" if self.at == 0 else "utf-8", "surrogateescape")
+        self.at += len(line)
+        self.number += 1
+        return text
+
+    def begin_row(self) -> tuple[int, int]:
+        self._taken.clear()
+        return self.at, self.number
+
+    def retreat(self) -> None:
+        """Back behind the first line of the row."""
+        back = self._taken[1:]
+        self._again.extendleft(reversed(back))
+        self.at -= sum(map(len, back))
+        self.number -= len(back)
+
+
+def _name(line: Line, row: int) -> str:
+    return line.id or line.uri or f"#{row}"
+
+
+def _bad(message: str) -> Line:
+    return Line(None, None, RecordFailure("read", "BadManifestRow", clean(message)))
+
+
+def _holds(ordered: np.ndarray, value: int) -> bool:
+    at = int(np.searchsorted(ordered, np.uint64(value)))
+    return at < len(ordered) and int(ordered[at]) == value

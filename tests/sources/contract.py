@@ -1,0 +1,92 @@
+"""What every format must do with a corpus of photographs. Used by ``test_<format>.py``."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from segbatch.chunk import Chunk, Record, Shard
+from segbatch.sources import AnySource, open_source
+from tests.corpus import Sample, photographs
+
+SIZES = [1, 2, 3, 7, 100]
+
+
+def read(source: AnySource, size: int = 100) -> list[Record]:
+    """All records of all shards, in order."""
+    return [r for shard in source.shards() for chunk in source.chunks(shard, size) for r in chunk.records]
+
+
+def only(source: AnySource) -> Shard:
+    (shard,) = source.shards()
+    return shard
+
+
+class SourceContract:
+    """Subclass it with ``write``, ``id_of``, and ``empty`` if the format has shards without records."""
+
+    count: ClassVar[int] = 12  # a multiple of some of SIZES, and not of others
+    samples: ClassVar[list[Sample]] = photographs(count, side=48)
+
+    def write(self, folder: Path, samples: list[Sample]) -> str:
+        """Put ``samples`` into ``folder`` as one shard; what to give as the input."""
+        raise NotImplementedError
+
+    def id_of(self, name: str) -> str:
+        """The image id of the sample ``name``."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> AnySource:
+        return open_source([self.write(tmp_path, self.samples)])
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_every_record_once_in_order(self, source: AnySource, size: int):
+        shard = only(source)
+        chunks = list(source.chunks(shard, size))
+        records = [r for c in chunks for r in c.records]
+        assert [r.data for r in records] == [data for _, data in self.samples]
+        assert [r.image_id for r in records] == [self.id_of(name) for name, _ in self.samples]
+        assert [r.index for r in records] == list(range(self.count))
+        assert {r.error for r in records} == {None}
+        assert [c.id.index for c in chunks] == list(range(-(-self.count // size)))
+        assert [len(c.records) for c in chunks[:-1]] == [size] * (len(chunks) - 1)
+        assert [c.id.last for c in chunks] == [False] * (len(chunks) - 1) + [True]
+        assert {c.id.shard_id for c in chunks} == {shard.id}
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_reading_again_gives_the_same(self, source: AnySource, size: int):
+        shard = only(source)
+        assert list(source.chunks(shard, size)) == list(source.chunks(shard, size))
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_skip_leaves_out_these_and_changes_no_other(self, source: AnySource, size: int):
+        shard = only(source)
+        chunks = list(source.chunks(shard, size))
+        every = set(range(len(chunks)))
+        for skip in (set(), {0}, {len(chunks) - 1}, {0, 2}, every - {1}, every - {len(chunks) - 1}, every, {99, 1}):
+            assert list(source.chunks(shard, size, skip)) == [c for c in chunks if c.id.index not in skip], skip
+
+    def test_the_source_pickles(self, source: AnySource):
+        shard = only(source)
+        again, there = pickle.loads(pickle.dumps((source, shard)))
+        assert list(again.shards()) == [shard]
+        assert list(again.chunks(there, 5)) == list(source.chunks(shard, 5))
+
+    def test_the_number_of_records_is_right_or_unknown(self, source: AnySource):
+        assert only(source).records in (None, self.count)
+
+    def test_a_shard_without_records_is_one_empty_chunk(self, tmp_path: Path):
+        source = open_source([self.write(tmp_path, [])])
+        shard = only(source)
+        (chunk,) = source.chunks(shard, 5)
+        assert chunk == Chunk(chunk.id, [])
+        assert chunk.id.last
+        assert list(source.chunks(shard, 5, {0})) == []
+
+    def test_a_chunk_of_no_records_is_a_mistake(self, source: AnySource):
+        with pytest.raises(ValueError, match="at least one record"):
+            list(source.chunks(only(source), 0))
