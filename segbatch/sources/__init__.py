@@ -140,7 +140,8 @@ class AnySource:
         try:
             with open_rows(self._files, shard.uri) as rows:
                 if self._format is None and self._names_images(rows.schema):
-                    return replace(shard, records=rows.records, format="manifest")
+                    records, _ = survey(self._files, shard.uri, self._options)
+                    return replace(shard, records=records, format="manifest")
                 return replace(shard, records=rows.records)
         except RecordFailure:  # it is an error row when it is read
             return shard

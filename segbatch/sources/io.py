@@ -243,6 +243,8 @@ def unreadable(uri: str, error: Exception) -> RecordFailure:
         return RecordFailure("read", "MissingObject", f"{shown}: does not exist")
     if isinstance(error, PermissionError):
         return RecordFailure("read", "UnreadableObject", f"{shown}: access is denied ({_brief(error)})")
+    if isinstance(error, IsADirectoryError):
+        return RecordFailure("read", "UnreadableObject", f"{shown}: is a folder, where one file must be named")
     return RecordFailure(
         "read", "UnreadableObject", f"{shown}: cannot be read ({type(error).__name__}: {_brief(error)})"
     )
