@@ -210,11 +210,11 @@ def bad_records() -> dict[str, Bad]:
 
 
 def png_file(
-    width: int, height: int, *, bits: int = 8, colour: int = 2, idat: bytes = b"", extra: Sequence[Sample] = ()
+    width: int, height: int, *, bits: int = 8, idat: bytes = zlib.compress(bytes(100)), interlaced: bool = False
 ) -> bytes:
-    """A PNG put together by hand, with right checksums whatever it declares; ``extra`` chunks before the data."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunks = [("IHDR", header), *extra, ("IDAT", idat or zlib.compress(bytes(100))), ("IEND", b"")]
+    """An RGB PNG put together by hand, with right checksums whatever it declares."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, interlaced)
+    chunks = [("IHDR", header), ("IDAT", idat), ("IEND", b"")]
     body = b"".join(
         struct.pack(">I", len(data)) + name.encode() + data + struct.pack(">I", zlib.crc32(name.encode() + data))
         for name, data in chunks
