@@ -1,0 +1,116 @@
+"""``ray job submit`` for real, against ``ray start --head`` on this machine, which asks for a token."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.jobs import ROOT, environment, rows, tars
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Ray head on ports of its own; the environment in which its clients speak to it."""
+    port, dashboard = _free_port(), _free_port()
+    env = environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex})
+    temporary = tmp_path_factory.mktemp("ray")
+    command = [
+        RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
+        "--dashboard-host=127.0.0.1", f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats", f"--temp-dir={_short(temporary)}", "--block",
+    ]  # fmt: skip
+    with open(temporary / "head.log", "wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    client = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    try:
+        _wait_for_dashboard(dashboard, temporary / "head.log")
+        yield client
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(60)
+
+
+def submit(head: dict[str, str], *args: str) -> tuple[int, str]:
+    command = [RAY, "job", "submit", "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "segment.py", *args]
+    for _ in range(6):  # the agent that runs jobs comes up some seconds after the dashboard
+        done = subprocess.run(command, env=head, capture_output=True, text=True, timeout=240)
+        if "No available agent" not in done.stdout + done.stderr:
+            break
+        time.sleep(1)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_job_from_its_configuration(head: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "job.yaml"
+    spec = {
+        "inputs": tars(tmp_path / "in", 2, 10),
+        "output": str(tmp_path / "out"),
+        "model": "tests.networks:fast",
+        "refiner": "none",
+        "chunk_size": 5,
+    }
+    config.write_text(yaml.safe_dump(spec))
+    code, log = submit(head, "--config", str(config))
+    assert code == 0, log
+    assert len(rows(tmp_path / "out")) == 20
+    assert "20 masks, 0 errors" in log
+    assert "chunk 4/4: 20 images" in log
+    assert "succeeded" in log
+    code, log = submit(head, "--config", str(config))
+    assert code == 0, log
+    assert "4 of 4 chunks were there before" in log
+
+
+def test_the_exit_status_tells_what_went_wrong(head: dict[str, str], tmp_path: Path) -> None:
+    code, log = submit(head, str(tmp_path / "nothing-here"), "--output", str(tmp_path / "out"))
+    assert code == 1
+    assert "nothing is there" in log
+    assert "exit code 2" in log
+    assert "Traceback" not in log
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"")
+    code, log = submit(
+        head, str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", "null", "--refiner", "none"
+    )
+    assert code == 1
+    assert "exit code 3" in log
+    assert "EmptyImage" in log
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["totals"]["records"] == 1
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _short(folder: Path) -> str:
+    """Unix sockets below this folder have names of at most 107 bytes, so pytest's own are too long."""
+    path = Path("/tmp") / f"r{os.getpid()}{folder.name[-4:]}"
+    path.mkdir(exist_ok=True)
+    return str(path)
+
+
+def _wait_for_dashboard(port: int, log: Path) -> None:
+    from tests.cluster.jobs import wait_for
+
+    def listening() -> bool:
+        with socket.socket() as s:
+            s.settimeout(1)
+            return s.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_for(listening, 60)
+    except AssertionError:
+        pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
