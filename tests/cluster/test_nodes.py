@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.cluster.jobs import ROOT, assert_same, committed, environment, tars, wait_for
+from tests.cluster.jobs import ROOT, assert_same, committed, start, tars, wait_for
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
     """A head and two workers of two cores each; workers import the tests."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SEGBATCH_TEST_SCORED", str(tmp_path / "scored"))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         yield nodes
@@ -24,24 +24,19 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         nodes.shutdown()
 
 
-def run_on(address: str, corpus: list[str], output: Path, scored: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable, "-m", "segbatch", "run", *corpus, "--output", str(output), "--address", address,
-        "--model", "tests.networks:counted", "--refiner", "none", "--chunk-size", "4",
-    ]  # fmt: skip
-    with open(log, "wb") as out:
-        return subprocess.Popen(command, env=environment({"SEGBATCH_TEST_SCORED": str(scored)}), stdout=out, stderr=out)
+def run_on(address: str, corpus: list[str], output: Path, log: Path) -> subprocess.Popen[bytes]:
+    env = {"SEGBATCH_TEST_SCORED": str(output.with_name("scored"))}
+    where = ["--output", str(output), "--address", address, "--chunk-size", "4"]
+    return start("run", *corpus, *where, "--model", "tests.networks:counted", "--refiner", "none", env=env, log=log)
 
 
-def test_a_node_that_is_lost(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_lost(cluster: Cluster, tmp_path: Path) -> None:
     corpus = tars(tmp_path / "in", 4, 40)
-    scored = tmp_path / "scored"
-    monkeypatch.setenv("SEGBATCH_TEST_SCORED", str(scored))
-    workers = [cluster.add_node(num_cpus=2, env_vars={"SEGBATCH_TEST_SCORED": str(scored)}) for _ in range(2)]
+    workers = [cluster.add_node(num_cpus=2) for _ in range(2)]
     cluster.wait_for_nodes()
-    undisturbed = run_on(cluster.address, corpus, tmp_path / "reference", scored, tmp_path / "log0")
+    undisturbed = run_on(cluster.address, corpus, tmp_path / "reference", tmp_path / "log0")
     assert undisturbed.wait(180) == 0, (tmp_path / "log0").read_text()
-    disturbed = run_on(cluster.address, corpus, tmp_path / "out", scored, tmp_path / "log1")
+    disturbed = run_on(cluster.address, corpus, tmp_path / "out", tmp_path / "log1")
     wait_for(lambda: len(committed(tmp_path / "out")) >= 5)
     cluster.remove_node(workers[0], allow_graceful=False)
     assert disturbed.wait(300) == 0, (tmp_path / "log1").read_text()

@@ -28,7 +28,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     temporary = tmp_path_factory.mktemp("ray")
     command = [
         RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
-        "--dashboard-host=127.0.0.1", f"--dashboard-agent-listen-port={_free_port()}", "--disable-usage-stats", f"--temp-dir={_short(temporary)}", "--block",
+        "--dashboard-host=127.0.0.1", f"--dashboard-agent-listen-port={_free_port()}",
+        "--disable-usage-stats", f"--temp-dir={_short(temporary)}", "--block",
     ]  # fmt: skip
     with open(temporary / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
