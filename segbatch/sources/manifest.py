@@ -15,7 +15,7 @@ from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
 from segbatch.sources.listing import join
 from segbatch.sources.parquet import describe, id_column, open_rows, row_id
-from segbatch.sources.rows import is_text
+from segbatch.sources.rows import is_text, texts
 
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -114,5 +114,4 @@ def _parquet_lines(
             if isinstance(value, RecordFailure):
                 yield row, name or f"#{row}", Line(None, None, value)
                 continue
-            text = value.as_py()
-            yield row, name or f"#{row}", Line((text or "").strip() or None)
+            yield row, name or f"#{row}", Line(texts(pa.array([value]))[0].strip() or None)

@@ -75,7 +75,7 @@ class ParquetRows:
         row = next(rows, None)
         at = begin
         try:
-            for batch in self._file.iter_batches(self._batch_rows(group, column), [group], [column]):
+            for batch in self._file.iter_batches(self._batch_rows(group), [group], [column]):
                 values = _leaf(batch.column(0), column, self.schema)
                 while row is not None and row < at + len(values):
                     yield row, values[row - at]
@@ -93,27 +93,25 @@ class ParquetRows:
             yield row, failure
             row = next(rows, None)
 
-    def _batch_rows(self, group: int, column: str) -> int:
-        """Rows of about 16 MB; from the footer alone, so that every reading sees the same batches."""
+    def _batch_rows(self, group: int) -> int:
+        """Rows of at most about 16 MB; from the footer alone, so that every reading sees the same batches.
+
+        Of all columns together: asking pyarrow for the size of one ends the process if the footer is damaged.
+        """
         metadata = self._file.metadata.row_group(group)
-        columns = (metadata.column(i) for i in range(metadata.num_columns))
-        size = sum(
-            max(c.total_uncompressed_size, 0)
-            for c in columns
-            if c.path_in_schema == column or c.path_in_schema.startswith(column + ".")
-        )
-        return max(1, min(1024, _BATCH_BYTES * max(metadata.num_rows, 1) // max(size, 1)))
+        size = max(metadata.total_byte_size, 1)
+        return max(1, min(1024, _BATCH_BYTES * max(metadata.num_rows, 1) // size))
 
     def _ids(self, group: int, column: str, begin: int, end: int, seen: UniqueIds) -> list[str]:
         """Ids of the rows ``begin`` to ``end``; ``#row`` for those that have none, or cannot be read."""
         ids: list[str] = []
         try:
             for batch in self._file.iter_batches(_ID_ROWS, [group], [column]):
-                for value in _leaf(batch.column(0), column, self.schema).to_pylist():
+                for text in texts(_leaf(batch.column(0), column, self.schema)):
                     row = begin + len(ids)
                     if row == end:
                         return ids
-                    ids.append(seen.unique(f"#{row}" if value is None or value == "" else str(value), row))
+                    ids.append(seen.unique(text or f"#{row}", row))
         except (pa.ArrowException, OSError) as e:
             if is_transient(e):
                 shard_failure(self._uri, e)
@@ -124,6 +122,14 @@ class ParquetRows:
 def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
     """The values of ``column``, which may name a field of a struct as ``image.bytes``."""
     return array if column in schema.names else pc.struct_field(array, column.rsplit(".", 1)[1])
+
+
+def texts(values: pa.Array) -> list[str]:
+    """Text or integers as text, ``""`` for null; bytes that are not UTF-8, which pyarrow lets pass, are escaped."""
+    if is_text(values.type):
+        raw = values.cast(pa.large_binary()).to_pylist()
+        return ["" if v is None else v.decode("utf-8", "backslashreplace") for v in raw]
+    return ["" if v is None else str(v) for v in values.to_pylist()]
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -7,6 +7,8 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from segbatch.sources import open_source
@@ -97,6 +99,18 @@ def test_repeated_and_lacking_ids_in_parquet_are_made_unique(tmp_path: Path):
     ids = [r.image_id for c in source.chunks(shard, 1) for r in c.records]
     assert ids == ["a.parquet/a", "a.parquet/#1", "a.parquet/a#2", "a.parquet/b"]
     assert [r.image_id for c in source.chunks(shard, 1, {0, 1}) for r in c.records] == ids[2:]
+
+
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()])
+def test_ids_and_uris_in_parquet_that_are_not_utf8(tmp_path: Path, text: pa.DataType):
+    texts = pa.array([b"caf\xe9", None, b"b"], pa.binary()).view(pa.string()).cast(text, safe=False)
+    pq.write_table(pa.table({"id": texts, "image": [b"0", b"1", b"2"]}), tmp_path / "a.parquet")
+    assert [(r.image_id, r.data) for r in read(open_source([str(tmp_path / "a.parquet")]))] == [
+        ("a.parquet/caf\\xe9", b"0"), ("a.parquet/#1", b"1"), ("a.parquet/b", b"2")
+    ]  # fmt: skip
+    pq.write_table(pa.table({"uri": texts}), tmp_path / "m.parquet")
+    records = read(open_source([str(tmp_path / "m.parquet")]))
+    assert [r.error.type for r in records if r.error] == ["MissingObject", "MissingUri", "MissingObject"]
 
 
 def test_links_in_a_tar_are_error_rows(tmp_path: Path):
