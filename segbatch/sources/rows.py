@@ -34,11 +34,15 @@ class ParquetRows:
             self._file = pq.ParquetFile(
                 self._stream, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
             )
+            metadata = self._file.metadata
+            self.records: int = metadata.num_rows
+            groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            if sum(groups) != self.records or min(groups, default=0) < 0:
+                raise pa.ArrowInvalid(f"its footer declares {self.records} rows, its row groups {sum(groups)}")
         except BaseException:
             self._stream.close()
             raise
         self.schema: pa.Schema = self._file.schema_arrow
-        self.records: int = self._file.metadata.num_rows
 
     def __enter__(self) -> ParquetRows:
         return self

@@ -167,3 +167,17 @@ def test_changed_bytes_never_raise_and_never_end_in_silence(tmp_path: Path):
             (tmp_path / name).write_bytes(changed)
             records = read(open_source([str(tmp_path / name)]))
             assert len(records) >= 3 or any(r.error for r in records)
+
+
+def test_a_footer_that_declares_other_counts_is_an_error_row(tmp_path: Path):
+    """Each byte of the footer that may be the number of rows (6, as Thrift writes it: 12) is made 7."""
+    path = write_parquet(tmp_path / "a.parquet", GOOD)
+    data = path.read_bytes()
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    types = set()
+    for at in (at for at in range(begin, len(data) - 8) if data[at] == 12):
+        path.write_bytes(data[:at] + b"\x0e" + data[at + 1 :])
+        records = read(open_source([str(path)]))
+        assert len(records) >= 6 or any(r.error for r in records)
+        types |= {r.error.type for r in records if r.error and "its footer declares" in r.error.message}
+    assert types == {"CorruptShard"}
