@@ -27,8 +27,8 @@ class Shard:
     ``name`` is the path relative to the corpus root and unique in the corpus; image ids begin with it.
     ``version`` changes when the object's content does (size and etag, or size and mtime).
     ``records`` is the number of records if the format tells without reading, else None.
-    ``listing`` holds what the planner listed, if the shard is no object of its own (loose images): the
-    reader need not list again, and reads what was planned.
+    ``listing`` holds what the planner found beforehand, so that the reader reads what was planned: the
+    names of loose images, where in a manifest to begin.
     """
 
     uri: str

@@ -18,6 +18,7 @@ LAYERS = [
     {"runtime"},
     {"show", "options", "demo"},
     {"cli"},
+    {"__main__"},
 ]
 SIBLINGS = {("output", "metrics"), ("refiners", "crf"), ("report", "encodings"), ("export", "encodings")}
 

@@ -38,8 +38,8 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
 def join(spec: JobSpec) -> Hardware:
     """Start Ray here, or join the cluster that is named; what it offers."""
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    # Ray Data tells of every dataset and every missing bar; the job has its own progress.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Ray Data tells of every dataset and every missing bar, and prints a failure twice more; the job has its own words.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():
         return offered()
     if is_remote(spec):

@@ -33,7 +33,8 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     classes = plan.job.model.labels.names
     shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
     size = sum(s.size for s in shards)
-    refiner = f"dense CRF {spec.crf.model_dump()}" if spec.refiner == "densecrf" else spec.refiner
+    crf = ", ".join(f"{key} {value}" for key, value in spec.crf.model_dump().items())
+    refiner = f"densecrf: {crf}" if spec.refiner == "densecrf" else spec.refiner
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         "chunks": f"{'about ' if unknown else ''}{total:,} of {plan.chunk_size} records",

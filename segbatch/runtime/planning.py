@@ -104,12 +104,23 @@ def resolve(spec: JobSpec, kept_precision: str | None = None) -> Job:
     the same rows.
     """
     refiners.build(spec)
-    model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options)
+    model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
     precision: str = spec.precision
     if precision == "auto":
-        precision = kept_precision or ("bf16" if models.supports_bf16(spec.device) else "fp32")
+        precision = kept_precision or _auto_precision(spec)
     source = open_inputs(spec)
     return Job(spec, source, list(source.shards()), model, precision)
+
+
+def _auto_precision(spec: JobSpec) -> str:
+    """bf16 where this machine computes in it; a cluster may have other hardware than this machine."""
+    elsewhere = spec.address or os.environ.get("RAY_ADDRESS")
+    try:
+        return "bf16" if models.supports_bf16(spec.device) else "fp32"
+    except SpecError:
+        if not elsewhere:
+            raise
+        return "fp32"
 
 
 def open_inputs(spec: JobSpec) -> Source:

@@ -47,9 +47,10 @@ class Pools:
     device: str
 
     def describe(self) -> str:
-        gpus = f" + {self.segment_gpus:g} GPU" if self.segment_gpus else ""
+        cpus = f"{self.segment_cpus:g} CPU"
+        cpus = f"({cpus} + {self.segment_gpus:g} GPU)" if self.segment_gpus else cpus
         return (
-            f"{self.segment_actors} segment x ({self.segment_cpus:g} CPU{gpus}), "
+            f"{self.segment_actors} segment x {cpus}, "
             f"{self.refine_actors} refine x {self.refine_cpus:g} CPU, reads at {self.read_cpus:g} CPU each"
         )
 
