@@ -35,13 +35,13 @@ struct Lattice {
     std::int64_t points = 0;
     std::int64_t vertices = 0;
     Buffer index;   // uint32 (points, dimensions + 1): vertices of a point
-    Buffer weight;  // float (points, dimensions + 1): its barycentric coordinates
+    Buffer weight;  // float (points, dimensions + 1): its barycentric coordinates, maybe times the normalisation
     Buffer chains;  // uint32: per axis, vertices in chain order, kChainEnd set on the last of a chain
     std::int64_t chain_begin[kMaxDimensions + 2] = {};  // first entry of each axis; the last one ends before + kLookAhead
     std::int64_t chain_length[kMaxDimensions + 1] = {};
 
     // Normalisation: a value is multiplied by `before[i]` on its way in, by `after[i] * scale` on its way out.
-    // Null means 1.
+    // Null means 1, or that the weights have taken it in.
     const float* before = nullptr;
     const float* after = nullptr;
     float scale = 1.0f;  // of the blur: 1 / (1 + 2^-dimensions)

@@ -62,6 +62,112 @@ SEGBATCH_INLINE void prefetch_row(const void* p) {
     if (B::kStride > 16) SEGBATCH_PREFETCH(static_cast<const char*>(p) + 64);
 }
 
+// A row in registers on the common path: as `Block`, where the processor has them in vectors twice as long.
+template <int W, int NV>
+struct Row {
+    typedef Vec<W> V;
+    static constexpr int kStride = W * NV;
+    V v[NV];
+
+    static SEGBATCH_INLINE Row zero() {
+        Row b;
+        for (int k = 0; k < NV; ++k) b.v[k] = V::all(0.0f);
+        return b;
+    }
+    template <class T>
+    static SEGBATCH_INLINE Row load(const T* p) {
+        Row b;
+        for (int k = 0; k < NV; ++k) b.v[k] = load_vector(p + k * W);
+        return b;
+    }
+    SEGBATCH_INLINE void store(float* p) const {
+        for (int k = 0; k < NV; ++k) v[k].store(p + k * W);
+    }
+    // += w * the row at p
+    template <class T>
+    SEGBATCH_INLINE void add(float w, const T* p) {
+        for (int k = 0; k < NV; ++k) v[k] = v[k] + V::all(w) * load_vector(p + k * W);
+    }
+    SEGBATCH_INLINE void add(float w, const Row& b) {
+        for (int k = 0; k < NV; ++k) v[k] = v[k] + V::all(w) * b.v[k];
+    }
+    SEGBATCH_INLINE void times(float w) {
+        for (int k = 0; k < NV; ++k) v[k] = v[k] * V::all(w);
+    }
+    // The row at p += w * this
+    SEGBATCH_INLINE void add_to(float* p, float w) const {
+        for (int k = 0; k < NV; ++k) (V::load(p + k * W) + V::all(w) * v[k]).store(p + k * W);
+    }
+    SEGBATCH_INLINE void softmax() {
+        V most = v[0];
+        for (int k = 1; k < NV; ++k) most = max(most, v[k]);
+        const V high = V::all(most.highest());
+        for (int k = 0; k < NV; ++k) v[k] = exp(v[k] - high);
+        V sum = v[0];
+        for (int k = 1; k < NV; ++k) sum = sum + v[k];
+        times(1.0f / sum.total());
+    }
+
+private:
+    static SEGBATCH_INLINE V load_vector(const float* p) { return V::load(p); }
+    static SEGBATCH_INLINE V load_vector(const std::uint16_t* p) { return V::load16(p); }
+};
+
+#if defined(SEGBATCH_NEEDS_AVX512)
+// 24 labels: a long vector and a short one.
+template <>
+struct Row<8, 3> {
+    static constexpr int kStride = 24;
+    Row<16, 1> a;
+    Row<8, 1> b;
+
+    static SEGBATCH_INLINE Row zero() { return {Row<16, 1>::zero(), Row<8, 1>::zero()}; }
+    template <class T>
+    static SEGBATCH_INLINE Row load(const T* p) {
+        return {Row<16, 1>::load(p), Row<8, 1>::load(p + 16)};
+    }
+    SEGBATCH_INLINE void store(float* p) const {
+        a.store(p);
+        b.store(p + 16);
+    }
+    template <class T>
+    SEGBATCH_INLINE void add(float w, const T* p) {
+        a.add(w, p);
+        b.add(w, p + 16);
+    }
+    SEGBATCH_INLINE void add(float w, const Row& r) {
+        a.add(w, r.a);
+        b.add(w, r.b);
+    }
+    SEGBATCH_INLINE void times(float w) {
+        a.times(w);
+        b.times(w);
+    }
+    SEGBATCH_INLINE void add_to(float* p, float w) const {
+        a.add_to(p, w);
+        b.add_to(p + 16, w);
+    }
+    SEGBATCH_INLINE void softmax() {
+        const float high = max(max(a.v[0].half(0), a.v[0].half(1)), b.v[0]).highest();
+        a.v[0] = exp(a.v[0] - Vec<16>::all(high));
+        b.v[0] = exp(b.v[0] - Vec<8>::all(high));
+        times(1.0f / (a.v[0].half(0) + a.v[0].half(1) + b.v[0]).total());
+    }
+};
+typedef Row<16, 1> Row16;
+typedef Row<16, 2> Row32;
+#else
+typedef Row<8, 2> Row16;
+typedef Row<8, 4> Row32;
+#endif
+template <int STRIDE>
+struct RowOf;
+template <> struct RowOf<4> { typedef Row<4, 1> Type; };
+template <> struct RowOf<8> { typedef Row<8, 1> Type; };
+template <> struct RowOf<16> { typedef Row16 Type; };
+template <> struct RowOf<24> { typedef Row<8, 3> Type; };
+template <> struct RowOf<32> { typedef Row32 Type; };
+
 template <class B, class T>
 SEGBATCH_INLINE B gather(const T* values, const std::uint32_t* index, const float* weight, int corners) {
     B sum = B::zero();
@@ -204,6 +310,70 @@ SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t fi
     });
 }
 
+template <class R, int C, class T>
+SEGBATCH_INLINE R gather_row(const T* values, const std::uint32_t* index, const float* weight) {
+    R sum = R::zero();
+    for (int r = 0; r < C; ++r) sum.add(weight[r], values + static_cast<std::size_t>(index[r]) * R::kStride);
+    return sum;
+}
+
+// The usual model on the usual number of labels: all terms Potts, one block. Rows stay in registers from the unary
+// to the sum over all terms.
+template <class R, class T, int C0, int C1>
+SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, float* tile) {
+    struct View {
+        const std::uint32_t* index;
+        const float* weight;
+        const float* after;
+        const T* values;
+        float scale;
+    };
+    View views[2];
+    for (int k = 0; k < 2; ++k) {
+        const Term& term = p.terms[k];
+        const Lattice& lattice = *term.lattice;
+        const bool masses = sizeof(T) == 2;
+        const std::int64_t offset = first * (k == 0 ? C0 : C1);
+        views[k] = {lattice.index.template as<std::uint32_t>() + offset,
+                    (masses ? lattice.slice_weight : lattice.weight).template as<float>() + offset,
+                    lattice.after == nullptr ? nullptr : lattice.after + first,
+                    masses ? reinterpret_cast<const T*>(term.shares) : reinterpret_cast<const T*>(term.blurred),
+                    lattice.scale * term.potts};
+    }
+    const int ahead = first + 2 * kTile <= p.points ? kTile * C0 : 0;
+    for (int t = 0; t < count; ++t) {
+        const std::uint32_t* index = views[0].index + t * C0;
+        const float* weight = views[0].weight + t * C0;
+        for (int r = 0; r < C0; ++r) {
+            prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
+        }
+        R row = R::load(p.unary + static_cast<std::size_t>(first + t) * R::kStride);
+        row.add(views[0].after == nullptr ? views[0].scale : views[0].scale * views[0].after[t],
+                gather_row<R, C0>(views[0].values, index, weight));
+        row.add(views[1].after == nullptr ? views[1].scale : views[1].scale * views[1].after[t],
+                gather_row<R, C1>(views[1].values, views[1].index + t * C1, views[1].weight + t * C1));
+        row.store(tile + t * R::kStride);
+    }
+}
+
+template <class R, int C, bool PREFETCH>
+SEGBATCH_INLINE void splat_row(const Pass& p, const Term& term, std::int64_t first, int count, const float* q) {
+    const Lattice& lattice = *term.lattice;
+    const std::uint32_t* index = lattice.index.template as<std::uint32_t>() + first * C;
+    const float* weight = lattice.weight.template as<float>() + first * C;
+    const int ahead = first + 2 * kTile <= p.points ? kTile * C : 0;
+    for (int t = 0; t < count; ++t, index += C, weight += C) {
+        for (int r = 0; r < C && PREFETCH; ++r) {
+            prefetch_row<R>(term.values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
+        }
+        R row = R::load(q + t * R::kStride);
+        if (lattice.before != nullptr) row.times(lattice.before[first + t]);
+        for (int r = 0; r < C; ++r) {
+            row.add_to(term.values + static_cast<std::size_t>(index[r]) * R::kStride, weight[r]);
+        }
+    }
+}
+
 void emit(const Pass& p, std::int64_t first, int count, const float* q) {
     if (p.output == Output::kRows) {
         std::memcpy(p.rows + first * p.padded, q, sizeof(float) * static_cast<std::size_t>(count) * p.padded);
@@ -231,8 +401,43 @@ double divergence_of(const Pass& p, const float* q, const float* logits) {
     return sum;
 }
 
+// The usual model: a bilateral and a Gaussian kernel, both Potts, in one block of labels.
+template <class B>
+void pass_usual(const Pass& p, float* tile) {
+    typedef typename RowOf<B::kStride>::Type R;
+    for (std::int64_t first = 0; first < p.points; first += kTile) {
+        const int count = p.points - first < kTile ? static_cast<int>(p.points - first) : kTile;
+        if (p.source == Source::kTerms) {
+            if (p.terms[0].lattice->has_masses) {
+                slice_potts<R, std::uint16_t, 6, 3>(p, first, count, tile);
+            } else {
+                slice_potts<R, float, 6, 3>(p, first, count, tile);
+            }
+        } else {
+            std::memcpy(tile, p.unary + first * p.padded, sizeof(float) * static_cast<std::size_t>(count) * p.padded);
+        }
+        for (int t = 0; t < count; ++t) {
+            R row = R::load(tile + t * R::kStride);
+            row.softmax();
+            row.store(tile + t * R::kStride);
+        }
+        if (p.splat) {
+            splat_row<R, 6, true>(p, p.terms[0], first, count, tile);
+            splat_row<R, 3, false>(p, p.terms[1], first, count, tile);
+        }
+        if (p.output != Output::kNone) emit(p, first, count, tile);
+    }
+}
+
+bool is_usual(const Pass& p) {
+    return p.blocks == 1 && p.term_count == 2 && p.source != Source::kMarginals && p.divergence == nullptr &&
+           p.terms[0].compat == Compat::kPotts && p.terms[1].compat == Compat::kPotts &&
+           p.terms[0].lattice->dimensions == 5 && p.terms[1].lattice->dimensions == 2;
+}
+
 template <class B>
 void pass_blocks(const Pass& p, float* tile) {
+    if (is_usual(p)) return pass_usual<B>(p, tile);
     double divergence = 0.0;
     for (std::int64_t first = 0; first < p.points; first += kTile) {
         const int count = p.points - first < kTile ? static_cast<int>(p.points - first) : kTile;

@@ -54,6 +54,14 @@ void slice(const Lattice& lattice, const float* values, float* out) {
     }
 }
 
+// weight[i, r] *= factors[i]
+void scale_weights(const Lattice& lattice, const float* factors, float* weight) {
+    const int corners = lattice.dimensions + 1;
+    for (std::int64_t i = 0; i < lattice.points; ++i) {
+        for (int r = 0; r < corners; ++r) weight[i * corners + r] *= factors[i];
+    }
+}
+
 void record_masses(Lattice& lattice, float* values) {
     const std::int64_t m = lattice.vertices;
     const int d = lattice.dimensions;
@@ -73,6 +81,10 @@ void record_masses(Lattice& lattice, float* values) {
     const float* weight = lattice.weight.as<float>();
     for (std::int64_t i = 0; i < entries; ++i) slice_weight[i] = weight[i] * values[index[i]] * (1.0f / 65535.0f);
     lattice.has_masses = true;
+    // There are weights for either way now, which take the normalisation in.
+    if (lattice.after != nullptr) scale_weights(lattice, lattice.after, slice_weight);
+    if (lattice.before != nullptr) scale_weights(lattice, lattice.before, lattice.weight.as<float>());
+    lattice.before = lattice.after = nullptr;
 }
 
 }  // namespace
@@ -91,8 +103,11 @@ void normalize(Normalization kind, bool masses, Lattice& lattice, BuildScratch& 
         for (std::int64_t i = 0; i < lattice.points; ++i) {
             norm[i] = kind == Normalization::kSymmetric ? 1.0f / sqrtf(norm[i] + 1e-20f) : 1.0f / (norm[i] + 1e-20f);
         }
-        if (kind != Normalization::kAfter) lattice.before = norm;
-        if (kind != Normalization::kBefore) lattice.after = norm;
+        if (kind == Normalization::kSymmetric) {  // the same both ways
+            scale_weights(lattice, norm, lattice.weight.as<float>());
+        } else {
+            (kind == Normalization::kBefore ? lattice.before : lattice.after) = norm;
+        }
     }
     if (masses) record_masses(lattice, values);
 }

@@ -34,6 +34,12 @@ struct Types<8> {
     typedef std::int32_t I __attribute__((vector_size(32)));
     typedef std::uint16_t H __attribute__((vector_size(16)));
 };
+template <>
+struct Types<16> {
+    typedef float F __attribute__((vector_size(64)));
+    typedef std::int32_t I __attribute__((vector_size(64)));
+    typedef std::uint16_t H __attribute__((vector_size(32)));
+};
 
 template <int W>
 struct Vec {
@@ -76,9 +82,17 @@ struct Vec {
     // Of a normal number above 0: x = mantissa * 2^exponent, the mantissa in [0.5, 1).
     SEGBATCH_INLINE Vec exponent() const { return {__builtin_convertvector((((I)v >> 23) & 255) - 126, F)}; }
     SEGBATCH_INLINE Vec mantissa() const { return {(F)(((I)v & 0x007FFFFF) | 0x3F000000)}; }
+    // The lower (0) or the upper (1) half.
+    SEGBATCH_INLINE Vec<W / 2> half(int which) const {
+        Vec<W / 2> h;
+        std::memcpy(&h.v, reinterpret_cast<const char*>(&v) + which * sizeof(h.v), sizeof(h.v));
+        return h;
+    }
     SEGBATCH_INLINE float highest() const {
         float r = v[0];
-        if constexpr (W == 8) {
+        if constexpr (W == 16) {
+            return max(half(0), half(1)).highest();
+        } else if constexpr (W == 8) {
             typedef typename Types<4>::F F4;
             F4 a = __builtin_shufflevector(v, v, 0, 1, 2, 3), b = __builtin_shufflevector(v, v, 4, 5, 6, 7);
             return Vec<4>{a > b ? a : b}.highest();
@@ -91,7 +105,9 @@ struct Vec {
         return r;
     }
     SEGBATCH_INLINE float total() const {
-        if constexpr (W == 8) {
+        if constexpr (W == 16) {
+            return (half(0) + half(1)).total();
+        } else if constexpr (W == 8) {
             typedef typename Types<4>::F F4;
             const F4 a = __builtin_shufflevector(v, v, 0, 1, 2, 3), b = __builtin_shufflevector(v, v, 4, 5, 6, 7);
             return Vec<4>{a + b}.total();
@@ -167,6 +183,11 @@ struct Vec {
         return r;
     }
 #undef SEGBATCH_LANES
+    SEGBATCH_INLINE Vec<W / 2> half(int which) const {
+        Vec<W / 2> h;
+        std::memcpy(h.v, v + which * (W / 2), sizeof(h.v));
+        return h;
+    }
     SEGBATCH_INLINE float highest() const {
         float r = v[0];
         for (int i = 1; i < W; ++i) r = v[i] > r ? v[i] : r;
