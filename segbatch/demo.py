@@ -29,7 +29,7 @@ _PHOTOGRAPHS = {
 
 
 def run_demo(output: Path, progress: Progress) -> tuple[Outcome, Path]:
-    """Run the job on the photographs, written beside its output; its outcome, and the contact sheet PNG that was written.
+    """Run the job on the photographs, written beside its output; its outcome, and the contact sheet PNG.
 
     Raises ``SpecError`` if the packages that carry the photographs are not installed.
     """

@@ -65,7 +65,7 @@ class JobSpec(BaseModel):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="arithmetic of the network; auto is bf16 if the machine that starts the job computes in it, and then kept",
+        description="arithmetic of the network; auto is bf16 if the machine that starts the first run computes in it",
     )
     batch_size: int = Field(8, gt=0, le=4096, description="images a forward pass")
     prune: float = Field(
