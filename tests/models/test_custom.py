@@ -1,0 +1,61 @@
+"""Models of one's own, and the model that is none."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from segbatch import models
+from segbatch.errors import ModelError, SpecError
+from tests.networks import LABELS, Brightness
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    module = types.ModuleType("own_networks")
+    monkeypatch.setitem(sys.modules, "own_networks", module)
+    return module
+
+
+def test_a_factory_gets_what_it_asks_for(own: types.ModuleType) -> None:
+    seen = {}
+
+    def factory(weights: str, batch_size: int, device: str = "cpu") -> Brightness:
+        """The brightness of things."""
+        seen.update(weights=weights, batch_size=batch_size, device=device)
+        return Brightness()
+
+    own.factory = factory  # type: ignore[attr-defined]
+    model = models.build("own_networks:factory", weights="w1", device="cpu", batch_size=3)
+    assert seen == {"weights": "w1", "batch_size": 3, "device": "cpu"}
+    assert model.labels is LABELS
+    info = models.describe("own_networks:factory", weights="w1")
+    assert (info.summary, info.stride, info.labels) == ("The brightness of things.", 4, LABELS)
+    assert info.digest != models.describe("own_networks:factory", weights="w2").digest
+
+
+def test_what_is_wrong_with_a_factory_is_named(own: types.ModuleType) -> None:
+    own.nothing = lambda: object()  # type: ignore[attr-defined]
+    own.needy = lambda secret: Brightness()  # type: ignore[attr-defined]
+    own.factory = Brightness  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"lacks name \(str\); labels .*; stride .*; scores"):
+        models.build("own_networks:nothing")
+    with pytest.raises(ModelError, match="secret"):
+        models.build("own_networks:needy")
+    with pytest.raises(SpecError, match=r"'factry' is not there.*factory"):
+        models.build("own_networks:factry")
+    with pytest.raises(SpecError, match="importable here and on every worker"):
+        models.build("absent_networks:factory")
+
+
+def test_the_null_model_gives_class_0() -> None:
+    model = models.build("null")
+    sizes = [(1, 1), (33, 64), (31, 97)]
+    scores = model.scores([np.zeros((*size, 3), np.uint8) for size in sizes])
+    assert [s.shape for s in scores] == [(2, 1, 1), (2, 2, 2), (2, 1, 4)]
+    assert all((s.argmax(axis=0) == 0).all() for s in scores)
+    with pytest.raises(SpecError, match="has no weights"):
+        models.build("null", weights="some.pth")
