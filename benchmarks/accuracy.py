@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from segbatch import models, refiners
+from segbatch.metrics.confusion import Confusion
 from segbatch.runtime.stages import coarse_scores
 from segbatch.spec import JobSpec
 
@@ -31,8 +32,7 @@ def main() -> None:
     model = models.build(args.model, weights=args.weights, precision=args.precision)
     names = ["none", "densecrf"] if args.crf else ["none"]
     stages = {n: refiners.build(JobSpec.create(inputs=["unused"], refiner=n)) for n in names}
-    count = len(model.labels)
-    confusion = {n: np.zeros((count, count), np.int64) for n in names}
+    confusion = {n: Confusion(len(model.labels), args.ignore) for n in names}
     labels = {p.stem: p for p in (args.folder / "labels").iterdir()}
     paths = sorted((args.folder / "images").iterdir())
     for path in paths:
@@ -40,18 +40,13 @@ def main() -> None:
         truth = np.asarray(Image.open(labels[path.stem])).astype(np.int64)
         (logits,) = model.scores([image])
         scores = coarse_scores(logits, *image.shape[:2], model.stride, 1e-3)
-        known = (truth != args.ignore) & (truth < count)
         for name, refiner in stages.items():
             mask, _ = refiner.refine(image, scores)
-            pairs = truth[known] * count + mask[known]
-            confusion[name] += np.bincount(pairs, minlength=count * count).reshape(count, count)
+            confusion[name].add(truth, mask)
     print(f"{model.name} {args.weights} {args.precision}, {len(paths)} images")
     for name, matrix in confusion.items():
-        hits = np.diag(matrix)
-        union = matrix.sum(0) + matrix.sum(1) - hits
-        iou = hits[union > 0] / union[union > 0]
-        print(f"{name:9} mean IoU {iou.mean():.3f}, pixel accuracy {hits.sum() / matrix.sum():.3f}")
-        for label, value in zip(np.array(model.labels.names)[union > 0], iou, strict=True):
+        print(f"{name:9} mean IoU {matrix.mean_iou:.3f}, pixel accuracy {matrix.pixel_accuracy:.3f}")
+        for label, value in zip(model.labels.names, matrix.iou, strict=True):
             print(f"    {label:14} {value:.3f}")
 
 

@@ -68,6 +68,26 @@ def demo(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command("tune-crf")
+@with_spec_options
+def tune_crf(
+    fields: dict[str, Any],
+    labels: Annotated[str, typer.Option(help="folder or glob of images of class ids, named like the inputs")],
+    write: Annotated[Path, typer.Option(help="where the best parameters go, for run --config")] = Path("crf.yaml"),
+    images: Annotated[int, typer.Option(min=1, help="labelled images to search on")] = 100,
+    ignore: Annotated[int, typer.Option(help="label value that does not count")] = 255,
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+) -> None:
+    """Choose the dense CRF's parameters on labelled images, coarse to fine, by mean IoU."""
+    from segbatch.runtime.tune import rows, tune
+
+    spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
+    found = tune(spec, labels, images=images, ignore_index=ignore, tell=lambda t: console.print(t, highlight=False))
+    show.tuning(console, rows(found))
+    write.write_text(found.to_yaml())
+    console.print(f"the best are in {write}: segbatch run --config {write} ...", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def stats(
     output: Output,

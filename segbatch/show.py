@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -133,6 +133,15 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
     _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
 
 
+def tuning(console: Console, rows: Iterable[Sequence[str]]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("w_bilateral", "theta_alpha", "theta_beta", "mean IoU", "pixel accuracy"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
 def verification(console: Console, report: Report) -> None:
     for problem in report.problems:
         _line(console, f"problem: {problem}")
@@ -153,4 +162,4 @@ def _line(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-__all__ = ["class_table", "error_table", "errors", "escape", "models", "outcome", "stats", "verification"]
+__all__ = ["class_table", "error_table", "errors", "escape", "models", "outcome", "stats", "tuning", "verification"]
