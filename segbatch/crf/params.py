@@ -17,7 +17,8 @@ class CRFParams:
     (Krähenbühl & Koltun 2011, eq. 3). A weight of 0 leaves its kernel out. ``normalization`` is one of
     ``none before after symmetric``. Labels whose probability is below ``prune`` at every pixel are left out
     of the inference; 0 filters them all. On 24 photographs and the built-in network's 21 labels, 0.05 keeps 6 of
-    them and 99.995 % of the likeliest labels (0.1: 4, 99.99 %; 0.001: 18, all). Raises ``ValueError`` that names the parameter and the remedy.
+    them and 99.995 % of the likeliest labels (0.1: 4, 99.99 %; 0.001: 18, all). Raises ``ValueError`` that
+    names the parameter and the remedy.
     """
 
     w_bilateral: float = 4.0
