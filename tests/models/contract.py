@@ -137,8 +137,9 @@ class ModelContract:
         image = photo(64, 96)
         (exact,), (rounded,) = model.scores([image]), build(precision="bf16").scores([image])
         assert rounded.dtype == np.float32
-        error = np.linalg.norm(exact - rounded) / np.linalg.norm(exact)
-        assert 0 < error < 0.1  # weights are random here; how much it matters for trained ones is measured elsewhere
+        assert not np.array_equal(exact, rounded)
+        # Random weights amplify rounding, more on some processors than on others; unrelated scores would be near 0.
+        assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.8
 
     def test_description_matches_what_is_built(self, weights: Path, model: TorchModel) -> None:
         info = models.describe(self.name, weights=str(weights))
