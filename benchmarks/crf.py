@@ -59,7 +59,7 @@ def synthetic(image: np.ndarray, labels: int, theta: tuple[float, float], engine
         for name, crf in crfs.items()
     }
     bilateral = native_kernels(kernels)[0]
-    works["build"] = lambda: _core.build_lattice(image, *SIZE, bilateral, labels > 8)
+    works["build"] = lambda: _core.build_lattice(image, *SIZE, bilateral)
     seconds = fastest(works, repeats)
     return {
         "labels": labels,
@@ -96,6 +96,7 @@ def real(images: list[np.ndarray], theta: tuple[float, float], repeats: int) -> 
         pixels += expected.size
     return {
         "theta": theta,
+        "prune": params.prune,
         "images": len(images),
         "labels_kept": float(np.mean(kept)),
         "seconds": {name: total / len(images) for name, total in totals.items()},
@@ -213,7 +214,8 @@ def main() -> int:
 
     images = photographs(args.images, None)[: 4 if args.quick else args.limit]
     report["real"] = [real(images, theta, repeats) for theta in thetas]
-    print(f"\nthe built-in network's scores of {len(images)} photographs, labels below 0.001 pruned")
+    prune = report["real"][0]["prune"]
+    print(f"\nthe built-in network's scores of {len(images)} photographs, labels below {prune:g} everywhere pruned")
     print("   theta  kept  pydensecrf   refine  coarse     ratio of either       equal of either")
     for row in report["real"]:
         s = row["seconds"]

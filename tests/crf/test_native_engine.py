@@ -70,6 +70,8 @@ def test_far_iterations_stay_near_all_pairs(labels: int) -> None:
         ("coffee", 80.0, 13.0, 21, "after"),
         ("astronaut", 121.0, 5.0, 16, "before"),
         ("coffee", 50.0, 3.0, 8, "none"),
+        ("coffee", 50.0, 3.0, 12, "symmetric"),  # where small errors grow the most from step to step
+        ("coffee", 50.0, 3.0, 21, "symmetric"),
         ("astronaut", 160.0, 3.0, 40, "after"),
     ],
 )
@@ -81,8 +83,8 @@ def test_equals_pydensecrf_at_full_size(photo: str, alpha: float, beta: float, l
     ours = NativeEngine().infer(image, -logits, kernels, 10)
     reference = PydensecrfEngine().infer(image, -logits, kernels, 10)
     assert (reference.argmax(0) != logits.argmax(0)).mean() > 0.01, "the reference must have something to do"
-    assert np.abs(ours - reference).max() <= 2e-3
-    assert (ours.argmax(0) == reference.argmax(0)).mean() >= 0.9995
+    assert np.abs(ours - reference).max() <= 5e-4
+    assert (ours.argmax(0) == reference.argmax(0)).mean() >= 0.9999
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(67.0, 3.0), (80.0, 13.0)])
@@ -147,12 +149,8 @@ def test_every_instruction_set_gives_the_same(labels: int) -> None:
         _core.clear_cache()
         results.append(NativeEngine(name).infer(image, -logits, kernels, 10))
     for other in results[1:]:
-        np.testing.assert_allclose(other, results[0], atol=5e-4 if labels > 8 else 1e-5)
-    counts = {
-        _core.build_lattice(image, 60, 77, native_kernels(kernels)[0], masses, name)
-        for name in names
-        for masses in (False, True)
-    }
+        np.testing.assert_allclose(other, results[0], atol=1e-4)
+    counts = {_core.build_lattice(image, 60, 77, native_kernels(kernels)[0], name) for name in names}
     assert len(counts) == 1
 
 

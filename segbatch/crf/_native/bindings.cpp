@@ -297,7 +297,7 @@ NB_MODULE(_core, m) {
     m.def("upsample", &upsample, "scores"_a.noconvert(), "height"_a, "width"_a, "stride"_a);
     m.def(
         "build_lattice",
-        [](std::optional<Rgb> rgb, std::int64_t height, std::int64_t width, const Kernel& kernel, bool masses,
+        [](std::optional<Rgb> rgb, std::int64_t height, std::int64_t width, const Kernel& kernel,
            const std::string& isa) {
             require(height > 0 && width > 0, "height and width must be positive");
             const std::size_t points = static_cast<std::size_t>(height * width);
@@ -311,9 +311,9 @@ NB_MODULE(_core, m) {
             image.rgb = rgb ? rgb->data() : nullptr;
             const Kernels& functions = kernels_for(isa.c_str());
             nb::gil_scoped_release release;
-            return build_only(image, kernel.spec, masses, functions);
+            return build_only(image, kernel.spec, functions);
         },
-        "image"_a.none(), "height"_a, "width"_a, "kernel"_a, "masses"_a, "isa"_a = "");
+        "image"_a.none(), "height"_a, "width"_a, "kernel"_a, "isa"_a = "");
     m.def("isa_names", [] {
         std::vector<std::string> names;
         int count = 0;

@@ -9,7 +9,7 @@
 
 namespace segbatch {
 
-using LatticeKey = std::tuple<std::int64_t, std::int64_t, float, float, Normalization, bool>;
+using LatticeKey = std::tuple<std::int64_t, std::int64_t, float, float, Normalization>;
 
 // Null if there is none.
 std::shared_ptr<const Lattice> find_lattice(const LatticeKey& key);

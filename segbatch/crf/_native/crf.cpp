@@ -26,14 +26,13 @@ Points points_of(const Image& image, const KernelSpec& kernel) {
     return points;
 }
 
-void build_lattice(const Points& points, Normalization normalization, bool masses, const Kernels& isa,
-                   Lattice& lattice, BuildScratch& scratch) {
+void build_lattice(const Points& points, Normalization normalization, const Kernels& isa, Lattice& lattice, BuildScratch& scratch) {
     if (!isa.build(points, lattice, scratch)) {
         throw SpanError(
             "the pixels lie more than 2,000,000 standard deviations apart in the feature space of a kernel; "
             "raise its theta (such a kernel joins no two pixels), or leave the kernel out");
     }
-    isa.normalize(normalization, masses, lattice, scratch);
+    isa.normalize(normalization, lattice, scratch);
 }
 
 // Compatibilities in rows of `padded`, zeros behind; a matrix by columns, since a message is taken label by label.
@@ -76,8 +75,8 @@ std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>&
             vertices = std::min(3.0 * vertices, 2.0 * vertices / (static_cast<double>(k.theta[0]) * k.theta[1]) + 64.0);
         }
         const std::uint64_t m = static_cast<std::uint64_t>(vertices);
-        bytes += points * (corners * (layout.masses ? 12 : 8) + 4);
-        bytes += m * (padded * (layout.masses ? 6 : 8) + corners * (layout.masses ? 12 : 4) + 32);
+        bytes += points * (corners * 8 + 4);
+        bytes += m * (padded * 8 + corners * 4 + 32);
     }
     return bytes;
 }
@@ -111,19 +110,18 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
         const Points points = points_of(image, kernel);
         Term term;
         if (kernel.kind == Points::Kind::kPositions) {
-            const LatticeKey key{points.height, points.width, kernel.theta[0], kernel.theta[1], kernel.normalization,
-                                 layout_.masses};
+            const LatticeKey key{points.height, points.width, kernel.theta[0], kernel.theta[1], kernel.normalization};
             std::shared_ptr<const Lattice> kept = find_lattice(key);
             if (kept == nullptr) {
                 auto built = std::make_shared<Lattice>();
-                build_lattice(points, kernel.normalization, layout_.masses, isa, *built, workspace.scratch);
+                build_lattice(points, kernel.normalization, isa, *built, workspace.scratch);
                 kept = std::move(built);
                 keep_lattice(key, kept);
             }
             term.lattice = kept.get();
             kept_.push_back(std::move(kept));
         } else {
-            build_lattice(points, kernel.normalization, layout_.masses, isa, own.lattice, workspace.scratch);
+            build_lattice(points, kernel.normalization, isa, own.lattice, workspace.scratch);
             term.lattice = &own.lattice;
         }
         term.compat = kernel.compat;
@@ -132,11 +130,7 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
         const std::size_t count = static_cast<std::size_t>(term.lattice->vertices) * padded;
         term.values = own.values.reserve<float>(count);
         std::memset(term.values, 0, count * sizeof(float));
-        if (layout_.masses) {
-            term.shares = own.blurred.reserve<std::uint16_t>(count);
-        } else {
-            term.blurred = own.blurred.reserve<float>(count);
-        }
+        term.blurred = own.blurred.reserve<float>(count);
         terms_.push_back(term);
     }
 }
@@ -156,10 +150,8 @@ Pass Inference::make_pass() const {
 void Inference::blur() {
     for (Term& term : terms_) {
         isa_.blur(term, padded(), layout_.blocks);
-        if (!layout_.masses) {
-            std::swap(term.values, term.blurred);
-            std::memset(term.values, 0, static_cast<std::size_t>(term.lattice->vertices) * padded() * sizeof(float));
-        }
+        std::swap(term.values, term.blurred);
+        std::memset(term.values, 0, static_cast<std::size_t>(term.lattice->vertices) * padded() * sizeof(float));
     }
 }
 
@@ -228,12 +220,12 @@ void run_tasks(const std::vector<Task>& tasks, int threads, const Kernels& isa) 
     if (error) std::rethrow_exception(error);
 }
 
-std::int64_t build_only(const Image& image, const KernelSpec& kernel, bool masses, const Kernels& isa) {
+std::int64_t build_only(const Image& image, const KernelSpec& kernel, const Kernels& isa) {
     WorkspaceLease lease;
     Workspace& workspace = *lease;
     if (workspace.terms.empty()) workspace.terms.emplace_back();
     Lattice& lattice = workspace.terms[0].lattice;
-    build_lattice(points_of(image, kernel), kernel.normalization, masses, isa, lattice, workspace.scratch);
+    build_lattice(points_of(image, kernel), kernel.normalization, isa, lattice, workspace.scratch);
     return lattice.vertices;
 }
 

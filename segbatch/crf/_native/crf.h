@@ -129,6 +129,6 @@ void clear_cache();
 std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>& kernels);
 
 // The lattice alone, for measuring: vertices of the kernel's lattice for that image.
-std::int64_t build_only(const Image& image, const KernelSpec& kernel, bool masses, const Kernels& isa);
+std::int64_t build_only(const Image& image, const KernelSpec& kernel, const Kernels& isa);
 
 }  // namespace segbatch

@@ -48,13 +48,12 @@ const Kernels& kernels_for(const char* isa) {
     throw std::invalid_argument("isa is '" + wanted + "'; give one of " + known + ", or '' for the fastest");
 }
 
-// Few labels are bound by the work per vertex and pixel, many by memory, which 16 bits halve.
 Layout layout_for(int labels) {
-    if (labels <= 4) return {4, 1, false};
-    if (labels <= 8) return {8, 1, false};
-    if (labels <= 16) return {16, 1, true};
-    if (labels <= 24) return {24, 1, true};
-    return {32, (labels + 31) / 32, true};
+    if (labels <= 4) return {4, 1};
+    if (labels <= 8) return {8, 1};
+    if (labels <= 16) return {16, 1};
+    if (labels <= 24) return {24, 1};
+    return {32, (labels + 31) / 32};
 }
 
 }  // namespace segbatch

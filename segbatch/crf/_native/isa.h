@@ -6,7 +6,7 @@
 namespace SEGBATCH_ISA {
 
 bool build(const segbatch::Points& points, segbatch::Lattice& lattice, segbatch::BuildScratch& scratch);
-void normalize(segbatch::Normalization kind, bool masses, segbatch::Lattice& lattice, segbatch::BuildScratch& scratch);
+void normalize(segbatch::Normalization kind, segbatch::Lattice& lattice, segbatch::BuildScratch& scratch);
 void pass(const segbatch::Pass& pass);
 void blur(const segbatch::Term& term, int padded, int blocks);
 void rows_from_planes(const float* planes, std::int64_t points, int labels, int padded, float* rows);

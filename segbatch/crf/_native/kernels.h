@@ -16,9 +16,8 @@ struct Term {
     Compat compat = Compat::kPotts;
     float potts = 0.0f;             // weight w: adds w * m to the logit
     const float* energies = nullptr;  // (padded) or column-major (padded, padded): subtracted times m
-    float* values = nullptr;        // splatted: float (blocks, vertices, stride), all zero between passes
-    float* blurred = nullptr;       // without masses: the array that the slice reads
-    std::uint16_t* shares = nullptr;  // with masses: (blocks, vertices, stride)
+    float* values = nullptr;        // splatted: (blocks, vertices, stride), all zero between passes
+    float* blurred = nullptr;       // the array that the slice reads, as long
 };
 
 enum class Source { kUnary, kMarginals, kTerms };  // softmax of the unary; given marginals; the blurred terms
@@ -50,7 +49,7 @@ struct Kernels {
 
     // Builds everything of `lattice` but the normalisation. Returns false if the points span too many cells.
     bool (*build)(const Points& points, Lattice& lattice, BuildScratch& scratch);
-    void (*normalize)(Normalization kind, bool masses, Lattice& lattice, BuildScratch& scratch);
+    void (*normalize)(Normalization kind, Lattice& lattice, BuildScratch& scratch);
     void (*pass)(const Pass& pass);
     void (*blur)(const Term& term, int padded, int blocks);
 
@@ -74,7 +73,6 @@ struct Kernels {
 struct Layout {
     int stride;  // of one block: 4, 8, 16, 24 or 32
     int blocks;
-    bool masses;  // whether values are kept in 16 bits between splat and slice
 };
 Layout layout_for(int labels);
 

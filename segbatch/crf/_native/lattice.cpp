@@ -4,8 +4,7 @@ namespace segbatch {
 
 std::uint64_t Lattice::bytes() const {
     return index.capacity() + weight.capacity() + chains.capacity() + norm.capacity() +
-           inverse_splat_mass.capacity() + chain_mass.capacity() + chain_inverse_mass.capacity() +
-           slice_weight.capacity() + sizeof(Lattice);
+           sizeof(Lattice);
 }
 
 }  // namespace segbatch

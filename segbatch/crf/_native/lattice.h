@@ -47,14 +47,6 @@ struct Lattice {
     float scale = 1.0f;  // of the blur: 1 / (1 + 2^-dimensions)
     Buffer norm;         // float (points)
 
-    // Masses: what the filter makes of `before` at each vertex. Values in 16 bits are shares of the mass, so that
-    // rounding is relative to the largest value possible there. Only built when asked for.
-    bool has_masses = false;
-    Buffer inverse_splat_mass;   // float (vertices): 65535 / mass after the splat, 0 where it is 0
-    Buffer chain_mass;           // float, as `chains`: mass of the vertex before the blur along the axis
-    Buffer chain_inverse_mass;   // float, as `chains`: 1 / mass after it
-    Buffer slice_weight;         // float (points, dimensions + 1): weight * final mass / 65535
-
     std::uint64_t bytes() const;
 };
 

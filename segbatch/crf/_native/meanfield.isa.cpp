@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "isa.h"
-#include "simd.h"
+#include "rows.h"
 
 namespace SEGBATCH_ISA {
 
@@ -18,158 +18,14 @@ namespace {
 
 constexpr int kTile = 8;
 
-// A block of labels: NV vectors of W floats. Rows of a term's values are as long.
-template <int W, int NV>
-struct Block {
-    typedef Vec<W> V;
-    static constexpr int kStride = W * NV;
-    V v[NV];
-
-    static SEGBATCH_INLINE Block zero() {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = V::all(0.0f);
-        return b;
-    }
-    static SEGBATCH_INLINE Block load(const float* p) {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = V::load(p + k * W);
-        return b;
-    }
-    static SEGBATCH_INLINE Block load(const std::uint16_t* p) {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = V::load16(p + k * W);
-        return b;
-    }
-    SEGBATCH_INLINE void store(float* p) const {
-        for (int k = 0; k < NV; ++k) v[k].store(p + k * W);
-    }
-    SEGBATCH_INLINE void store(std::uint16_t* p) const {
-        for (int k = 0; k < NV; ++k) v[k].store16(p + k * W);
-    }
-    SEGBATCH_INLINE void add(V w, const Block& b) {
-        for (int k = 0; k < NV; ++k) v[k] = v[k] + w * b.v[k];
-    }
-    SEGBATCH_INLINE Block times(V w) const {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = v[k] * w;
-        return b;
-    }
-};
-
 template <class B>
 SEGBATCH_INLINE void prefetch_row(const void* p) {
     SEGBATCH_PREFETCH(p);
     if (B::kStride > 16) SEGBATCH_PREFETCH(static_cast<const char*>(p) + 64);
 }
 
-// A row in registers on the common path: as `Block`, where the processor has them in vectors twice as long.
-template <int W, int NV>
-struct Row {
-    typedef Vec<W> V;
-    static constexpr int kStride = W * NV;
-    V v[NV];
-
-    static SEGBATCH_INLINE Row zero() {
-        Row b;
-        for (int k = 0; k < NV; ++k) b.v[k] = V::all(0.0f);
-        return b;
-    }
-    template <class T>
-    static SEGBATCH_INLINE Row load(const T* p) {
-        Row b;
-        for (int k = 0; k < NV; ++k) b.v[k] = load_vector(p + k * W);
-        return b;
-    }
-    SEGBATCH_INLINE void store(float* p) const {
-        for (int k = 0; k < NV; ++k) v[k].store(p + k * W);
-    }
-    // += w * the row at p
-    template <class T>
-    SEGBATCH_INLINE void add(float w, const T* p) {
-        for (int k = 0; k < NV; ++k) v[k] = v[k] + V::all(w) * load_vector(p + k * W);
-    }
-    SEGBATCH_INLINE void add(float w, const Row& b) {
-        for (int k = 0; k < NV; ++k) v[k] = v[k] + V::all(w) * b.v[k];
-    }
-    SEGBATCH_INLINE void times(float w) {
-        for (int k = 0; k < NV; ++k) v[k] = v[k] * V::all(w);
-    }
-    // The row at p += w * this
-    SEGBATCH_INLINE void add_to(float* p, float w) const {
-        for (int k = 0; k < NV; ++k) (V::load(p + k * W) + V::all(w) * v[k]).store(p + k * W);
-    }
-    SEGBATCH_INLINE void softmax() {
-        V most = v[0];
-        for (int k = 1; k < NV; ++k) most = max(most, v[k]);
-        const V high = V::all(most.highest());
-        for (int k = 0; k < NV; ++k) v[k] = exp(v[k] - high);
-        V sum = v[0];
-        for (int k = 1; k < NV; ++k) sum = sum + v[k];
-        times(1.0f / sum.total());
-    }
-
-private:
-    static SEGBATCH_INLINE V load_vector(const float* p) { return V::load(p); }
-    static SEGBATCH_INLINE V load_vector(const std::uint16_t* p) { return V::load16(p); }
-};
-
-#if defined(SEGBATCH_NEEDS_AVX512)
-// 24 labels: a long vector and a short one.
-template <>
-struct Row<8, 3> {
-    static constexpr int kStride = 24;
-    Row<16, 1> a;
-    Row<8, 1> b;
-
-    static SEGBATCH_INLINE Row zero() { return {Row<16, 1>::zero(), Row<8, 1>::zero()}; }
-    template <class T>
-    static SEGBATCH_INLINE Row load(const T* p) {
-        return {Row<16, 1>::load(p), Row<8, 1>::load(p + 16)};
-    }
-    SEGBATCH_INLINE void store(float* p) const {
-        a.store(p);
-        b.store(p + 16);
-    }
-    template <class T>
-    SEGBATCH_INLINE void add(float w, const T* p) {
-        a.add(w, p);
-        b.add(w, p + 16);
-    }
-    SEGBATCH_INLINE void add(float w, const Row& r) {
-        a.add(w, r.a);
-        b.add(w, r.b);
-    }
-    SEGBATCH_INLINE void times(float w) {
-        a.times(w);
-        b.times(w);
-    }
-    SEGBATCH_INLINE void add_to(float* p, float w) const {
-        a.add_to(p, w);
-        b.add_to(p + 16, w);
-    }
-    SEGBATCH_INLINE void softmax() {
-        const float high = max(max(a.v[0].half(0), a.v[0].half(1)), b.v[0]).highest();
-        a.v[0] = exp(a.v[0] - Vec<16>::all(high));
-        b.v[0] = exp(b.v[0] - Vec<8>::all(high));
-        times(1.0f / (a.v[0].half(0) + a.v[0].half(1) + b.v[0]).total());
-    }
-};
-typedef Row<16, 1> Row16;
-typedef Row<16, 2> Row32;
-#else
-typedef Row<8, 2> Row16;
-typedef Row<8, 4> Row32;
-#endif
-template <int STRIDE>
-struct RowOf;
-template <> struct RowOf<4> { typedef Row<4, 1> Type; };
-template <> struct RowOf<8> { typedef Row<8, 1> Type; };
-template <> struct RowOf<16> { typedef Row16 Type; };
-template <> struct RowOf<24> { typedef Row<8, 3> Type; };
-template <> struct RowOf<32> { typedef Row32 Type; };
-
-template <class B, class T>
-SEGBATCH_INLINE B gather(const T* values, const std::uint32_t* index, const float* weight, int corners) {
+template <class B>
+SEGBATCH_INLINE B gather(const float* values, const std::uint32_t* index, const float* weight, int corners) {
     B sum = B::zero();
     for (int r = 0; r < corners; ++r) {
         sum.add(B::V::all(weight[r]), B::load(values + static_cast<std::size_t>(index[r]) * B::kStride));
@@ -215,12 +71,13 @@ void apply_matrix(const Pass& p, const Term& term, const float* message, float* 
 }
 
 // logits[pixel] -= compatibility * (filtered marginals), for `count` pixels from `first`.
-template <class B, class T>
-SEGBATCH_INLINE void slice_term(const Pass& p, const Term& term, const T* values, const float* weights, float scale,
-                                std::int64_t first, int count, float* logits) {
+template <class B>
+SEGBATCH_INLINE void slice_term(const Pass& p, const Term& term, std::int64_t first, int count, float* logits) {
     typedef typename B::V V;
     const Lattice& lattice = *term.lattice;
     const std::uint32_t* indices = lattice.index.template as<std::uint32_t>();
+    const float* weights = lattice.weight.template as<float>();
+    const float* values = term.blurred;
     const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * B::kStride;
     with_corners(lattice.dimensions + 1, [&](int corners) SEGBATCH_LAMBDA_INLINE {
         const std::uint32_t* index = indices + first * corners;
@@ -228,7 +85,7 @@ SEGBATCH_INLINE void slice_term(const Pass& p, const Term& term, const T* values
         const int ahead = first + 2 * kTile <= p.points ? kTile * corners : 0;
         for (int t = 0; t < count; ++t, index += corners, weight += corners) {
             float* row = logits + static_cast<std::size_t>(t) * p.padded;
-            const float s = lattice.after == nullptr ? scale : scale * lattice.after[first + t];
+            const float s = lattice.after == nullptr ? lattice.scale : lattice.scale * lattice.after[first + t];
             if (p.blocks == 1) {
                 for (int r = 0; r < corners; ++r) {
                     prefetch_row<B>(values + static_cast<std::size_t>(index[ahead + r]) * B::kStride);
@@ -310,8 +167,8 @@ SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t fi
     });
 }
 
-template <class R, int C, class T>
-SEGBATCH_INLINE R gather_row(const T* values, const std::uint32_t* index, const float* weight) {
+template <class R, int C>
+SEGBATCH_INLINE R gather_row(const float* values, const std::uint32_t* index, const float* weight) {
     R sum = R::zero();
     for (int r = 0; r < C; ++r) sum.add(weight[r], values + static_cast<std::size_t>(index[r]) * R::kStride);
     return sum;
@@ -319,25 +176,24 @@ SEGBATCH_INLINE R gather_row(const T* values, const std::uint32_t* index, const 
 
 // The usual model on the usual number of labels: all terms Potts, one block. Rows stay in registers from the unary
 // to the sum over all terms.
-template <class R, class T, int C0, int C1>
+template <class R, int C0, int C1>
 SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, float* tile) {
     struct View {
         const std::uint32_t* index;
         const float* weight;
         const float* after;
-        const T* values;
+        const float* values;
         float scale;
     };
     View views[2];
     for (int k = 0; k < 2; ++k) {
         const Term& term = p.terms[k];
         const Lattice& lattice = *term.lattice;
-        const bool masses = sizeof(T) == 2;
         const std::int64_t offset = first * (k == 0 ? C0 : C1);
         views[k] = {lattice.index.template as<std::uint32_t>() + offset,
-                    (masses ? lattice.slice_weight : lattice.weight).template as<float>() + offset,
+                    lattice.weight.template as<float>() + offset,
                     lattice.after == nullptr ? nullptr : lattice.after + first,
-                    masses ? reinterpret_cast<const T*>(term.shares) : reinterpret_cast<const T*>(term.blurred),
+                    term.blurred,
                     lattice.scale * term.potts};
     }
     const int ahead = first + 2 * kTile <= p.points ? kTile * C0 : 0;
@@ -408,11 +264,7 @@ void pass_usual(const Pass& p, float* tile) {
     for (std::int64_t first = 0; first < p.points; first += kTile) {
         const int count = p.points - first < kTile ? static_cast<int>(p.points - first) : kTile;
         if (p.source == Source::kTerms) {
-            if (p.terms[0].lattice->has_masses) {
-                slice_potts<R, std::uint16_t, 6, 3>(p, first, count, tile);
-            } else {
-                slice_potts<R, float, 6, 3>(p, first, count, tile);
-            }
+            slice_potts<R, 6, 3>(p, first, count, tile);
         } else {
             std::memcpy(tile, p.unary + first * p.padded, sizeof(float) * static_cast<std::size_t>(count) * p.padded);
         }
@@ -447,15 +299,7 @@ void pass_blocks(const Pass& p, float* tile) {
         } else {
             std::memcpy(tile, p.unary + first * p.padded, length * sizeof(float));
             for (int k = 0; k < p.term_count && p.source == Source::kTerms; ++k) {
-                const Term& term = p.terms[k];
-                const Lattice& lattice = *term.lattice;
-                if (lattice.has_masses) {
-                    slice_term<B>(p, term, term.shares, lattice.slice_weight.template as<float>(), lattice.scale, first,
-                                  count, tile);
-                } else {
-                    slice_term<B>(p, term, term.blurred, lattice.weight.template as<float>(), lattice.scale, first,
-                                  count, tile);
-                }
+                slice_term<B>(p, p.terms[k], first, count, tile);
             }
             if (p.divergence != nullptr) {
                 for (int t = 0; t < count; ++t) {
@@ -497,53 +341,12 @@ void blur_axis(const Lattice& lattice, int axis, float* values) {
     }
 }
 
-// The same on shares of the mass.
-template <class B>
-void blur_axis(const Lattice& lattice, int axis, std::uint16_t* shares) {
-    typedef typename B::V V;
-    const std::int64_t begin = lattice.chain_begin[axis];
-    const std::uint32_t* chain = lattice.chains.as<std::uint32_t>() + begin;
-    const float* mass = lattice.chain_mass.as<float>() + begin;
-    const float* inverse = lattice.chain_inverse_mass.as<float>() + begin;
-    const V half = V::all(0.5f);
-    const auto row = [&](std::int64_t p) SEGBATCH_LAMBDA_INLINE {
-        return shares + static_cast<std::size_t>(chain[p] & ~kChainEnd) * B::kStride;
-    };
-    B previous = B::zero(), current = B::load(row(0)).times(V::all(mass[0]));
-    for (std::int64_t p = 0; p < lattice.chain_length[axis]; ++p) {
-        SEGBATCH_PREFETCH(row(p + kLookAhead / 2));
-        const std::int32_t go = (chain[p] & kChainEnd) != 0 ? 0 : -1;
-        const B ahead = B::load(row(p + 1)).times(V::all(mass[p + 1]));
-        const V scale = V::all(inverse[p]);
-        B out;
-        for (int k = 0; k < static_cast<int>(sizeof(out.v) / sizeof(out.v[0])); ++k) {
-            out.v[k] = (current.v[k] + half * (previous.v[k] + ahead.v[k].masked(go))) * scale;
-            previous.v[k] = current.v[k].masked(go);
-        }
-        out.store(row(p));
-        current = ahead;
-    }
-}
-
 template <class B>
 void blur_blocks(const Term& term, int blocks) {
     const Lattice& lattice = *term.lattice;
-    const std::int64_t m = lattice.vertices;
+    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * B::kStride;
     for (int block = 0; block < blocks; ++block) {
-        const std::size_t plane = static_cast<std::size_t>(block) * m * B::kStride;
-        float* values = term.values + plane;
-        if (!lattice.has_masses) {
-            for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis<B>(lattice, axis, values);
-            continue;
-        }
-        std::uint16_t* shares = term.shares + plane;
-        const float* inverse = lattice.inverse_splat_mass.as<float>();
-        for (std::int64_t v = 0; v < m; ++v) {
-            const B b = B::load(values + v * B::kStride);
-            B::zero().store(values + v * B::kStride);
-            b.times(B::V::all(inverse[v])).store(shares + v * B::kStride);
-        }
-        for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis<B>(lattice, axis, shares);
+        for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis<B>(lattice, axis, term.values + block * plane);
     }
 }
 

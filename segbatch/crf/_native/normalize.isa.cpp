@@ -1,4 +1,4 @@
-// The filter of a single channel: it gives the normalisation, and the masses that 16-bit values are shares of.
+// The filter of a single channel: it gives the normalisation.
 
 #include <math.h>
 
@@ -14,30 +14,24 @@ using namespace segbatch;
 
 namespace {
 
-void splat(const Lattice& lattice, const float* in, float* values) {
+void splat_ones(const Lattice& lattice, float* values) {
     const int corners = lattice.dimensions + 1;
     const std::uint32_t* index = lattice.index.as<std::uint32_t>();
     const float* weight = lattice.weight.as<float>();
     std::memset(values, 0, static_cast<std::size_t>(lattice.vertices) * sizeof(float));
     for (std::int64_t i = 0; i < lattice.points; ++i) {
-        const float x = in == nullptr ? 1.0f : in[i];
-        for (int r = 0; r < corners; ++r) values[index[i * corners + r]] += weight[i * corners + r] * x;
+        for (int r = 0; r < corners; ++r) values[index[i * corners + r]] += weight[i * corners + r];
     }
 }
 
-void blur_axis(const Lattice& lattice, int axis, float* values, float* mass, float* inverse) {
-    const std::int64_t begin = lattice.chain_begin[axis], length = lattice.chain_length[axis];
-    const std::uint32_t* chain = lattice.chains.as<std::uint32_t>() + begin;
+void blur_axis(const Lattice& lattice, int axis, float* values) {
+    const std::uint32_t* chain = lattice.chains.as<std::uint32_t>() + lattice.chain_begin[axis];
+    const std::int64_t length = lattice.chain_length[axis];
     float previous = 0.0f, current = values[chain[0] & ~kChainEnd];
     for (std::int64_t p = 0; p < length; ++p) {
         const bool last = (chain[p] & kChainEnd) != 0;
         const float ahead = values[chain[p + 1] & ~kChainEnd];
-        const float blurred = current + 0.5f * (previous + (last ? 0.0f : ahead));
-        values[chain[p] & ~kChainEnd] = blurred;
-        if (mass != nullptr) {
-            mass[begin + p] = current;
-            inverse[begin + p] = blurred > 0.0f ? 1.0f / blurred : 0.0f;
-        }
+        values[chain[p] & ~kChainEnd] = current + 0.5f * (previous + (last ? 0.0f : ahead));
         previous = last ? 0.0f : current;
         current = ahead;
     }
@@ -62,54 +56,26 @@ void scale_weights(const Lattice& lattice, const float* factors, float* weight) 
     }
 }
 
-void record_masses(Lattice& lattice, float* values) {
-    const std::int64_t m = lattice.vertices;
-    const int d = lattice.dimensions;
-    float* inverse_splat = lattice.inverse_splat_mass.reserve<float>(static_cast<std::size_t>(m));
-    float* mass = lattice.chain_mass.reserve<float>(static_cast<std::size_t>(lattice.chain_begin[d + 1]));
-    float* inverse = lattice.chain_inverse_mass.reserve<float>(static_cast<std::size_t>(lattice.chain_begin[d + 1]));
-    splat(lattice, lattice.before, values);
-    for (std::int64_t v = 0; v < m; ++v) inverse_splat[v] = values[v] > 0.0f ? 65535.0f / values[v] : 0.0f;
-    for (int axis = 0; axis <= d; ++axis) {
-        blur_axis(lattice, axis, values, mass, inverse);
-        const std::int64_t end = lattice.chain_begin[axis] + lattice.chain_length[axis];
-        for (std::int64_t p = end; p < lattice.chain_begin[axis + 1]; ++p) mass[p] = inverse[p] = 0.0f;
-    }
-    const std::int64_t entries = lattice.points * (d + 1);
-    float* slice_weight = lattice.slice_weight.reserve<float>(static_cast<std::size_t>(entries));
-    const std::uint32_t* index = lattice.index.as<std::uint32_t>();
-    const float* weight = lattice.weight.as<float>();
-    for (std::int64_t i = 0; i < entries; ++i) slice_weight[i] = weight[i] * values[index[i]] * (1.0f / 65535.0f);
-    lattice.has_masses = true;
-    // There are weights for either way now, which take the normalisation in.
-    if (lattice.after != nullptr) scale_weights(lattice, lattice.after, slice_weight);
-    if (lattice.before != nullptr) scale_weights(lattice, lattice.before, lattice.weight.as<float>());
-    lattice.before = lattice.after = nullptr;
-}
-
 }  // namespace
 
 // A point far outside every other's reach still filters itself, so the sums are above 0 up to rounding; the tiny
 // constant is the reference's.
-void normalize(Normalization kind, bool masses, Lattice& lattice, BuildScratch& scratch) {
-    float* values = scratch.sums.reserve<float>(static_cast<std::size_t>(lattice.vertices));
+void normalize(Normalization kind, Lattice& lattice, BuildScratch& scratch) {
     lattice.before = lattice.after = nullptr;
-    lattice.has_masses = false;
-    if (kind != Normalization::kNone) {
-        float* norm = lattice.norm.reserve<float>(static_cast<std::size_t>(lattice.points));
-        splat(lattice, nullptr, values);
-        for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis(lattice, axis, values, nullptr, nullptr);
-        slice(lattice, values, norm);
-        for (std::int64_t i = 0; i < lattice.points; ++i) {
-            norm[i] = kind == Normalization::kSymmetric ? 1.0f / sqrtf(norm[i] + 1e-20f) : 1.0f / (norm[i] + 1e-20f);
-        }
-        if (kind == Normalization::kSymmetric) {  // the same both ways
-            scale_weights(lattice, norm, lattice.weight.as<float>());
-        } else {
-            (kind == Normalization::kBefore ? lattice.before : lattice.after) = norm;
-        }
+    if (kind == Normalization::kNone) return;
+    float* values = scratch.sums.reserve<float>(static_cast<std::size_t>(lattice.vertices));
+    float* norm = lattice.norm.reserve<float>(static_cast<std::size_t>(lattice.points));
+    splat_ones(lattice, values);
+    for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis(lattice, axis, values);
+    slice(lattice, values, norm);
+    for (std::int64_t i = 0; i < lattice.points; ++i) {
+        norm[i] = kind == Normalization::kSymmetric ? 1.0f / sqrtf(norm[i] + 1e-20f) : 1.0f / (norm[i] + 1e-20f);
     }
-    if (masses) record_masses(lattice, values);
+    if (kind == Normalization::kSymmetric) {  // the same both ways, so that the weights take it in
+        scale_weights(lattice, norm, lattice.weight.as<float>());
+    } else {
+        (kind == Normalization::kBefore ? lattice.before : lattice.after) = norm;
+    }
 }
 
 }  // namespace SEGBATCH_ISA

@@ -26,26 +26,22 @@ template <>
 struct Types<4> {
     typedef float F __attribute__((vector_size(16)));
     typedef std::int32_t I __attribute__((vector_size(16)));
-    typedef std::uint16_t H __attribute__((vector_size(8)));
 };
 template <>
 struct Types<8> {
     typedef float F __attribute__((vector_size(32)));
     typedef std::int32_t I __attribute__((vector_size(32)));
-    typedef std::uint16_t H __attribute__((vector_size(16)));
 };
 template <>
 struct Types<16> {
     typedef float F __attribute__((vector_size(64)));
     typedef std::int32_t I __attribute__((vector_size(64)));
-    typedef std::uint16_t H __attribute__((vector_size(32)));
 };
 
 template <int W>
 struct Vec {
     typedef typename Types<W>::F F;
     typedef typename Types<W>::I I;
-    typedef typename Types<W>::H H;
     static constexpr int kWidth = W;
     F v;
 
@@ -56,16 +52,6 @@ struct Vec {
         return r;
     }
     SEGBATCH_INLINE void store(float* p) const { std::memcpy(p, &v, sizeof(F)); }
-    static SEGBATCH_INLINE Vec load16(const std::uint16_t* p) {
-        H h;
-        std::memcpy(&h, p, sizeof(H));
-        return {__builtin_convertvector(__builtin_convertvector(h, I), F)};
-    }
-    // Rounds to the nearest; the values must lie in 0 … 65535.
-    SEGBATCH_INLINE void store16(std::uint16_t* p) const {
-        const H h = __builtin_convertvector(__builtin_convertvector(v + 0.5f, I), H);
-        std::memcpy(p, &h, sizeof(H));
-    }
     friend SEGBATCH_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
     friend SEGBATCH_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
     friend SEGBATCH_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
@@ -137,14 +123,6 @@ struct Vec {
         return r;
     }
     SEGBATCH_INLINE void store(float* p) const { std::memcpy(p, v, sizeof(v)); }
-    static SEGBATCH_INLINE Vec load16(const std::uint16_t* p) {
-        Vec r;
-        for (int i = 0; i < W; ++i) r.v[i] = static_cast<float>(static_cast<std::int32_t>(p[i]));
-        return r;
-    }
-    SEGBATCH_INLINE void store16(std::uint16_t* p) const {
-        for (int i = 0; i < W; ++i) p[i] = static_cast<std::uint16_t>(static_cast<std::int32_t>(v[i] + 0.5f));
-    }
 #define SEGBATCH_LANES(expression)                 \
     Vec r;                                         \
     for (int i = 0; i < W; ++i) r.v[i] = expression; \
