@@ -21,6 +21,12 @@ class SourceError(SegbatchError):
     exit_code = 2
 
 
+class Outage(SourceError):
+    """The store of the inputs does not answer: nothing is wrong with the job, which goes on when it does."""
+
+    exit_code = 1
+
+
 class ModelError(SegbatchError):
     """A network or its weights cannot be built."""
 

@@ -11,12 +11,12 @@ ROOT = Path(segbatch.__file__).parent
 # Layer by layer, upwards. A module may import from its own package and from what stands before it.
 LAYERS = [
     {"errors"},
-    {"registry", "labels", "spec", "chunk"},
+    {"registry", "labels", "spec", "chunk", "retry"},
     {"interfaces"},
     {"sources", "models", "refiners", "encodings", "metrics", "output", "crf"},
     {"report", "export"},
     {"runtime"},
-    {"show", "options", "demo"},
+    {"show", "show_eval", "options", "demo"},
     {"cli"},
     {"__main__"},
 ]

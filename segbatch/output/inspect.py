@@ -44,7 +44,7 @@ def error_rows(uri: str, limit: int, storage_options: dict[str, Any] | None = No
             return
         if not receipt.totals.failed:
             continue
-        with store.fs.open(store.full(f"{MASKS}/{receipt.filename}"), "rb") as f:
+        with store.open(f"{MASKS}/{receipt.filename}") as f:
             rows = pq.read_table(f, columns=["image_id", "source", "index", "error"]).to_pylist()
         for row in [r for r in rows if r["error"] is not None][:limit]:
             limit -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from segbatch.chunk import ChunkId
 from segbatch.errors import OutputError
 from segbatch.output.store import Store
 from segbatch.output.writer import FOOTER_KEY, MASKS, Receipt
+from segbatch.retry import is_transient
 
 _READERS = 16
 
@@ -67,12 +69,14 @@ def read_receipt(store: Store, filename: str) -> Receipt:
     """The receipt in a committed file's footer. Raises ``OutputError`` for a file that is none of ours."""
     name = f"{MASKS}/{filename}"
     try:
-        size = int(store.fs.size(store.full(name)))
-        with store.fs.open(store.full(name), "rb") as f:
+        with store.open(name) as f:
+            size = f.seek(0, os.SEEK_END)
             metadata = pq.read_schema(f).metadata or {}
         return Receipt.from_footer(metadata[FOOTER_KEY], size)
     except (OSError, ValueError, KeyError, TypeError) as e:
         reason = " ".join(str(e).split())
+        if is_transient(e) and not store.local:
+            raise OutputError(f"{store.uri}/{name}: the store keeps failing ({type(e).__name__}: {reason})") from e
         raise OutputError(
             f"{store.uri}/{name}: not a readable result file ({type(e).__name__}: {reason}); "
             "remove it and run the job again: its chunk is then computed anew"

@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import OutputError, SpecError
+from segbatch.retry import RangeReader, answer, call, is_transient, retry
+from segbatch.spec import without_credentials
+
+T = TypeVar("T")
 
 TEMPORARY = ".tmp"
+# Holds the footer of a result file, so that it is read by one request.
+_TAIL = 64 * 2**10
+
+
+# A commit is worth waiting for longer than a read: what was computed for it would be lost.
+_WRITE_DEADLINE = 120.0
 
 
 class Store:
-    """Reads, lists and atomically writes objects below one URI. Picklable; holds no connection when pickled."""
+    """Reads, lists and atomically writes objects below one URI. Picklable; holds no connection when pickled.
+
+    ``uri`` is fit to be shown: without user and password. Requests to object stores are tried again after failures
+    that pass, for one minute, writes for two.
+    """
 
     def __init__(self, uri: str, storage_options: dict[str, Any] | None = None) -> None:
-        self.uri = uri.rstrip("/") or "/"
+        self._uri = uri.rstrip("/") or "/"
         self._options = storage_options or {}
         self._connect()
 
     def _connect(self) -> None:
+        self.uri = without_credentials(self._uri)
         try:
-            self.fs, self.path = fsspec.core.url_to_fs(self.uri, **self._options)
+            self.fs, self.path = fsspec.core.url_to_fs(self._uri, **self._options)
         except ImportError as e:
             raise SpecError(f"output {self.uri}: {e}; for S3 install 'segbatch[s3]', likewise gcs, azure") from None
         except ValueError as e:
             raise SpecError(f"output {self.uri}: {e}") from None
+        except TypeError as e:
+            raise SpecError(f"output {self.uri}: storage_options that it does not take: {e}") from None
         self.local = isinstance(self.fs, LocalFileSystem)
         if self.local and os.path.exists(self.path) and not os.path.isdir(self.path):
             raise SpecError(f"output {self.uri}: is a file; give a folder")
 
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": self.uri, "_options": self._options}
+        return {"_uri": self._uri, "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -47,25 +69,40 @@ class Store:
     def read(self, name: str) -> bytes:
         """The whole object. Raises ``FileNotFoundError``, or ``OutputError`` for any other failure."""
         try:
-            return bytes(self.fs.cat_file(self.full(name)))
+            return bytes(call(self.fs, "cat_file", self.full(name)))
         except FileNotFoundError:
             raise
-        except OSError as e:
-            raise OutputError(f"{self.uri}/{name}: cannot be read: {e}") from e
+        except Exception as e:
+            raise self._failed(name, "cannot be read", e) from e
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable reader that requests the ranges it is asked for. Raises as ``read`` does."""
+        try:
+            if self.local:
+                return open(self.full(name), "rb")
+            size = int(call(self.fs, "info", self.full(name))["size"])
+        except FileNotFoundError:
+            raise
+        except Exception as e:
+            raise self._failed(name, "cannot be read", e) from e
+        return io.BufferedReader(RangeReader(self.fs, self.full(name), size), _TAIL)
 
     def exists(self, name: str) -> bool:
-        self.fs.invalidate_cache()
-        return bool(self.fs.exists(self.full(name)))
+        try:
+            self.fs.invalidate_cache()
+            return bool(call(self.fs, "exists", self.full(name)))
+        except Exception as e:
+            raise self._failed(name, "cannot be looked for", e) from e
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects directly below ``folder``; an absent folder has none."""
         try:
             self.fs.invalidate_cache()
-            found = self.fs.ls(self.full(folder), detail=False)
+            found = self._patiently(lambda: self.fs.ls(self.full(folder), detail=False))
         except FileNotFoundError:
             return []
-        except OSError as e:
-            raise OutputError(f"{self.uri}/{folder}: cannot be listed: {e}") from e
+        except Exception as e:
+            raise self._failed(folder, "cannot be listed", e) from e
         return [str(p).rstrip("/").rsplit("/", 1)[-1] for p in found]
 
     def write(self, name: str, data: bytes) -> None:
@@ -78,16 +115,19 @@ class Store:
             if self.local:
                 self._replace(name, data)
             else:
-                self.fs.pipe_file(self.full(name), data)
-        except OSError as e:
-            raise OutputError(f"{self.uri}/{name}: cannot be written: {e}; free space or permissions?") from e
+                call(self.fs, "pipe_file", self.full(name), data, size=len(data), deadline=_WRITE_DEADLINE)
+        except Exception as e:
+            raise self._failed(name, "cannot be written", e, "free space or permissions?") from e
 
     def create(self, name: str, data: bytes) -> bool:
-        """Publish ``data`` under ``name`` if nothing is there; False if another writer was first."""
+        """Publish ``data`` under ``name`` if nothing is there; False if another writer was first.
+
+        File systems: a hard link. Object stores: ``If-None-Match``, or where the store does not have it a look
+        beforehand, which two writers at the same moment can both pass.
+        """
         try:
             if not self.local:
-                self.fs.pipe_file(self.full(name), data, mode="create")
-                return True
+                return self._create_remote(name, data)
             temporary = self._temporary(data)
             try:
                 os.makedirs(os.path.dirname(self.full(name)), exist_ok=True)
@@ -97,27 +137,55 @@ class Store:
             return True
         except FileExistsError:
             return False
-        except OSError as e:
-            raise OutputError(f"{self.uri}/{name}: cannot be created: {e}; free space or permissions?") from e
+        except Exception as e:
+            raise self._failed(name, "cannot be created", e, "free space or permissions?") from e
+
+    def _create_remote(self, name: str, data: bytes) -> bool:
+        path, size = self.full(name), len(data)
+        try:
+            call(self.fs, "pipe_file", path, data, mode="create", size=size, deadline=_WRITE_DEADLINE)
+            return True
+        except Exception as e:
+            code, status = answer(e)
+            if isinstance(e, FileExistsError) or code == "PreconditionFailed" or status == 412:
+                # An attempt whose answer was lost may have been this writer's own.
+                return self.read(name) == data
+            if code != "NotImplemented" and status != 501:
+                raise
+        if self.exists(name):
+            return False
+        self.write(name, data)
+        return True
 
     def remove(self, name: str) -> None:
         """Remove an object, or a folder with all it holds; an absent one is no error."""
         try:
-            self.fs.rm(self.full(name), recursive=True)
+            self._patiently(lambda: self.fs.rm(self.full(name), recursive=True))
         except FileNotFoundError:
             pass
-        except OSError as e:
-            raise OutputError(f"{self.uri}/{name}: cannot be removed: {e}") from e
+        except Exception as e:
+            raise self._failed(name, "cannot be removed", e) from e
 
     def move(self, name: str, target: str) -> None:
         """Rename an object; one that another run has moved already is no error."""
         try:
-            self.fs.makedirs(self.full(target).rsplit("/", 1)[0], exist_ok=True)
-            self.fs.mv(self.full(name), self.full(target))
+            if self.local:
+                os.makedirs(os.path.dirname(self.full(target)), exist_ok=True)
+            self._patiently(lambda: self.fs.mv(self.full(name), self.full(target)))
         except FileNotFoundError:
             pass
-        except OSError as e:
-            raise OutputError(f"{self.uri}/{name}: cannot be moved to {target}: {e}") from e
+        except Exception as e:
+            raise self._failed(name, f"cannot be moved to {target}", e) from e
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """For what is many requests, without a limit of time for one attempt."""
+        return attempt() if self.local else retry(attempt)
+
+    def _failed(self, name: str, what: str, error: Exception, hint: str = "") -> OutputError:
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        if is_transient(error) and not self.local:
+            hint = "the store keeps failing; what is committed stays: give the same command again when it answers"
+        return OutputError(f"{self.uri}/{name}: {what}: {reason}{'; ' if hint else ''}{hint}")
 
     def sweep(self) -> None:
         """Remove what killed writers left half-written. A writer that is still at it notices and goes on."""

@@ -1,20 +1,19 @@
-"""All access to files and object stores: URIs, whole objects, seekable streams, and the one retry."""
+"""All access of sources to files and object stores: URIs, whole objects, seekable streams."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
-import random
 import stat
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from segbatch.errors import RecordFailure, SourceError
+from segbatch.errors import Outage, RecordFailure, SourceError
+from segbatch.retry import RangeReader, call, is_transient, retry
 from segbatch.sources.chunking import clean
 from segbatch.spec import without_credentials
 
@@ -22,85 +21,9 @@ T = TypeVar("T")
 
 _BLOCK = 8 * 2**20
 _FIRST_READ = 32 * 2**20
+# Told by the store, and not altered by waiting.
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
-_TRANSIENT_ERRNO = {
-    errno.EAGAIN,
-    errno.EBUSY,  # what s3fs makes of SlowDown and ServiceUnavailable
-    errno.ECONNABORTED,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.EHOSTUNREACH,
-    errno.EINTR,
-    errno.EIO,  # what s3fs makes of InternalError
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EPIPE,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-}
-_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-# Clients' own exceptions, by name: none of their packages is a dependency.
-_TRANSIENT_NAMES = {
-    "ClientConnectionError",
-    "ClientConnectorError",
-    "ClientOSError",
-    "ClientPayloadError",
-    "ConnectionClosedError",
-    "ConnectTimeoutError",
-    "EndpointConnectionError",
-    "HTTPClientError",
-    "IncompleteReadError",
-    "ReadTimeoutError",
-    "ResponseStreamingError",
-    "ServerDisconnectedError",
-    "ServerTimeoutError",
-}
-_TRANSIENT_WORDS = ("slow down", "slowdown", "reduce your request rate", "service unavailable", "internal error")
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later: timeouts, broken connections, 429 and 5xx."""
-    if isinstance(error, _PERMANENT):
-        return False
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__):
-        return True
-    response = getattr(error, "response", None)
-    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    codes = (metadata.get("HTTPStatusCode"), getattr(error, "status", None), getattr(error, "code", None))
-    if any(str(code).isdigit() and int(str(code)) in _TRANSIENT_STATUS for code in codes if code is not None):
-        return True
-    if not isinstance(error, OSError):
-        return False
-    text = str(error).lower()
-    return error.errno in _TRANSIENT_ERRNO or any(word in text for word in _TRANSIENT_WORDS)
-
-
-def retry(
-    call: Callable[[], T],
-    deadline: float = 60.0,
-    first_wait: float = 0.25,
-    longest_wait: float = 15.0,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> T:
-    """What ``call`` returns, tried again after transient failures for up to ``deadline`` seconds.
-
-    Waits double from ``first_wait`` and are drawn between nothing and that ("full jitter"), so that a
-    thousand readers which met one outage do not come back as one. The last error is raised as it is.
-    """
-    begun, wait = clock(), first_wait
-    while True:
-        try:
-            return call()
-        except Exception as e:
-            pause = random.uniform(0, wait)
-            if not is_transient(e) or clock() - begun + pause > deadline:
-                raise
-        sleep(pause)
-        wait = min(wait * 2, longest_wait)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -153,14 +76,19 @@ class Files:
                 raise SourceError(f"storage options that {protocol}:// does not take: {_brief(e)}") from None
         return self._open[protocol]
 
-    def retry(self, fs: Any, call: Callable[[], T]) -> T:
-        """``call``, tried again if its store is remote: a local disk's errors do not pass by waiting."""
-        return call() if isinstance(fs, LocalFileSystem) else retry(call, self._deadline)
+    def retry(self, fs: Any, attempt: Callable[[], T]) -> T:
+        """``attempt``, tried again if its store is remote: a local disk's errors do not pass by waiting."""
+        return attempt() if isinstance(fs, LocalFileSystem) else retry(attempt, self._deadline)
+
+    def call(self, fs: Any, method: str, *args: Any, size: int = 0, **kwargs: Any) -> Any:
+        """See ``segbatch.retry.call``."""
+        return call(fs, method, *args, deadline=self._deadline, size=size, **kwargs)
 
     def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
-        """A whole object of at most ``limit`` bytes; ``size`` if known saves a request.
+        """A whole object of at most ``limit`` bytes; by one request up to 32 MiB, or if its ``size`` is known.
 
-        Raises ``RecordFailure`` of stage ``read``: MissingObject, UnreadableObject, RecordTooLarge.
+        Raises ``RecordFailure`` of stage ``read``: MissingObject, UnreadableObject, RecordTooLarge; and ``Outage``
+        if nothing can be learnt of the object either, so that it is the store that fails.
         """
         try:
             fs, path = self.resolve(uri)
@@ -169,12 +97,46 @@ class Files:
             if isinstance(fs, LocalFileSystem):
                 return _read_local(uri, path, limit)
             if size is not None:
-                return bytes(self.retry(fs, lambda: fs.cat_file(path)))
-            return self.retry(fs, lambda: _read_remote(fs, uri, path, limit))
+                # A range, since s3fs asks for the size of what is read whole; a byte more shows that it has grown.
+                data = bytes(self.call(fs, "cat_file", path, start=0, end=size + 1, size=size)) if size else b""
+                if len(data) == size:
+                    return data
+            return self._read_remote(fs, uri, path, limit)
         except RecordFailure:
             raise
         except Exception as e:
+            if is_transient(e) and not self._answers(uri):
+                raise outage(uri, e) from e
             raise unreadable(uri, e) from None
+
+    def _read_remote(self, fs: Any, uri: str, path: str, limit: int) -> bytes:
+        """One request for most objects; the size is asked for only if the first read does not reach the end."""
+        first = min(limit, _FIRST_READ)
+        try:
+            data = bytes(self.call(fs, "cat_file", path, start=0, end=first + 1, size=first))
+        except Exception as e:
+            # Stores answer a range of an empty object with an error.
+            if isinstance(e, _PERMANENT) or is_transient(e) or self.call(fs, "info", path)["size"] != 0:
+                raise
+            return b""
+        if len(data) <= first:
+            return data
+        size = int(self.call(fs, "info", path)["size"])
+        if size > limit:
+            raise too_large(uri, size, limit)
+        if size <= len(data):
+            return data
+        return data + bytes(self.call(fs, "cat_file", path, start=len(data), end=size, size=size))
+
+    def _answers(self, uri: str) -> bool:
+        """Whether the store tells of an object whose bytes it does not give."""
+        try:
+            fs, path = self.resolve(uri)
+            fs.invalidate_cache()
+            call(fs, "info", path, deadline=0.0)
+        except Exception as e:
+            return not is_transient(e)
+        return True
 
     def open(self, uri: str, read_ahead: bool = True) -> BinaryIO:
         """A seekable reader that survives transient failures. Raises what the store raises.
@@ -187,39 +149,8 @@ class Files:
             if not stat.S_ISREG(found):
                 raise OSError(errno.EINVAL, "is not a regular file")
             return open(path, "rb", buffering=2**20)
-        remote = _Remote(self, fs, path, int(self.retry(fs, lambda: fs.info(path))["size"]))
+        remote = RangeReader(fs, path, int(self.call(fs, "info", path)["size"]), self._deadline)
         return io.BufferedReader(remote, _BLOCK) if read_ahead else remote  # type: ignore[return-value]
-
-
-class _Remote(io.RawIOBase):
-    """One object as a seekable file whose reads are range requests with retries."""
-
-    def __init__(self, files: Files, fs: Any, path: str, size: int) -> None:
-        self._files, self._fs, self._path, self._size, self._at = files, fs, path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        begin, end = self._at, min(self._at + len(buffer), self._size)
-        if begin >= end:
-            return 0
-        data = self._files.retry(self._fs, lambda: self._fs.cat_file(self._path, start=begin, end=end))
-        if len(data) > end - begin:
-            raise OSError(errno.EINVAL, "the store ignores ranges, so that the object cannot be read piece by piece")
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def shown_uri(uri: str) -> str:
@@ -251,16 +182,20 @@ def unreadable(uri: str, error: Exception) -> RecordFailure:
 
 
 def shard_failure(uri: str, error: Exception) -> RecordFailure:
-    """As ``unreadable``, for a whole shard. Raises ``SourceError`` instead if it may be readable later:
+    """As ``unreadable``, for a whole shard. Raises ``Outage`` instead if it may be readable later:
 
     an outage must stop the job, which can then be resumed, and not turn ten thousand records into one error row.
     """
     if is_transient(error):
-        raise SourceError(
-            f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {_brief(error)}); "
-            "what is committed is kept: run the job again when it answers"
-        ) from error
+        raise outage(uri, error) from error
     return unreadable(uri, error)
+
+
+def outage(uri: str, error: Exception) -> Outage:
+    return Outage(
+        f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {_brief(error)}); "
+        "what is committed is kept: run the job again when it answers"
+    )
 
 
 def version_of(info: dict[str, Any]) -> str:
@@ -302,7 +237,7 @@ def infos(files: Files, fs: Any, paths: Iterable[str]) -> dict[str, dict[str, An
             continue
         for path in group:
             try:
-                found[path] = files.retry(fs, lambda path=path: fs.info(path))  # type: ignore[misc]
+                found[path] = files.call(fs, "info", path)
             except FileNotFoundError:
                 continue
     return found
@@ -318,24 +253,6 @@ def _read_local(uri: str, path: str, limit: int) -> bytes:
         if found.st_size > limit:
             raise too_large(uri, found.st_size, limit)
         return f.read(limit)
-
-
-def _read_remote(fs: Any, uri: str, path: str, limit: int) -> bytes:
-    """One request for most objects; the size is asked for only if the first read does not reach the end."""
-    first = min(limit, _FIRST_READ)
-    try:
-        data = bytes(fs.cat_file(path, start=0, end=first + 1))
-    except Exception as e:
-        # Stores answer a range of an empty object with an error.
-        if isinstance(e, _PERMANENT) or is_transient(e) or fs.info(path)["size"] != 0:
-            raise
-        return b""
-    if len(data) <= first:
-        return data
-    size = int(fs.info(path)["size"])
-    if size > limit:
-        raise too_large(uri, size, limit)
-    return data + bytes(fs.cat_file(path, start=len(data), end=size)) if size > len(data) else data
 
 
 def _brief(error: BaseException) -> str:

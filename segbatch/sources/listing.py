@@ -13,7 +13,8 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import SourceError
-from segbatch.sources.io import Files, infos, local_info, shown_uri, split_uri, version_of
+from segbatch.retry import is_transient
+from segbatch.sources.io import Files, infos, local_info, outage, shown_uri, split_uri, version_of
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _PADDED = re.compile(r"-?0\d+")
@@ -72,6 +73,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
     plain = expand_braces(given)
     found: list[Listed] = []
     try:
+        files.resolve(plain[0])[0].invalidate_cache()  # an earlier run in this process may have listed it
         if len(plain) > 1 and not any(_MAGIC.search(p) for p in plain):
             return _all_named(files, given, plain)
         for uri in plain:
@@ -81,6 +83,8 @@ def list_input(files: Files, given: str) -> list[Listed]:
     except SourceError:
         raise
     except Exception as e:
+        if is_transient(e):
+            raise outage(given, e) from e
         raise SourceError(f"{shown_uri(given)}: cannot be listed ({type(e).__name__}: {str(e)[:200]})") from e
     return found
 
@@ -132,7 +136,6 @@ def _below(files: Files, fs: Any, root: str) -> Iterator[Entry]:
     if isinstance(fs, LocalFileSystem):
         yield from _below_local(root, "", frozenset())
         return
-    fs.invalidate_cache(root)
     for path, info in files.retry(fs, lambda: fs.find(root, detail=True)).items():
         relative = path[len(root) :].lstrip("/")
         if relative and not any(_hidden(part) for part in relative.split("/")):

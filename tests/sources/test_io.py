@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from segbatch.errors import RecordFailure, SourceError
+from segbatch.errors import Outage, RecordFailure, SourceError
 from segbatch.sources import io as sources_io
 from segbatch.sources import open_source
 from segbatch.sources.io import Files, is_transient, retry
@@ -157,18 +157,29 @@ def test_a_store_that_fails_and_recovers_loses_nothing(tmp_path: Path, input: st
     assert Flaky.calls > quiet
 
 
-def test_an_object_that_keeps_failing_is_an_error_row_and_a_shard_stops_the_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("outage", [False, True])
+def test_an_object_that_keeps_failing_is_an_error_row_and_a_store_stops_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outage: bool
 ):
     inputs = write_inputs(tmp_path)
     shards = {name: (s := open_source([uri]), next(iter(s.shards()))) for name, uri in inputs.items()}
     clock = iter(range(10**6))
     monkeypatch.setattr(sources_io.retry, "__defaults__", (60.0, 0.0, 0.0, lambda s: None, lambda: next(clock)))
     Flaky.failures, Flaky._left = 10**6, {}
+    if not outage:
+        monkeypatch.setattr(Flaky, "info", MemoryFileSystem.info)
+        source, shard = shards["folder"]
+        records = [r for c in source.chunks(shard, 100) for r in c.records]
+        assert {r.error.type for r in records if r.error} == {"UnreadableObject"}
+        assert len(records) == len(SAMPLES)
+        return
     source, shard = shards["folder"]
-    records = [r for c in source.chunks(shard, 100) for r in c.records]
-    assert {r.error.type for r in records if r.error} == {"UnreadableObject"}
-    assert len(records) == len(SAMPLES)
+    with pytest.raises(Outage, match="the store keeps failing") as stopped:
+        list(source.chunks(shard, 100))
+    assert stopped.value.exit_code == 1, "nothing is wrong with the configuration"
+    assert isinstance(pickle.loads(pickle.dumps(stopped.value)), Outage)
+    with pytest.raises(Outage, match="the store keeps failing"):
+        list(open_source([inputs["folder"]]).shards())
     for name in ("tar", "parquet"):
         source, shard = shards[name]
         with pytest.raises(SourceError, match=r"the store keeps failing .* run the job again when it answers"):
