@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +123,54 @@ def verify(
     report = verify_output(output, inputs or None, options)
     show.verification(console, report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command("eval")
+def evaluate(
+    output: Output,
+    labels: Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")],
+    against: Annotated[
+        str | None, typer.Option(help="another output beside it, such as one with --refiner none")
+    ] = None,
+    ignore: Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")] = [255],  # noqa: B006
+    class_map: Annotated[
+        str | None,
+        typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
+    ] = None,
+    write_json: Annotated[Path | None, typer.Option("--json", help="where all figures go, as JSON")] = None,
+    plot: Annotated[Path | None, typer.Option(help="where the plot goes: .png, .svg or .pdf")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="bootstrap replicates behind the 95 % intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to work on; by default this machine")] = None,
+    config: Annotated[str | None, typer.Option(help="the run's configuration, for its storage_options")] = None,
+) -> None:
+    """Score an output on labelled images: accuracy, IoU, boundary F1, bands around boundaries, with 95 % intervals."""
+    from segbatch import show_eval
+
+    if plot is not None:
+        show_eval.check_plot(plot)
+    for path in (write_json, plot):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    from segbatch.runtime.evaluate import evaluate as evaluate_output
+
+    found = evaluate_output(
+        output,
+        labels,
+        against=against,
+        ignore=ignore,
+        mapping=read_config(class_map) if class_map else None,
+        resamples=resamples,
+        seed=seed,
+        address=address,
+        storage_options=(read_config(config).get("storage_options") if config else None) or {},
+        tell=lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False),
+    )
+    show_eval.evaluation(console, found)
+    if write_json is not None:
+        write_json.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    if plot is not None:
+        show_eval.plot(found, plot)
 
 
 @app.command()

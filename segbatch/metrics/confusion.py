@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from segbatch.labels import IGNORE_INDEX
+from segbatch.metrics import scores
 
 
 class Confusion:
@@ -32,21 +33,22 @@ class Confusion:
         self.counts += other.counts
         return self
 
+    def margins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``hits, true, predicted`` of ``segbatch.metrics.scores``, int64 (C,) each."""
+        return np.diag(self.counts), self.counts.sum(axis=1), self.counts.sum(axis=0)
+
     @property
     def iou(self) -> np.ndarray:
         """Intersection over union of each class, float64 (C,); NaN for a class that neither mask holds."""
-        hits = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - hits
-        return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+        return scores.iou(*self.margins())
 
     @property
     def mean_iou(self) -> float:
         """Mean over the classes that occur; NaN before any pixel."""
-        found = self.iou[~np.isnan(self.iou)]
-        return float(found.mean()) if len(found) else float("nan")
+        return float(scores.mean(self.iou))
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the known pixels that have their true class; NaN before any pixel."""
-        pixels = self.counts.sum()
-        return float(np.trace(self.counts) / pixels) if pixels else float("nan")
+        hits, true, _ = self.margins()
+        return float(scores.pixel_accuracy(hits, true))

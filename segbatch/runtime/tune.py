@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import ray
 import yaml
-from PIL import Image, UnidentifiedImageError
 
 from segbatch import refiners
 from segbatch.chunk import Chunk, ChunkId, Record
-from segbatch.errors import RecordFailure, SpecError
+from segbatch.errors import SpecError
 from segbatch.metrics.confusion import Confusion
 from segbatch.runtime.cluster import cluster, failure
 from segbatch.runtime.pipeline import SegmentWorker
@@ -24,7 +20,7 @@ from segbatch.runtime.planning import Job, resolve
 from segbatch.runtime.resources import Pools, plan_pools
 from segbatch.sources.decode import decode
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.listing import join, list_input
+from segbatch.sources.labels import list_labels, read_label, stem
 from segbatch.spec import CRFSpec, JobSpec
 
 # DeepLab searches w1 in [5, 10], theta_alpha in [50, 100], theta_beta in [3, 10]; a little wider here.
@@ -80,7 +76,7 @@ def tune(
     of the best setting at half the step. Raises ``SpecError`` if nothing can be paired.
     """
     job = resolve(spec)
-    truths = _labels(spec, labels)
+    truths = list_labels(Files(spec.storage_options), labels)
     records = list(itertools.islice(_labelled(job, set(truths)), images))
     if not records:
         raise SpecError(
@@ -92,7 +88,7 @@ def tune(
         tell(f"scoring {len(records)} images with {job.model.name}")
         try:
             scored, failed = _score(job, pools, records)
-            batches = [ray.put((part, [truths[_stem(r.image_id)] for r in part])) for part in scored]
+            batches = [ray.put((part, [truths[stem(r.image_id)] for r in part])) for part in scored]
             (network,) = _measure(job, [None], batches, ignore_index)
             tell(f"the network alone: mean IoU {network.mean_iou:.4f}")
             settings = _search(job, batches, ignore_index, rounds, tell)
@@ -152,34 +148,18 @@ def _confusion(
         assert record.data is not None
         assert record.scores is not None
         mask, _ = refiner.refine(decode(record.data, spec.max_pixels), record.scores)
-        truth = _read_label(files, uri)
+        truth = read_label(files, uri)
         if truth.shape != mask.shape:
             raise SpecError(f"labels: {shown_uri(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
         total.add(truth, mask)
     return total
 
 
-def _labels(spec: JobSpec, labels: str) -> dict[str, str]:
-    """URIs of the labels by file name without extension."""
-    found: dict[str, str] = {}
-    for listed in list_input(Files(spec.storage_options), labels):
-        for entry in listed.entries:
-            stem = _stem(entry.name)
-            if stem in found:
-                raise SpecError(
-                    f"labels: {shown_uri(labels)} holds two files named {stem!r}; name one folder of labels"
-                )
-            found[stem] = join(listed.root, entry.name)
-    if not found:
-        raise SpecError(f"labels: {shown_uri(labels)} holds no files")
-    return found
-
-
 def _labelled(job: Job, stems: set[str]) -> Iterator[Record]:
     """The input's readable records that have a label, in order."""
     for shard in job.shards:
         for chunk in job.source.chunks(shard, _BATCH):
-            yield from (r for r in chunk.records if r.data is not None and _stem(r.image_id) in stems)
+            yield from (r for r in chunk.records if r.data is not None and stem(r.image_id) in stems)
 
 
 def _score(job: Job, pools: Pools, records: list[Record]) -> tuple[list[list[Record]], int]:
@@ -193,26 +173,6 @@ def _score(job: Job, pools: Pools, records: list[Record]) -> tuple[list[list[Rec
         pending.append(workers[n % len(workers)].__call__.remote(chunk.to_row()))
     batches = [[r for r in Chunk.from_row(row).records if r.scores is not None] for row in ray.get(pending)]
     return batches, len(records) - sum(map(len, batches))
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
-
-
-def _read_label(files: Files, uri: str) -> np.ndarray:
-    """Class ids int64 (H, W) of a palette or grey image."""
-    try:
-        data = files.read(uri, 2**30)
-        with Image.open(io.BytesIO(data)) as image:
-            ids = np.asarray(image)
-    except (RecordFailure, UnidentifiedImageError, OSError) as e:
-        raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {e}") from e
-    if ids.ndim != 2 or ids.dtype.kind not in "ui":
-        raise SpecError(
-            f"labels: {shown_uri(uri)} is no image of class ids (mode {image.mode}); give palette or grey PNGs whose "
-            "values are class ids"
-        )
-    return ids.astype(np.int64)
 
 
 def rows(tuning: Tuning, most: int = 10) -> Iterable[tuple[str, str, str, str, str]]:

@@ -1,0 +1,84 @@
+"""From label values, and from a network's classes, to the classes in which both are compared."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segbatch.errors import SpecError
+from segbatch.labels import IGNORE_INDEX
+
+VOID = -1
+_UNKNOWN = -2
+_VALUES = 2**16
+_IGNORE = "ignore"
+
+
+class ClassMap:
+    """Translates labels and masks into the classes ``names``, which are a network's.
+
+    Without ``mapping`` a label value is a class id. In ``mapping`` a key that is a number is a label value and stands
+    for a class (name or id) or for ``ignore``; once there is such a key, values that are not given are unknown. A key
+    that is a class name merges that class into another, in masks and labels alike. ``ignore`` are label values that do
+    not count. Raises ``SpecError`` that names the entry.
+    """
+
+    def __init__(
+        self, names: Sequence[str], ignore: Sequence[int] = (IGNORE_INDEX,), mapping: Mapping[Any, Any] | None = None
+    ) -> None:
+        self.names = tuple(names)
+        values: dict[int, int] = {}
+        merged: dict[int, int] = {}
+        for key, target in (mapping or {}).items():
+            if (isinstance(key, int) and not isinstance(key, bool)) or str(key).isdecimal():
+                values[_value(int(key))] = self._class(key, target, ignorable=True)
+            else:
+                merged[self._class(key, key)] = self._class(key, target)
+        for a, b in merged.items():
+            if b in merged and a != b:
+                raise SpecError(
+                    f"map: {names[a]!r} becomes {names[b]!r}, which becomes {names[merged[b]]!r}; name the last of them"
+                )
+        self._merge = np.arange(len(names))
+        self._merge[list(merged)] = list(merged.values())
+        self._lookup = np.full(_VALUES, _UNKNOWN, np.int32)
+        for value, c in (values or {c: c for c in range(len(names))}).items():
+            self._lookup[value] = self._merge[c] if c >= 0 else c
+        for value in ignore:
+            self._lookup[_value(value)] = VOID
+
+    def truth(self, label: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
+        """Label values (H, W) -> (class ids int32 (H, W), ``VOID`` where nothing counts; pixels of unknown values)."""
+        inside = (label >= 0) & (label < _VALUES)
+        truth = np.where(inside, self._lookup[np.where(inside, label, 0)], _UNKNOWN)
+        unknown = truth == _UNKNOWN
+        if not unknown.any():
+            return truth, {}
+        values, pixels = np.unique(label[unknown], return_counts=True)
+        return np.where(unknown, VOID, truth), dict(zip(values.tolist(), pixels.tolist(), strict=True))
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask's class ids (H, W), merged, int64. Raises ``ValueError`` if it holds an id that is no class."""
+        if mask.size and mask.max() >= len(self.names):
+            raise ValueError(f"it holds the id {mask.max()}, but there are {len(self.names)} classes")
+        return self._merge[mask]
+
+    def _class(self, key: object, given: object, ignorable: bool = False) -> int:
+        if ignorable and (given is None or given == _IGNORE) and given not in self.names:
+            return VOID
+        if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(self.names):
+            return given
+        if str(given) in self.names:
+            return self.names.index(str(given))
+        near = difflib.get_close_matches(str(given), self.names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"the output's classes are {', '.join(self.names)}"
+        raise SpecError(f"map: {key}: {given!r} is no class of the output; {hint}")
+
+
+def _value(value: int) -> int:
+    if not 0 <= value < _VALUES:
+        raise SpecError(f"label value {value} is not within 0 to {_VALUES - 1}; values of label images are")
+    return value

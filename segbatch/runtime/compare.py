@@ -1,0 +1,132 @@
+"""The work of one evaluation task: the rows of some result files held against their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segbatch.encodings import png
+from segbatch.errors import OutputError, SpecError
+from segbatch.metrics.class_map import ClassMap
+from segbatch.metrics.tally import Counts, Tally, count
+from segbatch.output.store import Store
+from segbatch.output.writer import MASKS
+from segbatch.sources.io import Files
+from segbatch.sources.labels import read_label, stem
+
+_ROWS = 32
+MOST_EXAMPLES = 5
+
+
+@dataclass
+class Finding:
+    """What was met ``times`` times, and the first few examples in order of their names."""
+
+    times: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, times: int, examples: Iterable[str]) -> None:
+        self.times += times
+        self.examples = sorted([*self.examples, *examples])[:MOST_EXAMPLES]
+
+
+@dataclass
+class Part:
+    """What some result files come to. Of each label, int32 (L,): the rows that are its own, and those compared."""
+
+    tally: Tally
+    rows: np.ndarray
+    compared: np.ndarray
+    findings: dict[str, Finding] = field(default_factory=dict)
+    unknown: dict[int, tuple[int, str]] = field(default_factory=dict)  # label value: its pixels, the first image
+
+    @staticmethod
+    def empty(tally: Tally, labels: int) -> Part:
+        return Part(tally, np.zeros(labels, np.int32), np.zeros(labels, np.int32))
+
+    def found(self, kind: str, example: str, times: int = 1) -> None:
+        self.findings.setdefault(kind, Finding()).add(times, [example])
+
+    def met(self, value: int, pixels: int, image: str) -> None:
+        """Note a label value that is no class."""
+        before, first = self.unknown.get(value, (0, image))
+        self.unknown[value] = before + pixels, min(first, image)
+
+    def __iadd__(self, other: Part) -> Part:
+        self.tally += other.tally
+        self.rows += other.rows
+        self.compared += other.compared
+        for kind, finding in other.findings.items():
+            self.findings.setdefault(kind, Finding()).add(finding.times, finding.examples)
+        for value, (pixels, image) in other.unknown.items():
+            self.met(value, pixels, image)
+        return self
+
+
+def compare(store: Store, names: list[str], shared: tuple[dict[str, str], ClassMap, Files, int, int]) -> Part:
+    """What a task runs: every row of some result files."""
+    pairs, class_map, files, resamples, seed = shared
+    order = {name: i for i, name in enumerate(pairs)}
+    part = Part.empty(Tally(len(class_map.names), resamples, seed), len(pairs))
+    for name in names:
+        for rows in _rows(store, name):
+            compared: list[str] = []
+            counts: list[Counts] = []
+            for row in rows:
+                label = stem(row["image_id"])
+                if label in order:
+                    part.rows[order[label]] += 1
+                found = _count(row, pairs.get(label), class_map, files, part)
+                if isinstance(found, Counts):
+                    compared.append(label)
+                    counts.append(found)
+                else:
+                    part.found(*found)
+            part.tally.add(compared, counts)
+            np.add.at(part.compared, [order[label] for label in compared], 1)
+    return part
+
+
+def _rows(store: Store, name: str) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one result file, some at a time, without what is not compared."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(store.read(f"{MASKS}/{name}")))
+        for batch in file.iter_batches(_ROWS, columns=["image_id", "mask", "error"]):
+            yield batch.to_pylist()
+    except (pa.ArrowException, OSError) as e:
+        raise OutputError(
+            f"{store.uri}/{MASKS}/{name}: not a readable result file ({e}); remove it and run the job again"
+        ) from e
+
+
+def _count(
+    row: dict[str, Any], uri: str | None, class_map: ClassMap, files: Files, part: Part
+) -> Counts | tuple[str, str]:
+    """What is counted of one row, or (kind, example) of why nothing is; unknown label values go to ``part``."""
+    image = row["image_id"]
+    if row["error"] is not None:
+        return "error rows", f"{image}: {row['error']['stage']}/{row['error']['type']}"
+    if uri is None:
+        return "images without a label", image
+    try:
+        mask = class_map.mask(png.decode(row["mask"]))
+    except (OSError, ValueError, TypeError) as e:
+        return "masks that cannot be read", f"{image}: {e}"
+    try:
+        label = read_label(files, uri)
+    except SpecError as e:
+        return "labels that cannot be read", str(e).removeprefix("labels: ")
+    if label.shape != mask.shape:
+        sizes = f"label {label.shape[0]}x{label.shape[1]}, mask {mask.shape[0]}x{mask.shape[1]}"
+        return "labels of another size than the image", f"{image}: {sizes} (height x width)"
+    truth, unknown = class_map.truth(label)
+    for value, pixels in unknown.items():
+        part.met(value, pixels, image)
+    if (truth < 0).all():
+        return "labels without a pixel that counts", image
+    return count(truth, mask, len(class_map.names))

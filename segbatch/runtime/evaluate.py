@@ -1,0 +1,211 @@
+"""An output held against labels: every figure with its interval, and all that could not be compared, by name."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from segbatch.errors import OutputError, SpecError
+from segbatch.labels import IGNORE_INDEX
+from segbatch.metrics.class_map import ClassMap
+from segbatch.metrics.tally import Estimate, Tally
+from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import RunRecord
+from segbatch.output.store import Store
+from segbatch.runtime.cluster import cluster, failure
+from segbatch.runtime.compare import MOST_EXAMPLES, Finding, Part, compare
+from segbatch.sources.io import Files, shown_uri
+from segbatch.sources.labels import list_labels
+from segbatch.spec import JobSpec, without_credentials
+
+_TASKS_A_CORE = 4
+_FILES_A_TASK = 16
+
+OVERALL = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", "boundary_f1")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One output: ``images`` were compared; ``findings`` says what was not, and what else to know, kind by kind.
+
+    ``figures`` holds those of ``Tally.figures``; ``confusion`` int64 (C, C) counts pixels of true class i given j.
+    """
+
+    output: str
+    run: dict[str, str]
+    images: int
+    findings: dict[str, Finding]
+    figures: dict[str, Estimate]
+    confusion: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One output, or two on the same labels with the ``difference`` of their figures (the first minus the second)."""
+
+    labels: str
+    ignore: tuple[int, ...]
+    classes: tuple[str, ...]
+    resamples: int
+    seed: int
+    outputs: tuple[Evaluated, ...]
+    difference: dict[str, Estimate] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; figures are fractions as ``{"value", "low", "high"}``, None where there is none."""
+        return {
+            "labels": self.labels,
+            "ignore": list(self.ignore),
+            "classes": list(self.classes),
+            "bootstrap": {"resamples": self.resamples, "seed": self.seed, "interval": 0.95},
+            "outputs": [
+                {
+                    "output": e.output,
+                    "run": e.run,
+                    "images": e.images,
+                    "findings": {kind: vars(f) for kind, f in e.findings.items()},
+                    "figures": {name: _plain(f) for name, f in e.figures.items()},
+                    "confusion": e.confusion.tolist(),
+                }
+                for e in self.outputs
+            ],
+            "difference": self.difference and {name: _plain(f) for name, f in self.difference.items()},
+        }
+
+
+def evaluate(
+    output: str,
+    labels: str,
+    *,
+    against: str | None = None,
+    ignore: Sequence[int] = (IGNORE_INDEX,),
+    mapping: Mapping[Any, Any] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    address: str | None = None,
+    storage_options: dict[str, Any] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Evaluation:
+    """Compare the masks of ``output``, and of ``against``, with label images.
+
+    ``labels`` is a folder, prefix or glob, paired with the rows by file name without extension; ``ignore`` and
+    ``mapping`` are those of ``ClassMap``. Result files are read by Ray tasks, on this machine or on the cluster at
+    ``address``; what comes back are sums. Raises ``SpecError`` if nothing can be compared, or if the two outputs have
+    different classes; ``OutputError`` for a result file that cannot be read.
+    """
+    stores = [Store(uri, storage_options) for uri in (output, against) if uri is not None]
+    records = [RunRecord.need(store) for store in stores]
+    classes = [record.labels.names for record in records]
+    if classes[-1] != classes[0]:
+        raise SpecError(
+            f"against: {stores[1].uri} has the classes {', '.join(classes[1])}; {stores[0].uri} has "
+            f"{', '.join(classes[0])}; only outputs with the same classes can be compared"
+        )
+    class_map = ClassMap(classes[0], ignore, mapping)
+    files = Files(storage_options)
+    pairs = list_labels(files, labels)
+    with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
+        try:
+            shared = ray.put((pairs, class_map, files, resamples, seed))
+            parts = []
+            for store in stores:
+                empty = Part.empty(Tally(len(classes[0]), resamples, seed), len(pairs))
+                parts.append(_gather(store, empty, shared, int(hardware.cpus), tell))
+        except ray.exceptions.RayError as e:
+            raise failure(e) from e
+    for store, record, part in zip(stores, records, parts, strict=True):
+        _conclude(store, record, part, pairs, labels)
+    _tell_apart(parts, list(pairs))
+    figures = [part.tally.figures() for part in parts]
+    return Evaluation(
+        labels=shown_uri(labels),
+        ignore=tuple(ignore),
+        classes=class_map.names,
+        resamples=resamples,
+        seed=seed,
+        outputs=tuple(
+            Evaluated(
+                without_credentials(store.uri),
+                {key: str(record.spec.get(key)) for key in ("model", "weights", "refiner")},
+                part.tally.images,
+                dict(sorted(part.findings.items())),
+                {name: Estimate.of(f) for name, f in found.items()},
+                part.tally.confusion,
+            )
+            for store, record, part, found in zip(stores, records, parts, figures, strict=True)
+        ),
+        difference={n: Estimate.of(figures[0][n] - figures[1][n]) for n in figures[0]} if against else None,
+    )
+
+
+def _gather(store: Store, total: Part, shared: Any, cores: int, tell: Callable[[str], None]) -> Part:
+    """``total`` with all committed files of one output: tasks of a few files, of which only so many are pending."""
+    names = sorted(Ledger.read(store).filenames())
+    if not names:
+        raise OutputError(f"{store.uri}: holds no masks yet; run the job again to finish it")
+    task = ray.remote(num_cpus=1)(compare)
+    size = min(-(-len(names) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
+    groups = [names[i : i + size] for i in range(0, len(names), size)]
+    told = time.monotonic()
+    tell(f"{without_credentials(store.uri)}: {len(names)} files")
+    for done, part in enumerate(_results(task, [(store, g, shared) for g in groups], 2 * cores), 1):
+        total += part
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            tell(f"{total.tally.images:,} images compared, {done / len(groups):.0%} of the files")
+    return total
+
+
+def _results(task: Any, arguments: Sequence[tuple[Any, ...]], most: int) -> Iterator[Any]:
+    """What the tasks return, as they finish; at most ``most`` are pending."""
+    pending: list[Any] = []
+    for given in arguments:
+        if len(pending) >= most:
+            done, pending = ray.wait(pending)
+            yield ray.get(done[0])
+        pending.append(task.remote(*given))
+    while pending:
+        done, pending = ray.wait(pending)
+        yield ray.get(done[0])
+
+
+def _conclude(store: Store, record: RunRecord, part: Part, pairs: Mapping[str, str], labels: str) -> None:
+    """What is known of an output only when all of it was read."""
+    if record.state != "done":
+        part.found("the run is not finished", "this is what is committed so far")
+    for value, (pixels, image) in sorted(part.unknown.items(), key=lambda item: (-item[1][0], item[0])):
+        unknown = part.findings.setdefault("pixels of label values that are no class", Finding())
+        unknown.times += pixels
+        if len(unknown.examples) < MOST_EXAMPLES:
+            unknown.examples.append(f"value {value}: {pixels:,} pixels, first in {image}")
+    names = list(pairs)
+    for i in np.flatnonzero(part.rows == 0).tolist():
+        part.found("labels without an image", names[i])
+    for i in np.flatnonzero(part.rows > 1).tolist():
+        part.found("labels that are those of several images", f"{names[i]}: {part.rows[i]} images")
+    if not part.tally.images:
+        why = "; ".join(f"{kind}: {f.times:,} ({f.examples[0]})" for kind, f in part.findings.items())
+        raise SpecError(
+            f"labels: no mask of {store.uri} could be compared with a label in {shown_uri(labels)}; labels are paired "
+            f"by file name without extension, such as {names[0]!r}; {why}"
+        )
+
+
+def _tell_apart(parts: Sequence[Part], names: Sequence[str]) -> None:
+    """Say of two outputs which labels only one of them was compared with: their difference is then no fair one."""
+    for part, other in itertools.permutations(parts, 2):
+        for i in np.flatnonzero((part.compared > 0) & (other.compared == 0)).tolist():
+            part.found("images compared here and not in the other output", names[i])
+
+
+def _plain(figure: Estimate) -> Any:
+    """One figure as ``{"value", "low", "high"}``, several as lists of them; None for NaN."""
+    if figure.value.ndim:
+        return [_plain(Estimate(*each)) for each in zip(figure.value, figure.low, figure.high, strict=True)]
+    return {k: None if np.isnan(v) else float(v) for k, v in vars(figure).items()}

@@ -1,0 +1,59 @@
+"""Label images: listed once, paired with the corpus by file name, read as label values."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from segbatch.errors import RecordFailure, SpecError
+from segbatch.sources.io import Files, shown_uri
+from segbatch.sources.listing import join, list_input
+
+_LARGEST = 2**30
+# Formats that keep values as they are; a JPEG of class ids holds ids that nobody drew.
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+
+
+def stem(name: str) -> str:
+    """What an image and its label share: the file name without folders and extension."""
+    return PurePosixPath(name).stem
+
+
+def list_labels(files: Files, labels: str) -> dict[str, str]:
+    """URIs of the labels in a folder, prefix or glob, by ``stem``, in order of their names.
+
+    Raises ``SpecError`` if there are none, or two of one name; ``SourceError`` if they cannot be listed.
+    """
+    found: dict[str, str] = {}
+    for listed in list_input(files, labels):
+        for entry in listed.entries:
+            name = stem(entry.name)
+            if name in found:
+                raise SpecError(
+                    f"labels: {shown_uri(labels)} holds two files named {name!r}; name one folder of labels"
+                )
+            found[name] = join(listed.root, entry.name)
+    if not found:
+        raise SpecError(f"labels: {shown_uri(labels)} holds no files")
+    return found
+
+
+def read_label(files: Files, uri: str) -> np.ndarray:
+    """Label values int64 (H, W) of a palette or grey image. Raises ``SpecError`` if it cannot be read or is neither."""
+    try:
+        data = files.read(uri, _LARGEST)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            mode, values = image.mode, np.asarray(image)
+    except (RecordFailure, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as e:
+        reason = "it is no PNG, TIFF, BMP or GIF" if isinstance(e, Image.UnidentifiedImageError) else str(e)
+        raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {reason}") from e
+    if values.ndim != 2 or values.dtype.kind not in "uib":
+        raise SpecError(
+            f"labels: {shown_uri(uri)} is no image of class ids (mode {mode}); give palette or grey PNGs whose "
+            "values are class ids"
+        )
+    return values.astype(np.int64)

@@ -1,0 +1,132 @@
+"""Sums over images: every figure against scikit-learn, and intervals that follow from the seed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+
+from segbatch.metrics.boundary import bands, boundary_f1
+from segbatch.metrics.tally import WIDEST, Counts, Estimate, Tally, count
+
+CLASSES = 5
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def images(number: int) -> list[Pair]:
+    """Labels with void, in patches that leave some pixels farther from boundaries than others, and masks like them."""
+    found = []
+    for seed in range(number):
+        rng = np.random.default_rng(seed)
+        truth = np.kron(rng.integers(0, CLASSES - 1, (2, 2)), np.ones((60, 70), int))
+        mask = np.where(
+            rng.random(truth.shape) < 0.6 + 0.3 * rng.random(), truth, rng.integers(0, CLASSES, truth.shape)
+        )
+        truth[:, : rng.integers(0, 9)] = -1
+        found.append((truth, mask))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Pair]:
+    return images(12)
+
+
+@pytest.fixture(scope="module")
+def counted(pairs: list[Pair]) -> list[Counts]:
+    return [count(t, m, CLASSES) for t, m in pairs]
+
+
+def tally(counted: list[Counts], names: list[str] | None = None, resamples: int = 200, seed: int = 0) -> Tally:
+    total = Tally(CLASSES, resamples, seed)
+    total.add(names or [f"{i:03d}" for i in range(len(counted))], counted)
+    return total
+
+
+def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[Counts]) -> None:
+    total = tally(counted)
+    found = {name: figure[0] for name, figure in total.figures().items()}
+    t = np.concatenate([t[t >= 0] for t, _ in pairs])
+    m = np.concatenate([m[t >= 0] for t, m in pairs])
+    distance = np.concatenate([bands(t, WIDEST)[t >= 0] for t, _ in pairs])
+    iou = jaccard_score(t, m, average=None)
+    frequency = np.bincount(t, minlength=CLASSES) / len(t)
+    true = np.unique(t)
+    assert np.array_equal(total.confusion, confusion_matrix(t, m))
+    assert found["pixel_accuracy"] == pytest.approx(accuracy_score(t, m), abs=1e-9)
+    hits = [accuracy_score(t[t == c], m[t == c]) for c in true]
+    assert found["class_accuracy"][true] == pytest.approx(hits, abs=1e-9)
+    assert found["mean_accuracy"] == pytest.approx(np.mean(hits), abs=1e-9)
+    assert found["class_iou"] == pytest.approx(iou, abs=1e-9)
+    assert found["mean_iou"] == pytest.approx(jaccard_score(t, m, average="macro"), abs=1e-9)
+    assert found["frequency_weighted_iou"] == pytest.approx((frequency * iou).sum(), abs=1e-9)
+    assert found["frequency_weighted_iou"] == pytest.approx(jaccard_score(t, m, average="weighted"), abs=1e-9)
+    for w in (1, 2, 7, WIDEST):
+        near = distance <= w
+        assert 0 < near.sum() < len(near)
+        assert found["trimap_pixel_accuracy"][w - 1] == pytest.approx(accuracy_score(t[near], m[near]), abs=1e-9)
+        expected = jaccard_score(t[near], m[near], average="macro")
+        assert found["trimap_mean_iou"][w - 1] == pytest.approx(expected, abs=1e-9)
+
+
+def test_boundary_f1_is_the_mean_over_images(pairs: list[Pair], counted: list[Counts]) -> None:
+    found = {name: figure[0] for name, figure in tally(counted).figures().items()}
+    each = np.stack([boundary_f1(t, m, CLASSES) for t, m in pairs])
+    assert found["class_boundary_f1"] == pytest.approx(np.nanmean(each, axis=0), abs=1e-6)
+    assert found["boundary_f1"] == pytest.approx(np.mean([np.nanmean(f) for f in each]), abs=1e-6)
+
+
+def test_order_and_partition_change_nothing(counted: list[Counts]) -> None:
+    whole = tally(counted)
+    names = [f"{i:03d}" for i in range(len(counted))]
+    parts = Tally(CLASSES, 200, 0)
+    for chosen in (slice(7, None), slice(0, 0), slice(0, 1), slice(1, 7)):
+        parts += tally(counted[chosen][::-1], names[chosen][::-1])
+    assert parts.images == whole.images
+    assert np.array_equal(parts.confusion, whole.confusion)
+    assert np.array_equal(parts.sums, whole.sums)
+
+
+def test_the_seed_and_the_names_decide_the_replicates(counted: list[Counts]) -> None:
+    first = tally(counted)
+    assert np.array_equal(first.sums, tally(counted).sums)
+    for other in (tally(counted, seed=1), tally(counted, [f"b{i}" for i in range(len(counted))])):
+        assert np.array_equal(first.sums[0], other.sums[0])
+        assert not np.array_equal(first.sums[1:], other.sums[1:])
+
+
+def test_intervals_are_those_of_drawing_images_with_replacement() -> None:
+    """Against the textbook bootstrap, on images that differ much: their standard errors agree within a fifth."""
+    number, rng = 60, np.random.default_rng(5)
+    counted = []
+    for right in rng.uniform(0.3, 0.95, number):
+        truth = rng.integers(0, 2, (20, 20))
+        counted.append(count(truth, np.where(rng.random(truth.shape) < right, truth, 1 - truth), 2))
+    total = Tally(2, 2000, 3)
+    total.add([str(i) for i in range(number)], counted)
+    found = Estimate.of(total.figures()["pixel_accuracy"])
+    accuracy = np.array([np.trace(c.confusion) / c.confusion.sum() for c in counted])
+    means = accuracy[rng.integers(0, number, (2000, number))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    assert found.value == pytest.approx(accuracy.mean())
+    assert found.high - found.low == pytest.approx(high - low, rel=0.2)
+    assert found.low < found.value < found.high
+
+
+def test_equal_outputs_differ_by_nothing_and_better_ones_surely(pairs: list[Pair], counted: list[Counts]) -> None:
+    a = tally(counted).figures()["mean_iou"]
+    assert vars(Estimate.of(a - tally(counted).figures()["mean_iou"])) == {"value": 0, "low": 0, "high": 0}
+    better = [count(t, np.where(np.arange(m.shape[1]) % 10 == 0, np.maximum(t, 0), m), CLASSES) for t, m in pairs]
+    gain = Estimate.of(tally(better).figures()["mean_iou"] - a)
+    assert 0 < gain.low <= gain.value <= gain.high
+    # The draws are shared, so the difference is known far better than either figure.
+    spread = Estimate.of(a)
+    assert gain.high - gain.low < (spread.high - spread.low) / 2
+
+
+def test_without_replicates_or_images_there_are_no_intervals(counted: list[Counts]) -> None:
+    alone = Estimate.of(tally(counted, resamples=0).figures()["mean_iou"])
+    assert not np.isnan(alone.value)
+    assert np.isnan(alone.low)
+    nothing = {name: Estimate.of(f) for name, f in Tally(3, 20, 0).figures().items()}
+    assert all(np.isnan(e.value).all() and np.isnan(e.high).all() for e in nothing.values())
