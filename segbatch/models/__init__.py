@@ -25,6 +25,16 @@ MODELS.add("deeplabv3_resnet101", "segbatch.models.torchvision:DEEPLABV3_RESNET1
 MODELS.add("fcn_resnet50", "segbatch.models.torchvision:FCN_RESNET50")
 MODELS.add("fcn_resnet101", "segbatch.models.torchvision:FCN_RESNET101")
 MODELS.add("lraspp_mobilenet_v3_large", "segbatch.models.torchvision:LRASPP_MOBILENET_V3_LARGE")
+MODELS.add("fcn32s", "segbatch.models.fcn:FCN32S")
+MODELS.add("fcn16s", "segbatch.models.fcn:FCN16S")
+MODELS.add("fcn8s", "segbatch.models.fcn:FCN8S")
+MODELS.add("fcn8s_atonce", "segbatch.models.fcn:FCN8S_ATONCE")
+MODELS.add("deeplab_v1", "segbatch.models.deeplab_v1:DEEPLAB_V1")
+MODELS.add("deeplab_v1_largefov", "segbatch.models.deeplab_v1:DEEPLAB_V1_LARGEFOV")
+MODELS.add("deeplab_v1_msc_largefov", "segbatch.models.deeplab_v1:DEEPLAB_V1_MSC_LARGEFOV")
+MODELS.add("segnet", "segbatch.models.segnet:SEGNET")
+MODELS.add("segnet_basic", "segbatch.models.segnet:SEGNET_BASIC")
+MODELS.add("deconvnet", "segbatch.models.deconvnet:DECONVNET")
 MODELS.add("null", "segbatch.models.null:NULL")
 
 

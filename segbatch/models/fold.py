@@ -26,8 +26,10 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
             if not sequential and not _are_numbered_alike(first, second):
                 continue
             conv, norm = children[first], children[second]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
-                module._modules[first] = fuse_conv_bn_eval(conv, norm)
+            if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+                continue
+            if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)):
+                module._modules[first] = fuse_conv_bn_eval(conv, norm, isinstance(conv, nn.ConvTranspose2d))
                 module._modules[second] = nn.Identity()
     return network
 
