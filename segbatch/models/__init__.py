@@ -52,13 +52,13 @@ def build(
 ) -> Model:
     """The model ``name`` (or ``package.module:factory``), in eval mode on its device, ready for ``scores``.
 
-    ``weights``: a named set, ``default``, the URI of a ``.pth``, ``.pt`` or ``.safetensors`` file, or
-    ``random`` (``random:SEED``), which is untrained, for tests and benchmarks. ``classes``: URI of a file of
-    class names. ``device``: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N``. ``precision``:
-    ``fp32`` or ``bf16`` (see ``supports_bf16``). ``batch_size`` counts images of 512 x 512. ``threads`` sets
-    torch's threads of this process. ``tile_pixels``: larger images are run as overlapping tiles (default: the
-    network's). ``storage_options`` go to fsspec. Raises ``SpecError`` for what is asked wrongly,
-    ``ModelError`` for what cannot be had.
+    ``weights``: a named set, ``default``, the URI of a ``.pth``, ``.pt`` or ``.safetensors`` file (for networks
+    that come from Caffe, of a ``.caffemodel``), or ``random`` (``random:SEED``), which is untrained, for tests
+    and benchmarks. ``classes``: URI of a file of class names. ``device``: ``auto`` (a GPU if there is one),
+    ``cpu``, ``cuda``, ``cuda:N``. ``precision``: ``fp32`` or ``bf16`` (see ``supports_bf16``). ``batch_size``
+    counts images of 512 x 512. ``threads`` sets torch's threads of this process. ``tile_pixels``: larger images
+    are run as overlapping tiles (default: the network's). ``storage_options`` go to fsspec. Raises
+    ``SpecError`` for what is asked wrongly, ``ModelError`` for what cannot be had.
     """
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1; got {threads}")

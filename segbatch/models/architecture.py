@@ -117,7 +117,9 @@ class Architecture:
         data = weights.read(choice.storage_options)
         state = self.convert(checkpoint.parse(data, chosen))
         head = state.get(self.head)
-        count = len(self.labels) if head is None else head.shape[0]
+        # Class ids are int16. A head that cannot be one is listed below, as of another shape.
+        fits = head is not None and head.ndim > 0 and 0 < head.shape[0] < 2**15
+        count = head.shape[0] if head is not None and fits else len(self.labels)
         checkpoint.check(state, self._on_meta(count), chosen, self.name)
         labels = self._labels(choice, count)
         return replace(weights, labels=labels, digest=content_digest(data)), state

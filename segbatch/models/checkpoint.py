@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from segbatch.errors import ModelError
+from segbatch.models import caffe
 
 StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -20,11 +21,11 @@ _SHOWN = 10
 
 
 def parse(data: bytes, source: str) -> StateDict:
-    """The state dict in a ``.pth``, ``.pt`` or ``.safetensors`` file, on the CPU.
+    """The state dict in a ``.pth``, ``.pt``, ``.safetensors`` or ``.caffemodel`` file, on the CPU.
 
     Unwraps ``{"state_dict": …}``, ``{"model_state_dict": …}`` and ``{"model": …}``, and takes off the
     ``module.`` that DataParallel puts before every key. Nothing in the file is executed: ``ModelError`` for a
-    file that would need it, is damaged, or holds no tensors by name.
+    file that would need it, is damaged, or holds no tensors by name. Caffe's blobs are called ``LAYER/INDEX``.
     """
     suffix = source[source.rfind(".") :].lower()
     if suffix not in READERS:
@@ -70,6 +71,7 @@ READERS: dict[str, Callable[[bytes, str], Any]] = {
     ".pth": _read_pickle,
     ".pt": _read_pickle,
     ".safetensors": _read_safetensors,
+    ".caffemodel": caffe.read,
 }
 
 

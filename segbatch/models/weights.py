@@ -23,7 +23,7 @@ from segbatch.registry import suggest
 logger = logging.getLogger(__name__)
 
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".safetensors", ".caffemodel")
 
 
 @dataclass(frozen=True)
