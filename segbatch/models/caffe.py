@@ -117,7 +117,8 @@ def _shaped(numbers: np.ndarray, shape: list[int], key: str) -> Tensor:
         raise _Damaged(f"blob {key!r} has the shape {tuple(shape)}")
     if math.prod(shape) != len(numbers):
         raise _Damaged(f"blob {key!r} of shape {tuple(shape)} holds {len(numbers)} numbers")
-    with np.errstate(over="ignore"):  # a double too large for float32 is infinite, as in Caffe
+    # A double too large for float32 is infinite, as in Caffe; a NaN stays one.
+    with np.errstate(over="ignore", invalid="ignore"):
         return torch.from_numpy(numbers.astype(np.float32).reshape(shape))
 
 

@@ -61,9 +61,10 @@ def test_a_dimension_that_was_not_written_is_0_and_no_dimension_is_a_scalar() ->
     assert blobs["x/1"].shape == (0, 0, 0, 0)
 
 
-def test_doubles_beyond_float32_are_infinite() -> None:
-    data = message(100, message(1, b"x") + message(7, blob(np.array([1e300, 2.0]), "double")))
-    assert caffe.read(data, "w")["x/0"].tolist() == [float("inf"), 2.0]
+def test_doubles_beyond_float32_are_infinite_and_nan_stays() -> None:
+    signalling = np.uint64(0x7FF0000000000001).view(np.float64)
+    data = message(100, message(1, b"x") + message(7, blob(np.array([1e300, 2.0, signalling]), "double")))
+    assert str(caffe.read(data, "w")["x/0"].tolist()) == "[inf, 2.0, nan]"
 
 
 def layer(content: bytes) -> bytes:
