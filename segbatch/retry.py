@@ -18,6 +18,7 @@ T = TypeVar("T")
 # One attempt may take this long, and a second more for each of these bytes: a connection that hangs is given up.
 _ATTEMPT = 20.0
 _BYTES_A_SECOND = 2**20
+_READ_ALL = 32 * 2**20
 
 _TRANSIENT_ERRNO = {
     errno.EAGAIN,
@@ -151,6 +152,13 @@ class RangeReader(io.RawIOBase):
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         return self._at
 
+    def readall(self) -> bytes:
+        # Python's own asks for 8 KB at a time, each a request.
+        blocks = []
+        while self._at < self._size:
+            blocks.append(self.read(min(_READ_ALL, self._size - self._at)))
+        return b"".join(blocks)
+
     def readinto(self, buffer: Any) -> int:
         begin, end = self._at, min(self._at + len(buffer), self._size)
         if begin >= end:
@@ -159,6 +167,8 @@ class RangeReader(io.RawIOBase):
         data = call(self._fs, "cat_file", self._path, start=begin, end=end, size=size, deadline=self._deadline)
         if len(data) > end - begin:
             raise OSError(errno.EINVAL, "the store ignores ranges, so that the object cannot be read piece by piece")
+        if not data:
+            raise OSError(errno.EINVAL, "the object has become shorter while it was being read")
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

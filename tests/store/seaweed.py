@@ -110,7 +110,7 @@ class Seaweed:
                 time.sleep(0.2)
 
     def kill(self) -> None:
-        """As a power cut; ``start`` brings back what was acknowledged."""
+        """At once: what it holds is thrown away."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(20)

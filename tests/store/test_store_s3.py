@@ -147,7 +147,7 @@ def test_a_second_listing_in_one_process_sees_what_is_new(seaweed: Seaweed, plac
     assert ("c.tar" in second) == ("{" not in pattern)
 
 
-def test_a_known_size_is_one_request(seaweed: Seaweed, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_few(seaweed: Seaweed, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fs = seaweed.client()
     fs.pipe_file(f"{place}/a.png", b"x" * 1000)
     fs.pipe_file(f"{place}/empty", b"")
@@ -168,3 +168,14 @@ def test_a_known_size_is_one_request(seaweed: Seaweed, place: str, monkeypatch: 
     assert files.read(f"s3://{place}/a.png", 10**6, 900) == b"x" * 1000, "it has grown since it was listed"
     assert files.read(f"s3://{place}/a.png", 10**6, 1100) == b"x" * 1000, "it has shrunk"
     assert files.read(f"s3://{place}/empty", 10**6) == b""
+    assert files.read(f"s3://{place}/empty", 10**6, 0) == b""
+    fs.pipe_file(f"{place}/tar", b"x" * 100_000)
+    asked.clear()
+    with files.open(f"s3://{place}/tar") as stream:
+        assert stream.read() == b"x" * 100_000
+    assert asked == ["head_object", "get_object"]
+    asked.clear()
+    with Store(f"s3://{place}", seaweed.storage_options()).open("tar") as stream:
+        stream.seek(-8, 2)
+        assert stream.read() == b"x" * 8
+    assert asked == ["head_object", "get_object"]
