@@ -60,7 +60,9 @@ class JobSpec(BaseModel):
     model: str = Field(
         "deeplabv3plus_mobilenet_v2", description="a name of `segbatch models`, or package.module:factory"
     )
-    weights: str = Field("default", description="a named set of weights, or the URI of .pth, .pt, .safetensors, .caffemodel")
+    weights: str = Field(
+        "default", description="a named set of weights, or the URI of .pth, .pt, .safetensors, .caffemodel"
+    )
     classes: str | None = Field(None, description="file of class names for --weights: one a line, or JSON")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
     precision: Literal["auto", "fp32", "bf16"] = Field(
