@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from segbatch.errors import PlanError, SegbatchError
+from segbatch.runtime import local
 from segbatch.runtime.resources import Hardware
 from segbatch.spec import JobSpec
 
@@ -32,7 +33,7 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
         yield hardware
     finally:
         if not joined_before:
-            ray.shutdown()
+            local.stop()
 
 
 def join(spec: JobSpec) -> Hardware:
@@ -51,15 +52,8 @@ def join(spec: JobSpec) -> Hardware:
             raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
         return offered()
     here = Hardware.local(spec)
-    # "local" always starts anew: a head that was killed leaves a stale address file, which breaks "auto".
     with _quiet_core():
-        ray.init(
-            address="local",
-            num_cpus=int(here.cpus),
-            num_gpus=int(here.gpus),
-            include_dashboard=False,
-            **quiet,
-        )
+        local.start(here, **quiet)
     return offered()
 
 

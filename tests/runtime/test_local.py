@@ -1,0 +1,99 @@
+"""Ray in local runs, looked at from outside: which sockets listen where, and what they ask of those who knock."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+ray = pytest.importorskip("ray")
+
+_ASK = (
+    "import sys; from ray._raylet import GcsClient; print(GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None))"
+)
+
+
+@ray.remote
+class _Worker:
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_every_socket_of_a_local_run_listens_on_loopback(local_ray):
+    worker = _Worker.remote()
+    pid = ray.get(worker.pid.remote())
+    listening = {}
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    for process in family:
+        for c in process.net_connections("inet"):
+            if c.status == psutil.CONN_LISTEN or (c.type == 2 and not c.raddr):
+                listening[c.laddr.ip, c.laddr.port] = process.name()
+    assert {"gcs_server", "raylet"} <= set(listening.values())
+    assert pid in {p.pid for p in family}
+    open_to_others = {}
+    for (ip, port), name in listening.items():
+        address = ipaddress.ip_address(ip)
+        if not (getattr(address, "ipv4_mapped", None) or address).is_loopback:
+            open_to_others[ip, port] = name
+    assert not open_to_others
+
+
+@pytest.mark.parametrize("token", ["none", "wrong", "right"])
+def test_who_has_not_the_token_of_the_run_is_turned_away(local_ray, token: str):
+    env = dict(os.environ)
+    if token == "none":
+        env["RAY_AUTH_MODE"] = "disabled"
+    elif token == "wrong":
+        env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
+    address = ray.get_runtime_context().gcs_address
+    asked = subprocess.run([sys.executable, "-c", _ASK, address], capture_output=True, text=True, env=env)
+    assert (asked.returncode == 0) == (token == "right"), asked.stderr
+    assert ("InvalidAuthToken" in asked.stderr) == (token != "right")
+
+
+def test_the_agent_that_takes_jobs_asks_for_the_token(local_ray):
+    agents = [p for p in psutil.Process().children(recursive=True) if "DashboardAgent" in p.name()]
+    codes = []
+    for c in [c for agent in agents for c in agent.net_connections("inet4") if c.status == psutil.CONN_LISTEN]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{c.laddr.port}/api/job_agent/jobs/", timeout=5) as answer:
+                codes.append(answer.status)
+        except urllib.error.HTTPError as e:
+            codes.append(e.code)
+            e.close()
+        except OSError:
+            continue
+    assert 401 in codes
+
+
+def test_files_and_sockets_of_the_run_are_closed_to_other_users(local_ray):
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert any(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in session.parents[:-2])
+    assert (session / "sockets" / "raylet").is_socket()
+
+
+def test_nothing_is_left_behind_and_nothing_written_into_the_home(tmp_path: Path):
+    code = """
+import os
+from segbatch.runtime import local
+from segbatch.runtime.resources import Hardware
+local.start(Hardware(1, 0, 1, 0), log_to_driver=False)
+assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+assert os.path.isdir(local._folder)
+print(local._folder)
+local.stop()
+assert "RAY_AUTH_TOKEN" not in os.environ
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    with open(tmp_path / "out", "w") as out:  # Ray's processes would hold a pipe open while they end
+        subprocess.run([sys.executable, "-c", code], stdout=out, env={**env, "HOME": str(tmp_path)}, check=True)
+    assert not Path((tmp_path / "out").read_text().split()[-1]).exists()
+    assert not list(tmp_path.rglob("auth_token"))
