@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from segbatch import show
-from segbatch.errors import SegbatchError
+from segbatch.errors import SegbatchError, visible_lines
 from segbatch.options import with_spec_options
 from segbatch.spec import JobSpec, merge, read_config
 
@@ -45,7 +45,7 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
     if dry_run:
         from segbatch.runtime.dry_run import explain
 
-        console.print(explain(spec), highlight=False, soft_wrap=True, markup=False)
+        _tell(explain(spec))
         return
     from segbatch.runtime.pipeline import run as run_job
     from segbatch.runtime.progress import progress_for
@@ -83,7 +83,7 @@ def tune_crf(
     from segbatch.runtime.tune import rows, tune
 
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
-    found = tune(spec, labels, images=images, ignore_index=ignore, tell=lambda t: console.print(t, highlight=False))
+    found = tune(spec, labels, images=images, ignore_index=ignore, tell=_tell)
     show.tuning(console, rows(found))
     write.write_text(found.to_yaml())
     console.print(f"the best are in {write}: segbatch run --config {write} ...", highlight=False, soft_wrap=True)
@@ -164,7 +164,7 @@ def evaluate(
         seed=seed,
         address=address,
         storage_options=(read_config(config).get("storage_options") if config else None) or {},
-        tell=lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False),
+        tell=_tell,
     )
     show_eval.evaluation(console, found)
     if write_json is not None:
@@ -183,13 +183,17 @@ def models(
     show.models(console, names(), as_json)
 
 
+def _tell(text: str) -> None:
+    console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
+
+
 def main() -> None:
     """Entry point of ``segbatch``: errors are a sentence, not a traceback."""
     try:
         app(standalone_mode=True)
     except SegbatchError as e:
         Console(stderr=True).print(
-            f"[bold red]error:[/bold red] {show.escape(str(e))}", highlight=False, soft_wrap=True
+            f"[bold red]error:[/bold red] {show.escape(visible_lines(str(e)))}", highlight=False, soft_wrap=True
         )
         sys.exit(e.exit_code)
     except KeyboardInterrupt:

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
+# Control characters of C0 and C1, which terminals obey, marks that reorder text, line separators, lone surrogates.
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """``text`` of a stranger on one line, in which nothing acts on a terminal or a log: ``\\x1b[31m``, ``\\n``."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def visible_lines(text: str) -> str:
+    """The same of text that has lines of its own."""
+    return "\n".join(map(visible, text.split("\n")))
+
 
 class SegbatchError(Exception):
     """Base of every error this package raises on purpose. ``exit_code`` is what the command returns."""

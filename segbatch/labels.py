@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbatch.errors import SpecError
+from segbatch.errors import UNSEEN, SpecError, visible
 
 IGNORE_INDEX = 255
+_LONGEST_NAME = 100
 
 VOC = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -38,9 +39,17 @@ class LabelSet:
             raise SpecError(f"class names must differ; given twice: {', '.join(twice)}")
         if not names:
             raise SpecError("a model needs at least one class; the list of classes is empty")
+        for name in names:
+            if UNSEEN.search(name) or not 0 < len(name) <= _LONGEST_NAME:
+                raise SpecError(
+                    f"class name {visible(name[:_LONGEST_NAME])!r}: a name has 1 to {_LONGEST_NAME} characters, "
+                    "none of which is a line break or a control character; change it in the list of classes"
+                )
         chosen = voc_colour_map(len(names)).tolist() if colours is None else colours
         if len(chosen) != len(names):
             raise SpecError(f"{len(names)} class names but {len(chosen)} colours; give one colour a class")
+        if any(len(c) != 3 or not all(0 <= int(v) <= 255 for v in c) for c in chosen):
+            raise SpecError("a colour is three whole numbers from 0 to 255: red, green, blue")
         return LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen))
 
     def __len__(self) -> int:
@@ -80,5 +89,5 @@ def parse_label_file(text: str, uri: str) -> LabelSet:
         names = [i if isinstance(i, str) else str(i["name"]) for i in items]
         colours = [i["color"] for i in items if isinstance(i, dict) and "color" in i]
         return LabelSet.of(names, colours if len(colours) == len(names) else None)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise SpecError(f"{uri}: cannot read class names ({e}); write one name a line, or a JSON list of names") from e

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segbatch.errors import visible, visible_lines
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.output.stats import ClassRow, class_rows
@@ -54,7 +55,7 @@ def class_table(totals: Totals, labels: LabelSet) -> Table:
     rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
     for r in rows[:_MOST_CLASSES]:
         r_, g, b = labels.colours[r.class_id]
-        swatch = f"[rgb({r_},{g},{b})]■[/] {escape(r.name)}"
+        swatch = f"[rgb({r_},{g},{b})]■[/] {escape(visible(r.name))}"
         table.add_row(swatch, f"{r.images:,}", f"{r.pixels:,}", f"{r.share:.2%}", f"{r.confidence or 0:.3f}")
     if len(rows) > _MOST_CLASSES:
         table.add_row(f"and {len(rows) - _MOST_CLASSES} more", "", "", "", "")
@@ -70,7 +71,7 @@ def error_table(totals: Totals, most: int = 10) -> Table:
     table.add_column("error")
     table.add_column("records", justify="right")
     for kind, n in sorted(totals.errors.items(), key=lambda item: (-item[1], item[0]))[:most]:
-        table.add_row(escape(kind), f"{n:,}")
+        table.add_row(escape(visible(kind)), f"{n:,}")
     if len(totals.errors) > most:
         table.add_row(f"and {len(totals.errors) - most} more kinds", "")
     return table
@@ -85,7 +86,7 @@ def stats(console: Console, found: Summary, as_json: bool) -> None:
             "errors": found.totals.errors,
             "classes": [vars(r) for r in rows],
         }
-        console.print_json(json.dumps(plain))
+        console.print_json(json.dumps(plain), ensure_ascii=True)
         return
     console.print(class_table(found.totals, found.record.labels))
     state = "" if found.done else "; the run is not finished, this is what is committed so far"
@@ -102,7 +103,7 @@ def errors(console: Console, totals: Totals, rows: Sequence[dict[str, Any]]) -> 
     console.print(error_table(totals, most=50))
     for row in rows:
         e = row["error"]
-        _line(console, f"{row['image_id']}  {e['stage']}/{e['type']}: {e['message']}")
+        _line(console, visible(f"{row['image_id']}  {e['stage']}/{e['type']}: {e['message']}"))
     if len(rows) < totals.failed:
         _line(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
 
@@ -120,7 +121,7 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             "accuracy",
             "terms",
         )
-        console.print_json(json.dumps([{f: getattr(i, f) for f in fields} for i in infos]))
+        console.print_json(json.dumps([{f: getattr(i, f) for f in fields} for i in infos]), ensure_ascii=True)
         return
     for name, group in itertools.groupby(infos, key=lambda i: i.name):
         sets = list(group)
@@ -144,7 +145,7 @@ def tuning(console: Console, rows: Iterable[Sequence[str]]) -> None:
 
 def verification(console: Console, report: Report) -> None:
     for problem in report.problems:
-        _line(console, f"problem: {problem}")
+        _line(console, f"problem: {visible(problem)}")
     if report.more:
         _line(console, f"and {report.more} more problems")
     _line(
@@ -159,7 +160,7 @@ def verification(console: Console, report: Report) -> None:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
 
 
 __all__ = ["class_table", "error_table", "errors", "escape", "models", "outcome", "stats", "tuning", "verification"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segbatch.errors import SpecError
+from segbatch.errors import SpecError, visible, visible_lines
 
 if TYPE_CHECKING:
     from segbatch.metrics.tally import Estimate
@@ -51,7 +51,9 @@ def evaluation(console: Console, found: Evaluation) -> None:
     true = found.outputs[0].confusion.sum(axis=1)
     occurs = sum(e.confusion.sum(axis=0) + e.confusion.sum(axis=1) for e in found.outputs)
     for c in sorted(np.flatnonzero(occurs).tolist(), key=lambda c: -true[c]):
-        classes.add_row(escape(found.classes[c]), f"{100 * true[c] / true.sum():.2f}", *_values(found, _CLASS, c))
+        classes.add_row(
+            escape(visible(found.classes[c])), f"{100 * true[c] / true.sum():.2f}", *_values(found, _CLASS, c)
+        )
     for table in (overall, near, classes):
         console.print()
         console.print(table)
@@ -149,7 +151,7 @@ def _difference(figure: Estimate) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for n, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if n else "left", overflow="fold")
+        table.add_column(escape(visible(column)), justify="right" if n else "left", overflow="fold")
     return table
 
 
@@ -159,7 +161,7 @@ def _plain(text: str) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
 
 
 __all__ = ["check_plot", "evaluation", "plot"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segbatch.errors import SpecError
+
+_LARGEST_CONFIG = 16 * 2**20
+_MOST_VALUES = 1_000_000
 
 
 class CRFSpec(BaseModel):
@@ -130,18 +134,44 @@ def read_config(uri: str | Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file. Raises ``SpecError`` that names the file and the line."""
     try:
         with fsspec.open(str(uri), "rb") as f:
-            loaded = yaml.safe_load(f.read())
+            data = f.read(_LARGEST_CONFIG + 1)
+        if len(data) > _LARGEST_CONFIG:
+            raise SpecError(f"{uri}: a configuration of more than {_LARGEST_CONFIG:,} bytes; give the right file")
+        _check_aliases(yaml.compose(data, yaml.SafeLoader), str(uri))
+        loaded = yaml.safe_load(data)
     except FileNotFoundError:
         raise SpecError(f"{uri}: no such configuration file") from None
     except (OSError, ImportError, ValueError) as e:
         raise SpecError(f"{uri}: cannot read the configuration: {e}") from None
     except yaml.YAMLError as e:
         raise SpecError(f"{uri}: not valid YAML: {e}") from None
+    except RecursionError:
+        raise SpecError(f"{uri}: the configuration nests too deeply; write it flat, as in README.md") from None
     if not isinstance(loaded, dict):
         raise SpecError(
             f"{uri}: a configuration is a mapping of keys, such as `inputs:`; found {type(loaded).__name__}"
         )
     return loaded
+
+
+def _check_aliases(root: yaml.Node | None, uri: str) -> None:
+    """Refuse YAML whose aliases, written out, would come to very many values, or to no end ("billion laughs")."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node | None) -> int:
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_VALUES + 1  # what it is found to be if it contains itself
+            parts = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if size(root) > _MOST_VALUES:
+        raise SpecError(
+            f"{uri}: with its aliases (*name) written out, the configuration has more than {_MOST_VALUES:,} values, or "
+            "contains itself; write it without aliases, and long lists of inputs as a glob or a manifest"
+        )
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

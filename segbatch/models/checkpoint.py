@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +50,7 @@ def parse(data: bytes, source: str) -> StateDict:
 
 
 def _read_pickle(data: bytes, source: str) -> Any:
+    _check_archive(data, source)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
@@ -58,6 +61,22 @@ def _read_pickle(data: bytes, source: str) -> Any:
     # torch names no exceptions for damaged files: each layer raises its own.
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError) as e:
         raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be cut short") from e
+
+
+def _check_archive(data: bytes, source: str) -> None:
+    """Refuse a ZIP whose contents are larger than the file: torch.save compresses nothing, a bomb does."""
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as e:
+        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be cut short") from e
+    if total > len(data):
+        raise ModelError(
+            f"weights {source!r} are refused: {len(data):,} bytes that unpack to {total:,}, which torch.save does not "
+            "write; save them anew with torch.save(network.state_dict(), path)"
+        )
 
 
 def _read_safetensors(data: bytes, source: str) -> Any:

@@ -22,7 +22,7 @@ from segbatch.sources import open_source
 from segbatch.spec import JobSpec, without_credentials
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
-STAGES_VERSION = 1
+STAGES_VERSION = 2
 
 _LARGEST_CHUNK = 256
 _CHUNK_BYTES = 64 * 2**20

@@ -10,6 +10,7 @@ from segbatch.chunk import Chunk, ChunkId, Record, Shard
 from segbatch.errors import SourceError
 
 DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
+_MAX_CHUNK_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,13 @@ def chunked(records: Iterable[Record], shard: Shard, size: int, skip: Collection
     records is a multiple of ``size``. No records give one empty chunk.
     """
     held: list[Record] = []
-    index = 0
+    index = held_bytes = 0
     for record in records:
         if len(held) == size:
             if index not in skip:
                 yield Chunk(ChunkId(shard.id, index, False), held)
-            held, index = [], index + 1
+            held, index, held_bytes = [], index + 1, 0
+        record, held_bytes = _within_limit(record, held_bytes)
         held.append(record)
     if index not in skip:
         yield Chunk(ChunkId(shard.id, index, True), held)
@@ -57,7 +59,7 @@ def chunks_by_number(
     """
     rest = iter(records)
     for index, rows, last in wanted_rows(total, size, skip):
-        held = []
+        held, held_bytes = [], 0
         for row in rows:
             number, record = next(rest, (None, None))
             if number != row or record is None:
@@ -65,8 +67,24 @@ def chunks_by_number(
                     f"{shard.uri}: has no record {row} although {total} were planned; "
                     "it changed since the job was planned: run the job again"
                 )
+            record, held_bytes = _within_limit(record, held_bytes)
             held.append(record)
         yield Chunk(ChunkId(shard.id, index, last), held)
+
+
+def _within_limit(record: Record, held_bytes: int) -> tuple[Record, int]:
+    """The record, as an error row if the chunk would hold too much with it, and the bytes the chunk then holds.
+
+    Some kilobytes of a compressed archive or of a Parquet dictionary can stand for any number of large images.
+    """
+    total = held_bytes + len(record.data or b"")
+    if total <= _MAX_CHUNK_BYTES:
+        return record, total
+    message = (
+        f"{len(record.data or b''):,} bytes, with which its chunk has {total:,}, more than {_MAX_CHUNK_BYTES:,}; "
+        "if such images are meant, choose a smaller chunk_size for a new output"
+    )
+    return record.failed("read", "ChunkTooLarge", message), held_bytes
 
 
 def id_hash(name: str) -> int:

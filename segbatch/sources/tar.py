@@ -21,6 +21,8 @@ from segbatch.errors import RecordFailure
 _BLOCK = 512
 _PIECE = 2**20
 _MAX_EXTENDED = 2**20
+_LONGEST_NAME = 4096  # of a path, on Linux
+_KEPT = ("path", "linkpath", "size")
 _REGULAR = (b"0", b"\0", b"7")
 _LINKS = (b"1", b"2")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
@@ -84,9 +86,14 @@ class TarReader:
             if fields.get("size", "").isdecimal():
                 size = int(fields["size"])
             name = fields.get("path") or name or _name(header)
+            link = (fields.get("linkpath") or _text(header[157:257].split(b"\0", 1)[0])) if kind in _LINKS else None
+            if len(name) > _LONGEST_NAME or len(link or "") > _LONGEST_NAME:
+                raise RecordFailure(
+                    "read", "CorruptShard", f"a name of more than {_LONGEST_NAME} characters at byte {self._at}"
+                )
             self._begin(0 if kind in _WITHOUT_DATA else size)
             if kind in _LINKS:
-                yield Member(name, 0, fields.get("linkpath") or _text(header[157:257].split(b"\0", 1)[0]), self)
+                yield Member(name, 0, link, self)
             elif kind in _REGULAR and not name.endswith("/"):
                 yield Member(name, size, None, self)
 
@@ -204,7 +211,8 @@ def _pax(data: bytes, at: int) -> dict[str, str]:
         end = begin + int(found[1]) if found else 0
         if found is None or not found.end() < end <= len(data):
             raise RecordFailure("read", "CorruptShard", f"a pax header near byte {at} that cannot be read")
-        fields[_text(found[2])] = _text(data[found.end() : end - 1])
+        if (key := _text(found[2])) in _KEPT:
+            fields[key] = _text(data[found.end() : end - 1])
         begin = end
     return fields
 

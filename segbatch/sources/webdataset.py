@@ -14,25 +14,35 @@ from segbatch.sources.tar import Member, open_tar
 
 # By preference: beside a photograph (jpg), a png is nearly always its label map.
 _IMAGES = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")
+_REMEMBERED = 20
 _SPLIT = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 
 
 @dataclass
 class _Sample:
-    """Members with one key, as far as they are read; of the images only the one that counts is held."""
+    """Members with one key, as far as they are read; of the images only the one that counts is held.
+
+    ``rivals`` are those that count as much. Of them, and of ``others``, the first few are remembered.
+    """
 
     key: str
-    extensions: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    rivals: list[str] = field(default_factory=list)
     chosen: str | None = None
     data: bytes | None = None
     failure: RecordFailure | None = None
     complete: bool = False
 
     def add(self, extension: str, member: Member, limit: int, wanted: bool) -> None:
-        self.extensions.append(extension)
-        if not _is_image(extension) or (self.chosen is not None and _rank(self.chosen) <= _rank(extension)):
+        if not _is_image(extension):
+            _remember(extension, self.others)
+            return
+        if self.chosen is not None and _rank(self.chosen) <= _rank(extension):
+            if _rank(self.chosen) == _rank(extension):
+                _remember(extension, self.rivals)
             return
         self.chosen, self.data, self.failure, self.complete = extension, None, None, False
+        self.rivals = [extension]
         if member.link is not None:
             self.failure = RecordFailure(
                 "read",
@@ -51,14 +61,13 @@ class _Sample:
     def problem(self) -> RecordFailure | None:
         """Why the sample has no image that can be told, or None."""
         if self.chosen is None:
-            found = ", ".join(sorted(set(self.extensions)))
+            found = ", ".join(sorted(set(self.others)))
             return RecordFailure("read", "NoImage", f"no image among the members ({found}) of sample {self.key!r}")
-        rivals = [e for e in self.extensions if _is_image(e) and _rank(e) == _rank(self.chosen)]
-        if len(rivals) > 1:
+        if len(self.rivals) > 1:
             return RecordFailure(
                 "read",
                 "AmbiguousImage",
-                f"sample {self.key!r} has several images: {', '.join(rivals)}; name the one that is meant KEY.jpg",
+                f"sample {self.key!r} has several images: {', '.join(self.rivals)}; name the one that is meant KEY.jpg",
             )
         return self.failure
 
@@ -107,6 +116,12 @@ class WebDataset:
         if failure is not None:
             blank = Record(f"{shard.name}/{seen.unique(f'#{row}', row)}", shown_uri(shard.uri), row)
             yield blank.failed("read", failure.kind, f"{failure.message}; the records before it are kept")
+
+
+def _remember(extension: str, among: list[str]) -> None:
+    """An archive may hold any number of members with one key."""
+    if len(among) < _REMEMBERED:
+        among.append(extension)
 
 
 def _is_image(extension: str) -> bool:
