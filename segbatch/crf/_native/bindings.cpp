@@ -168,6 +168,8 @@ public:
         std::vector<const Kernel*> borrowed;
         for (const nb::object& k : kernels_) borrowed.push_back(nb::cast<const Kernel*>(k));
         const Image image = image_of(rgb_, unary_);
+        height_ = image.height;
+        width_ = image.width;
         points_ = image.points();
         labels_ = image.labels;
         const auto specs = specs_of(borrowed, unary_.shape(0), static_cast<std::size_t>(points_), rgb_.has_value());
@@ -195,8 +197,9 @@ public:
         {
             nb::gil_scoped_release release;
             const std::int64_t padded = inference_->padded();
-            for (std::int64_t l = 0; l < labels_; ++l) {
-                for (std::int64_t i = 0; i < points_; ++i) rows[i * padded + l] = planes[l * points_ + i];
+            Walk walk(height_, width_);
+            for (std::int64_t i = 0; i < points_; ++i, walk.next()) {
+                for (std::int64_t l = 0; l < labels_; ++l) rows[i * padded + l] = planes[l * points_ + walk.pixel()];
             }
             divergence = inference_->step(rows.data(), wants_divergence);
         }
@@ -209,8 +212,9 @@ private:
     nb::ndarray<float, nb::numpy> to_planes(const std::vector<float>& rows) {
         auto planes = empty<float>({unary_.shape(0), unary_.shape(1), unary_.shape(2)});
         const std::int64_t padded = inference_->padded();
-        for (std::int64_t l = 0; l < labels_; ++l) {
-            for (std::int64_t i = 0; i < points_; ++i) planes.data()[l * points_ + i] = rows[i * padded + l];
+        Walk walk(height_, width_);
+        for (std::int64_t i = 0; i < points_; ++i, walk.next()) {
+            for (std::int64_t l = 0; l < labels_; ++l) planes.data()[l * points_ + walk.pixel()] = rows[i * padded + l];
         }
         return planes;
     }
@@ -220,7 +224,7 @@ private:
     std::vector<nb::object> kernels_;
     Workspace workspace_;
     std::unique_ptr<Inference> inference_;
-    std::int64_t points_ = 0, labels_ = 0;
+    std::int64_t height_ = 0, width_ = 0, points_ = 0, labels_ = 0;
 };
 
 nb::ndarray<float, nb::numpy> peaks(Planes values, int kind, std::optional<Mask> ignore) {

@@ -108,47 +108,46 @@ bool make_naming(const Points& points, const Embedding& e, Naming& naming) {
 // Features of kLanes points at a time, as f[dimension][lane]; past the last point they repeat it.
 class Loader {
 public:
-    Loader(const Points& points, float* tables) : points_(points) {
+    Loader(const Points& points, Buffer& tables) : points_(points), walk_(points.height, points.width) {
         if (points.kind == Points::Kind::kVectors) return;
-        xs_ = tables;
+        xs_ = tables.reserve<float>(static_cast<std::size_t>(points.width + points.height));
+        ys_ = xs_ + points.width;
         for (std::int64_t x = 0; x < points.width; ++x) xs_[x] = static_cast<float>(x) / points.theta[0];
+        for (std::int64_t y = 0; y < points.height; ++y) ys_[y] = static_cast<float>(y) / points.theta[1];
         for (int c = 0; c < 3; ++c) {
             for (int v = 0; v < 256; ++v) colour_[c][v] = static_cast<float>(v) / points.theta[2 + c];
         }
     }
 
+    // The next kLanes points.
     template <int D>
-    void load(std::int64_t first, float (*f)[kLanes]) {
+    void load(float (*f)[kLanes]) {
         const std::int64_t n = points_.count();
         for (int l = 0; l < kLanes; ++l) {
-            const std::int64_t i = first + l < n ? first + l : n - 1;
+            const std::int64_t pixel = walk_.pixel();
             if (points_.kind == Points::Kind::kVectors) {
-                for (int j = 0; j < points_.dimensions; ++j) f[j][l] = points_.vectors[j * n + i];
-                continue;
+                for (int j = 0; j < points_.dimensions; ++j) f[j][l] = points_.vectors[j * n + pixel];
+            } else {
+                f[0][l] = xs_[walk_.x()];
+                f[1][l] = ys_[walk_.y()];
+                if (D != 2 && points_.kind == Points::Kind::kBilateral) {
+                    const std::uint8_t* rgb = points_.image + 3 * pixel;
+                    f[2][l] = colour_[0][rgb[0]];
+                    f[3][l] = colour_[1][rgb[1]];
+                    f[4][l] = colour_[2][rgb[2]];
+                }
             }
-            while (i >= row_end_) {
-                y_ = static_cast<float>(row_) / points_.theta[1];
-                row_begin_ = row_end_;
-                row_end_ += points_.width;
-                ++row_;
-            }
-            f[0][l] = xs_[i - row_begin_];
-            f[1][l] = y_;
-            if (D != 2 && points_.kind == Points::Kind::kBilateral) {
-                const std::uint8_t* rgb = points_.image + 3 * i;
-                f[2][l] = colour_[0][rgb[0]];
-                f[3][l] = colour_[1][rgb[1]];
-                f[4][l] = colour_[2][rgb[2]];
-            }
+            if (++point_ < n) walk_.next();
         }
     }
 
 private:
     const Points& points_;
+    Walk walk_;
+    std::int64_t point_ = 0;
     float* xs_ = nullptr;
+    float* ys_ = nullptr;
     float colour_[3][256];
-    float y_ = 0.0f;
-    std::int64_t row_ = 0, row_begin_ = 0, row_end_ = 0;
 };
 
 // The corners of kLanes points: their names and barycentric coordinates. D = 0 takes the dimension from `e`.
@@ -203,13 +202,17 @@ SEGBATCH_INLINE void embed(const Embedding& e, const Naming& naming, const float
             rest[i][l] = (elevated[i][l] - static_cast<float>(quotient[i][l]) * up) * down;
         }
     }
-    // Barycentric coordinates: differences of the rests in order of rank.
+    // Barycentric coordinates: differences of the rests in order of rank. Choices are made with masks of bits, here
+    // and below: compilers turn those of `?:` into jumps that no processor foresees.
+    std::int32_t bits[kMax + 1][kLanes], chosen[kLanes];
     float sorted[kMax + 1][kLanes];
+    std::memcpy(bits, rest, sizeof(bits));
     for (int p = 0; p <= d; ++p) {
-        for (int l = 0; l < kLanes; ++l) sorted[p][l] = 0.0f;
+        for (int l = 0; l < kLanes; ++l) chosen[l] = 0;
         for (int i = 0; i <= d; ++i) {
-            for (int l = 0; l < kLanes; ++l) sorted[p][l] = rank[i][l] == d - p ? rest[i][l] : sorted[p][l];
+            for (int l = 0; l < kLanes; ++l) chosen[l] |= bits[i][l] & -static_cast<std::int32_t>(rank[i][l] == d - p);
         }
+        std::memcpy(sorted[p], chosen, sizeof(chosen));
     }
     for (int l = 0; l < kLanes; ++l) weights[0][l] = sorted[0][l] + (1.0f - sorted[d][l]);
     for (int p = 1; p <= d; ++p) {
@@ -228,13 +231,22 @@ SEGBATCH_INLINE void embed(const Embedding& e, const Naming& naming, const float
     }
     for (int r = 1; r <= d; ++r) {
         for (int w = 0; w < WORDS; ++w) {
+            std::uint32_t low[kLanes] = {}, high[kLanes] = {};  // halves of the unit of the coordinate that goes down
+            for (int i = 0; i < d; ++i) {
+                if (WORDS > 1 && naming.word[i] != w) continue;
+                const std::uint64_t unit = std::uint64_t{1} << naming.shift[i];
+                const std::uint32_t unit_low = static_cast<std::uint32_t>(unit);
+                const std::uint32_t unit_high = static_cast<std::uint32_t>(unit >> 32);
+                for (int l = 0; l < kLanes; ++l) {
+                    const std::uint32_t here = 0u - static_cast<std::uint32_t>(rank[i][l] == d - r + 1);
+                    low[l] |= unit_low & here;
+                    high[l] |= unit_high & here;
+                }
+            }
             const std::uint64_t one = w == 0 ? 1 : 0;
-            for (int l = 0; l < kLanes; ++l) names[r][w][l] = names[r - 1][w][l] + one;
-        }
-        for (int i = 0; i < d; ++i) {
-            const int w = WORDS == 1 ? 0 : naming.word[i];
-            const std::uint64_t unit = std::uint64_t{1} << naming.shift[i];
-            for (int l = 0; l < kLanes; ++l) names[r][w][l] -= rank[i][l] == d - r + 1 ? unit : 0;
+            for (int l = 0; l < kLanes; ++l) {
+                names[r][w][l] = names[r - 1][w][l] + one - (static_cast<std::uint64_t>(high[l]) << 32 | low[l]);
+            }
         }
     }
 }
@@ -314,9 +326,9 @@ public:
             const std::uint64_t tag = name[0] << id_bits_;
             const std::uint64_t id_mask = (std::uint64_t{1} << id_bits_) - 1;
             for (;; at = (at + 1) & mask_) {
+                // Found or absent, both in one branch: an empty slot holds the number kNone + 1.
                 const std::uint64_t slot = slots_[at];
-                if (slot == 0) return kNone;
-                if ((slot & ~id_mask) == tag) return static_cast<std::uint32_t>((slot & id_mask) - 1);
+                if ((slot == 0) | ((slot & ~id_mask) == tag)) return static_cast<std::uint32_t>((slot & id_mask) - 1);
             }
         }
         for (;; at = (at + 1) & mask_) {
@@ -399,7 +411,7 @@ void find_vertices(const Points& points, const Embedding& e, const Naming& namin
     const std::int64_t n = points.count();
     std::uint32_t* index = lattice.index.reserve<std::uint32_t>(static_cast<std::size_t>(n) * (d + 1));
     float* weight = lattice.weight.reserve<float>(static_cast<std::size_t>(n) * (d + 1));
-    Loader loader(points, scratch.sums.reserve<float>(static_cast<std::size_t>(points.width) + kLanes));
+    Loader loader(points, scratch.sums);
 
     float f[kMax][kLanes];
     // Two blocks in flight: the slots of one are on their way from memory while the other is looked up.
@@ -408,7 +420,7 @@ void find_vertices(const Points& points, const Embedding& e, const Naming& namin
     const std::int64_t blocks = (n + kLanes - 1) / kLanes;
     for (std::int64_t b = 0; b <= blocks; ++b) {
         if (b < blocks) {
-            loader.load<D>(b * kLanes, f);
+            loader.load<D>(f);
             embed<D, WORDS>(e, naming, f, names[b & 1], weights[b & 1]);
             for (int r = 0; r <= d; ++r) {
                 for (int l = 0; l < kLanes; ++l) {
@@ -439,7 +451,8 @@ void find_chains(const Naming& naming, const Table<WORDS>& table, Lattice& latti
     const std::int64_t m = lattice.vertices;
     constexpr std::uint32_t kNone = Table<WORDS>::kNone;
     std::uint32_t* next = scratch.next.reserve<std::uint32_t>(static_cast<std::size_t>(m));
-    std::uint8_t* has_previous = scratch.has_previous.reserve<std::uint8_t>(static_cast<std::size_t>(m));
+    std::uint32_t* starts = scratch.starts.reserve<std::uint32_t>(static_cast<std::size_t>(m + 1));
+    std::uint8_t* has_previous = scratch.has_previous.reserve<std::uint8_t>(static_cast<std::size_t>(m + 1));
     std::uint32_t* chains = lattice.chains.reserve<std::uint32_t>(static_cast<std::size_t>((m + kLookAhead) * (d + 1)));
     const std::uint64_t low_mask = (std::uint64_t{1} << bits_for(d + 1)) - 1;
     std::int64_t at = 0;
@@ -462,12 +475,16 @@ void find_chains(const Naming& naming, const Table<WORDS>& table, Lattice& latti
             neighbour(v, name);
             const std::uint32_t u = table.find(name);
             next[v] = u;
-            if (u != kNone) has_previous[u] = 1;
+            has_previous[u != kNone ? u : m] = 1;
         }
         lattice.chain_begin[axis] = at;
-        for (std::int64_t v = 0; v < m; ++v) {
-            if (has_previous[v] || next[v] == kNone) continue;
-            std::uint32_t u = static_cast<std::uint32_t>(v);
+        std::int64_t chains_here = 0;
+        for (std::int64_t v = 0; v < m; ++v) {  // without a branch, which would be a guess each time
+            starts[chains_here] = static_cast<std::uint32_t>(v);
+            chains_here += (has_previous[v] == 0) & (next[v] != kNone);
+        }
+        for (std::int64_t k = 0; k < chains_here; ++k) {
+            std::uint32_t u = starts[k];
             for (; next[u] != kNone; u = next[u]) chains[at++] = u;
             chains[at++] = u | kChainEnd;
         }

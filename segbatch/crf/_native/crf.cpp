@@ -55,7 +55,7 @@ const float* pad_energies(const KernelSpec& kernel, int labels, int padded, Buff
 
 std::uint64_t Workspace::bytes() const {
     std::uint64_t sum = rows.capacity() + cells.capacity() + scratch.table.capacity() + scratch.keys.capacity() +
-                        scratch.next.capacity() + scratch.has_previous.capacity() + scratch.values.capacity() +
+                        scratch.next.capacity() + scratch.starts.capacity() + scratch.has_previous.capacity() +
                         scratch.sums.capacity();
     for (const PerTerm& t : terms) {
         sum += t.lattice.bytes() + t.values.capacity() + t.blurred.capacity() + t.energies.capacity();
@@ -83,7 +83,7 @@ std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>&
 
 Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels, const Kernels& isa,
                      Workspace& workspace)
-    : isa_(isa), layout_(layout_for(image.labels)), points_(image.points()), labels_(image.labels) {
+    : isa_(isa), layout_(layout_for(image.labels)), height_(image.height), width_(image.width), points_(image.points()), labels_(image.labels) {
     const std::uint64_t needed = estimate_memory(image, kernels), available = available_memory();
     if (available > 0 && needed > available + workspace.bytes()) {
         throw MemoryError("image of " + std::to_string(image.height) + " x " + std::to_string(image.width) + " with " +
@@ -94,7 +94,7 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
     const std::size_t padded = static_cast<std::size_t>(this->padded());
     float* rows = workspace.rows.reserve<float>(static_cast<std::size_t>(points_) * padded);
     if (image.unary != nullptr) {
-        isa.rows_from_planes(image.unary, points_, labels_, static_cast<int>(padded), rows);
+        isa.rows_from_planes(image.unary, image.height, image.width, labels_, static_cast<int>(padded), rows);
     } else {
         const std::size_t cells = static_cast<std::size_t>(image.coarse_height * image.coarse_width);
         isa.rows_from_coarse(image.coarse, image.coarse_height, image.coarse_width, image.stride, image.height,
@@ -137,6 +137,8 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
 
 Pass Inference::make_pass() const {
     Pass pass;
+    pass.height = height_;
+    pass.width = width_;
     pass.points = points_;
     pass.labels = labels_;
     pass.padded = padded();

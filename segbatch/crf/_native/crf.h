@@ -89,7 +89,7 @@ private:
 
     const Kernels& isa_;
     Layout layout_;
-    std::int64_t points_;
+    std::int64_t height_, width_, points_;
     int labels_;
     const float* unary_;
     std::vector<Term> terms_;

@@ -9,7 +9,7 @@ bool build(const segbatch::Points& points, segbatch::Lattice& lattice, segbatch:
 void normalize(segbatch::Normalization kind, segbatch::Lattice& lattice, segbatch::BuildScratch& scratch);
 void pass(const segbatch::Pass& pass);
 void blur(const segbatch::Term& term, int padded, int blocks);
-void rows_from_planes(const float* planes, std::int64_t points, int labels, int padded, float* rows);
+void rows_from_planes(const float* planes, std::int64_t height, std::int64_t width, int labels, int padded, float* rows);
 void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
                       std::int64_t width, int labels, int padded, float* cells, float* rows);
 void upsample(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height, std::int64_t width,

@@ -25,6 +25,7 @@ enum class Output { kNone, kPlanes, kRows, kWinner };
 
 // One pass over the pixels: marginals from `source`, to `output`, and splatted into the terms if `splat`.
 struct Pass {
+    std::int64_t height = 0, width = 0;
     std::int64_t points = 0;
     int labels = 0;
     int padded = 0;               // floats in a row of `unary`: blocks * stride
@@ -36,10 +37,10 @@ struct Pass {
     Source source = Source::kUnary;
     bool splat = false;
     Output output = Output::kNone;
-    float* planes = nullptr;       // (labels, points)
+    float* planes = nullptr;       // (labels, height, width)
     float* rows = nullptr;         // (points, padded)
-    std::int32_t* winner = nullptr;  // (points): label of the highest marginal
-    float* highest = nullptr;      // (points): that marginal
+    std::int32_t* winner = nullptr;  // (height, width): label of the highest marginal
+    float* highest = nullptr;      // (height, width): that marginal
     double* divergence = nullptr;  // if not null: receives sum of Q (log Q - logit) over `marginals`
 };
 
@@ -53,8 +54,9 @@ struct Kernels {
     void (*pass)(const Pass& pass);
     void (*blur)(const Term& term, int padded, int blocks);
 
-    // Energies in planes (labels, points) to negated rows (points, padded).
-    void (*rows_from_planes)(const float* planes, std::int64_t points, int labels, int padded, float* rows);
+    // Energies in planes (labels, height, width) to negated rows (points, padded).
+    void (*rows_from_planes)(const float* planes, std::int64_t height, std::int64_t width, int labels, int padded,
+                             float* rows);
     // Coarse logits (labels, h, w), bilinear, to rows (height * width, padded); `cells` holds h * w * padded floats.
     void (*rows_from_coarse)(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
                              std::int64_t width, int labels, int padded, float* cells, float* rows);

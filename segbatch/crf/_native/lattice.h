@@ -28,6 +28,38 @@ struct Points {
     std::int64_t count() const { return height * width; }
 };
 
+// The pixels in the order in which everything here holds them: strips of a few image rows, column by column. Pixels that
+// follow each other then share their vertices for longer, and what a strip touches stays in the cache.
+class Walk {
+public:
+    static constexpr std::int64_t kStrip = 32;  // rows
+
+    Walk(std::int64_t height, std::int64_t width, std::int64_t point = 0) : height_(height), width_(width) {
+        top_ = point / (kStrip * width) * kStrip;
+        begin_strip();
+        const std::int64_t inside = point - top_ * width;
+        x_ = inside / rows_;
+        y_ = top_ + inside % rows_;
+    }
+    std::int64_t x() const { return x_; }
+    std::int64_t y() const { return y_; }
+    std::int64_t pixel() const { return y_ * width_ + x_; }
+    void next() {
+        if (++y_ < top_ + rows_) return;
+        if (++x_ == width_) {
+            x_ = 0;
+            top_ += rows_;
+            begin_strip();
+        }
+        y_ = top_;
+    }
+
+private:
+    void begin_strip() { rows_ = height_ - top_ < kStrip ? height_ - top_ : kStrip; }
+
+    std::int64_t height_, width_, top_, rows_ = 1, x_ = 0, y_ = 0;
+};
+
 // A point touches dimensions + 1 vertices. The vertices along an axis form chains; the blur along that axis runs
 // through each chain in place. A vertex without neighbour on an axis is in no chain of it.
 struct Lattice {
@@ -52,7 +84,7 @@ struct Lattice {
 
 // Scratch memory for building a lattice; its size is kept from one image to the next.
 struct BuildScratch {
-    Buffer table, keys, next, has_previous, values, sums;
+    Buffer table, keys, next, starts, has_previous, sums;
     std::int64_t last_vertices = 0;
 };
 

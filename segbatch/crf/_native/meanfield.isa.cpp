@@ -167,6 +167,12 @@ SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t fi
     });
 }
 
+// Short rows are in the cache already, where asking for them costs more than it saves.
+template <class R>
+constexpr bool prefetches() {
+    return R::kStride > 8;
+}
+
 template <class R, int C>
 SEGBATCH_INLINE R gather_row(const float* values, const std::uint32_t* index, const float* weight) {
     R sum = R::zero();
@@ -200,7 +206,7 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
     for (int t = 0; t < count; ++t) {
         const std::uint32_t* index = views[0].index + t * C0;
         const float* weight = views[0].weight + t * C0;
-        for (int r = 0; r < C0; ++r) {
+        for (int r = 0; prefetches<R>() && r < C0; ++r) {
             prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
         }
         R row = R::load(p.unary + static_cast<std::size_t>(first + t) * R::kStride);
@@ -219,7 +225,7 @@ SEGBATCH_INLINE void splat_row(const Pass& p, const Term& term, std::int64_t fir
     const float* weight = lattice.weight.template as<float>() + first * C;
     const int ahead = first + 2 * kTile <= p.points ? kTile * C : 0;
     for (int t = 0; t < count; ++t, index += C, weight += C) {
-        for (int r = 0; r < C && PREFETCH; ++r) {
+        for (int r = 0; PREFETCH && prefetches<R>() && r < C; ++r) {
             prefetch_row<R>(term.values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
         }
         R row = R::load(q + t * R::kStride);
@@ -233,18 +239,23 @@ SEGBATCH_INLINE void splat_row(const Pass& p, const Term& term, std::int64_t fir
 void emit(const Pass& p, std::int64_t first, int count, const float* q) {
     if (p.output == Output::kRows) {
         std::memcpy(p.rows + first * p.padded, q, sizeof(float) * static_cast<std::size_t>(count) * p.padded);
-    } else if (p.output == Output::kPlanes) {
+        return;
+    }
+    std::int64_t pixel[kTile];
+    Walk walk(p.height, p.width, first);
+    for (int t = 0; t < count; ++t, walk.next()) pixel[t] = walk.pixel();
+    if (p.output == Output::kPlanes) {
         for (int l = 0; l < p.labels; ++l) {
-            float* out = p.planes + static_cast<std::int64_t>(l) * p.points + first;
-            for (int t = 0; t < count; ++t) out[t] = q[static_cast<std::size_t>(t) * p.padded + l];
+            float* out = p.planes + static_cast<std::int64_t>(l) * p.points;
+            for (int t = 0; t < count; ++t) out[pixel[t]] = q[static_cast<std::size_t>(t) * p.padded + l];
         }
     } else if (p.output == Output::kWinner) {
         for (int t = 0; t < count; ++t) {
             const float* row = q + static_cast<std::size_t>(t) * p.padded;
             int best = 0;
             for (int l = 1; l < p.labels; ++l) best = row[l] > row[best] ? l : best;
-            p.winner[first + t] = best;
-            p.highest[first + t] = row[best];
+            p.winner[pixel[t]] = best;
+            p.highest[pixel[t]] = row[best];
         }
     }
 }
@@ -255,6 +266,22 @@ double divergence_of(const Pass& p, const float* q, const float* logits) {
         if (q[l] > 0.0f) sum += q[l] * (__builtin_log(static_cast<double>(q[l])) - logits[l]);
     }
     return sum;
+}
+
+// Softmax of each row of a tile; short rows several at once.
+template <class R>
+SEGBATCH_INLINE void softmax_rows(float* tile) {
+    if constexpr (R::kStride < kLongest) {
+        for (int t = 0; t < kTile * R::kStride; t += kLongest) {
+            softmax_in_groups<R::kStride>(Vec<kLongest>::load(tile + t)).store(tile + t);
+        }
+    } else {
+        for (int t = 0; t < kTile * R::kStride; t += R::kStride) {
+            R row = R::load(tile + t);
+            row.softmax();
+            row.store(tile + t);
+        }
+    }
 }
 
 // The usual model: a bilateral and a Gaussian kernel, both Potts, in one block of labels.
@@ -268,11 +295,7 @@ void pass_usual(const Pass& p, float* tile) {
         } else {
             std::memcpy(tile, p.unary + first * p.padded, sizeof(float) * static_cast<std::size_t>(count) * p.padded);
         }
-        for (int t = 0; t < count; ++t) {
-            R row = R::load(tile + t * R::kStride);
-            row.softmax();
-            row.store(tile + t * R::kStride);
-        }
+        softmax_rows<R>(tile);
         if (p.splat) {
             splat_row<R, 6, true>(p, p.terms[0], first, count, tile);
             splat_row<R, 3, false>(p, p.terms[1], first, count, tile);
@@ -353,7 +376,7 @@ void blur_blocks(const Term& term, int blocks) {
 }  // namespace
 
 void pass(const Pass& p) {
-    alignas(64) float small[(kTile + 1) * 32];
+    alignas(64) float small[(kTile + 1) * 32] = {};  // the last tile's spare rows are worked on too
     Buffer buffer;
     float* tile = p.padded <= 32 ? small : buffer.reserve<float>(static_cast<std::size_t>(kTile + 1) * p.padded);
     switch (p.padded / p.blocks) {

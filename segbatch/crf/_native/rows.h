@@ -121,7 +121,13 @@ struct Row<8, 3> {
 };
 typedef Row<16, 1> Row16;
 typedef Row<16, 2> Row32;
+constexpr int kLongest = 16;  // vector of this instruction set
 #else
+#if defined(SEGBATCH_NEEDS_AVX2)
+constexpr int kLongest = 8;
+#else
+constexpr int kLongest = 4;
+#endif
 typedef Row<8, 2> Row16;
 typedef Row<8, 4> Row32;
 #endif

@@ -66,17 +66,24 @@ SEGBATCH_INLINE Axis locate(std::int64_t i, int stride, std::int64_t cells) {
 
 }  // namespace
 
-void rows_from_planes(const float* planes, std::int64_t points, int labels, int padded, float* rows) {
-    constexpr int kBlock = 16;
-    for (std::int64_t first = 0; first < points; first += kBlock) {
-        const int count = points - first < kBlock ? static_cast<int>(points - first) : kBlock;
-        float* out = rows + first * padded;
-        for (int l = 0; l < labels; ++l) {
-            const float* plane = planes + static_cast<std::int64_t>(l) * points + first;
-            for (int t = 0; t < count; ++t) out[t * padded + l] = -clamp(plane[t]);
-        }
-        for (int t = 0; t < count; ++t) {
-            for (int l = labels; l < padded; ++l) out[t * padded + l] = kPadding;
+// Rows follow each other down a column of a strip (see Walk), so that a few columns at a time are turned.
+void rows_from_planes(const float* planes, std::int64_t height, std::int64_t width, int labels, int padded,
+                      float* rows) {
+    constexpr std::int64_t kColumns = 8;
+    for (std::int64_t top = 0; top < height; top += Walk::kStrip) {
+        const std::int64_t deep = height - top < Walk::kStrip ? height - top : Walk::kStrip;
+        for (std::int64_t left = 0; left < width; left += kColumns) {
+            const int count = static_cast<int>(width - left < kColumns ? width - left : kColumns);
+            for (std::int64_t y = 0; y < deep; ++y) {
+                const float* from = planes + (top + y) * width + left;
+                float* to = rows + (top * width + left * deep + y) * padded;
+                for (int l = 0; l < labels; ++l, from += height * width) {
+                    for (int t = 0; t < count; ++t) to[t * deep * padded + l] = -clamp(from[t]);
+                }
+                for (int t = 0; t < count; ++t) {
+                    for (int l = labels; l < padded; ++l) to[t * deep * padded + l] = kPadding;
+                }
+            }
         }
     }
 }
@@ -87,6 +94,8 @@ void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int s
         for (int l = 0; l < padded; ++l) cells[c * padded + l] = l < labels ? clamp(coarse[l * h * w + c]) : kPadding;
     }
     for (std::int64_t y = 0; y < height; ++y) {
+        const std::int64_t top = y / Walk::kStrip * Walk::kStrip;
+        const std::int64_t deep = height - top < Walk::kStrip ? height - top : Walk::kStrip;
         const Axis v = locate(y, stride, h);
         const float* upper = cells + v.low * w * padded;
         const float* lower = cells + v.high * w * padded;
@@ -98,7 +107,7 @@ void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int s
             const float* q = upper + u.high * padded;
             const float* r = lower + u.low * padded;
             const float* s = lower + u.high * padded;
-            float* out = rows + (y * width + x) * padded;
+            float* out = rows + (top * width + x * deep + (y - top)) * padded;
             for (int l = 0; l < padded; ++l) out[l] = a * p[l] + b * q[l] + c * r[l] + d * s[l];
         }
     }

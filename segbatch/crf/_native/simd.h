@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SEGBATCH_INLINE __forceinline
@@ -55,7 +56,17 @@ struct Vec {
     friend SEGBATCH_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
     friend SEGBATCH_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
     friend SEGBATCH_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+    friend SEGBATCH_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
     friend SEGBATCH_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+    // Every lane takes the value of the one whose number differs from its own in the bit X.
+    template <int X>
+    SEGBATCH_INLINE Vec swapped() const {
+        return swapped<X>(std::make_integer_sequence<int, W>());
+    }
+    template <int X, int... LANE>
+    SEGBATCH_INLINE Vec swapped(std::integer_sequence<int, LANE...>) const {
+        return {__builtin_shufflevector(v, v, (LANE ^ X)...)};
+    }
     // `this` where a >= b, else 0.
     SEGBATCH_INLINE Vec where_ge(Vec a, Vec b) const {
         const I keep = a.v >= b.v;
@@ -130,7 +141,12 @@ struct Vec {
     friend SEGBATCH_INLINE Vec operator+(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] + b.v[i]); }
     friend SEGBATCH_INLINE Vec operator-(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] - b.v[i]); }
     friend SEGBATCH_INLINE Vec operator*(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] * b.v[i]); }
+    friend SEGBATCH_INLINE Vec operator/(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] / b.v[i]); }
     friend SEGBATCH_INLINE Vec max(Vec a, Vec b) { SEGBATCH_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+    template <int X>
+    SEGBATCH_INLINE Vec swapped() const {
+        SEGBATCH_LANES(v[i ^ X]);
+    }
     SEGBATCH_INLINE Vec where_ge(Vec a, Vec b) const { SEGBATCH_LANES(a.v[i] >= b.v[i] ? v[i] : 0.0f); }
     SEGBATCH_INLINE Vec masked(std::int32_t mask) const { SEGBATCH_LANES(mask ? v[i] : 0.0f); }
     SEGBATCH_INLINE Vec exp2_whole() const {
@@ -206,6 +222,21 @@ SEGBATCH_INLINE Vec<W> exp(Vec<W> x) {
     p = p * r + V::all(1.0f);
     p = p * r + V::all(1.0f);
     return (p * n.exp2_whole()).where_ge(x, lowest);
+}
+
+// Softmax within each group of G lanes, 4 or 8.
+template <int G, int W>
+SEGBATCH_INLINE Vec<W> softmax_in_groups(Vec<W> x) {
+    Vec<W> most = x;
+    if constexpr (G == 8) most = max(most, most.template swapped<4>());
+    most = max(most, most.template swapped<2>());
+    most = max(most, most.template swapped<1>());
+    const Vec<W> e = exp(x - most);
+    Vec<W> sum = e;
+    if constexpr (G == 8) sum = sum + sum.template swapped<4>();
+    sum = sum + sum.template swapped<2>();
+    sum = sum + sum.template swapped<1>();
+    return e / sum;
 }
 
 }  // namespace SEGBATCH_ISA
