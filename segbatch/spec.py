@@ -101,6 +101,18 @@ class JobSpec(BaseModel):
     refine_actors: int | None = Field(None, gt=0, description="workers that refine and write")
     num_gpus: float | None = Field(None, ge=0, description="GPUs, or fraction of one, a segment actor holds")
     threads: int | None = Field(None, gt=0, description="threads a worker computes with")
+    stall_seconds: float = Field(
+        600,
+        gt=0,
+        description="a worker that finishes no record for so long is restarted, and the record that hangs becomes an "
+        "error row; images above 16 megapixels have proportionally more",
+    )
+    max_worker_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="memory a worker may hold; a record that takes more becomes an error row; by default 70 % of the "
+        "machine's",
+    )
 
     @field_validator("inputs", mode="before")
     @classmethod

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
-from segbatch import models, refiners
 from segbatch.chunk import Chunk
 from segbatch.output.schema import to_table
 from segbatch.output.writer import Receipt, Writer
+from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster, failure, join
 from segbatch.runtime.datasource import ShardDatasource
 from segbatch.runtime.finish import Outcome, Tally, finish
+from segbatch.runtime.guard import Attempts, Guard
 from segbatch.runtime.planning import Job, Plan, make_plan, publish, resolve
 from segbatch.runtime.progress import Progress
 from segbatch.runtime.resources import Pools, plan_pools
-from segbatch.runtime.stages import Refine, Segment
+from segbatch.runtime.watch import Limits
+from segbatch.runtime.workers import refine_stage, segment_stage
 from segbatch.spec import JobSpec
 
 
@@ -65,12 +68,13 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    attempts = RayAttempts()
     chunks = read_datasource(
         ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size), num_cpus=pools.read_cpus
     )
     scored = chunks.map_batches(
         SegmentWorker,
-        fn_constructor_args=(plan.job, pools),
+        fn_constructor_args=(plan.job, pools, attempts),
         compute=ActorPoolStrategy(size=pools.segment_actors, max_tasks_in_flight_per_actor=2),
         num_cpus=pools.segment_cpus,
         num_gpus=pools.segment_gpus,
@@ -79,7 +83,7 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     )
     return scored.map_batches(
         RefineWorker,
-        fn_constructor_args=(plan.job, pools, writer),
+        fn_constructor_args=(plan.job, pools, attempts, writer),
         compute=ActorPoolStrategy(size=pools.refine_actors, max_tasks_in_flight_per_actor=2),
         num_cpus=pools.refine_cpus,
         batch_size=1,
@@ -90,41 +94,24 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
 class SegmentWorker:
     """An actor that holds the network."""
 
-    def __init__(self, job: Job, pools: Pools) -> None:
-        spec = job.spec
-        model = models.build(
-            spec.model,
-            weights=spec.weights,
-            classes=spec.classes,
-            device=pools.device if spec.device == "auto" else spec.device,
-            precision=job.precision,
-            batch_size=spec.batch_size,
-            threads=pools.threads,
-            storage_options=spec.storage_options,
-        )
-        self._stage = Segment(
-            model,
-            max_pixels=spec.max_pixels,
-            prune=spec.prune,
-            keep_images=refiners.build(spec).needs_image,
-            threads=pools.threads,
-        )
+    def __init__(self, job: Job, pools: Pools, attempts: Attempts) -> None:
+        self._guard = Guard(partial(segment_stage, job, pools), attempts, Limits.of(job.spec))
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        return self._stage(Chunk.from_row(row)).to_row()
+        chunk = Chunk.from_row(row)
+        return Chunk(chunk.id, *self._guard(chunk)).to_row()
 
 
 class RefineWorker:
     """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk."""
 
-    def __init__(self, job: Job, pools: Pools, writer: Writer | None) -> None:
-        spec = job.spec
-        self._stage = Refine(refiners.build(spec), job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
+    def __init__(self, job: Job, pools: Pools, attempts: Attempts, writer: Writer | None) -> None:
+        self._guard = Guard(partial(refine_stage, job, pools), attempts, Limits.of(job.spec))
         self._writer = writer
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
-        results, timings = self._stage(chunk)
+        results, timings = self._guard(chunk)
         if self._writer is None:
             return to_table(results)
         receipt = self._writer.commit(chunk.id, results, timings)

@@ -16,6 +16,7 @@ from segbatch.interfaces import Model, Refiner
 from segbatch.labels import LabelSet
 from segbatch.metrics import pixels
 from segbatch.output.schema import Result
+from segbatch.runtime.watch import UNWATCHED, Watch
 from segbatch.sources.decode import decode, image_size
 
 # Decoded pixels that are held at once: bounds a worker's memory whatever the sizes of the images.
@@ -29,24 +30,34 @@ class Segment:
         self.model, self.max_pixels, self.prune, self.keep_images = model, max_pixels, prune, keep_images
         self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, chunk: Chunk) -> Chunk:
+    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> Chunk:
         """The chunk with ``scores`` or an ``error`` in every record; image bytes stay if the refiner needs them."""
         begun = time.perf_counter()
         records: list[Record] = []
         windows = _windows(chunk.records)
-        ahead = self._decode(next(windows, []))
+        ahead = self._decode(next(windows, None), watch)
         while ahead:
-            window, ahead = ahead, self._decode(next(windows, []))
-            records.extend(self._score([future.result() for future in window]))
+            (window, pixels), ahead = ahead, self._decode(next(windows, None), watch)
+            decoded = [future.result() for future in window]
+            places = range(len(records), len(records) + len(window))
+            watch.begin("segment", places, pixels)
+            records.extend(self._score(decoded))
+            watch.end(places)
         timings = {**chunk.timings, "segment": time.perf_counter() - begun}
         return Chunk(chunk.id, records, timings)
 
-    def _decode(self, window: Sequence[Record]) -> list[Future[tuple[Record, np.ndarray | None]]]:
-        return [self._pool.submit(self._decode_one, record) for record in window]
+    def _decode(
+        self, window: tuple[int, list[Record], int] | None, watch: Watch
+    ) -> tuple[list[Future[tuple[Record, np.ndarray | None]]], int] | None:
+        if window is None:
+            return None
+        first, records, pixels = window
+        watch.begin("decode", range(first, first + len(records)), pixels)
+        return [self._pool.submit(self._decode_one, record) for record in records], pixels
 
     def _decode_one(self, record: Record) -> tuple[Record, np.ndarray | None]:
         if record.error is not None:
-            return record, None
+            return replace(record, data=None), None
         if record.data is None:
             return record.failed("read", "MissingBytes", "the record has no image bytes"), None
         try:
@@ -93,10 +104,18 @@ class Refine:
         self._palette = labels.palette()
         self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, chunk: Chunk) -> tuple[list[Result], dict[str, float]]:
+    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> tuple[list[Result], dict[str, float]]:
         """A result for every record, in order, and the seconds of each stage so far."""
         begun = time.perf_counter()
-        results = list(self._pool.map(self._one, chunk.records))
+
+        def one(place: int) -> Result:
+            record = chunk.records[place]
+            watch.begin("refine", [place], (record.height or 0) * (record.width or 0))
+            result = self._one(record)
+            watch.end([place])
+            return result
+
+        results = list(self._pool.map(one, range(len(chunk.records))))
         return results, {**chunk.timings, "refine": time.perf_counter() - begun}
 
     def _one(self, record: Record) -> Result:
@@ -148,20 +167,23 @@ def _neighbourhood(reduce: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarr
     return x
 
 
-def _windows(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """Runs of records whose images together have at most ``_WINDOW_PIXELS``, or one record."""
+def _windows(records: Sequence[Record]) -> Iterator[tuple[int, list[Record], int]]:
+    """Runs of records whose images together have at most ``_WINDOW_PIXELS``, or one record.
+
+    With the place of the first one, and their pixels.
+    """
     window: list[Record] = []
     held = 0
-    for record in records:
+    for place, record in enumerate(records):
         size = image_size(record.data) if record.data else None
         area = size[0] * size[1] if size else 0
         if window and held + area > _WINDOW_PIXELS:
-            yield window
+            yield place - len(window), window, held
             window, held = [], 0
         window.append(record)
         held += area
     if window:
-        yield window
+        yield len(records) - len(window), window, held
 
 
 def _failure(stage: str, e: Exception) -> RecordFailure:

@@ -1,0 +1,68 @@
+"""Runs a stage for a worker: with limits, and in quarantine if the chunk has killed a worker before. No Ray here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic, Protocol
+
+from segbatch.chunk import Chunk
+from segbatch.errors import SegbatchError
+from segbatch.runtime.quarantine import quarantine
+from segbatch.runtime.watch import Limits, Watchdog, end_process
+from segbatch.runtime.workers import Item, Items, Stage
+
+logger = logging.getLogger(__name__)
+
+# Nodes that are taken away cost attempts too, so this is far more than a record needs to be found out.
+_MOST_ATTEMPTS = 12
+
+
+class Attempts(Protocol):
+    """Counts, where a worker's death does not reach, how often each piece of work was begun and not ended."""
+
+    def begin(self, key: str) -> tuple[int, float]:
+        """How often ``key`` was begun before and not ended, and the seconds since the last time. Begins it."""
+        ...
+
+    def end(self, key: str) -> None:
+        """``key`` is done, and forgotten."""
+        ...
+
+
+class Guard(Generic[Item]):
+    """A stage that outlives its records, in a worker that does not: Ray starts another, and the chunk comes back.
+
+    The first time a chunk runs in this process, under a ``Watchdog``; afterwards in ``quarantine``.
+    """
+
+    def __init__(self, build: Callable[[], Stage[Item]], attempts: Attempts, limits: Limits) -> None:
+        self._build, self._attempts, self._limits = build, attempts, limits
+        self._stage = build()
+        self._watchdog = Watchdog(limits)
+
+    def __call__(self, chunk: Chunk) -> Items[Item]:
+        """Raises ``SegbatchError`` for a chunk that takes its workers with it even out of quarantine."""
+        key = f"{self._stage.name} {chunk.id.filename}"
+        earlier, seconds = self._attempts.begin(key)
+        if earlier >= _MOST_ATTEMPTS:
+            raise SegbatchError(
+                f"{chunk.id.filename}: {earlier} workers died over it at {self._stage.name}, also while its records "
+                "ran in processes of their own; see the workers' logs, and whether the machines have enough memory"
+            )
+        if earlier:
+            logger.warning("%s: a worker died over it before; it runs in quarantine", key)
+            outcome = quarantine(self._stage, self._build, chunk, self._limits, seconds >= self._limits.stall_seconds)
+        else:
+            outcome = self._watched(chunk)
+        self._attempts.end(key)
+        return outcome
+
+    def _watched(self, chunk: Chunk) -> Items[Item]:
+        try:
+            with self._watchdog:
+                return self._stage.run(chunk, self._watchdog)
+        except Exception as e:
+            if "CUDA error" in str(e):  # every later image would fail with it in this process
+                end_process(f"the GPU is lost to this process: {e}")
+            raise

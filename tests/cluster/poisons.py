@@ -1,0 +1,142 @@
+"""Stages in which records of certain widths really crash, hang, and take memory: no exception, no mercy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from segbatch.chunk import Chunk, ChunkId, Record, Scores
+from segbatch.output.schema import Result
+from segbatch.refiners.none import NoRefiner
+from segbatch.runtime import stages
+from segbatch.runtime.stages import Refine
+from segbatch.runtime.watch import Watch
+from segbatch.runtime.workers import Items, Stage
+from segbatch.sources.decode import decode
+from tests.networks import LABELS, Brightness
+
+CRASH, HANG, MEMORY = 71, 72, 73
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def hang() -> None:
+    """For ever, in C, without giving the GIL back: no thread of Python's runs again."""
+    ctypes.PyDLL(None).sleep(10**6)
+
+
+def take_memory() -> None:
+    held = []
+    while True:
+        held.append(np.ones(2**21))
+
+
+class Poisoned(Brightness):
+    """Brightness, for those who survive."""
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        width = image.shape[1]
+        if width == HANG:
+            hang()
+        if width == MEMORY:
+            take_memory()
+        return super().score(image)
+
+
+def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+    image = decode(data, max_pixels)
+    if image.shape[1] == CRASH:
+        crash()
+    return image
+
+
+def poisoned() -> Poisoned:
+    """``--model tests.cluster.poisons:poisoned``; in a worker, its decoder crashes as well."""
+    if "pytest" not in sys.modules:
+        stages.decode = _decode  # type: ignore[attr-defined]
+    return Poisoned()
+
+
+def scored(index: int, width: int = 40) -> Record:
+    """A record on its way to refining."""
+    values = np.random.default_rng(index).normal(size=(3, 5, -(-width // 4))).astype(np.float16)
+    scores = Scores(values, np.arange(3, dtype=np.int16), 20, width, 4)
+    return Record(f"s/{index}", "s", index, None, scores, 20, width)
+
+
+def chunk(*widths: int) -> Chunk:
+    return Chunk(ChunkId("s.00000000.000000", 0, True), [scored(i, w) for i, w in enumerate(widths)], {"read": 1.0})
+
+
+class FatalRefiner(NoRefiner):
+    """Crashes on records of one width."""
+
+    def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+        if scores.width == CRASH:
+            crash()
+        if scores.width == HANG:
+            hang()
+        return super().refine(image, scores)
+
+
+def _stage(run: object, canary: Chunk) -> Stage[Result]:
+    return Stage("refine", run, Result, canary)  # type: ignore[arg-type]
+
+
+def fatal() -> Stage[Result]:
+    """Refining in which some records crash or hang."""
+    return _stage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(8))
+
+
+def broken() -> Stage[Result]:
+    """Crashes whatever it is given, as on a machine whose GPU is lost."""
+    return _stage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(CRASH))
+
+
+def _unlucky(log: str, times: int, given: Chunk, watch: Watch) -> Items[Result]:
+    path = Path(log)
+    if given.records[0].width != 8 and path.stat().st_size < times:
+        with path.open("a") as f:
+            f.write(".")
+        watch.begin("refine", [0], 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, watch)
+
+
+def unlucky(log: str, times: int) -> Stage[Result]:
+    """Killed from outside the first ``times`` times, whatever it does."""
+    return _stage(partial(_unlucky, log, times), chunk(8))
+
+
+def _sociable(given: Chunk, watch: Watch) -> Items[Result]:
+    if len(given.records) > 2:
+        crash()
+    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, watch)
+
+
+def crowded() -> Stage[Result]:
+    """Crashes over more than two records at once, over none of them alone."""
+    return _stage(_sociable, chunk(8))
+
+
+def _cuda(given: Chunk, watch: Watch) -> Items[Result]:
+    for place, record in enumerate(given.records):
+        watch.begin("refine", [place], 1)
+        if record.error is None and record.width == CRASH:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
+    records = [replace(r, data=None) for r in given.records]
+    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(replace(given, records=records), watch)
+
+
+def lost_gpu() -> Stage[Result]:
+    """Raises what torch raises when a kernel has spoilt the context."""
+    return _stage(_cuda, chunk(8))
