@@ -16,7 +16,7 @@ using namespace segbatch;
 
 namespace {
 
-constexpr int kTile = 8;
+constexpr int kTile = 16;
 
 template <class B>
 SEGBATCH_INLINE void prefetch_row(const void* p) {

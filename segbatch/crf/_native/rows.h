@@ -35,7 +35,8 @@ struct Block {
     }
 };
 
-// A row in registers on the common path: as `Block`, where the processor has them in vectors twice as long.
+// A row in registers on the common path: as `Block`, in vectors twice as long where the processor has them and no row
+// of that length crosses a cache line (of 24 labels every second one would).
 template <int W, int NV>
 struct Row {
     typedef Vec<W> V;
@@ -81,44 +82,6 @@ struct Row {
 };
 
 #if defined(SEGBATCH_NEEDS_AVX512)
-// 24 labels: a long vector and a short one.
-template <>
-struct Row<8, 3> {
-    static constexpr int kStride = 24;
-    Row<16, 1> a;
-    Row<8, 1> b;
-
-    static SEGBATCH_INLINE Row zero() { return {Row<16, 1>::zero(), Row<8, 1>::zero()}; }
-    static SEGBATCH_INLINE Row load(const float* p) {
-        return {Row<16, 1>::load(p), Row<8, 1>::load(p + 16)};
-    }
-    SEGBATCH_INLINE void store(float* p) const {
-        a.store(p);
-        b.store(p + 16);
-    }
-    SEGBATCH_INLINE void add(float w, const float* p) {
-        a.add(w, p);
-        b.add(w, p + 16);
-    }
-    SEGBATCH_INLINE void add(float w, const Row& r) {
-        a.add(w, r.a);
-        b.add(w, r.b);
-    }
-    SEGBATCH_INLINE void times(float w) {
-        a.times(w);
-        b.times(w);
-    }
-    SEGBATCH_INLINE void add_to(float* p, float w) const {
-        a.add_to(p, w);
-        b.add_to(p + 16, w);
-    }
-    SEGBATCH_INLINE void softmax() {
-        const float high = max(max(a.v[0].half(0), a.v[0].half(1)), b.v[0]).highest();
-        a.v[0] = exp(a.v[0] - Vec<16>::all(high));
-        b.v[0] = exp(b.v[0] - Vec<8>::all(high));
-        times(1.0f / (a.v[0].half(0) + a.v[0].half(1) + b.v[0]).total());
-    }
-};
 typedef Row<16, 1> Row16;
 typedef Row<16, 2> Row32;
 constexpr int kLongest = 16;  // vector of this instruction set
