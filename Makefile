@@ -1,5 +1,7 @@
 # make demo   set up, then run the whole job on a few photographs
 # make test   set up, then format, lint, types and tests
+# make sanitize   the CRF engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
+# make fuzz-crf   10,000 random inputs for the CRF engine
 # Everything lives in .venv; a second call sets up nothing.
 
 PYTHON ?= python3
@@ -7,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format sanitize fuzz-crf clean
 
 demo: $(STAMP)
 	$(BIN)/segbatch demo
@@ -23,6 +25,12 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+
+sanitize: $(STAMP)
+	tests/crf/sanitize.sh $(BIN)/python
+
+fuzz-crf: $(STAMP)
+	SEGBATCH_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/crf/test_random.py
 
 $(STAMP): pyproject.toml $(wildcard segbatch/crf/_native/*)
 	$(PYTHON) -m venv $(VENV)
