@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -105,6 +105,7 @@ def test_preprocessing_is_what_it_says() -> None:
     halo=st.integers(0, 100),
     tile=st.integers(0, 200),
 )
+@settings(deadline=None)
 def test_windows_cover_each_cell_once_in_bounded_pieces(
     height: int, width: int, stride: int, factor: int, halo: int, tile: int
 ) -> None:
