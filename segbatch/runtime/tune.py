@@ -14,6 +14,7 @@ from segbatch import refiners
 from segbatch.chunk import Chunk, ChunkId, Record
 from segbatch.errors import SpecError
 from segbatch.metrics.confusion import Confusion
+from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster, failure
 from segbatch.runtime.pipeline import SegmentWorker
 from segbatch.runtime.planning import Job, resolve
@@ -166,7 +167,8 @@ def _score(job: Job, pools: Pools, records: list[Record]) -> tuple[list[list[Rec
     """The records with their scores, in batches; how many failed."""
     worker: Any = ray.remote(SegmentWorker)
     worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
-    workers = [worker.remote(job, pools) for _ in range(pools.segment_actors)]
+    attempts = RayAttempts()
+    workers = [worker.remote(job, pools, attempts) for _ in range(pools.segment_actors)]
     pending = []
     for n, i in enumerate(range(0, len(records), _BATCH)):
         chunk = Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
