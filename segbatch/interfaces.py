@@ -28,7 +28,10 @@ class Source(Protocol):
 
 
 class Model(Protocol):
-    """A network in eval mode on its device, with what is needed to feed and to read it."""
+    """A network in eval mode on its device, with what is needed to feed and to read it.
+
+    If it has an attribute ``needs_ids`` that is true, ``scores`` is called with the images' ids as a second argument.
+    """
 
     name: str
     labels: LabelSet

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,10 +143,10 @@ class JobSpec(BaseModel):
         return plain
 
 
-def read_config(uri: str | Path) -> dict[str, Any]:
+def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The mapping in a YAML or JSON file. Raises ``SpecError`` that names the file and the line."""
     try:
-        with fsspec.open(str(uri), "rb") as f:
+        with fsspec.open(str(uri), "rb", **(storage_options or {})) as f:
             data = f.read(_LARGEST_CONFIG + 1)
         if len(data) > _LARGEST_CONFIG:
             raise SpecError(f"{uri}: a configuration of more than {_LARGEST_CONFIG:,} bytes; give the right file")

@@ -35,6 +35,7 @@ MODELS.add("deeplab_v1_msc_largefov", "segbatch.models.deeplab_v1:DEEPLAB_V1_MSC
 MODELS.add("segnet", "segbatch.models.segnet:SEGNET")
 MODELS.add("segnet_basic", "segbatch.models.segnet:SEGNET_BASIC")
 MODELS.add("deconvnet", "segbatch.models.deconvnet:DECONVNET")
+MODELS.add("edeconvnet", "segbatch.models.edeconvnet:EDECONVNET")
 MODELS.add("null", "segbatch.models.null:NULL")
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segbatch.models.checkpoint import StateDict
+from segbatch.models.ports import from_torchvision
 from segbatch.models.vgg16 import BLOCKS, VGG16
 
 _BLOB = re.compile(r"(?P<layer>.+)/(?P<index>\d+)", re.DOTALL)
@@ -27,13 +28,13 @@ def from_caffe(layers: Mapping[str, str]) -> Callable[[StateDict], StateDict]:
     [scale, shift], in which the statistics are folded in already (``bn_mode: INFERENCE``). A name that ends in
     ``*`` stands for the first layer that begins so: names of score layers carry the data set. Blobs of other
     layers keep their names, for ``checkpoint.check`` to list; state dicts that hold no blobs are returned as
-    they are.
+    ``ports.from_torchvision`` returns them.
     """
 
     def convert(state: StateDict) -> StateDict:
         parsed = {key: _BLOB.fullmatch(key) for key in state}
         if not all(parsed.values()):
-            return state
+            return from_torchvision(state)
         present = list(dict.fromkeys(match["layer"] for match in parsed.values() if match))
         modules = {_find(name, present): module for name, module in layers.items()}
         converted: StateDict = {}

@@ -16,10 +16,16 @@ from torch import Tensor, nn
 
 from segbatch.errors import ModelError
 from segbatch.models import caffe
+from segbatch.models.weights import HDF5
 
 StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 10
+_CONVERSION = (
+    'Convert them once, where h5py is installed: python -c "import h5py, torch, safetensors.torch as s; '
+    "d = h5py.File('FILE.h5')['data']; s.save_file({f'{l}/{i}': torch.tensor(d[l][i][()]) for l in d for i in d[l]}, "
+    "'FILE.safetensors')\" (Caffe's .caffemodel.h5; from other HDF5 files, save the tensors under this network's names)"
+)
 
 
 def parse(data: bytes, source: str) -> StateDict:
@@ -30,6 +36,8 @@ def parse(data: bytes, source: str) -> StateDict:
     file that would need it, is damaged, or holds no tensors by name. Caffe's blobs are called ``LAYER/INDEX``.
     """
     suffix = source[source.rfind(".") :].lower()
+    if suffix in HDF5:
+        raise ModelError(f"weights {source!r} are HDF5, which is not read here. {_CONVERSION}")
     if suffix not in READERS:
         raise ModelError(f"weights {source!r}: unknown kind of file; give one of {' '.join(READERS)}")
     loaded = READERS[suffix](data, source)
@@ -96,7 +104,11 @@ READERS: dict[str, Callable[[bytes, str], Any]] = {
 
 def check(state: Mapping[str, Tensor], network: nn.Module, source: str, model: str) -> None:
     """Nothing, if the state dict fits the network; else one ``ModelError`` with all that does not fit."""
-    wanted = network.state_dict()
+    check_keys(state, network.state_dict(), source, model)
+
+
+def check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, model: str) -> None:
+    """The same for the tensors that are ``wanted``, which may be those of a part of a network."""
     faults = {
         "missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in state if key not in wanted],

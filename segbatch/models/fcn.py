@@ -16,10 +16,13 @@ from torch.nn import functional as F
 
 from segbatch.models.architecture import Architecture
 from segbatch.models.caffe_names import conv_layers, from_caffe
+from segbatch.models.checkpoint import StateDict
 from segbatch.models.tiles import Geometry
 from segbatch.models.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialise
 
 Finest = Literal[32, 16, 8]
+# What the network that is trained at once multiplies by, before scores are taken.
+_SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
 
 
 class BilinearUpsample(nn.Module):
@@ -71,8 +74,8 @@ class FCN(VGG16):
         self.fc6 = nn.Conv2d(512 // narrow, hidden, 7)
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
         self.score_fr = nn.Conv2d(hidden, classes, 1)
-        self.scale_pool4 = FixedScale(512 // narrow, 0.01) if at_once else nn.Identity()
-        self.scale_pool3 = FixedScale(256 // narrow, 0.0001) if at_once else nn.Identity()
+        self.scale_pool4 = FixedScale(512 // narrow, _SCALES["scale_pool4"]) if at_once else nn.Identity()
+        self.scale_pool3 = FixedScale(256 // narrow, _SCALES["scale_pool3"]) if at_once else nn.Identity()
         if finest == 32:
             self.upscore = BilinearUpsample(classes, 64, 32)
         else:
@@ -114,6 +117,17 @@ def _layers(finest: Finest, at_once: bool) -> dict[str, str]:
     return {name: name for name in (*conv_layers(), "fc6", "fc7", "score_fr", *scores[finest], *scales)}
 
 
+def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
+    """The keys of files under those here. PyTorch's ports hold no scales: they are constants of the network."""
+    converted = from_caffe(_layers(finest, at_once))(state)
+    if at_once:
+        for name, value in _SCALES.items():
+            scored = converted.get(name.replace("scale", "score") + ".weight")
+            if scored is not None and scored.ndim == 4:
+                converted.setdefault(f"{name}.weight", torch.full((scored.shape[1],), value))
+    return converted
+
+
 def _architecture(name: str, summary: str, finest: Finest, at_once: bool = False) -> Architecture:
     return Architecture(
         name=name,
@@ -123,7 +137,7 @@ def _architecture(name: str, summary: str, finest: Finest, at_once: bool = False
         # The stride of pool5, so that tiles have the phase of the whole image.
         geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
         preprocess=CAFFE_BGR,
-        convert=from_caffe(_layers(finest, at_once)),
+        convert=partial(_convert, finest, at_once),
     )
 
 

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 SUFFIXES = (".pth", ".pt", ".safetensors", ".caffemodel")
+HDF5 = (".h5", ".hdf5")  # refused, with the way out
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def choose(model: str, named: Mapping[str, Weights], choice: str) -> Weights | s
         return next(iter(named.values()))
     if choice in named:
         return named[choice]
-    if "/" in choice or os.sep in choice or choice.lower().endswith(SUFFIXES):
+    if "/" in choice or os.sep in choice or choice.lower().endswith((*SUFFIXES, *HDF5)):
         return choice
     known = ["default", "random", *named]
     raise SpecError(

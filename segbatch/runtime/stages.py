@@ -67,7 +67,7 @@ class Segment:
         return replace(record, height=image.shape[0], width=image.shape[1]), image
 
     def _score(self, decoded: list[tuple[Record, np.ndarray | None]]) -> Iterator[Record]:
-        scored = iter(self._scores([image for _, image in decoded if image is not None]))
+        scored = iter(self._scores([(record.image_id, image) for record, image in decoded if image is not None]))
         for record, image in decoded:
             if image is None:
                 yield record
@@ -83,17 +83,19 @@ class Segment:
                 continue
             yield replace(record, scores=kept, data=record.data if self.keep_images else None)
 
-    def _scores(self, images: list[np.ndarray]) -> list[np.ndarray | RecordError]:
+    def _scores(self, named: list[tuple[str, np.ndarray]]) -> list[np.ndarray | RecordError]:
         """Scores of each image; if the batch fails, each image alone, so that one cannot take others with it."""
+        ids, images = [name for name, _ in named], [image for _, image in named]
+        more = (ids,) if getattr(self.model, "needs_ids", False) else ()
         try:
-            return list(self.model.scores(images)) if images else []
+            return list(self.model.scores(images, *more)) if images else []
         except Exception as e:
             if "CUDA error" in str(e):  # the process's context is lost; every later image would fail with it
                 raise
             if len(images) == 1:
                 failure = _failure("segment", e)
                 return [RecordError(failure.stage, failure.kind, failure.message)]
-            return [outcome for image in images for outcome in self._scores([image])]
+            return [outcome for one in named for outcome in self._scores([one])]
 
 
 class Refine:
