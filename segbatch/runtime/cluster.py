@@ -41,16 +41,17 @@ def join(spec: JobSpec) -> Hardware:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     # Ray Data tells of every dataset and every missing bar, and prints a failure twice more; the job has its own words.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    named = bool(spec.address or os.environ.get("RAY_ADDRESS"))
     if ray.is_initialized():
-        return offered()
-    if is_remote(spec):
+        return offered(named)
+    if named:
         address = spec.address or os.environ["RAY_ADDRESS"]
         try:
             with _quiet_core():
                 ray.init(address=address, **quiet)
         except Exception as e:
             raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
-        return offered()
+        return offered(named)
     here = Hardware.local(spec)
     with _quiet_core():
         local.start(here, **quiet)
@@ -84,12 +85,29 @@ def _quiet_core() -> Iterator[None]:
             del os.environ["RAY_BACKEND_LOG_LEVEL"]
 
 
-def offered() -> Hardware:
-    """What the nodes of the cluster hold in all."""
+def offered(named: bool = False) -> Hardware:
+    """What the nodes of the cluster hold in all, and may come to. ``named``: the job was told of this cluster."""
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     cpus = [n.get("CPU", 0.0) for n in nodes]
     gpus = [n.get("GPU", 0.0) for n in nodes]
-    return Hardware(sum(cpus), sum(gpus), max(cpus, default=0.0), max(gpus, default=0.0))
+    most_cpus, most_gpus, most_node_gpus = _autoscaler_limits()
+    elastic = named or len(nodes) > 1 or most_cpus > 0
+    return Hardware(
+        sum(cpus), sum(gpus), max(cpus, default=0.0), max(gpus, default=0.0),
+        elastic, most_cpus, most_gpus, most_node_gpus,
+    )  # fmt: skip
+
+
+def _autoscaler_limits() -> tuple[float, float, float]:
+    """CPUs and GPUs that an autoscaler may bring the cluster to, and GPUs of its largest node; zeros if none tells."""
+    try:
+        # Ray has no public name for it; its own autoscaling of datasets asks here.
+        config = ray._private.state.state.get_cluster_config()
+        groups = list(config.node_group_configs) if config is not None else []
+        most = [float(sum(g.resources.get(key, 0) * max(0, g.max_count) for g in groups)) for key in ("CPU", "GPU")]
+        return most[0], most[1], float(max((g.resources.get("GPU", 0) for g in groups), default=0))
+    except Exception:  # what it may grow to is then learnt as it grows
+        return 0.0, 0.0, 0.0
 
 
 def _token_hint(message: str) -> str:

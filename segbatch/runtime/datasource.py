@@ -11,7 +11,9 @@ from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.interfaces import Source
+from segbatch.runtime.guard import Attempts, begin
 from segbatch.runtime.planning import Piece
+from segbatch.sources.io import shown_uri
 
 # Beyond this many, reads are grouped: Ray keeps some hundred kilobytes for every task of a running dataset.
 _MOST_TASKS = 1000
@@ -20,9 +22,9 @@ _MOST_TASKS = 1000
 class ShardDatasource(Datasource):
     """Reads the pieces of a plan, each as a few one-row tables."""
 
-    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int) -> None:
+    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int, attempts: Attempts) -> None:
         super().__init__()
-        self._source, self._pieces, self._chunk_size = source, pieces, chunk_size
+        self._source, self._pieces, self._chunk_size, self._attempts = source, pieces, chunk_size, attempts
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
@@ -34,24 +36,27 @@ class ShardDatasource(Datasource):
         per_task = -(-len(self._pieces) // _MOST_TASKS) or 1
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)
         return [
-            ReadTask(_Read(self._source, self._pieces[i : i + per_task], self._chunk_size), metadata)
+            ReadTask(_Read(self._source, self._pieces[i : i + per_task], self._chunk_size, self._attempts), metadata)
             for i in range(0, len(self._pieces), per_task)
         ]
 
 
 class _Read:
-    """What a read task runs."""
+    """What a read task runs. Ray retries one that kills its process for ever, so this counts."""
 
-    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int) -> None:
-        self._source, self._pieces, self._chunk_size = source, pieces, chunk_size
+    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int, attempts: Attempts) -> None:
+        self._source, self._pieces, self._chunk_size, self._attempts = source, pieces, chunk_size, attempts
 
     def __call__(self) -> Iterable[pa.Table]:
         return self._rows()
 
     def _rows(self) -> Iterator[pa.Table]:
         for piece in self._pieces:
+            key = f"read {piece.shard.id} {piece.first}"
+            begin(self._attempts, key, f"{shown_uri(piece.shard.uri)} at reading")
             begun = time.perf_counter()
             for chunk in self._source.chunks(piece.shard, self._chunk_size, piece.skip(self._chunk_size)):
                 chunk.timings["read"] = time.perf_counter() - begun
                 yield chunk.to_row()
                 begun = time.perf_counter()
+            self._attempts.end(key)

@@ -30,6 +30,16 @@ class Attempts(Protocol):
         ...
 
 
+def begin(attempts: Attempts, key: str, what: str) -> tuple[int, float]:
+    """``attempts.begin(key)``. Raises ``SegbatchError`` that names ``what`` if it has cost too many workers."""
+    earlier, seconds = attempts.begin(key)
+    if earlier >= _MOST_ATTEMPTS:
+        raise SegbatchError(
+            f"{what}: {earlier} workers died over it; see their logs, and whether the machines have enough memory"
+        )
+    return earlier, seconds
+
+
 class Guard(Generic[Item]):
     """A stage that outlives its records, in a worker that does not: Ray starts another, and the chunk comes back.
 
@@ -44,12 +54,8 @@ class Guard(Generic[Item]):
     def __call__(self, chunk: Chunk) -> Items[Item]:
         """Raises ``SegbatchError`` for a chunk that takes its workers with it even out of quarantine."""
         key = f"{self._stage.name} {chunk.id.filename}"
-        earlier, seconds = self._attempts.begin(key)
-        if earlier >= _MOST_ATTEMPTS:
-            raise SegbatchError(
-                f"{chunk.id.filename}: {earlier} workers died over it at {self._stage.name}, also while its records "
-                "ran in processes of their own; see the workers' logs, and whether the machines have enough memory"
-            )
+        what = f"{chunk.id.filename} at {self._stage.name}, in quarantine too"
+        earlier, seconds = begin(self._attempts, key, what)
         if earlier:
             logger.warning("%s: a worker died over it before; it runs in quarantine", key)
             outcome = quarantine(self._stage, self._build, chunk, self._limits, seconds >= self._limits.stall_seconds)

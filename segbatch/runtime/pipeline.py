@@ -70,12 +70,12 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     context.execution_options.preserve_order = False
     attempts = RayAttempts()
     chunks = read_datasource(
-        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size), num_cpus=pools.read_cpus
+        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
     )
     scored = chunks.map_batches(
         SegmentWorker,
         fn_constructor_args=(plan.job, pools, attempts),
-        compute=ActorPoolStrategy(size=pools.segment_actors, max_tasks_in_flight_per_actor=2),
+        compute=_pool(pools.segment_actors, pools.segment_most),
         num_cpus=pools.segment_cpus,
         num_gpus=pools.segment_gpus,
         batch_size=1,
@@ -84,11 +84,18 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     return scored.map_batches(
         RefineWorker,
         fn_constructor_args=(plan.job, pools, attempts, writer),
-        compute=ActorPoolStrategy(size=pools.refine_actors, max_tasks_in_flight_per_actor=2),
+        compute=_pool(pools.refine_actors, pools.refine_most),
         num_cpus=pools.refine_cpus,
         batch_size=1,
         batch_format="pyarrow",
     )
+
+
+def _pool(size: int, most: int) -> ActorPoolStrategy:
+    """A fixed pool, or one that follows the cluster up to ``most`` workers; two chunks are sent to each at a time."""
+    if not most:
+        return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
+    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(size, most), max_tasks_in_flight_per_actor=2)
 
 
 class SegmentWorker:

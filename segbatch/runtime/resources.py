@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbatch.errors import PlanError
 from segbatch.spec import JobSpec
@@ -15,16 +15,26 @@ from segbatch.spec import JobSpec
 # What is not reserved is left for read tasks; without it Ray waits for ever and says nothing.
 _SEGMENT_SHARE, _REFINE_SHARE = 0.4, 0.4
 _READ_CPUS = 0.2
+# A pool that can grow asks for no worker that would have fewer chunks than this: starting a node takes minutes.
+_CHUNKS_EACH = 4
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What may be used: cores and GPUs in total, and of the largest node."""
+    """What may be used: cores and GPUs in total, and of the largest node.
+
+    ``elastic``: a cluster, which nodes may join and leave. ``most_*``: what its autoscaler may bring it to, in total
+    and of GPUs in one node; 0 if there is none, or it does not tell.
+    """
 
     cpus: float
     gpus: float
     node_cpus: float
     node_gpus: float
+    elastic: bool = False
+    most_cpus: float = 0
+    most_gpus: float = 0
+    most_node_gpus: float = 0
 
     @staticmethod
     def local(spec: JobSpec) -> Hardware:
@@ -32,10 +42,18 @@ class Hardware:
         gpus = 0 if spec.device == "cpu" else _local_gpus()
         return Hardware(cpus, gpus, cpus, gpus)
 
+    def grown(self) -> Hardware:
+        """As its autoscaler may make it."""
+        cpus, gpus = max(self.cpus, self.most_cpus), max(self.gpus, self.most_gpus)
+        return replace(self, cpus=cpus, gpus=gpus, node_cpus=cpus, node_gpus=max(self.node_gpus, self.most_node_gpus))
+
 
 @dataclass(frozen=True)
 class Pools:
-    """Workers of each stage and what one of them holds."""
+    """Workers of each stage at first, and what one of them holds. ``*_most``: what the pool may grow to (0: fixed).
+
+    A pool that can grow can shrink to one worker too, when nodes are taken away or it is not what is waited for.
+    """
 
     segment_actors: int
     segment_cpus: float
@@ -45,18 +63,43 @@ class Pools:
     read_cpus: float
     threads: int
     device: str
+    segment_most: int = 0
+    refine_most: int = 0
 
     def describe(self) -> str:
         cpus = f"{self.segment_cpus:g} CPU"
         cpus = f"({cpus} + {self.segment_gpus:g} GPU)" if self.segment_gpus else cpus
+        segment, refine = (f" (1 to {most})" if most else "" for most in (self.segment_most, self.refine_most))
         return (
-            f"{self.segment_actors} segment x {cpus}, "
-            f"{self.refine_actors} refine x {self.refine_cpus:g} CPU, reads at {self.read_cpus:g} CPU each"
+            f"{self.segment_actors} segment{segment} x {cpus}, "
+            f"{self.refine_actors} refine{refine} x {self.refine_cpus:g} CPU, reads at {self.read_cpus:g} CPU each"
         )
 
 
 def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
-    """Pools for ``chunks`` pieces of work (an estimate). Raises ``PlanError`` with the arithmetic if it cannot fit."""
+    """Pools for ``chunks`` pieces of work (an estimate). Raises ``PlanError`` with the arithmetic if it cannot fit.
+
+    On a cluster they are what fits it now, and follow it from there. If its nodes are yet to come (all of them, or
+    those with GPUs), the pools begin with one worker each, which makes the autoscaler start them.
+    """
+    wanted = spec.device != "cpu" and hardware.most_gpus > 0
+    if hardware.most_cpus >= 1 and (hardware.cpus < 1 or (wanted and not hardware.gpus)):
+        pools = replace(_fitting(spec, hardware.grown(), chunks), segment_actors=1, refine_actors=1)
+    else:
+        pools = _fitting(spec, hardware, chunks)
+    if not hardware.elastic:
+        return pools
+    needed = -(-max(1, chunks) // _CHUNKS_EACH)
+    refine_needed = 4 * needed if pools.segment_gpus else needed
+    return replace(
+        pools,
+        segment_most=spec.segment_actors or max(pools.segment_actors, needed),
+        refine_most=spec.refine_actors or max(pools.refine_actors, refine_needed),
+    )
+
+
+def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
+    """Pools that this hardware holds at once."""
     on_gpu = spec.device != "cpu" and hardware.gpus > 0
     if spec.device.startswith("cuda") and not hardware.gpus:
         raise PlanError(f"device: {spec.device} asked for, but there is no GPU; use device auto or cpu")

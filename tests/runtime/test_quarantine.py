@@ -113,7 +113,9 @@ class Counted:
 
 def test_the_job_ends_if_a_chunk_takes_its_workers_out_of_quarantine_too() -> None:
     given, attempts = chunk(40), Counted(12)
-    with pytest.raises(SegbatchError, match=r"^s\.00000000\.000000-00000-end\.parquet: 12 workers died over it"):
+    with pytest.raises(
+        SegbatchError, match=r"^s\.00000000\.000000-00000-end\.parquet at refine, in quarantine too: 12 workers"
+    ):
         Guard(poisons.fatal, attempts, LIMITS)(given)
     attempts.earlier = 0
     items, _ = Guard(poisons.fatal, attempts, LIMITS)(given)
