@@ -1,0 +1,169 @@
+"""The table of networks in README.md: what each is, what its paper states, and how fast it is on this CPU.
+
+    python benchmarks/zoo.py            # measure all, and write the table anew
+    python benchmarks/zoo.py --new      # measure those alone that are not in the table
+
+Speed is the median of a few calls of ``scores`` on one random picture of 360 x 480 with random weights, fp32, on all
+cores; the rest is computed, or stated by those who published it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from segbatch import models
+from segbatch.models import ModelInfo
+from segbatch.models.receptive_field import layers_of, receptive_field
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- zoo: written by benchmarks/zoo.py -->\n", "<!-- end of zoo -->"
+HEIGHT, WIDTH = 360, 480
+_HEAD = ("name", "parameters", "stride", "receptive field", "published mIoU", "CamVid val mIoU, ours")
+# Mean IoU in per cent. torchvision's are stated with its weights.
+_PAPERS = {
+    "deeplabv3plus_mobilenet_v2": "–",
+    "fcn32s": "63.6, VOC seg11valid",
+    "fcn16s": "65.0, VOC seg11valid",
+    "fcn8s": "65.5, VOC seg11valid",
+    "fcn8s_atonce": "65.4, VOC seg11valid",
+    "deeplab_v1": "59.8, VOC12 val; 63.7 with CRF",
+    "deeplab_v1_largefov": "62.3, VOC12 val; 67.6 with CRF",
+    "deeplab_v1_msc_largefov": "64.2, VOC12 val; 68.7 with CRF",
+    "segnet": "60.1, CamVid test",
+    "segnet_basic": "47.7, CamVid test",
+    "deconvnet": "69.6, VOC12 test; 70.5 with CRF",
+    "edeconvnet": "71.7, VOC12 test; 72.5 with CRF",
+    "crfasrnn": "72.0, VOC12 test",
+    "dpn": "74.1, VOC12 test",
+    "null": "–",
+}
+# DeepLab v3+ takes the mean over the image into account, EDeconvNet boxes as large as it, mean field every pixel.
+_WHOLE_IMAGE = ("deeplabv3plus_mobilenet_v2", "edeconvnet", "crfasrnn")
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """The cells of each row of the table in ``text``, by the name in the first one."""
+    between = text.partition(BEGIN)[2].partition(END)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in between.splitlines() if line.startswith("|")
+    ]
+    return {row[0].strip("`"): row for row in rows[2:]}
+
+
+def row(name: str) -> list[str]:
+    """The cells of a network but for its speed. Raises ``SystemExit`` for one whose published figure is not known."""
+    infos = models._entry(name).infos()
+    first = infos[0]
+    published = _PAPERS.get(name) or _stated(first)
+    if published is None:
+        raise SystemExit(f"{name}: state what its paper reports in _PAPERS of {Path(__file__).name}")
+    ours = [
+        m[1] for info in infos if info.weights == "camvid" and (m := re.search(r"mIoU 0?\.?(\d+\.?\d*)", info.accuracy))
+    ]
+    camvid = f"{float('0.' + ours[0]) * 100:.1f}" if ours else "–"
+    size = f"{first.parameters / 1e6:.1f} M" if first.parameters else "–"
+    return [f"`{name}`", size, str(first.stride), _receptive_field(name), published, camvid]
+
+
+def _stated(info: ModelInfo) -> str | None:
+    found = re.match(r"mIoU (0\.\d+).* on (.+)", info.accuracy)
+    return f"{float(found[1]) * 100:.1f}, {found[2]}" if found else None
+
+
+def _receptive_field(name: str) -> str:
+    """Pixels along an axis that a score sees at most; of networks that pool over all that is there, the image."""
+    if name in _WHOLE_IMAGE or name == "null":
+        return "image" if name in _WHOLE_IMAGE else "–"
+    entry = models._entry(name)
+    with torch.device("meta"):
+        network = entry.network(21)  # type: ignore[attr-defined]
+    if any(isinstance(module, nn.AdaptiveAvgPool2d) for module in network.modules()):
+        return "image"
+    if hasattr(network, "path"):
+        size = receptive_field(layers_of(network.path())).size
+        return str(min(size, *(entry.geometry.window or (size,))))  # type: ignore[attr-defined]
+    if not name.startswith("fcn_resnet"):
+        raise SystemExit(
+            f"{name}: say in {Path(__file__).name} what its receptive field is, or give the network a path()"
+        )
+    # Of a residual network, the longest way sees most; it takes no shortcut.
+    longest = [
+        module
+        for key, module in network.named_modules()
+        if "downsample" not in key and isinstance(module, (nn.Conv2d, nn.MaxPool2d))
+    ]
+    return str(receptive_field(layers_of(longest)).size)
+
+
+def speed(name: str, threads: int, least: float = 2.0) -> str:
+    """Images a second: the median of three calls or more, over at least ``least`` seconds, after one to warm up."""
+    options = {} if name == "null" else {"weights": "random"}
+    model = models.build(name, device="cpu", threads=threads, **options)  # type: ignore[arg-type]
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    model.scores([image])
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds) < least and len(seconds) < 50):
+        begun = time.perf_counter()
+        model.scores([image])
+        seconds.append(time.perf_counter() - begun)
+    rate = 1 / statistics.median(seconds)
+    return f"{rate:.2g}" if rate < 100 else "–"
+
+
+def cpu() -> str:
+    """The processor's name, as it states it."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def render(rows: list[list[str]], measured_on: str) -> str:
+    """Markdown between the marks. ``rows`` end in their speed."""
+    head = [*_HEAD, f"images/s, {measured_on}"]
+    lines = [head, ["---"] * len(head), *rows]
+    body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    note = (
+        f"Stride is that of the scores a network hands on, speed that of one picture of {HEIGHT} × {WIDTH} in fp32. "
+        "Published figures are of their authors' weights, as they state them."
+    )
+    return f"{BEGIN}\n{body}\n\n{note}\n{END}"
+
+
+def replaced(text: str, section: str) -> str:
+    """``text`` with the table anew."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"{README.name} must have the lines {BEGIN.strip()!r} and {END!r} once, in this order")
+    before, _, rest = text.partition(BEGIN)
+    return before + section + rest.partition(END)[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--new", action="store_true", help="keep the speeds that are there; measure what is not")
+    args = parser.parse_args()
+    text = README.read_text()
+    there = table(text) if args.new else {}
+    threads = os.cpu_count() or 1
+    measured_on = f"{threads} cores of {cpu()}"
+    if there and f"images/s, {measured_on}" not in text:
+        raise SystemExit(f"the speeds in {README.name} were not measured on {measured_on}: run it without --new")
+    rows = []
+    for name in models.MODELS:
+        rate = there[name][-1] if name in there else speed(name, threads)
+        rows.append([*row(name), rate])
+        print(" | ".join(rows[-1]), flush=True)
+    README.write_text(replaced(text, render(rows, measured_on)))
+
+
+if __name__ == "__main__":
+    main()
