@@ -81,8 +81,8 @@ def test_dense_layers_become_convolutions():
     assert torch.equal(found["fc6.weight"], dense.reshape(4, 2, 7, 7))
     assert found["fc7.weight"].shape == (4, 4, 1, 1)
     assert "classifier.6.weight" in found
-    x = torch.randn(1, 2, 7, 7)
-    torch.testing.assert_close(F.conv2d(x, found["fc6.weight"]).flatten(), F.linear(x.flatten(), dense))
+    x = torch.arange(98, dtype=torch.float64).reshape(1, 2, 7, 7)
+    assert torch.equal(F.conv2d(x, found["fc6.weight"].double()).flatten(), F.linear(x.flatten(), dense.double()))
 
 
 def test_the_original_caffe_trunk_with_its_dense_layers(tmp_path: Path):
