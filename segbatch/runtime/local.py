@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import ipaddress
 import logging
 import os
@@ -11,7 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import ray
 from ray._private import ray_constants
@@ -24,7 +26,9 @@ logger = logging.getLogger(__name__)
 _TOKEN = "RAY_AUTH_TOKEN"
 # The longest path that Ray puts below its folder is a socket's, and the system takes 107 bytes of it.
 _LONGEST_FOLDER = 30
+_PREFIX, _LOCK = "segbatch-", "lock"
 _folder: str | None = None
+_held: IO[str] | None = None
 _own_token = False
 
 
@@ -32,7 +36,8 @@ def start(here: Hardware, **options: Any) -> None:
     """Start Ray with the cores and GPUs of ``here``. ``stop`` ends it; so does the end of the process.
 
     Every port listens on loopback, and asks for a token that is drawn for this run and is written to no file;
-    sockets, logs and spilled objects are in a new folder that no other user can enter, removed at the end.
+    sockets, logs and spilled objects are in a new folder that no other user can enter, removed at the end
+    (of a driver that was killed, at the next start).
     ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` and ``RAY_TMPDIR`` are heeded where they are set.
     Says so in the log if Ray listens elsewhere all the same.
     """
@@ -40,7 +45,7 @@ def start(here: Hardware, **options: Any) -> None:
     _draw_token()
     if "RAY_TMPDIR" not in os.environ:
         base = tempfile.gettempdir()
-        _folder = tempfile.mkdtemp(prefix="segbatch-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp")
+        _folder = _own_folder(base if len(base) <= _LONGEST_FOLDER else "/tmp")
         options["_temp_dir"] = os.path.join(_folder, "r")  # Ray opens its own folder to everybody
     atexit.register(stop)
     try:
@@ -64,11 +69,32 @@ def stop() -> None:
     if _folder is not None:
         shutil.rmtree(_folder, ignore_errors=True)
         _folder = None
+        if _held is not None:
+            _held.close()
         atexit.unregister(stop)
     if _own_token:
         os.environ.pop(_TOKEN, None)
         AuthenticationTokenLoader.instance().reset_cache()
         _own_token = False
+
+
+def _own_folder(base: str) -> str:
+    """A new folder in ``base``, locked for as long as this process lives; those that nobody holds are removed."""
+    for lock in Path(base).glob(f"{_PREFIX}*/{_LOCK}"):
+        try:
+            if lock.parent.stat().st_uid != os.getuid():
+                continue
+            with lock.open("a") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:  # somebody holds it, or was quicker
+            continue
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    global _held
+    _held = (folder / f"{_LOCK}-").open("w")  # not inherited by Ray's processes
+    fcntl.flock(_held, fcntl.LOCK_EX)
+    (folder / f"{_LOCK}-").rename(folder / _LOCK)
+    return str(folder)
 
 
 def _draw_token() -> None:

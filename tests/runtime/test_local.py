@@ -97,3 +97,30 @@ assert "RAY_AUTH_TOKEN" not in os.environ
         subprocess.run([sys.executable, "-c", code], stdout=out, env={**env, "HOME": str(tmp_path)}, check=True)
     assert not Path((tmp_path / "out").read_text().split()[-1]).exists()
     assert not list(tmp_path.rglob("auth_token"))
+
+
+def test_folders_of_drivers_that_were_killed_are_swept_and_others_are_not(tmp_path: Path):
+    code = """
+import os, sys, time
+from segbatch.runtime import local
+print(local._own_folder(sys.argv[1]), flush=True)
+time.sleep(60)
+"""
+    drivers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        killed, living = (Path(driver.stdout.readline().strip()) for driver in drivers)
+        (tmp_path / "segbatch-foreign").mkdir()
+        (killed / "r").mkdir()
+        drivers[0].kill()
+        drivers[0].wait()
+        swept = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        drivers.append(swept)
+        own = Path(swept.stdout.readline().strip())
+        assert set(tmp_path.iterdir()) == {living, own, tmp_path / "segbatch-foreign"}
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.communicate()
