@@ -51,7 +51,9 @@ class Segment:
     ) -> tuple[list[Future[tuple[Record, np.ndarray | None]]], int] | None:
         if window is None:
             return None
-        first, records, pixels = window
+        first, records, claimed = window
+        # A damaged header claims any size; what is more than max_pixels is refused, and needs no time.
+        pixels = min(claimed, len(records) * self.max_pixels)
         watch.begin("decode", range(first, first + len(records)), pixels)
         return [self._pool.submit(self._decode_one, record) for record in records], pixels
 

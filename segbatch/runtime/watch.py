@@ -49,7 +49,7 @@ class Limits:
         return Limits(spec.stall_seconds, spec.max_worker_bytes or (int(_MEMORY_SHARE * total) if total else None))
 
     def seconds(self, pixels: int) -> float:
-        return self.stall_seconds * max(1.0, pixels / _PIXELS)
+        return min(self.stall_seconds * max(1.0, pixels / _PIXELS), threading.TIMEOUT_MAX)
 
 
 class Watchdog(Watch):
