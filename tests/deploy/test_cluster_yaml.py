@@ -83,7 +83,9 @@ def test_ray_knows_the_flags(config: dict[str, Any]) -> None:
 def test_waiting_for_nodes(local_ray: None, nodes: int, code: int) -> None:
     address = ray.get_runtime_context().gcs_address
     command = [sys.executable, ROOT / "deploy" / "wait_for_nodes.py", f"--nodes={nodes}", "--timeout=0.5"]
-    env = environment({"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")})  # as Ray starts here
+    # As Ray starts here: it asks for the token that is in the environment, and stays on loopback.
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    env = environment({"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **loopback})
     done = subprocess.run([*command, f"--address={address}"], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
     assert f"1 of {nodes} nodes: 2 CPUs, 0 GPUs" in done.stdout
