@@ -150,8 +150,10 @@ def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = Non
             data = f.read(_LARGEST_CONFIG + 1)
         if len(data) > _LARGEST_CONFIG:
             raise SpecError(f"{uri}: a configuration of more than {_LARGEST_CONFIG:,} bytes; give the right file")
-        _check_aliases(yaml.compose(data, yaml.SafeLoader), str(uri))
-        loaded = yaml.safe_load(data)
+        loader = yaml.SafeLoader(data)
+        root = loader.get_single_node()
+        _check_aliases(root, str(uri))
+        loaded = None if root is None else loader.construct_document(root)
     except FileNotFoundError:
         raise SpecError(f"{uri}: no such configuration file") from None
     except (OSError, ImportError, ValueError) as e:

@@ -118,7 +118,9 @@ class EDeconvNetEntry:
     """
 
     def describe(self, choice: Choice) -> ModelInfo:
-        parts = self._parts(choice)
+        return self._describe(choice, self._parts(choice))
+
+    def _describe(self, choice: Choice, parts: _Parts) -> ModelInfo:
         infos = (
             DECONVNET.describe(replace(choice, weights=parts.deconvnet)),
             FCN8S.describe(replace(choice, weights=parts.fcn8s)),
@@ -139,7 +141,8 @@ class EDeconvNetEntry:
         )
 
     def build(self, choice: Choice, execution: Execution) -> EDeconvNet:
-        parts, info = self._parts(choice), self.describe(choice)
+        parts = self._parts(choice)
+        info = self._describe(choice, parts)
         return EDeconvNet(
             DECONVNET.build(replace(choice, weights=parts.deconvnet), replace(execution, tile_pixels=None)),
             FCN8S.build(replace(choice, weights=parts.fcn8s), execution),

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic
 
 from segbatch.chunk import Chunk
-from segbatch.runtime.watch import Limits, Watch, resident
+from segbatch.runtime.watch import Limits, Watch, lost_gpu, resident
 from segbatch.runtime.workers import Item, Items, Stage
 
 _POLL_SECONDS = 0.05
@@ -153,7 +153,7 @@ def main() -> None:
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as e:
-            if "CUDA error" in str(e):
+            if lost_gpu(e):
                 connection.send(("lost", f"lost the GPU: {str(e).splitlines()[0]}"))
             else:
                 connection.send(("raised", _portable(e)))

@@ -9,7 +9,7 @@ from typing import Generic, Protocol
 from segbatch.chunk import Chunk
 from segbatch.errors import SegbatchError
 from segbatch.runtime.quarantine import quarantine
-from segbatch.runtime.watch import Limits, Watchdog, end_process
+from segbatch.runtime.watch import Limits, Watchdog, end_process, lost_gpu
 from segbatch.runtime.workers import Item, Items, Stage
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,6 @@ class Guard(Generic[Item]):
             with self._watchdog:
                 return self._stage.run(chunk, self._watchdog)
         except Exception as e:
-            if "CUDA error" in str(e):  # every later image would fail with it in this process
+            if lost_gpu(e):
                 end_process(f"the GPU is lost to this process: {e}")
             raise

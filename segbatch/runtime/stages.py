@@ -16,7 +16,7 @@ from segbatch.interfaces import Model, Refiner
 from segbatch.labels import LabelSet
 from segbatch.metrics import pixels
 from segbatch.output.schema import Result
-from segbatch.runtime.watch import UNWATCHED, Watch
+from segbatch.runtime.watch import UNWATCHED, Watch, lost_gpu
 from segbatch.sources.decode import decode, image_size
 
 # Decoded pixels that are held at once: bounds a worker's memory whatever the sizes of the images.
@@ -92,7 +92,7 @@ class Segment:
         try:
             return list(self.model.scores(images, *more)) if images else []
         except Exception as e:
-            if "CUDA error" in str(e):  # the process's context is lost; every later image would fail with it
+            if lost_gpu(e):
                 raise
             if len(images) == 1:
                 failure = _failure("segment", e)

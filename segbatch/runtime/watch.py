@@ -102,6 +102,11 @@ class Watchdog(Watch):
                 end_process(f"the worker holds {held / 2**30:.1f} GiB, more than max_worker_bytes = {limit:,}")
 
 
+def lost_gpu(e: Exception) -> bool:
+    """Whether the process's CUDA context is lost, so that every later image would fail in this process."""
+    return "CUDA error" in str(e)
+
+
 def end_process(why: str) -> None:
     """End this process at once, with the reason in its log; Ray starts another and the chunk comes back."""
     os.write(2, f"segbatch: {why}; the worker ends itself\n".encode())

@@ -34,6 +34,11 @@ class Walk {
 public:
     static constexpr std::int64_t kStrip = 32;  // rows
 
+    // Rows of the strip that begins at row `top`.
+    static std::int64_t rows_from(std::int64_t top, std::int64_t height) {
+        return height - top < kStrip ? height - top : kStrip;
+    }
+
     Walk(std::int64_t height, std::int64_t width, std::int64_t point = 0) : height_(height), width_(width) {
         top_ = point / (kStrip * width) * kStrip;
         begin_strip();
@@ -55,7 +60,7 @@ public:
     }
 
 private:
-    void begin_strip() { rows_ = height_ - top_ < kStrip ? height_ - top_ : kStrip; }
+    void begin_strip() { rows_ = rows_from(top_, height_); }
 
     std::int64_t height_, width_, top_, rows_ = 1, x_ = 0, y_ = 0;
 };

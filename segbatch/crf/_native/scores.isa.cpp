@@ -71,7 +71,7 @@ void rows_from_planes(const float* planes, std::int64_t height, std::int64_t wid
                       float* rows) {
     constexpr std::int64_t kColumns = 8;
     for (std::int64_t top = 0; top < height; top += Walk::kStrip) {
-        const std::int64_t deep = height - top < Walk::kStrip ? height - top : Walk::kStrip;
+        const std::int64_t deep = Walk::rows_from(top, height);
         for (std::int64_t left = 0; left < width; left += kColumns) {
             const int count = static_cast<int>(width - left < kColumns ? width - left : kColumns);
             for (std::int64_t y = 0; y < deep; ++y) {
@@ -95,7 +95,7 @@ void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int s
     }
     for (std::int64_t y = 0; y < height; ++y) {
         const std::int64_t top = y / Walk::kStrip * Walk::kStrip;
-        const std::int64_t deep = height - top < Walk::kStrip ? height - top : Walk::kStrip;
+        const std::int64_t deep = Walk::rows_from(top, height);
         const Axis v = locate(y, stride, h);
         const float* upper = cells + v.low * w * padded;
         const float* lower = cells + v.high * w * padded;
