@@ -13,8 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-ray = pytest.importorskip("ray")
+import ray
 
 _ASK = (
     "import sys; from ray._raylet import GcsClient; print(GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None))"
