@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import stat
@@ -32,9 +33,11 @@ def test_every_socket_of_a_local_run_listens_on_loopback(local_ray):
     listening = {}
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     for process in family:
-        for c in process.net_connections("inet"):
-            if c.status == psutil.CONN_LISTEN or (c.type == 2 and not c.raddr):
-                listening[c.laddr.ip, c.laddr.port] = process.name()
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker that Ray started ahead may end meanwhile
+            name = process.name()
+            for c in process.net_connections("inet"):
+                if c.status == psutil.CONN_LISTEN or (c.type == 2 and not c.raddr):
+                    listening[c.laddr.ip, c.laddr.port] = name
     assert {"gcs_server", "raylet"} <= set(listening.values())
     assert pid in {p.pid for p in family}
     open_to_others = {}
