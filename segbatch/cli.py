@@ -27,6 +27,7 @@ console = Console()
 
 Output = Annotated[str, typer.Argument(help="the folder or prefix that was --output of a run", show_default=False)]
 Limit = Annotated[int, typer.Option(min=0, help="rows to show")]
+RunConfig = Annotated[str | None, typer.Option("--config", help="the run's configuration, for its storage_options")]
 
 
 @app.command()
@@ -93,19 +94,21 @@ def tune_crf(
 def stats(
     output: Output,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    config: RunConfig = None,
 ) -> None:
     """Per-class statistics of an output: images, pixels, share, confidence."""
     from segbatch.output.inspect import summary
 
-    show.stats(console, summary(output), as_json)
+    show.stats(console, summary(output, _storage_options(config)), as_json)
 
 
 @app.command()
-def errors(output: Output, limit: Limit = 20) -> None:
+def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
     """Error rows of an output: how many of each kind, and the first few."""
     from segbatch.output.inspect import error_rows, summary
 
-    show.errors(console, summary(output).totals, list(error_rows(output, limit)))
+    options = _storage_options(config)
+    show.errors(console, summary(output, options).totals, list(error_rows(output, limit, options)))
 
 
 @app.command()
@@ -114,13 +117,12 @@ def verify(
     inputs: Annotated[
         list[str] | None, typer.Argument(help="the inputs, if they moved; by default those of the run")
     ] = None,
-    config: Annotated[str | None, typer.Option(help="the run's configuration, for its storage_options")] = None,
+    config: RunConfig = None,
 ) -> None:
     """Prove that each input record is in the output exactly once, each file readable, the statistics right."""
     from segbatch.runtime.verify import verify as verify_output
 
-    options = (read_config(config).get("storage_options") if config else None) or {}
-    report = verify_output(output, inputs or None, options)
+    report = verify_output(output, inputs or None, _storage_options(config))
     show.verification(console, report)
     raise typer.Exit(0 if report.ok else 1)
 
@@ -142,7 +144,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option(min=0, help="bootstrap replicates behind the 95 % intervals")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
     address: Annotated[str | None, typer.Option(help="Ray cluster to work on; by default this machine")] = None,
-    config: Annotated[str | None, typer.Option(help="the run's configuration, for its storage_options")] = None,
+    config: RunConfig = None,
 ) -> None:
     """Score an output on labelled images: accuracy, IoU, boundary F1, bands around boundaries, with 95 % intervals."""
     from segbatch import show_eval
@@ -163,7 +165,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         address=address,
-        storage_options=(read_config(config).get("storage_options") if config else None) or {},
+        storage_options=_storage_options(config),
         tell=_tell,
     )
     show_eval.evaluation(console, found)
@@ -181,6 +183,10 @@ def models(
     from segbatch.models import names
 
     show.models(console, names(), as_json)
+
+
+def _storage_options(config: str | None) -> dict[str, Any]:
+    return (read_config(config).get("storage_options") if config else None) or {}
 
 
 def _tell(text: str) -> None:

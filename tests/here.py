@@ -1,0 +1,45 @@
+"""The whole job in this process, stage after stage, without Ray: for tests of what comes before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from segbatch.output.writer import Receipt, Writer
+from segbatch.runtime.finish import Outcome, Tally, finish
+from segbatch.runtime.planning import Plan, make_plan, publish
+from segbatch.runtime.resources import Pools
+from segbatch.runtime.watch import UNWATCHED
+from segbatch.runtime.workers import refine_stage, segment_stage
+from segbatch.spec import JobSpec
+
+POOLS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
+
+
+def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
+    """A small network, no refiner, chunks of four."""
+    fields = {"model": "tests.networks:fast", "refiner": "none", "chunk_size": 4, **more}
+    return JobSpec.create(inputs=inputs, output=str(output), **fields)
+
+
+def receipts(plan: Plan) -> Iterable[Receipt]:
+    """Does what is left of a plan, chunk by chunk, and commits it."""
+    segment, refine = segment_stage(plan.job, POOLS), refine_stage(plan.job, POOLS)
+    writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
+    for piece in plan.pieces():
+        for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
+            chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)
+            yield writer.commit(chunk.id, *refine.run(chunk, UNWATCHED))
+
+
+def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = receipts) -> Outcome:
+    """``runtime.pipeline.run`` in one process."""
+    plan = make_plan(spec)
+    tally = Tally(len(plan.job.model.labels))
+    if not plan.complete:
+        plan.settle(1)
+        publish(plan)
+        for receipt in work(plan):
+            tally.add(receipt)
+    return finish(plan, tally, 0.0)
