@@ -211,11 +211,7 @@ private:
 
     nb::ndarray<float, nb::numpy> to_planes(const std::vector<float>& rows) {
         auto planes = empty<float>({unary_.shape(0), unary_.shape(1), unary_.shape(2)});
-        const std::int64_t padded = inference_->padded();
-        Walk walk(height_, width_);
-        for (std::int64_t i = 0; i < points_; ++i, walk.next()) {
-            for (std::int64_t l = 0; l < labels_; ++l) planes.data()[l * points_ + walk.pixel()] = rows[i * padded + l];
-        }
+        inference_->to_planes(rows.data(), planes.data());
         return planes;
     }
 

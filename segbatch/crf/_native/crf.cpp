@@ -83,7 +83,13 @@ std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>&
 
 Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels, const Kernels& isa,
                      Workspace& workspace)
-    : isa_(isa), layout_(layout_for(image.labels)), height_(image.height), width_(image.width), points_(image.points()), labels_(image.labels) {
+    : isa_(isa),
+      layout_(layout_for(image.labels)),
+      height_(image.height),
+      width_(image.width),
+      points_(image.points()),
+      labels_(image.labels),
+      workspace_(workspace) {
     const std::uint64_t needed = estimate_memory(image, kernels), available = available_memory();
     if (available > 0 && needed > available + workspace.bytes()) {
         throw MemoryError("image of " + std::to_string(image.height) + " x " + std::to_string(image.width) + " with " +
@@ -108,6 +114,9 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
         const KernelSpec& kernel = kernels[k];
         Workspace::PerTerm& own = workspace.terms[k];
         const Points points = points_of(image, kernel);
+        // The lattice is built in the memory that its values will take.
+        std::swap(workspace.scratch.table, own.values);
+        std::swap(workspace.scratch.keys, own.blurred);
         Term term;
         if (kernel.kind == Points::Kind::kPositions) {
             const LatticeKey key{points.height, points.width, kernel.theta[0], kernel.theta[1], kernel.normalization};
@@ -124,6 +133,8 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
             build_lattice(points, kernel.normalization, isa, own.lattice, workspace.scratch);
             term.lattice = &own.lattice;
         }
+        std::swap(workspace.scratch.table, own.values);
+        std::swap(workspace.scratch.keys, own.blurred);
         term.compat = kernel.compat;
         term.potts = kernel.potts;
         term.energies = pad_energies(kernel, labels_, static_cast<int>(padded), own.energies);
@@ -163,14 +174,25 @@ void Inference::run(int iterations, const Result& result) {
         pass.source = i == 0 ? Source::kUnary : Source::kTerms;
         pass.splat = i < iterations;
         if (i == iterations) {
-            pass.output = result.planes != nullptr ? Output::kPlanes : Output::kWinner;
-            pass.planes = result.planes;
+            pass.output = result.planes != nullptr ? Output::kRows : Output::kWinner;
+            pass.rows = unary_;
             pass.winner = result.winner;
             pass.highest = result.highest;
         }
         isa_.pass(pass);
         if (pass.splat) blur();
     }
+    if (result.planes == nullptr) return;
+    // The marginals take the place of the unary, and the result, new memory, that of the vertices' values.
+    for (Workspace::PerTerm& term : workspace_.terms) {
+        term.values.release();
+        term.blurred.release();
+    }
+    to_planes(unary_, result.planes);
+}
+
+void Inference::to_planes(const float* rows, float* planes) const {
+    isa_.planes_from_rows(rows, height_, width_, labels_, padded(), planes);
 }
 
 void Inference::start(float* rows) {

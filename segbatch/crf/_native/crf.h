@@ -73,12 +73,16 @@ class Inference {
 public:
     Inference(const Image& image, const std::vector<KernelSpec>& kernels, const Kernels& isa, Workspace& workspace);
 
+    // Once: the unary is overwritten.
     void run(int iterations, const Result& result);
     // One update of marginals (points, padded) in place; returns the KL divergence of what came in, up to log Z, or 0
     // if it is not wanted (its logarithms take as long as the step).
     double step(float* rows, bool wants_divergence);
     // The marginals before any step: softmax of the unary, to rows (points, padded).
     void start(float* rows);
+
+    // Rows (points, padded) to planes (labels, height, width).
+    void to_planes(const float* rows, float* planes) const;
 
     int padded() const { return layout_.stride * layout_.blocks; }
     std::int64_t vertices(int term) const { return terms_[term].lattice->vertices; }
@@ -91,7 +95,8 @@ private:
     Layout layout_;
     std::int64_t height_, width_, points_;
     int labels_;
-    const float* unary_;
+    Workspace& workspace_;
+    float* unary_;
     std::vector<Term> terms_;
     std::vector<std::shared_ptr<const Lattice>> kept_;
 };

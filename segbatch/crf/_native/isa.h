@@ -10,6 +10,8 @@ void normalize(segbatch::Normalization kind, segbatch::Lattice& lattice, segbatc
 void pass(const segbatch::Pass& pass);
 void blur(const segbatch::Term& term, int padded, int blocks);
 void rows_from_planes(const float* planes, std::int64_t height, std::int64_t width, int labels, int padded, float* rows);
+void planes_from_rows(const float* rows, std::int64_t height, std::int64_t width, int labels, int padded,
+                      float* planes);
 void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
                       std::int64_t width, int labels, int padded, float* cells, float* rows);
 void upsample(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height, std::int64_t width,

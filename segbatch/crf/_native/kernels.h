@@ -21,7 +21,7 @@ struct Term {
 };
 
 enum class Source { kUnary, kMarginals, kTerms };  // softmax of the unary; given marginals; the blurred terms
-enum class Output { kNone, kPlanes, kRows, kWinner };
+enum class Output { kNone, kRows, kWinner };
 
 // One pass over the pixels: marginals from `source`, to `output`, and splatted into the terms if `splat`.
 struct Pass {
@@ -37,8 +37,7 @@ struct Pass {
     Source source = Source::kUnary;
     bool splat = false;
     Output output = Output::kNone;
-    float* planes = nullptr;       // (labels, height, width)
-    float* rows = nullptr;         // (points, padded)
+    float* rows = nullptr;         // (points, padded), may be `unary`
     std::int32_t* winner = nullptr;  // (height, width): label of the highest marginal
     float* highest = nullptr;      // (height, width): that marginal
     double* divergence = nullptr;  // if not null: receives sum of Q (log Q - logit) over `marginals`
@@ -57,6 +56,9 @@ struct Kernels {
     // Energies in planes (labels, height, width) to negated rows (points, padded).
     void (*rows_from_planes)(const float* planes, std::int64_t height, std::int64_t width, int labels, int padded,
                              float* rows);
+    // Rows (points, padded) to planes (labels, height, width).
+    void (*planes_from_rows)(const float* rows, std::int64_t height, std::int64_t width, int labels, int padded,
+                             float* planes);
     // Coarse logits (labels, h, w), bilinear, to rows (height * width, padded); `cells` holds h * w * padded floats.
     void (*rows_from_coarse)(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
                              std::int64_t width, int labels, int padded, float* cells, float* rows);

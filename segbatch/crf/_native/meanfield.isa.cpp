@@ -244,19 +244,12 @@ void emit(const Pass& p, std::int64_t first, int count, const float* q) {
     std::int64_t pixel[kTile];
     Walk walk(p.height, p.width, first);
     for (int t = 0; t < count; ++t, walk.next()) pixel[t] = walk.pixel();
-    if (p.output == Output::kPlanes) {
-        for (int l = 0; l < p.labels; ++l) {
-            float* out = p.planes + static_cast<std::int64_t>(l) * p.points;
-            for (int t = 0; t < count; ++t) out[pixel[t]] = q[static_cast<std::size_t>(t) * p.padded + l];
-        }
-    } else if (p.output == Output::kWinner) {
-        for (int t = 0; t < count; ++t) {
-            const float* row = q + static_cast<std::size_t>(t) * p.padded;
-            int best = 0;
-            for (int l = 1; l < p.labels; ++l) best = row[l] > row[best] ? l : best;
-            p.winner[pixel[t]] = best;
-            p.highest[pixel[t]] = row[best];
-        }
+    for (int t = 0; t < count; ++t) {
+        const float* row = q + static_cast<std::size_t>(t) * p.padded;
+        int best = 0;
+        for (int l = 1; l < p.labels; ++l) best = row[l] > row[best] ? l : best;
+        p.winner[pixel[t]] = best;
+        p.highest[pixel[t]] = row[best];
     }
 }
 

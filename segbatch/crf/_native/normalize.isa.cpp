@@ -64,7 +64,8 @@ void normalize(Normalization kind, Lattice& lattice, BuildScratch& scratch) {
     lattice.before = lattice.after = nullptr;
     if (kind == Normalization::kNone) return;
     float* values = scratch.sums.reserve<float>(static_cast<std::size_t>(lattice.vertices));
-    float* norm = lattice.norm.reserve<float>(static_cast<std::size_t>(lattice.points));
+    Buffer& memory = kind == Normalization::kSymmetric ? scratch.table : lattice.norm;
+    float* norm = memory.reserve<float>(static_cast<std::size_t>(lattice.points));
     splat_ones(lattice, values);
     for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis(lattice, axis, values);
     slice(lattice, values, norm);

@@ -15,6 +15,8 @@ namespace {
 
 typedef Vec<8> V;
 constexpr int kTile = 64;  // points handled at once in planes
+// Rows follow each other down a column of a strip (see Walk), so that a few columns at a time are turned.
+constexpr std::int64_t kColumns = 8;
 // What no label can have; energies are clamped far from it, where they decide a pixel as surely as any larger number.
 constexpr float kPadding = -1e30f;
 constexpr float kLargest = 1e25f;
@@ -66,10 +68,8 @@ SEGBATCH_INLINE Axis locate(std::int64_t i, int stride, std::int64_t cells) {
 
 }  // namespace
 
-// Rows follow each other down a column of a strip (see Walk), so that a few columns at a time are turned.
 void rows_from_planes(const float* planes, std::int64_t height, std::int64_t width, int labels, int padded,
                       float* rows) {
-    constexpr std::int64_t kColumns = 8;
     for (std::int64_t top = 0; top < height; top += Walk::kStrip) {
         const std::int64_t deep = Walk::rows_from(top, height);
         for (std::int64_t left = 0; left < width; left += kColumns) {
@@ -82,6 +82,23 @@ void rows_from_planes(const float* planes, std::int64_t height, std::int64_t wid
                 }
                 for (int t = 0; t < count; ++t) {
                     for (int l = labels; l < padded; ++l) to[t * deep * padded + l] = kPadding;
+                }
+            }
+        }
+    }
+}
+
+void planes_from_rows(const float* rows, std::int64_t height, std::int64_t width, int labels, int padded,
+                      float* planes) {
+    for (std::int64_t top = 0; top < height; top += Walk::kStrip) {
+        const std::int64_t deep = Walk::rows_from(top, height);
+        for (std::int64_t left = 0; left < width; left += kColumns) {
+            const int count = static_cast<int>(width - left < kColumns ? width - left : kColumns);
+            for (std::int64_t y = 0; y < deep; ++y) {
+                const float* from = rows + (top * width + left * deep + y) * padded;
+                float* to = planes + (top + y) * width + left;
+                for (int l = 0; l < labels; ++l, to += height * width) {
+                    for (int t = 0; t < count; ++t) to[t] = from[t * deep * padded + l];
                 }
             }
         }

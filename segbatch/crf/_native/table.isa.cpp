@@ -21,8 +21,8 @@ static bool supported() {
 #define SEGBATCH_STRING(x) SEGBATCH_STRING_(x)
 
 const segbatch::Kernels kKernels = {
-    SEGBATCH_STRING(SEGBATCH_NAME), supported, build, normalize, pass, blur, rows_from_planes, rows_from_coarse,
-    upsample, peaks, energies,
+    SEGBATCH_STRING(SEGBATCH_NAME), supported, build, normalize, pass, blur, rows_from_planes, planes_from_rows,
+    rows_from_coarse, upsample, peaks, energies,
 };
 
 }  // namespace SEGBATCH_ISA
