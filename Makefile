@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/segbatch demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check --quiet .
