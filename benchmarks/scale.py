@@ -1,9 +1,12 @@
-"""The job without a network over very many small records: records a second, and the driver's memory.
+"""The job without a network over very many small records: planning, records a second, the driver's memory, a resume.
 
-    python benchmarks/scale.py --records 200000 --shards 200
+    python benchmarks/scale.py --records 1000000 --shards 1000
+    python benchmarks/scale.py --records 1000000 --shards 1000 --format parquet
+    python benchmarks/scale.py --stages
 
-Writes a corpus of tars into a temporary folder, runs the null model without a refiner over it, and prints the driver's
-resident memory at the first and at the last commit, then what a second run costs that finds everything done.
+The first two write a corpus into a temporary folder and run the null model without a refiner over it: every figure but
+the seconds of the network and the CRF. ``--stages`` says what of that each stage needs, one after another in this
+process without Ray.
 """
 
 from __future__ import annotations
@@ -13,15 +16,24 @@ import io
 import tarfile
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 import segbatch
-from segbatch.output.writer import Receipt
+from segbatch.chunk import Chunk
+from segbatch.output.writer import Receipt, Writer
+from segbatch.runtime.planning import Plan, make_plan
 from segbatch.runtime.progress import Progress
+from segbatch.runtime.resources import Pools
+from segbatch.runtime.watch import Limits, Watchdog
+from segbatch.runtime.workers import refine_stage, segment_stage
 
 _MB = 2**20
 
@@ -32,53 +44,125 @@ class Watch(Progress):
     def __init__(self) -> None:
         self.samples: list[tuple[float, int, int]] = []
 
+    def start(self, plan: Plan, pools: Pools) -> None:
+        super().start(plan, pools)
+        print(f"planned: {resident():.0f} MB; {pools.describe()}", flush=True)
+
     def advance(self, receipt: Receipt) -> None:
         super().advance(receipt)
-        rss = psutil.Process().memory_info().rss
-        self.samples.append((time.monotonic(), self.records, rss))
+        self.samples.append((time.monotonic(), self.records, resident()))
+
+
+def resident() -> float:
+    """MB of this process's resident memory."""
+    return float(psutil.Process().memory_info().rss / _MB)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--shards", type=int, default=200)
+    parser.add_argument("--format", choices=("tar", "parquet"), default="tar")
     parser.add_argument("--side", type=int, default=32, help="pixels of a record's side")
+    parser.add_argument("--stages", action="store_true", help="what each stage needs, over 8 of the shards")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="segbatch-scale-") as folder:
-        write_corpus(Path(folder) / "in", args.records, args.shards, args.side)
+        shards = min(args.shards, 8) if args.stages else args.shards
+        records = args.records * shards // args.shards
+        write_corpus(Path(folder) / "in", records, shards, args.side, args.format)
         spec = segbatch.JobSpec.create(
             inputs=[folder + "/in"], output=folder + "/out", model="null", refiner="none", chunk_size=256
         )
-        watch = Watch()
-        begun = time.monotonic()
-        outcome = segbatch.run(spec, watch)
-        seconds = time.monotonic() - begun
-        assert outcome.totals.records == args.records, outcome.totals.records
-        first, last = watch.samples[0], watch.samples[-1]
-        busy = (last[1] - first[1]) / (last[0] - first[0])
-        peak = max(rss for _, _, rss in watch.samples)
+        print(f"{records:,} records in {shards:,} {args.format} shards, {psutil.cpu_count()} cores", flush=True)
+        if args.stages:
+            print_stages(spec)
+        else:
+            print_job(spec, records)
+
+
+def print_job(spec: segbatch.JobSpec, records: int) -> None:
+    """The whole job, then the same command again."""
+    begun = time.monotonic()
+    make_plan(spec)
+    print(f"planning: {time.monotonic() - begun:.2f} s", flush=True)
+    watch = Watch()
+    begun = time.monotonic()
+    outcome = segbatch.run(spec, watch)
+    seconds = time.monotonic() - begun
+    assert outcome.totals.records == records, outcome.totals.records
+    first, last = watch.samples[0], watch.samples[-1]
+    busy = (last[1] - first[1]) / (last[0] - first[0])
+    peak = max(rss for _, _, rss in watch.samples)
+    print(f"{outcome.chunks:,} chunks in {seconds:.1f} s; {busy:,.0f} records/s from the first to the last commit")
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        _, done, rss = watch.samples[int(part * (len(watch.samples) - 1))]
+        print(f"driver RSS {rss:6.0f} MB at {done:,} records")
+    print(f"peak {peak:.0f} MB, growth {peak - first[2]:+.0f} MB since the first commit", flush=True)
+    begun = time.monotonic()
+    again = segbatch.run(spec)
+    print(f"a run that finds all done: {time.monotonic() - begun:.2f} s, {again.computed} chunks computed")
+
+
+def print_stages(spec: segbatch.JobSpec) -> None:
+    """Microseconds a record of each stage, as a worker runs it: of this process's CPU, and by the clock."""
+    plan = make_plan(spec)
+    pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
+    segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
+    writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
+    watchdog = Watchdog(Limits.of(spec))
+    cpu: Counter[str] = Counter()
+    clock: Counter[str] = Counter()
+    records = 0
+
+    def stages(chunks: Iterator[Chunk]) -> Iterator[str]:
+        """Does one after another, and yields the name of each that is done."""
+        nonlocal records
+        for chunk in chunks:
+            yield "read"
+            row = chunk.to_row()
+            chunk = Chunk.from_row(row)
+            yield "pass on"
+            with watchdog:
+                items, timings = segment.run(chunk, watchdog)
+            yield "segment"
+            row = Chunk(chunk.id, items, timings).to_row()
+            chunk = Chunk.from_row(row)
+            yield "pass on"
+            with watchdog:
+                results, timings = refine.run(chunk, watchdog)
+            yield "refine"
+            writer.commit(chunk.id, results, timings)
+            yield "commit"
+            records += len(chunk.records)
+
+    for shard in plan.job.shards:
+        before = time.process_time(), time.perf_counter()
+        for stage in stages(plan.job.source.chunks(shard, plan.chunk_size)):
+            now = time.process_time(), time.perf_counter()
+            cpu[stage] += now[0] - before[0]
+            clock[stage] += now[1] - before[1]
+            before = now
+    for stage, seconds in (*cpu.items(), ("sum", cpu.total())):
+        by_clock = clock[stage] if stage in clock else clock.total()
         print(
-            f"{args.records:,} records in {args.shards:,} shards, {outcome.chunks:,} chunks, {psutil.cpu_count()} cores"
+            f"{stage:<8} {seconds / records * 1e6:6.0f} us CPU a record, {by_clock / records * 1e6:6.0f} by the clock"
         )
-        print(f"{seconds:.1f} s in all; {busy:,.0f} records/s from the first to the last commit")
-        for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-            _, records, rss = watch.samples[int(part * (len(watch.samples) - 1))]
-            print(f"driver RSS {rss / _MB:6.0f} MB at {records:,} records")
-        print(f"peak {peak / _MB:.0f} MB, growth {(last[2] - first[2]) / _MB:+.0f} MB")
-        begun = time.monotonic()
-        again = segbatch.run(spec)
-        print(f"a run that finds all done: {time.monotonic() - begun:.2f} s, {again.computed} chunks computed")
 
 
-def write_corpus(folder: Path, records: int, shards: int, side: int) -> None:
-    """Tars of one small PNG under many names."""
+def write_corpus(folder: Path, records: int, shards: int, side: int, format: str) -> None:
+    """Shards of one small PNG under many names."""
     folder.mkdir()
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(buffer, "PNG")
     data = buffer.getvalue()
     for s in range(shards):
+        numbers = range(s, records, shards)
+        if format == "parquet":
+            rows = {"id": [f"{r:09d}" for r in numbers], "image": pa.array([data] * len(numbers), pa.binary())}
+            pq.write_table(pa.table(rows), folder / f"{s:06d}.parquet", use_dictionary=False)
+            continue
         with tarfile.open(folder / f"{s:06d}.tar", "w") as tar:
-            for r in range(s, records, shards):
+            for r in numbers:
                 member = tarfile.TarInfo(f"{r:09d}.png")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))

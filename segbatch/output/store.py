@@ -103,6 +103,7 @@ class Store:
             return []
         except Exception as e:
             raise self._failed(folder, "cannot be listed", e) from e
+        self.fs.invalidate_cache()  # s3fs would keep 0.6 KB an object
         return [str(p).rstrip("/").rsplit("/", 1)[-1] for p in found]
 
     def write(self, name: str, data: bytes) -> None:

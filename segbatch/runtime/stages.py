@@ -106,7 +106,8 @@ class Refine:
     def __init__(self, refiner: Refiner, labels: LabelSet, *, max_pixels: int, threads: int = 1) -> None:
         self.refiner, self.labels, self.max_pixels = refiner, labels, max_pixels
         self._palette = labels.palette()
-        self._pool = ThreadPoolExecutor(threads)
+        # One thread more would do nothing but hand over.
+        self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
     def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> tuple[list[Result], dict[str, float]]:
         """A result for every record, in order, and the seconds of each stage so far."""
@@ -119,7 +120,7 @@ class Refine:
             watch.end([place])
             return result
 
-        results = list(self._pool.map(one, range(len(chunk.records))))
+        results = list(self._map(one, range(len(chunk.records))))
         return results, {**chunk.timings, "refine": time.perf_counter() - begun}
 
     def _one(self, record: Record) -> Result:

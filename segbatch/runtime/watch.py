@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _PIXELS = 16_000_000
 _MEMORY_SHARE = 0.7
 _MEMORY_CHECK_SECONDS = 0.1
+# Of the time limit; a new deadline that differs by less is not set, since setting it starts a thread.
+_SLACK = 0.01
 
 
 class Watch:
@@ -56,7 +58,7 @@ class Watchdog(Watch):
     """Ends this process if a stage, within ``with watchdog:``, finishes no record in time or holds too much memory.
 
     The time is kept by ``faulthandler``, whose thread needs no GIL: a decoder that never gives it back is ended
-    too, and where it hung is in the worker's log.
+    too, and where it hung is in the worker's log. It may be ended by a hundredth of the limit early or late.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -64,6 +66,7 @@ class Watchdog(Watch):
         self._lock = threading.Lock()
         self._in_hand: dict[int, float] = {}
         self._active = False
+        self._deadline = 0.0
         if limits.memory is not None and resident("self") is not None:
             threading.Thread(target=self._watch_memory, args=(limits.memory,), daemon=True).start()
 
@@ -75,6 +78,7 @@ class Watchdog(Watch):
 
     def __exit__(self, *raised: object) -> None:
         self._active = False
+        self._deadline = 0.0
         faulthandler.cancel_dump_traceback_later()
 
     def begin(self, stage: str, positions: Sequence[int], pixels: int) -> None:
@@ -91,6 +95,10 @@ class Watchdog(Watch):
     def _restart(self) -> None:
         if self._active:
             seconds = self._limits.seconds(int(sum(self._in_hand.values())))
+            deadline = time.monotonic() + seconds
+            if abs(deadline - self._deadline) < _SLACK * seconds:
+                return
+            self._deadline = deadline
             # The descriptor, not sys.stderr: Ray puts an object there that has none.
             faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 

@@ -34,6 +34,7 @@ def test_write_read_list_move_remove(store: Store) -> None:
     assert store.read("masks/a") == b"two"
     assert store.read("masks/b") == b""
     assert sorted(store.names("masks")) == ["a", "b"]
+    assert not store.fs.dircache, "a listing of half a million objects is not kept"
     store.move("masks/a", "retired/a")
     store.move("masks/a", "retired/a")
     assert store.names("masks") == ["b"]
