@@ -19,6 +19,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+from segbatch.errors import SegbatchError
 from segbatch.runtime.resources import Hardware
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ _TOKEN = "RAY_AUTH_TOKEN"
 # The longest path that Ray puts below its folder is a socket's, and the system takes 107 bytes of it.
 _LONGEST_FOLDER = 30
 _PREFIX, _LOCK = "segbatch-", "lock"
+_TRIES = 3
 _folder: str | None = None
 _held: IO[str] | None = None
 _own_token = False
@@ -37,29 +39,51 @@ def start(here: Hardware, **options: Any) -> None:
 
     Every port listens on loopback, and asks for a token that is drawn for this run and is written to no file;
     sockets, logs and spilled objects are in a new folder that no other user can enter, removed at the end
-    (of a driver that was killed, at the next start).
+    (of a driver that was killed, at the next start). Ray gives itself 30 seconds to start, which a busy machine may
+    exceed: it is tried ``_TRIES`` times, then ``SegbatchError`` is raised.
     ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` and ``RAY_TMPDIR`` are heeded where they are set.
     Says so in the log if Ray listens elsewhere all the same.
     """
+    for left in reversed(range(_TRIES)):
+        try:
+            _start(here, options)
+            break
+        except Exception as e:
+            if not left:
+                raise SegbatchError(
+                    f"Ray did not start on this machine in {_TRIES} attempts: {e}\n"
+                    "give the same command again when the machine is less busy; Ray's own logs are kept with "
+                    "RAY_TMPDIR=FOLDER"
+                ) from e
+            logger.warning("Ray did not start (%s), once more", e)
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        logger.warning("Ray listens on %s, not on loopback alone; see SECURITY.md", ", ".join(sorted(addresses)))
+
+
+def _start(here: Hardware, options: dict[str, Any]) -> None:
     global _folder
     _draw_token()
+    folder = {}
     if "RAY_TMPDIR" not in os.environ:
         base = tempfile.gettempdir()
         _folder = _own_folder(base if len(base) <= _LONGEST_FOLDER else "/tmp")
-        options["_temp_dir"] = os.path.join(_folder, "r")  # Ray opens its own folder to everybody
+        folder = {"_temp_dir": os.path.join(_folder, "r")}  # Ray opens its own folder to everybody
     atexit.register(stop)
     try:
         with _on_loopback():
             # "local" always starts anew: a head that was killed leaves a stale address file, which breaks "auto".
             ray.init(
-                address="local", num_cpus=int(here.cpus), num_gpus=int(here.gpus), include_dashboard=False, **options
+                address="local",
+                num_cpus=int(here.cpus),
+                num_gpus=int(here.gpus),
+                include_dashboard=False,
+                **options,
+                **folder,
             )
     except BaseException:
         stop()
         raise
-    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
-    if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
-        logger.warning("Ray listens on %s, not on loopback alone; see SECURITY.md", ", ".join(sorted(addresses)))
 
 
 def stop() -> None:

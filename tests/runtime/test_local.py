@@ -10,11 +10,17 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
 import ray
+
+from segbatch.errors import SegbatchError
+from segbatch.runtime import local
+from segbatch.runtime.resources import Hardware
 
 _ASK = (
     "import sys; from ray._raylet import GcsClient; print(GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None))"
@@ -99,6 +105,32 @@ assert "RAY_AUTH_TOKEN" not in os.environ
         subprocess.run([sys.executable, "-c", code], stdout=out, env={**env, "HOME": str(tmp_path)}, check=True)
     assert not Path((tmp_path / "out").read_text().split()[-1]).exists()
     assert not list(tmp_path.rglob("auth_token"))
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_machine_too_busy_for_ray_to_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, failures: int):
+    calls = []
+
+    def init(**options: object) -> None:
+        calls.append(options)
+        if len(calls) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 32)
+    for name, value in {"_folder": None, "_held": None, "_own_token": False, "atexit": MagicMock()}.items():
+        monkeypatch.setattr(local, name, value)  # those of the Ray that other tests use are put back
+    monkeypatch.setattr(local.ray, "init", init)
+    monkeypatch.setattr(local.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(local.ray, "nodes", lambda: [{"NodeManagerAddress": "127.0.0.1"}])
+    expected = pytest.raises(SegbatchError, match=r"in 3 attempts.*timed out") if failures == 3 else nullcontext()
+    try:
+        with expected:
+            local.start(Hardware(1, 0, 1, 0))
+        folders = {options["_temp_dir"] for options in calls}
+        assert len(calls) == len(folders) == 3
+        assert sum(Path(f).parent.exists() for f in folders) == 3 - failures
+    finally:
+        local.stop()
 
 
 def test_folders_of_drivers_that_were_killed_are_swept_and_others_are_not(tmp_path: Path):
