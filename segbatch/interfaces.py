@@ -46,7 +46,11 @@ class Model(Protocol):
 
 
 class Refiner(Protocol):
-    """Turns coarse scores into the mask of the image, at its size."""
+    """Turns coarse scores into the mask of the image, at its size.
+
+    If it has ``parameters``, a mapping of plain values, they decide its masks and are part of the run's identity; if it
+    has ``num_classes`` that is not None, it fits networks of so many classes alone.
+    """
 
     needs_image: bool
 

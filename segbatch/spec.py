@@ -82,8 +82,14 @@ class JobSpec(BaseModel):
         description="classes below this probability at every pixel are left out; 0 keeps all",
     )
 
-    refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf or none")
-    crf: CRFSpec = Field(default_factory=lambda: CRFSpec(), description="parameters of the dense CRF")
+    refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf, crfasrnn or none")
+    refiner_weights: str | None = Field(
+        None, description="what crfasrnn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model"
+    )
+    crf: CRFSpec = Field(
+        default_factory=lambda: CRFSpec(),
+        description="parameters of the dense CRF; those not given are crfasrnn's own where it refines",
+    )
 
     chunk_size: int | None = Field(
         None, gt=0, le=65536, description="records a commit; chosen at the first run of an output, then kept"
@@ -138,7 +144,7 @@ class JobSpec(BaseModel):
         """The spec as plain data, fit to be stored: no storage options, no credentials in URIs."""
         plain = self.model_dump(mode="json", exclude={"storage_options"})
         plain["inputs"] = [without_credentials(u) for u in self.inputs]
-        for key in ("output", "weights", "classes"):
+        for key in ("output", "weights", "refiner_weights", "classes"):
             plain[key] = without_credentials(plain[key]) if plain[key] else plain[key]
         return plain
 

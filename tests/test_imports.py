@@ -20,7 +20,14 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-SIBLINGS = {("output", "metrics"), ("refiners", "crf"), ("report", "encodings"), ("export", "encodings")}
+SIBLINGS = {
+    ("output", "metrics"),
+    ("refiners", "crf"),
+    ("refiners", "models"),  # what networks learn with their own refining layers serves others
+    ("models", "crf"),
+    ("report", "encodings"),
+    ("export", "encodings"),
+}
 
 
 def imports():

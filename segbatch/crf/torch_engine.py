@@ -53,6 +53,7 @@ class MeanField(nn.Module):
     ``Q = softmax(U)``, then T times ``m = Ws·spatial(Q) + Wb·bilateral(Q)``, ``Q = softmax(U − C·m)``, both
     filters divided by their response to ones afterwards. ``spatial``, ``bilateral`` and ``compatibility``
     are the matrices Ws, Wb, C (C, C), initially 3·I, 5·I and −I: the Potts model, up to a constant a pixel.
+    ``diagonal`` makes Ws and Wb one weight a label (C,), so that labels mix through C alone.
     T is ``train_iterations`` in training mode and ``iterations`` in eval mode. Thetas are constants, in
     pixels (alpha, gamma) and grey levels (beta). Memory for the backward pass: one map of marginals an
     iteration, the rest is computed again.
@@ -66,6 +67,8 @@ class MeanField(nn.Module):
         theta_alpha: float = 160.0,
         theta_beta: float = 3.0,
         theta_gamma: float = 3.0,
+        *,
+        diagonal: bool = False,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -80,8 +83,8 @@ class MeanField(nn.Module):
             Gaussian(theta_gamma, normalization="after"),
             Bilateral(theta_alpha, theta_beta, normalization="after"),
         )
-        self.spatial = nn.Parameter(3.0 * torch.eye(num_classes))
-        self.bilateral = nn.Parameter(5.0 * torch.eye(num_classes))
+        each = torch.ones(num_classes) if diagonal else torch.eye(num_classes)
+        self.spatial, self.bilateral = nn.Parameter(3.0 * each), nn.Parameter(5.0 * each)
         self.compatibility = nn.Parameter(-torch.eye(num_classes))
 
     def forward(self, images: Tensor, logits: Tensor) -> Tensor:
@@ -97,13 +100,22 @@ class MeanField(nn.Module):
             terms: list[Term] = [
                 (
                     build_filter(kernel, images, (batch, height, width), logits.device, dtype),
-                    -(self.compatibility.to(dtype) @ weights.to(dtype)),
+                    -coupling,
                 )
-                for kernel, weights in zip(self.kernels, (self.spatial, self.bilateral), strict=True)
+                for kernel, coupling in zip(self.kernels, self.couplings(dtype), strict=True)
             ]
             iterations = self.train_iterations if self.training else self.iterations
             scores = _scores(_to_rows(logits.to(dtype)), terms, iterations)
             return _to_maps(scores, (batch, height, width))
+
+    def couplings(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """C·Ws and C·Wb (C, C): the ``compat`` with which the two ``kernels`` of a dense CRF do the same."""
+        compatibility = self.compatibility.to(dtype)
+        spatial, bilateral = (
+            compatibility * weights if weights.dim() == 1 else compatibility @ weights
+            for weights in (self.spatial.to(dtype), self.bilateral.to(dtype))
+        )
+        return spatial, bilateral
 
     def extra_repr(self) -> str:
         return f"{self.num_classes}, iterations={self.iterations}, train_iterations={self.train_iterations}"

@@ -36,6 +36,7 @@ MODELS.add("segnet", "segbatch.models.segnet:SEGNET")
 MODELS.add("segnet_basic", "segbatch.models.segnet:SEGNET_BASIC")
 MODELS.add("deconvnet", "segbatch.models.deconvnet:DECONVNET")
 MODELS.add("edeconvnet", "segbatch.models.edeconvnet:EDECONVNET")
+MODELS.add("crfasrnn", "segbatch.models.crfasrnn:CRFASRNN")
 MODELS.add("null", "segbatch.models.null:NULL")
 
 

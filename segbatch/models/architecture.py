@@ -33,7 +33,8 @@ class Architecture:
     (N, C, H / stride, W / stride). ``head`` is the state-dict key whose first dimension is that number.
     ``weights`` are the named sets, the default first; a file of weights is taken to be preprocessed as
     ``preprocess`` says and, without ``--classes``, to have the classes of the first named set, or else of
-    ``labels``, that are as many. ``convert`` turns the state dict of a file into this network's keys.
+    ``labels``, that are as many. ``convert`` turns the state dict of a file into this network's keys. ``refines`` names
+    layers that do what a refiner would, if there are any.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Architecture:
     weights: Mapping[str, Weights] = field(default_factory=dict)
     labels: LabelSet = VOC_LABELS
     convert: Callable[[StateDict], StateDict] = dict
+    refines: str = ""
 
     def describe(self, choice: Choice) -> ModelInfo:
         """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""
@@ -98,6 +100,7 @@ class Architecture:
             accuracy=weights.accuracy,
             terms=weights.terms,
             known_weights=tuple(self.weights),
+            refines=self.refines,
         )
 
     def _resolve(self, choice: Choice, *, read_named: bool) -> tuple[Weights, StateDict | None]:

@@ -18,7 +18,8 @@ class ModelInfo:
     their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
     ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
     it, ``terms`` the terms of use beyond this package's licence. ``known_weights`` are the names that
-    ``--weights`` accepts besides a URI.
+    ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
+    CRF after it would; empty if it has none.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ModelInfo:
     accuracy: str = "not stated"
     terms: str = ""
     known_weights: tuple[str, ...] = ()
+    refines: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

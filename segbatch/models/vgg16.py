@@ -116,6 +116,12 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def pixels(x: Tensor) -> Tensor:
+    """What ``CAFFE_BGR`` made (N, 3, H, W) from, as uint8 (N, H, W, 3) RGB, for layers that look at the image."""
+    mean = torch.tensor(CAFFE_BGR.mean, dtype=x.dtype, device=x.device)[:, None, None]
+    return (x.detach() + mean).round().clamp(0, 255).to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous()
+
+
 def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
     """Caffe's Crop: rows and columns from ``offset`` on, as many as ``like`` has."""
     height, width = like.shape[2:]

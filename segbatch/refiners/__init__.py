@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from segbatch.errors import SpecError
 from segbatch.interfaces import Refiner
 from segbatch.registry import Registry
 from segbatch.spec import JobSpec
@@ -20,17 +23,52 @@ def _densecrf(spec: JobSpec) -> Refiner:
     from segbatch.refiners.densecrf import DenseCRFRefiner
 
     fields = spec.crf.model_dump(exclude={"engine"})
-    return DenseCRFRefiner(CRFParams(**fields, prune=spec.prune), spec.crf.engine)
+    return DenseCRFRefiner(CRFParams(**fields, prune=spec.prune), spec.crf.engine, parameters=spec.crf.model_dump())
+
+
+def _crfasrnn(spec: JobSpec) -> Refiner:
+    from segbatch.refiners import crfasrnn
+
+    return crfasrnn.build(spec)
 
 
 _REFINERS: Registry[Callable[[JobSpec], Refiner]] = Registry("refiner")
 _REFINERS.add("none", _none)
 _REFINERS.add("densecrf", _densecrf)
+_REFINERS.add("crfasrnn", _crfasrnn)
+# Those that learn something, and so take weights.
+_LEARNED = ("crfasrnn",)
+
+
+@dataclass(frozen=True)
+class RefinerInfo:
+    """A refiner described: whether it looks at the image, and all that decides what it does (None: its name alone)."""
+
+    needs_image: bool
+    parameters: Mapping[str, Any] | None = None
 
 
 def build(spec: JobSpec) -> Refiner:
-    """The refiner that the spec names. Raises ``SpecError`` for an unknown name."""
-    return _REFINERS[spec.refiner](spec)
+    """The refiner that the spec names. Raises ``SpecError`` for an unknown name, and for what does not go with it."""
+    builder = _REFINERS[spec.refiner]
+    if spec.refiner_weights is not None and spec.refiner not in _LEARNED:
+        raise SpecError(
+            f"refiner_weights: refiner {spec.refiner!r} takes none; leave them out, or give refiner "
+            f"{' or '.join(_LEARNED)}"
+        )
+    return builder(spec)
+
+
+def describe(spec: JobSpec, classes: int) -> RefinerInfo:
+    """What ``build`` gives, for a network of ``classes`` classes. Raises ``SpecError`` if it is for another number."""
+    refiner = build(spec)
+    known = getattr(refiner, "num_classes", None)
+    if known not in (None, classes):
+        raise SpecError(
+            f"refiner_weights {spec.refiner_weights!r} are for {known} classes, but model {spec.model!r} has "
+            f"{classes}; give weights that were learned for its classes, or none"
+        )
+    return RefinerInfo(refiner.needs_image, getattr(refiner, "parameters", None))
 
 
 def names() -> list[str]:

@@ -33,8 +33,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     classes = plan.job.model.labels.names
     shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
     size = sum(s.size for s in shards)
-    crf = ", ".join(f"{key} {value}" for key, value in spec.crf.model_dump().items())
-    refiner = f"densecrf: {crf}" if spec.refiner == "densecrf" else spec.refiner
+    parameters = ", ".join(f"{key} {value}" for key, value in (plan.job.refiner.parameters or {}).items())
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         "chunks": f"{'about ' if unknown else ''}{total:,} of {plan.chunk_size} records",
@@ -43,10 +42,11 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         else ("nothing; what is in the output will be removed" if spec.overwrite else "nothing"),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}",
         "classes": shown,
-        "refiner": refiner,
+        "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,
         "workers": plan_pools(spec, hardware, total - done).describe(),
         "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
         "output": plan.store.uri,
         "fingerprint": plan.record.fingerprint,
     }
-    return "\n".join(f"{key:13}{value}" for key, value in lines.items())
+    warnings = [("warning", text) for text in plan.job.warnings()]
+    return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *warnings])

@@ -57,10 +57,21 @@ class Job:
     shards: list[Shard] = field(repr=False)
     model: models.ModelInfo
     precision: str
+    refiner: refiners.RefinerInfo
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Workers need no list of shards: each read task carries its own.
-        return (Job, (self.spec, self.source, [], self.model, self.precision))
+        return (Job, (self.spec, self.source, [], self.model, self.precision, self.refiner))
+
+    def warnings(self) -> list[str]:
+        """What will work, and is likely not meant."""
+        name, spec = self.model.name, self.spec
+        if not self.model.refines or spec.refiner == "none":
+            return []
+        return [
+            f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them again; "
+            "give --refiner none, unless you want both"
+        ]
 
     def identity(self) -> dict[str, Any]:
         """All that decides the rows; its digest is the run's fingerprint."""
@@ -77,7 +88,7 @@ class Job:
             "precision": self.precision,
             "prune": spec.prune,
             "refiner": spec.refiner,
-            "crf": spec.crf.model_dump() if spec.refiner == "densecrf" else None,
+            "crf": self.refiner.parameters and dict(self.refiner.parameters),
             "code": STAGES_VERSION,
         }
 
@@ -105,11 +116,12 @@ def resolve(spec: JobSpec, kept_precision: str | None = None) -> Job:
     """
     refiners.build(spec)
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
+    refiner = refiners.describe(spec, len(model.labels))
     precision: str = spec.precision
     if precision == "auto":
         precision = kept_precision or _auto_precision(spec)
     source = open_inputs(spec)
-    return Job(spec, source, list(source.shards()), model, precision)
+    return Job(spec, source, list(source.shards()), model, precision, refiner)
 
 
 def _auto_precision(spec: JobSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from segbatch.runtime.planning import Plan
 from segbatch.runtime.resources import Pools
 
 _LOG_EVERY_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class Progress:
@@ -28,6 +31,8 @@ class Progress:
         self._chunks = {s.id: plan.chunks(s) for s in plan.job.shards}
         self.total = sum(self._chunks.values())
         self.guessed = "about " if any(s.records is None for s in plan.job.shards) else ""
+        for text in plan.job.warnings():
+            self.warn(text)
         self.show()
 
     def advance(self, receipt: Receipt) -> None:
@@ -45,6 +50,10 @@ class Progress:
 
     def stop(self) -> None:
         """Called at the end, also after a failure."""
+
+    def warn(self, text: str) -> None:
+        """Called for each warning about the job, once."""
+        logger.warning("%s", text)
 
     def show(self) -> None:
         """Called after every change."""
@@ -78,6 +87,9 @@ class LogProgress(Progress):
             self._last = time.monotonic()
             self._say(f"chunk {self.done}/{self.total}: {self.status()}")
 
+    def warn(self, text: str) -> None:
+        self._say(f"warning: {text}")
+
     def _say(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True)
 
@@ -98,6 +110,9 @@ class BarProgress(Progress):
     def start(self, plan: Plan, pools: Pools) -> None:
         self._bar.start()
         super().start(plan, pools)
+
+    def warn(self, text: str) -> None:
+        self._bar.console.print(f"warning: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def show(self) -> None:
         status = self.status() if self.computed else "starting workers"

@@ -143,7 +143,7 @@ def _confusion(
 ) -> Confusion:
     """What a task runs: refine a batch of scored records, and compare."""
     chosen = {"refiner": "none"} if crf is None else {"refiner": "densecrf", "crf": crf}
-    refiner = refiners.build(spec.model_copy(update=chosen))
+    refiner = refiners.build(spec.model_copy(update={**chosen, "refiner_weights": None}))
     total = Confusion(classes, ignore)
     for record, uri in zip(*batch, strict=True):
         assert record.data is not None

@@ -55,7 +55,7 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
         model,
         max_pixels=spec.max_pixels,
         prune=spec.prune,
-        keep_images=refiners.build(spec).needs_image,
+        keep_images=job.refiner.needs_image,
         threads=pools.threads,
     )
 

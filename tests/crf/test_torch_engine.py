@@ -232,15 +232,16 @@ def test_gradcheck_of_mean_field(normalization: str) -> None:
     assert torch.autograd.gradcheck(marginals, (unary, weight, diagonal, matrix))
 
 
-def test_gradcheck_of_the_layer() -> None:
-    layer = MeanField(3, train_iterations=3, theta_alpha=20.0, theta_beta=40.0).double()
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_gradcheck_of_the_layer(diagonal: bool) -> None:
+    layer = MeanField(3, train_iterations=3, theta_alpha=20.0, theta_beta=40.0, diagonal=diagonal).double()
     images = torch.from_numpy(np.stack([random_image(3, 4, seed) for seed in (0, 1)]))
     random = torch.Generator().manual_seed(2)
     logits = torch.randn(2, 3, 3, 4, dtype=torch.float64, generator=random, requires_grad=True)
     names = [name for name, _ in layer.named_parameters()]
     assert names == ["spatial", "bilateral", "compatibility"]
     start = [
-        (p.detach() + 0.3 * torch.randn(3, 3, dtype=torch.float64, generator=random)).requires_grad_()
+        (p.detach() + 0.3 * torch.randn(p.shape, dtype=torch.float64, generator=random)).requires_grad_()
         for p in layer.parameters()
     ]
 
@@ -270,6 +271,20 @@ def test_the_layer_with_potts_is_the_dense_crf(potts: str, engine: str) -> None:
     kernels = [Gaussian(3.0, -spatial, "after"), Bilateral(160.0, 3.0, -bilateral, "after")]
     crf = DenseCRF(CRFParams(prune=0), engine=engine, kernels=kernels)
     assert np.abs(q - crf.refine(image, logits=logits)).max() <= 2e-3
+
+
+def test_one_weight_a_label_is_a_diagonal_matrix() -> None:
+    full, diagonal = MeanField(4).eval(), MeanField(4, diagonal=True).eval()
+    assert sum(p.numel() for p in diagonal.parameters()) == 4 + 4 + 16
+    with torch.no_grad():
+        for name, weights in (("spatial", [3.0, 1, 2, 4]), ("bilateral", [5.0, 2, 6, 3])):
+            diagonal.get_parameter(name).copy_(torch.tensor(weights))
+            full.get_parameter(name).copy_(torch.diag(torch.tensor(weights)))
+        for layer in (full, diagonal):
+            layer.compatibility.add_(torch.arange(16.0).reshape(4, 4) / 10)
+        image = torch.from_numpy(photograph("coffee", 40, 41))[None]
+        logits = torch.from_numpy(smooth_logits(4, 40, 41))[None]
+        torch.testing.assert_close(diagonal(image, logits), full(image, logits), rtol=1e-5, atol=1e-5)
 
 
 def test_the_untrained_layer_is_the_papers_start() -> None:

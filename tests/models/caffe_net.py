@@ -91,6 +91,15 @@ class Net:
     def interp(self, bottom: str, name: str, zoom: int) -> str:
         return self._add("Interp", name, [bottom], self.channels[bottom], zoom=zoom)
 
+    def mean_field(self, bottom: str, name: str) -> str:
+        """CRF-as-RNN's layer: blobs Ws, Wb, C of the shape (1, 1, classes, classes), near where its training begins."""
+        classes = self.channels[bottom]
+        self.blobs[name] = [
+            (weight * np.eye(classes) + self._rng.normal(0, 0.3, (1, 1, classes, classes))).astype(np.float32)
+            for weight in (3, 5, -1)
+        ]
+        return self._add("MultiStageMeanfield", name, [bottom, bottom, "data"], classes)
+
     def vgg_block(self, bottom: str, block: int, channels: int, depth: int, *, bn: str = "", **first: int) -> str:
         """Convolutions with ReLU; ``bn`` is how their BN layers are called, with ``{}`` for ``1_1``."""
         for i in range(1, depth + 1):

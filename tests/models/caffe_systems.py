@@ -41,6 +41,22 @@ def fcn(classes: int, seed: int, finest: int, at_once: bool = False) -> Net:
     return net
 
 
+def older_fcn8s(classes: int, seed: int) -> Net:
+    """FCN-8s as CRF-as-RNN has it: layers are called otherwise, and scores are upsampled as was learned."""
+    net, x = Net(seed), "data"
+    for block, (width, depth) in enumerate(WIDTHS, 1):
+        x = net.vgg_block(x, block, width, depth, **({"pad": 100} if block == 1 else {}))
+        x = net.pool(x, f"pool{block}", stride=2)
+    x = _head(net, x, HIDDEN, classes, "score-fr", kernel=7)
+    x = net.deconv(x, "score2", classes, 4, stride=2)
+    x = net.add([x, net.crop(net.conv("pool4", "score-pool4", classes, 1), x, "score-pool4c", 5)], "score-fused")
+    x = net.deconv(x, "score4", classes, 4, bias=False, stride=2)
+    x = net.add([x, net.crop(net.conv("pool3", "score-pool3", classes, 1), x, "score-pool3c", 9)], "score-final")
+    x = net.deconv(x, "upsample", classes, 16, bias=False, stride=8)
+    net.crop(x, "data", "coarse", 31)
+    return net
+
+
 def _deeplab_trunk(net: Net, pools: list[dict[str, int]]) -> str:
     x = "data"
     for block, ((width, depth), options) in enumerate(zip(WIDTHS, pools, strict=True), 1):

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ class NarrowContract(ModelContract):
     """Subclass it with the ``name`` of a network whose builder takes ``narrow``."""
 
     sizes = SMALL
+    options: ClassVar[dict[str, Any]] = {}  # of the network, further
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -34,7 +35,7 @@ class NarrowContract(ModelContract):
         module = importlib.import_module(module_name)
         entry = getattr(module, attribute)
         with pytest.MonkeyPatch.context() as patch:
-            network = partial(entry.network, narrow=NARROW)
+            network = partial(entry.network, narrow=NARROW, **cls.options)
             patch.setattr(module, attribute, replace(entry, network=network, labels=VOC_LABELS))
             yield
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
+from rich.console import Console
+from safetensors.numpy import save_file
 from skimage import data
 
 from segbatch.chunk import Scores
-from segbatch.crf import CRFParams, DenseCRF
-from segbatch.refiners import build, names
+from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
+from segbatch.errors import ModelError, SpecError
+from segbatch.refiners import build, describe, names
+from segbatch.refiners.crfasrnn import PAPER
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.refiners.none import NoRefiner, pick
 from segbatch.refiners.upsample import softmax, upsample
+from segbatch.runtime.dry_run import explain
+from segbatch.runtime.planning import Job, Plan, resolve
+from segbatch.runtime.progress import BarProgress, LogProgress
+from segbatch.runtime.resources import Hardware, plan_pools
 from segbatch.runtime.stages import coarse_scores
 from segbatch.spec import JobSpec
+from tests.crf.inputs import exact_filter, random_image, smooth_logits
 
 
 def network_logits(labels: int, cells: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -77,6 +90,132 @@ def test_the_engines_agree_on_the_mask() -> None:
         mask, marginal = DenseCRFRefiner(CRFParams(), engine).refine(image, scores)
         assert (mask == native).mean() >= 0.999
         np.testing.assert_allclose(marginal, of_native, atol=2e-3)
+
+
+def refiner_of(name: str, **fields: object) -> DenseCRFRefiner:
+    refiner = build(JobSpec.create(inputs=["in"], refiner=name, **fields))
+    assert isinstance(refiner, DenseCRFRefiner)
+    return refiner
+
+
+def test_crfasrnn_begins_with_its_papers_parameters_and_takes_others() -> None:
+    image = np.array(data.coffee()[100:196, 200:301])
+    scores = scores_of(image, labels=5, prune=0)
+    paper = CRFParams(5.0, 160.0, 3.0, 3.0, 3.0, 10, "after", prune=1e-3)
+    mask, marginal = refiner_of("crfasrnn").refine(image, scores)
+    expected, of_expected = DenseCRFRefiner(paper, "native").refine(image, scores)
+    assert np.array_equal(mask, expected)
+    assert np.array_equal(marginal, of_expected)
+    assert (mask != DenseCRFRefiner(CRFParams(), "native").refine(image, scores)[0]).any()
+    changed = refiner_of("crfasrnn", crf={"theta_alpha": 40.0, "iterations": 5, "engine": "torch"})
+    assert (changed.params.theta_alpha, changed.params.theta_beta, changed.params.iterations) == (40.0, 3.0, 5)
+    assert (changed.engine.name, changed.params.w_bilateral) == ("torch", 5.0)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """A file of the layer's matrices for five classes that are neither Potts nor symmetric, and these."""
+    random = np.random.default_rng(2)
+    matrices = {
+        name: (weight * np.eye(5) + random.normal(0, 0.4, (5, 5))).astype(np.float32)
+        for name, weight in (("spatial", 0.6), ("bilateral", 0.8), ("compatibility", -1))
+    }
+    path = tmp_path_factory.mktemp("learned") / "layer.safetensors"
+    save_file({f"crf.{name}": m for name, m in matrices.items()} | {"fc6.bias": np.zeros(3, np.float32)}, path)
+    return path, matrices
+
+
+@pytest.mark.parametrize("class_ids", [[0, 1, 2, 3, 4], [1, 4]])
+def test_crfasrnn_refines_with_what_was_learned(
+    learned: tuple[Path, dict[str, np.ndarray]], class_ids: list[int]
+) -> None:
+    """By literal mean field over all pairs, for the classes that are left: label i is the network's class_ids[i]."""
+    path, m = learned
+    image = random_image(14, 18)
+    ids = np.array(class_ids, np.int16)
+    scores = Scores(smooth_logits(len(ids), 14, 18, scale=0.7).astype(np.float16), ids, 14, 18, 1)
+    options = {"theta_alpha": 8.0, "theta_beta": 30.0, "theta_gamma": 2.0, "iterations": 3}
+    refiner = refiner_of("crfasrnn", refiner_weights=str(path), crf=options, prune=0)
+    mask, marginal = refiner.refine(image, scores)
+    here = np.ix_(ids, ids)
+    couplings = [(m["compatibility"] @ m[name])[here] for name in ("spatial", "bilateral")]
+    filters = [
+        exact_filter(Gaussian(2.0).features(image, 14, 18), "after"),
+        exact_filter(Bilateral(8.0, 30.0).features(image, 14, 18), "after"),
+    ]
+    unary = scores.values.reshape(len(ids), -1).astype(np.float64)
+    q = softmax(unary)
+    for _ in range(3):
+        q = softmax(unary - sum(c @ (q @ f.T) for c, f in zip(couplings, filters, strict=True)))
+    assert (mask == ids[q.argmax(0)].reshape(14, 18)).mean() > 0.98
+    assert np.abs(marginal - q.max(0).reshape(14, 18)).mean() < 0.02  # the lattice is near the exact kernel, no more
+    potts = refiner_of("crfasrnn", crf=options, prune=0).refine(image, scores)[1]
+    assert np.abs(potts - q.max(0).reshape(14, 18)).mean() > 0.03
+
+
+def test_weights_that_do_not_fit_are_refused(learned: tuple[Path, object], tmp_path: Path) -> None:
+    path = str(learned[0])
+
+    def spec(**fields: object) -> JobSpec:
+        return JobSpec.create(**{"inputs": ["in"], "refiner": "crfasrnn", "refiner_weights": path} | fields)
+
+    assert describe(spec(), 5).parameters["weights"].startswith("sha256:")  # type: ignore[index]
+    with pytest.raises(SpecError, match=r"layer\.safetensors' are for 5 classes, but model .* has 21"):
+        describe(spec(), 21)
+    with pytest.raises(SpecError, match=r"refiner 'densecrf' takes none; leave them out, or give refiner crfasrnn"):
+        build(spec(refiner="densecrf"))
+    with pytest.raises(SpecError, match=r"crf\.w_bilateral and refiner_weights are both given"):
+        build(spec(crf={"w_bilateral": 2.0}))
+    other = tmp_path / "other.safetensors"
+    save_file({"fc6.bias": np.zeros(3, np.float32)}, other)
+    with pytest.raises(ModelError, match=r"3 missing: spatial, bilateral, compatibility"):
+        build(spec(refiner_weights=str(other)))
+    with pytest.raises(ModelError, match=r"refiner_weights 'absent\.pth': there is no such file"):
+        build(spec(refiner_weights="absent.pth"))
+
+
+def test_what_a_refiner_does_is_part_of_the_runs_identity(learned: tuple[Path, object], tmp_path: Path) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "a.png")
+
+    def identity(**fields: object) -> dict[str, object]:
+        return resolve(JobSpec.create(inputs=[str(pictures)], precision="fp32", **fields)).identity()
+
+    assert identity(refiner="none")["crf"] is None
+    default = identity()["crf"]
+    assert default == JobSpec.create(inputs=["in"]).crf.model_dump()
+    assert identity(crf={"theta_beta": 4.0})["crf"] != default
+    assert identity(refiner="crfasrnn")["crf"] == {**PAPER, "engine": "native"}
+
+
+def test_a_crf_after_a_network_that_has_one_is_warned_of(tmp_path: Path) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "a.png")
+
+    def job(**fields: object) -> Job:
+        return resolve(JobSpec.create(inputs=[str(pictures)], precision="fp32", **fields))
+
+    assert job().warnings() == []
+    assert job(model="crfasrnn", weights="random", refiner="none").warnings() == []
+    twice = job(model="crfasrnn", weights="random")
+    (text,) = twice.warnings()
+    assert text == (
+        "crfasrnn refines its scores itself (mean-field layers), and refiner densecrf refines them again; "
+        "give --refiner none, unless you want both"
+    )
+    plan = Plan.unwritten(twice, 2)
+    pools = plan_pools(twice.spec, Hardware(2.0, 0.0, 2.0, 0.0), 1)
+    for progress in (LogProgress, BarProgress):
+        console = Console(file=io.StringIO(), width=300)
+        shown = progress(console)
+        shown.start(plan, pools)
+        shown.stop()
+        assert f"warning: {text}\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    output = str(tmp_path / "out")
+    explained = explain(twice.spec.model_copy(update={"output": output, "num_cpus": 2}))
+    assert f"\nwarning      {text}" in explained
 
 
 def test_an_image_of_another_size_is_refused() -> None:
