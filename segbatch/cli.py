@@ -117,14 +117,37 @@ def verify(
     inputs: Annotated[
         list[str] | None, typer.Argument(help="the inputs, if they moved; by default those of the run")
     ] = None,
+    read_input: Annotated[bool, typer.Option("--read-input", help="read the input too; compare every id")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="compute anew what is wrong, and only that")] = False,
     config: RunConfig = None,
 ) -> None:
     """Prove that each input record is in the output exactly once, each file readable, the statistics right."""
     from segbatch.runtime.verify import verify as verify_output
 
-    report = verify_output(output, inputs or None, _storage_options(config))
+    options = _storage_options(config)
+    report = verify_output(output, inputs or None, options, read_input)
     show.verification(console, report)
+    if repair and not report.ok:
+        from segbatch.runtime.pipeline import run as run_job
+        from segbatch.runtime.progress import progress_for
+        from segbatch.runtime.repair import repair as repair_output
+
+        repair_output(output, report, lambda spec: run_job(spec, progress_for(console)), inputs or None, options, _tell)
+        report = verify_output(output, inputs or None, options, read_input)
+        show.verification(console, report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def compact(
+    output: Output,
+    target_mb: Annotated[int, typer.Option(min=1, help="size of the merged files, in 10^6 bytes")] = 128,
+    config: RunConfig = None,
+) -> None:
+    """Merge many small mask files into few large ones, when the run is done. Safe to kill; give it again to go on."""
+    from segbatch.output.compact import compact as compact_output
+
+    show.compaction(console, compact_output(output, target_mb * 10**6, _storage_options(config), _tell))
 
 
 @app.command("eval")

@@ -18,6 +18,7 @@ from segbatch.output.stats import ClassRow, class_rows
 
 if TYPE_CHECKING:
     from segbatch.models import ModelInfo
+    from segbatch.output.compact import Compaction
     from segbatch.output.inspect import Summary
     from segbatch.runtime.finish import Outcome
     from segbatch.runtime.verify import Report
@@ -159,8 +160,34 @@ def verification(console: Console, report: Report) -> None:
     )
 
 
+def compaction(console: Console, done: Compaction) -> None:
+    if not done.written and done.files_before == done.files_after:
+        _line(console, f"nothing to merge: {done.files_before:,} files, {_size(done.bytes_before)}")
+        return
+    _line(
+        console,
+        f"{done.files_before:,} files, {_size(done.bytes_before)}, are now {done.files_after:,}, "
+        f"{_size(done.bytes_after)}; the rows are as before",
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
 def _line(console: Console, text: str) -> None:
     console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
 
 
-__all__ = ["class_table", "error_table", "errors", "escape", "models", "outcome", "stats", "tuning", "verification"]
+__all__ = [
+    "class_table",
+    "compaction",
+    "error_table",
+    "errors",
+    "escape",
+    "models",
+    "outcome",
+    "stats",
+    "tuning",
+    "verification",
+]

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from segbatch.metrics.pixels import Totals
-from segbatch.output.ledger import Ledger, read_receipts
+from segbatch.output.ledger import Ledger, read_footers
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
-from segbatch.output.writer import MASKS
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ def summary(uri: str, storage_options: dict[str, Any] | None = None) -> Summary:
     if record.state == "done":
         return Summary(record, record.sums(), True)
     totals = Totals(len(record.classes))
-    for receipt in read_receipts(store, Ledger.read(store).filenames()):
+    for receipt in Ledger.read(store).receipts(store):
         totals.add(receipt.totals)
     return Summary(record, totals, False)
 
@@ -39,13 +36,13 @@ def summary(uri: str, storage_options: dict[str, Any] | None = None) -> Summary:
 def error_rows(uri: str, limit: int, storage_options: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Up to ``limit`` error rows (image_id, source, index, error), in order of the files."""
     store = Store(uri, storage_options)
-    for receipt in read_receipts(store, sorted(Ledger.read(store).filenames())):
+    files = {file.name: file for file in Ledger.read(store).files()}
+    for name, receipts in read_footers(store, list(files)):
         if limit <= 0:
             return
-        if not receipt.totals.failed:
+        if not any(r.totals.failed for r in receipts):
             continue
-        with store.open(f"{MASKS}/{receipt.filename}") as f:
-            rows = pq.read_table(f, columns=["image_id", "source", "index", "error"]).to_pylist()
+        rows = files[name].read(store, ["image_id", "source", "index", "error"]).to_pylist()
         for row in [r for r in rows if r["error"] is not None][:limit]:
             limit -= 1
             yield row

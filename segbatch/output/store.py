@@ -96,15 +96,22 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """Names of the objects directly below ``folder``; an absent folder has none."""
+        return [_last(path) for path in self._list(folder, detail=False)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The same names, with the bytes of each object."""
+        return {_last(found["name"]): int(found["size"] or 0) for found in self._list(folder, detail=True)}
+
+    def _list(self, folder: str, detail: bool) -> list[Any]:
         try:
             self.fs.invalidate_cache()
-            found = self._patiently(lambda: self.fs.ls(self.full(folder), detail=False))
+            found = list(self._patiently(lambda: self.fs.ls(self.full(folder), detail=detail)))
         except FileNotFoundError:
             return []
         except Exception as e:
             raise self._failed(folder, "cannot be listed", e) from e
         self.fs.invalidate_cache()  # s3fs would keep 0.6 KB an object
-        return [str(p).rstrip("/").rsplit("/", 1)[-1] for p in found]
+        return found
 
     def write(self, name: str, data: bytes) -> None:
         """Publish ``data`` under ``name``, replacing what was there: a reader sees the old or the new, whole.
@@ -167,6 +174,15 @@ class Store:
         except Exception as e:
             raise self._failed(name, "cannot be removed", e) from e
 
+    def discard(self, name: str) -> None:
+        """Remove one object, by one request; an absent one is no error."""
+        try:
+            call(self.fs, "rm_file", self.full(name), deadline=_WRITE_DEADLINE)
+        except FileNotFoundError:
+            pass
+        except Exception as e:
+            raise self._failed(name, "cannot be removed", e) from e
+
     def move(self, name: str, target: str) -> None:
         """Rename an object; one that another run has moved already is no error."""
         try:
@@ -222,3 +238,7 @@ class Store:
             except FileNotFoundError:  # swept between write and rename
                 if attempt == 3:
                     raise
+
+
+def _last(path: Any) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1]

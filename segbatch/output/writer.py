@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,22 +29,39 @@ class Receipt:
     size: int
     timings: dict[str, float]
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "chunk": self.filename,
+            "fingerprint": self.fingerprint,
+            "num_classes": self.totals.num_classes,
+            "totals": self.totals.to_json(),
+            "timings": {k: round(v, 4) for k, v in self.timings.items()},
+        }
+
+    @staticmethod
+    def from_json(plain: dict[str, Any], size: int) -> Receipt:
+        totals = Totals.from_json(plain["totals"], plain["num_classes"])
+        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, plain["timings"])
+
     def footer(self) -> bytes:
-        return json.dumps(
-            {
-                "chunk": self.filename,
-                "fingerprint": self.fingerprint,
-                "num_classes": self.totals.num_classes,
-                "totals": self.totals.to_json(),
-                "timings": {k: round(v, 4) for k, v in self.timings.items()},
-            }
-        ).encode()
+        return json.dumps(self.to_json()).encode()
 
     @staticmethod
     def from_footer(footer: bytes, size: int) -> Receipt:
-        plain = json.loads(footer)
-        totals = Totals.from_json(plain["totals"], plain["num_classes"])
-        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, plain["timings"])
+        return Receipt.from_json(json.loads(footer), size)
+
+
+def merged_footer(receipts: Sequence[Receipt]) -> bytes:
+    """The footer of a file with the rows of many chunks, in this order; each keeps the size of its own file."""
+    return json.dumps({"chunks": [{**r.to_json(), "size": r.size} for r in receipts]}).encode()
+
+
+def receipts_of(footer: bytes, size: int) -> list[Receipt]:
+    """The receipts in a footer of either kind; ``size`` is that of the file."""
+    plain = json.loads(footer)
+    if "chunks" in plain:
+        return [Receipt.from_json(chunk, chunk["size"]) for chunk in plain["chunks"]]
+    return [Receipt.from_json(plain, size)]
 
 
 class Writer:
@@ -68,19 +87,21 @@ class Writer:
             else:
                 totals.add_image(r.classes)
         receipt = Receipt(chunk.filename, self.fingerprint, totals, 0, timings)
-        table = to_table(results)
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), FOOTER_KEY: receipt.footer()})
-        data = _to_parquet(table)
+        data = to_parquet(to_table(results), receipt.footer())
         self.store.write(f"{MASKS}/{chunk.filename}", data)
         return Receipt(chunk.filename, self.fingerprint, totals, len(data), timings)
 
 
-def _to_parquet(table: pa.Table) -> bytes:
+def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:
+    """A result file: rows of ``output.schema.SCHEMA`` with the receipts of their chunks in its footer."""
+    table = table.replace_schema_metadata({FOOTER_KEY: footer})
     sink = pa.BufferOutputStream()
     # PNG does not compress further; everything else does.
     pq.write_table(
         table,
         sink,
+        row_group_size=row_group_size,
+        write_page_checksum=True,  # so that a damaged page is an error for whoever looks, and no mask of another shape
         compression={name: "NONE" if name == "mask" else "ZSTD" for name in _leaves(table.schema)},
     )
     return sink.getvalue().to_pybytes()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segbatch.encodings import png
-from segbatch.errors import OutputError, SpecError
+from segbatch.errors import SpecError
 from segbatch.metrics.class_map import ClassMap
 from segbatch.metrics.tally import Counts, Tally, count
+from segbatch.output.ledger import ResultFile
 from segbatch.output.store import Store
-from segbatch.output.writer import MASKS
 from segbatch.sources.io import Files
 from segbatch.sources.labels import read_label, stem
 
@@ -68,20 +66,21 @@ class Part:
         return self
 
 
-def compare(store: Store, names: list[str], shared: tuple[dict[str, str], ClassMap, Files, int, int]) -> Part:
+def compare(store: Store, files: list[ResultFile], shared: tuple[dict[str, str], ClassMap, Files, int, int]) -> Part:
     """What a task runs: every row of some result files."""
-    pairs, class_map, files, resamples, seed = shared
+    pairs, class_map, label_files, resamples, seed = shared
     order = {name: i for i, name in enumerate(pairs)}
     part = Part.empty(Tally(len(class_map.names), resamples, seed), len(pairs))
-    for name in names:
-        for rows in _rows(store, name):
+    for file in files:
+        for batch in file.read(store, ["image_id", "mask", "error"]).to_batches(_ROWS):
+            rows = batch.to_pylist()
             compared: list[str] = []
             counts: list[Counts] = []
             for row in rows:
                 label = stem(row["image_id"])
                 if label in order:
                     part.rows[order[label]] += 1
-                found = _count(row, pairs.get(label), class_map, files, part)
+                found = _count(row, pairs.get(label), class_map, label_files, part)
                 if isinstance(found, Counts):
                     compared.append(label)
                     counts.append(found)
@@ -90,18 +89,6 @@ def compare(store: Store, names: list[str], shared: tuple[dict[str, str], ClassM
             part.tally.add(compared, counts)
             np.add.at(part.compared, [order[label] for label in compared], 1)
     return part
-
-
-def _rows(store: Store, name: str) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one result file, some at a time, without what is not compared."""
-    try:
-        file = pq.ParquetFile(pa.BufferReader(store.read(f"{MASKS}/{name}")))
-        for batch in file.iter_batches(_ROWS, columns=["image_id", "mask", "error"]):
-            yield batch.to_pylist()
-    except (pa.ArrowException, OSError) as e:
-        raise OutputError(
-            f"{store.uri}/{MASKS}/{name}: not a readable result file ({e}); remove it and run the job again"
-        ) from e
 
 
 def _count(

@@ -146,14 +146,14 @@ def evaluate(
 
 def _gather(store: Store, total: Part, shared: Any, cores: int, tell: Callable[[str], None]) -> Part:
     """``total`` with all committed files of one output: tasks of a few files, of which only so many are pending."""
-    names = sorted(Ledger.read(store).filenames())
-    if not names:
+    files = Ledger.read(store).files()
+    if not files:
         raise OutputError(f"{store.uri}: holds no masks yet; run the job again to finish it")
     task = ray.remote(num_cpus=1)(compare)
-    size = min(-(-len(names) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
-    groups = [names[i : i + size] for i in range(0, len(names), size)]
+    size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
+    groups = [files[i : i + size] for i in range(0, len(files), size)]
     told = time.monotonic()
-    tell(f"{without_credentials(store.uri)}: {len(names)} files")
+    tell(f"{without_credentials(store.uri)}: {len(files)} files")
     for done, part in enumerate(_results(task, [(store, g, shared) for g in groups], 2 * cores), 1):
         total += part
         if time.monotonic() - told > 10:

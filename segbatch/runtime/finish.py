@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from segbatch.errors import OutputError
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
-from segbatch.output.ledger import Ledger, read_receipts
+from segbatch.output.compact import check_fingerprint, retire, tidy
+from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RUN, SUCCESS
 from segbatch.output.stats import write_card, write_classes
-from segbatch.output.store import Store
-from segbatch.output.writer import MASKS, Receipt
+from segbatch.output.writer import Receipt
 from segbatch.runtime.planning import Plan, missing, stale
-
-RETIRED = "retired"
 
 
 @dataclass
@@ -77,16 +75,19 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
         raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
     outdated = stale(plan.job.shards, ledger)
-    if computed or outdated or record.state != "done" or not store.exists(SUCCESS):
-        for receipt in read_receipts(store, plan.others(ledger, tally.filenames)):
-            if receipt.fingerprint != record.fingerprint:
-                raise OutputError(
-                    f"{store.uri}/{MASKS}/{receipt.filename}: written by another job (fingerprint "
-                    f"{receipt.fingerprint}, this one is {record.fingerprint}); was one still running when "
-                    "--overwrite was given? remove the file and run the same command again"
-                )
+    if (
+        computed
+        or outdated
+        or ledger.redundant
+        or ledger.partial
+        or record.state != "done"
+        or not store.exists(SUCCESS)
+    ):
+        for receipt in ledger.receipts(store, plan.others(ledger, tally.filenames)):
+            check_fingerprint(store, ledger.holder(receipt.filename), receipt, record.fingerprint)
             tally.add(receipt)
-        _retire(store, outdated)
+        store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
+        retire(store, tidy(store, ledger, record.fingerprint), outdated)
         write_classes(store, tally.totals, record.labels)
         write_card(store, record, tally.totals)
         record.state = "done"
@@ -112,9 +113,3 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
     )
-
-
-def _retire(store: Store, filenames: list[str]) -> None:
-    """Move results of shards that left the input, or changed, out of ``masks/``: nothing twice, nothing destroyed."""
-    for name in filenames:
-        store.move(f"{MASKS}/{name}", f"{RETIRED}/{name}")

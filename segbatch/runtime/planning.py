@@ -247,7 +247,7 @@ def make_plan(spec: JobSpec) -> Plan:
 def publish(plan: Plan) -> None:
     """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
     if plan.fresh and plan.job.spec.overwrite:
-        for name in (SUCCESS, RUN, MASKS, "stats", "retired", TEMPORARY):
+        for name in (SUCCESS, RUN, MASKS, "stats", "retired", "set-aside", TEMPORARY):
             plan.store.remove(name)
     if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
         there = RunRecord.need(plan.store)

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from segbatch.chunk import ChunkId
 from segbatch.encodings import png
 from segbatch.errors import OutputError
 from segbatch.metrics.pixels import ClassCount, Totals
-from segbatch.output.ledger import Ledger, read_receipt
+from segbatch.output.ledger import Ledger, read_file
 from segbatch.output.run_record import SUCCESS, RunRecord
-from segbatch.output.schema import SCHEMA
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.store import Store
-from segbatch.output.writer import MASKS
+from segbatch.output.writer import MASKS, Receipt
 from segbatch.runtime.planning import missing, open_inputs, stale
 from segbatch.spec import JobSpec
 
 _MOST_PROBLEMS = 50
 _READERS = 4
+# What says where a job runs and how it is seen, or was meant for one call; the rows do not depend on it.
+_OF_ONE_CALL = {
+    *("address", "num_cpus", "num_gpus", "segment_actors", "refine_actors", "threads"),
+    *("overwrite", "log_format"),
+}
 
 
 @dataclass
 class Report:
-    """What was read, and what was found wrong."""
+    """What was read, what was found wrong, and what has to be computed anew for it.
+
+    ``spoilt`` has the files below ``masks/`` that hold something wrong, each with the chunks that are; none are named
+    where nothing of the file can be used. ``excess`` are files that must go and hold nothing that is needed.
+    """
 
     files: int = 0
     records: int = 0
@@ -39,6 +47,8 @@ class Report:
     against: str = ""
     problems: list[str] = field(default_factory=list)
     more: int = 0
+    spoilt: dict[str, set[str]] = field(default_factory=dict)
+    excess: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -50,69 +60,114 @@ class Report:
         else:
             self.more += 1
 
+    def spoil(self, file: str, chunk: str | None, problem: str) -> None:
+        """Something is wrong with a chunk in ``file``, or with all of it."""
+        self.wrong(f"{MASKS}/{file}: {problem}")
+        if chunk is None:
+            self.spoilt[file] = set()
+        elif self.spoilt.get(file) != set():
+            self.spoilt.setdefault(file, set()).add(chunk)
+
 
 @dataclass
-class _File:
-    """What one result file holds: hashes of its image ids, the sums of its rows, what is wrong with it."""
+class _Chunk:
+    """One chunk as read: its file, hashes of its image ids, the sums of its rows, what is wrong with them."""
 
+    name: str
+    file: str
     hashes: np.ndarray
     totals: Totals
     problems: list[str]
 
 
-def verify(output: str, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None) -> Report:
+def verify(
+    output: str,
+    inputs: list[str] | None = None,
+    storage_options: dict[str, Any] | None = None,
+    read_input: bool = False,
+) -> Report:
     """Read every file, decode every mask, recount every class, and hold the shards against the input.
 
-    ``inputs`` are those of the run unless given. Raises ``SegbatchError`` if output or input cannot be found;
-    what is wrong with the content is in the report. Memory: 8 bytes a record.
+    ``inputs`` are those of the run unless given. With ``read_input`` they are read too, and the ids of their records
+    compared one by one. Raises ``SegbatchError`` if output or input cannot be found; what is wrong with the content
+    is in the report. Memory: 8 bytes a record, and the largest files.
     """
     store = Store(output, storage_options)
     record = RunRecord.need(store)
-    ledger = Ledger.read(store)
+    damaged: dict[str, OutputError] = {}
+    ledger = Ledger.read(store, damaged)
     report = Report()
+    for name, error in damaged.items():
+        report.spoil(name, None, _without_place(error, name))
     for name in ledger.foreign:
         report.wrong(f"{MASKS}/{name}: not a name that segbatch gives; move it out of {MASKS}/")
+        report.excess.append(name)
+    for name in ledger.redundant + ledger.partial:
+        holders = ", ".join(sorted(ledger.holders(name) - {name}))
+        report.wrong(f"{MASKS}/{name}: its rows are in {holders} too; `segbatch compact` removes them")
+    chunks = list(_read(store, record, ledger, report))
     totals = Totals(len(record.classes))
-    names = sorted(ledger.filenames())
-    hashes = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(names), 256):
-            for found in pool.map(lambda n: _read_file(store, n, record), names[start : start + 256]):
-                report.files += 1
-                totals.add(found.totals)
-                hashes.append(found.hashes)
-                for problem in found.problems:
-                    report.wrong(problem)
+    for chunk in chunks:
+        totals.add(chunk.totals)
     report.records, report.errors = totals.records, totals.failed
     report.masks = totals.records - totals.failed
-    _check_unique(report, store, names, hashes)
+    _check_unique(report, store, chunks)
     _check_statistics(report, store, record, totals)
-    _check_input(report, store, record, ledger, inputs, storage_options)
+    _check_input(report, record, ledger, {c.name: c.hashes for c in chunks}, inputs, storage_options, read_input)
     return report
 
 
-def _read_file(store: Store, name: str, record: RunRecord) -> _File:
+def _read(store: Store, record: RunRecord, ledger: Ledger, report: Report) -> Iterator[_Chunk]:
+    """Every chunk that counts; what is wrong goes into ``report``."""
+    names = [file.name for file in ledger.files()]
+
+    def one(name: str) -> list[_Chunk] | OutputError:
+        try:
+            found = read_file(store, name)
+        except OutputError as e:
+            return e
+        return [_check_chunk(name, r, rows, record) for r, rows in found if ledger.holder(r.filename) == name]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(names), 256):
+            some = names[start : start + 256]
+            for name, found in zip(some, pool.map(one, some), strict=True):
+                report.files += 1
+                if isinstance(found, OutputError):
+                    report.spoil(name, None, _without_place(found, name))
+                    continue
+                if not found:
+                    report.spoil(name, None, "is the file of another chunk, under this name")
+                for chunk in found:
+                    for problem in chunk.problems:
+                        report.spoil(name, chunk.name, problem)
+                yield from found
+
+
+def _without_place(error: OutputError, name: str) -> str:
+    return str(error).rpartition(f"{MASKS}/{name}: ")[2]
+
+
+def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord) -> _Chunk:
     totals = Totals(len(record.classes))
     problems: list[str] = []
-    hashes = np.zeros(0, np.uint64)
-    try:
-        receipt = read_receipt(store, name)
-        table = pq.read_table(pa.BufferReader(store.read(f"{MASKS}/{name}")))
-        if not table.schema.equals(SCHEMA):
-            raise OutputError(f"{MASKS}/{name}: its columns are not those of a result file")
-    except (OutputError, pa.ArrowException, OSError) as e:
-        return _File(hashes, totals, [str(e)])
     if receipt.fingerprint != record.fingerprint:
-        problems.append(f"{MASKS}/{name}: written by another job (fingerprint {receipt.fingerprint})")
-    hashes = np.array([_hash(i) for i in table["image_id"].to_pylist()], np.uint64)
+        problems.append(f"written by another job (fingerprint {receipt.fingerprint})")
+    chunk, rows = ChunkId.parse(receipt.filename), table.num_rows
+    assert chunk is not None, "the ledger has it"
+    first, full = chunk.index * record.chunk_size, record.chunk_size
+    if not (1 <= rows <= full if chunk.last and chunk.index else rows <= full if chunk.last else rows == full):
+        problems.append(f"{receipt.filename}: {rows} rows, where a chunk has {full}")
+    if table["index"].to_pylist() != list(range(first, first + rows)):
+        problems.append(f"{receipt.filename}: its rows are not those from {first} to {first + rows - 1}")
     for batch in table.to_batches(max_chunksize=64):
         for row in batch.to_pylist():
             problem = _check_row(row, totals)
             if problem:
-                problems.append(f"{MASKS}/{name}: {row['image_id']}: {problem}")
+                problems.append(f"{row['image_id']}: {problem}")
     if totals != receipt.totals:
-        problems.append(f"{MASKS}/{name}: the sums in its footer are not those of its rows")
-    return _File(hashes, totals, problems)
+        problems.append(f"{receipt.filename}: the sums in the footer are not those of the rows")
+    return _Chunk(receipt.filename, file, _hashes(table["image_id"].to_pylist()), totals, problems)
 
 
 def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
@@ -137,33 +192,31 @@ def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
     return None
 
 
-def _hash(image_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "little")
+def _hashes(image_ids: Iterable[str]) -> np.ndarray:
+    """64 bits of each id, uint64 (N,)."""
+    data = b"".join(hashlib.blake2b(i.encode("utf-8", "replace"), digest_size=8).digest() for i in image_ids)
+    return np.frombuffer(data, "<u8")
 
 
-def _check_unique(report: Report, store: Store, names: list[str], hashes: list[np.ndarray]) -> None:
-    everything = np.sort(np.concatenate(hashes)) if hashes else np.zeros(0, np.uint64)
-    twice = set(everything[1:][everything[1:] == everything[:-1]].tolist())
-    if not twice:
+def _check_unique(report: Report, store: Store, chunks: list[_Chunk]) -> None:
+    everything = np.sort(np.concatenate([c.hashes for c in chunks])) if chunks else np.zeros(0, np.uint64)
+    twice = np.unique(everything[1:][everything[1:] == everything[:-1]])
+    if not len(twice):
         return
-    where: dict[str, list[str]] = {}
-    for name, found in zip(names, hashes, strict=True):
-        if not twice.isdisjoint(found.tolist()):
-            for image_id in _image_ids(store, name):
-                if _hash(image_id) in twice:
-                    where.setdefault(image_id, []).append(name)
-    for image_id, files in where.items():
-        if len(files) > 1:
-            report.wrong(f"{image_id}: is there {len(files)} times, in {', '.join(sorted(set(files)))}")
-
-
-def _image_ids(store: Store, name: str) -> Iterable[str]:
-    return pq.read_table(pa.BufferReader(store.read(f"{MASKS}/{name}")), columns=["image_id"])["image_id"].to_pylist()
+    where: dict[str, list[_Chunk]] = {}
+    for chunk in chunks:
+        if np.isin(chunk.hashes, twice).any():
+            rows = next(rows for receipt, rows in read_file(store, chunk.file) if receipt.filename == chunk.name)
+            for image_id in rows["image_id"].to_pylist():
+                where.setdefault(image_id, []).append(chunk)
+    for image_id, found in where.items():
+        for chunk in found if len(found) > 1 else ():
+            report.spoil(chunk.file, chunk.name, f"{image_id}: is there {len(found)} times")
 
 
 def _check_statistics(report: Report, store: Store, record: RunRecord, totals: Totals) -> None:
     if record.state != "done" or not store.exists(SUCCESS):
-        report.wrong("the run is not finished; give the same `segbatch run` command again")
+        report.wrong("no _SUCCESS: a run or a compaction is not finished; give the same command again")
         return
     if record.sums() != totals:
         report.wrong("run.json: its totals are not the sums of the rows; run the job again")
@@ -178,25 +231,45 @@ def _check_statistics(report: Report, store: Store, record: RunRecord, totals: T
 
 def _check_input(
     report: Report,
-    store: Store,
     record: RunRecord,
     ledger: Ledger,
+    chunks: dict[str, np.ndarray],
     inputs: list[str] | None,
     storage_options: dict[str, Any] | None,
+    read_input: bool,
 ) -> None:
-    fields = {**record.spec, "storage_options": storage_options or {}, "address": None}
-    if inputs:
-        fields["inputs"] = inputs
-    shards = list(open_inputs(JobSpec.create(**fields)).shards())
-    lacking = missing(shards, ledger)
-    for problem in lacking:
+    """``chunks``: of each that was read, the hashes of its ids."""
+    source = open_inputs(recorded_spec(record, inputs, storage_options))
+    shards = list(source.shards())
+    for problem in missing(shards, ledger):
         report.wrong(problem)
     for name in stale(shards, ledger):
-        report.wrong(f"{MASKS}/{name}: its shard is not in the input, or has changed since; run the job again")
+        report.wrong(f"{name}: its shard is not in the input, or has changed since; run the job again")
+    read = 0
     for shard in shards:
-        if shard.records is not None and not lacking:
-            names = ledger.committed(shard.id).filenames(shard.id)
-            rows = sum(read_receipt(store, n).totals.records for n in names)
-            if rows != shard.records:
-                report.wrong(f"{shard.name}: {shard.records} records in the input, {rows} rows in the output")
-    report.against = f"held against {len(shards):,} input shards"
+        state = ledger.committed(shard.id)
+        names = list(state.filenames(shard.id))
+        if not state.complete or not all(name in chunks for name in names):
+            continue  # told already
+        rows = sum(len(chunks[name]) for name in names)
+        if shard.records is not None and rows != shard.records:
+            report.wrong(f"{shard.name}: {shard.records} records in the input, {rows} rows in the output")
+            for name in names:
+                report.spoilt.setdefault(ledger.holder(name), set()).add(name)
+        for chunk in source.chunks(shard, record.chunk_size) if read_input else ():
+            read += len(chunk.records)
+            expected = _hashes(r.image_id for r in chunk.records)
+            if not np.array_equal(expected, chunks.get(chunk.id.filename, ())):
+                file = ledger.holder(chunk.id.filename)
+                report.spoil(file, chunk.id.filename, f"{chunk.id.filename}: its ids are not those of its input")
+    every = f", all {read:,} records read" if read_input else ""
+    report.against = f"held against {len(shards):,} input shards{every}"
+
+
+def recorded_spec(
+    record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
+) -> JobSpec:
+    """The spec that run.json keeps, for use on this machine whatever cluster the run was on."""
+    fields = {name: value for name, value in record.spec.items() if name not in _OF_ONE_CALL}
+    where = inputs or record.identity["inputs"]  # absolute, unlike those of the spec
+    return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})

@@ -74,7 +74,7 @@ def test_a_result_without_mask_and_error_is_a_bug_that_shows(tmp_path):
 def test_unreadable_file_is_named_with_its_remedy(tmp_path, content):
     store = Store(str(tmp_path))
     store.write("masks/x.parquet", content)
-    with pytest.raises(OutputError, match=r"masks/x\.parquet: not a readable result file.*run the job again"):
+    with pytest.raises(OutputError, match=r"masks/x\.parquet: not a readable result file.*verify --repair"):
         read_receipt(store, "x.parquet")
 
 

@@ -1,0 +1,180 @@
+"""Merges small result files into large ones; takes chunks out of them again. docs/operate.md says why this is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segbatch.chunk import digest
+from segbatch.errors import OutputError
+from segbatch.metrics.pixels import Totals
+from segbatch.output.ledger import Ledger, generation, read_file
+from segbatch.output.run_record import SUCCESS, RunRecord
+from segbatch.output.store import Store
+from segbatch.output.writer import MASKS, Receipt, merged_footer, to_parquet
+
+RETIRED = "retired"
+# Small enough that a reader of some rows does not read the whole file, large enough to compress.
+_ROWS_A_GROUP = 4096
+_DELETERS = 16
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction came to: files and bytes below ``masks/`` before and after, files that were written."""
+
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    written: int
+
+
+def compact(
+    uri: str,
+    target: int,
+    storage_options: dict[str, object] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Compaction:
+    """Merge files of less than half of ``target`` bytes into files of about ``target``; the rows stay as they are.
+
+    For outputs of finished runs. Killed at any moment, it leaves an output that every command reads as before, and
+    the same call goes on; ``_SUCCESS`` is absent from the first change to the last. Memory: about four times
+    ``target``. Raises ``OutputError`` if a run is unfinished, or if what is there is not what run.json tells.
+    """
+    store = Store(uri, storage_options)
+    record = RunRecord.need(store)
+    ledger = _checked(store, record)
+    before = store.sizes(MASKS)
+    written = 0
+    if ledger.redundant or ledger.partial:  # of a compaction that was killed, or of a worker that came late
+        store.remove(SUCCESS)
+        ledger = tidy(store, ledger, record.fingerprint)
+    while groups := list(_groups(ledger, store.sizes(MASKS), target)):
+        store.remove(SUCCESS)
+        for names in groups:
+            merge(store, ledger, names)
+            _discard(store, names)
+            written += 1
+            tell(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
+        ledger = _checked(store, record)
+    if not store.exists(SUCCESS):
+        store.write(SUCCESS, b"")
+    store.sweep()
+    after = store.sizes(MASKS)
+    return Compaction(len(before), len(after), sum(before.values()), sum(after.values()), written)
+
+
+def tidy(store: Store, ledger: Ledger, fingerprint: str) -> Ledger:
+    """Remove rows that do not count, once the files with those that do are read and found whole; the new ledger.
+
+    Raises ``OutputError`` if one is damaged, or is of another job than ``fingerprint``; nothing is removed then.
+    """
+    if not ledger.redundant and not ledger.partial:
+        return ledger
+    for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.holders(file)}:
+        for receipt, _ in read_file(store, name):
+            check_fingerprint(store, name, receipt, fingerprint)
+    _discard(store, ledger.redundant)
+    for name in ledger.partial:
+        merge(store, ledger, [name])
+        _discard(store, [name])
+    return Ledger.read(store)
+
+
+def _discard(store: Store, names: Sequence[str]) -> None:
+    with ThreadPoolExecutor(_DELETERS) as pool:
+        for _ in pool.map(lambda name: store.discard(f"{MASKS}/{name}"), names):
+            pass
+
+
+def merge(store: Store, ledger: Ledger, names: Iterable[str], without: frozenset[str] = frozenset()) -> str | None:
+    """Write the rows that count of files ``names`` as one new merged file, except chunks ``without``; its name.
+
+    The sources stay; the new file is of a later generation than they are, so its rows are now those that count.
+    None, and no file, if no chunk is left. When this returns, the file was read back and is what it should be.
+    """
+    chunks = [
+        (receipt, rows)
+        for name in names
+        for receipt, rows in read_file(store, name)
+        if ledger.holder(receipt.filename) == name and receipt.filename not in without
+    ]
+    if not chunks:
+        return None
+    receipts, table = [r for r, _ in chunks], pa.concat_tables([rows for _, rows in chunks])
+    later = 1 + max(generation(name) for name in names)
+    name = f"merged-{later}-{digest(receipts[0].fingerprint, *(r.filename for r in receipts), length=16)}.parquet"
+    _publish(store, f"{MASKS}/{name}", table, merged_footer(receipts))
+    return name
+
+
+def retire(store: Store, ledger: Ledger, chunks: Sequence[str]) -> None:
+    """Move committed chunks from ``masks/`` to files of their own below ``retired/``: nothing is destroyed."""
+    merged: dict[str, set[str]] = {}
+    for chunk in chunks:
+        if ledger.holder(chunk) == chunk:
+            store.move(f"{MASKS}/{chunk}", f"{RETIRED}/{chunk}")
+        else:
+            merged.setdefault(ledger.holder(chunk), set()).add(chunk)
+    for name, gone in merged.items():
+        for receipt, rows in read_file(store, name):
+            if receipt.filename in gone:
+                _publish(store, f"{RETIRED}/{receipt.filename}", rows, receipt.footer())
+        merge(store, ledger, [name], without=frozenset(gone))
+        store.discard(f"{MASKS}/{name}")
+
+
+def _publish(store: Store, name: str, table: pa.Table, footer: bytes) -> None:
+    """Write a result file, and read it back: its sources are removed next."""
+    store.write(name, to_parquet(table, footer, _ROWS_A_GROUP))
+    there = pq.read_table(pa.BufferReader(store.read(name)))
+    if not there.replace_schema_metadata().equals(table):
+        store.discard(name)
+        raise OutputError(f"{store.uri}/{name}: was read back otherwise than written; is the disk or the memory bad?")
+
+
+def _groups(ledger: Ledger, sizes: dict[str, int], target: int) -> Iterator[list[str]]:
+    """Small files that are to be merged into one, in order of names."""
+    group: list[str] = []
+    held = 0
+    for file in ledger.files():
+        size = sizes.get(file.name, 0)
+        if size >= target / 2:
+            continue
+        if group and held + size > target:
+            if len(group) > 1:
+                yield group
+            group, held = [], 0
+        group.append(file.name)
+        held += size
+    if len(group) > 1:
+        yield group
+
+
+def _checked(store: Store, record: RunRecord) -> Ledger:
+    """The ledger, if its sums are those of run.json."""
+    ledger = Ledger.read(store)
+    totals = Totals(len(record.classes))
+    for receipt in ledger.receipts(store):
+        check_fingerprint(store, ledger.holder(receipt.filename), receipt, record.fingerprint)
+        totals.add(receipt.totals)
+    if record.state != "done" or totals != record.sums():
+        raise OutputError(
+            f"{store.uri}: a run is unfinished ({totals.records:,} records are committed); compact it when the same "
+            "`segbatch run` has finished, or see what `segbatch verify` finds"
+        )
+    return ledger
+
+
+def check_fingerprint(store: Store, file: str, receipt: Receipt, expected: str) -> None:
+    """Raises ``OutputError`` that names the file if a receipt in it is not of the job ``expected``."""
+    if receipt.fingerprint != expected:
+        raise OutputError(
+            f"{store.uri}/{MASKS}/{file}: written by another job (fingerprint {receipt.fingerprint}, this one is "
+            f"{expected}); was one still running when --overwrite was given? `segbatch verify --repair` puts it right"
+        )

@@ -1,0 +1,54 @@
+"""Mends what ``verify`` found wrong: takes it out of the output, and lets the run's own job compute it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from segbatch.output.compact import merge, tidy
+from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import SUCCESS, RunRecord
+from segbatch.output.store import Store
+from segbatch.output.writer import MASKS
+from segbatch.runtime.finish import Outcome
+from segbatch.runtime.verify import Report, recorded_spec
+from segbatch.spec import JobSpec
+
+SET_ASIDE = "set-aside"
+
+
+def repair(
+    output: str,
+    report: Report,
+    run: Callable[[JobSpec], Outcome],
+    inputs: list[str] | None = None,
+    storage_options: dict[str, Any] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Redo what ``report`` names and nothing else, by ``run`` with the spec that run.json keeps.
+
+    Files that hold something wrong go to ``set-aside/``, after what is right in them was written elsewhere; chunks
+    that are then missing are computed, and the statistics, run.json and ``_SUCCESS`` written anew. Killed at any
+    moment it leaves an unfinished output: the same call, or the run's own command, finishes it. Raises
+    ``SegbatchError`` where the run cannot be repeated, as with an input that is gone or another version's rows.
+    """
+    store = Store(output, storage_options)
+    record = RunRecord.need(store)
+    spec = recorded_spec(record, inputs, storage_options, output=output)
+    store.remove(SUCCESS)
+    ledger = Ledger.read(store, damaged={})
+    for name in report.excess:
+        tell(_set_aside(store, name))
+    for name, chunks in report.spoilt.items():
+        rest = merge(store, ledger, [name], without=frozenset(chunks)) if chunks else None
+        kept = f"; what is right in it is in {MASKS}/{rest}" if rest else ""
+        tell(_set_aside(store, name) + kept)
+    tidy(store, Ledger.read(store), record.fingerprint)
+    outcome = run(spec)
+    tell(f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics, run.json and {SUCCESS} are new")
+    return outcome
+
+
+def _set_aside(store: Store, name: str) -> str:
+    store.move(f"{MASKS}/{name}", f"{SET_ASIDE}/{name}")
+    return f"{MASKS}/{name}: moved to {SET_ASIDE}/"

@@ -1,0 +1,194 @@
+"""Compaction: no row is lost or there twice, whenever it is killed and whatever else is at work."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segbatch.errors import OutputError
+from segbatch.output.compact import compact
+from segbatch.output.inspect import error_rows, summary
+from segbatch.output.store import Store
+from segbatch.runtime.verify import verify
+from tests import here
+from tests.cluster.jobs import rows as glob_rows
+from tests.kills import Steps, by_id, counted, every_kill
+
+ALL = 10**9
+
+
+def files(output: Path) -> list[str]:
+    return sorted(os.listdir(output / "masks"))
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def half(output: Path) -> int:
+    """A target that makes about two files of those that are there."""
+    return sum(f.stat().st_size for f in (output / "masks").iterdir()) // 2
+
+
+def test_fewer_files_the_same_rows(copied: Path, whole: Path, small_corpus: Path) -> None:
+    before = [summary(str(copied)).totals, list(error_rows(str(copied), 9))]
+    done = compact(str(copied), ALL)
+    assert (done.files_before, done.files_after, done.written) == (6, 1, 1)
+    assert len(files(copied)) == 1
+    assert by_id(glob_rows(copied)) == counted(copied) == counted(whole)
+    assert verify(str(copied)).problems == []
+    (copied / "run.json").write_text((copied / "run.json").read_text().replace('"done"', '"running"'))
+    assert [summary(str(copied)).totals, list(error_rows(str(copied), 9))] == before
+    again = here.run(here.spec([str(small_corpus)], copied))
+    assert (again.computed, again.chunks) == (0, 6)
+    assert by_id(glob_rows(copied)) == counted(whole)
+    assert json.loads((copied / "run.json").read_text())["timings"]["chunks"] == 6
+
+
+def test_again_there_is_nothing_to_do(copied: Path) -> None:
+    target = half(copied)
+    first = compact(str(copied), target)
+    assert 1 < first.files_after < 6
+    held = {p.name: p.stat().st_mtime_ns for p in copied.rglob("*")}
+    assert compact(str(copied), target).written == 0
+    assert {p.name: p.stat().st_mtime_ns for p in copied.rglob("*")} == held
+
+
+def test_killed_at_every_step(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segbatch.output.compact._DELETERS", 1)
+    expected = counted(whole)
+    seen = set()
+    for output in every_kill(whole, tmp_path, lambda o: compact(str(o), half(o))):
+        assert counted(output) == expected
+        state = by_id(glob_rows(output)) == expected
+        seen.add((state, (output / "_SUCCESS").exists()))
+        report = verify(str(output))
+        assert all("not finished" in p or "`segbatch compact` removes them" in p for p in report.problems), (
+            report.problems
+        )
+        compact(str(output), half(whole))
+        assert by_id(glob_rows(output)) == expected
+        assert (output / "_SUCCESS").exists()
+        assert verify(str(output)).problems == []
+        assert not (output / ".tmp").exists()
+    # Whoever waits for _SUCCESS never meets a row twice; in between there is something to meet.
+    assert seen == {(True, True), (True, False), (False, False)}
+
+
+def test_a_run_puts_right_what_a_killed_compaction_left(whole: Path, small_corpus: Path, tmp_path: Path) -> None:
+    expected = counted(whole)
+    for output in every_kill(whole, tmp_path, lambda o: compact(str(o), ALL)):
+        outcome = here.run(here.spec([str(small_corpus)], output))
+        assert (outcome.computed, outcome.chunks) == (0, 6)
+        assert by_id(glob_rows(output)) == expected
+        assert verify(str(output)).problems == []
+
+
+def test_another_compaction_at_every_step(whole: Path, tmp_path: Path) -> None:
+    """With another target, so that both merge the same chunks otherwise."""
+    expected = counted(whole)
+    refused: list[str] = []
+
+    def other(steps: Steps) -> None:
+        compact(str(output), ALL)
+
+    for step in itertools.count():
+        output = Path(shutil.copytree(whole, tmp_path / str(step)))
+        with Steps(step, other) as steps:
+            try:
+                compact(str(output), half(output))
+            except OutputError as e:
+                refused.append(str(e))
+        assert counted(output) == expected
+        compact(str(output), ALL)
+        assert by_id(glob_rows(output)) == expected
+        assert verify(str(output)).problems == []
+        if steps.count <= step:
+            break
+    assert refused
+    assert all("is gone since the output was listed" in message for message in refused)
+
+
+def test_shards_that_leave_are_taken_out_of_merged_files(small_corpus: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(small_corpus, tmp_path / "in"))
+    base = tmp_path / "base"
+    here.run(here.spec([str(source)], base))
+    compact(str(base), ALL)
+    (source / "a.tar").unlink()
+    everything = counted(base)
+    expected = [r for r in everything if not r["image_id"].startswith("a.tar/")]
+    gone = [r for r in everything if r["image_id"].startswith("a.tar/")]
+    again = lambda output: here.run(here.spec([str(source)], output))  # noqa: E731
+    for output in every_kill(base, tmp_path, again):
+        again(output)
+        assert by_id(glob_rows(output)) == counted(output) == expected
+        retired = [pq.read_table(p) for p in sorted((output / "retired").iterdir())]
+        assert by_id(pa.concat_tables(retired).to_pylist()) == gone
+        assert len(retired) == 3
+        assert verify(str(output)).problems == []
+
+
+def test_a_late_worker_s_file_is_not_read_and_goes(copied: Path, whole: Path) -> None:
+    late = files(copied)[0]
+    compact(str(copied), ALL)
+    shutil.copy(whole / "masks" / late, copied / "masks")
+    assert counted(copied) == counted(whole)
+    assert verify(str(copied)).problems != []
+    compact(str(copied), ALL)
+    assert late not in files(copied)
+    assert verify(str(copied)).problems == []
+
+
+def test_what_is_missing_of_a_merged_output_is_computed(copied: Path, whole: Path, small_corpus: Path) -> None:
+    compact(str(copied), half(copied))
+    (copied / "masks" / files(copied)[0]).unlink()
+    with pytest.raises(OutputError, match="a run is unfinished"):
+        compact(str(copied), ALL)
+    outcome = here.run(here.spec([str(small_corpus)], copied))
+    assert 0 < outcome.computed < 6
+    assert by_id(glob_rows(copied)) == counted(whole)
+    assert compact(str(copied), ALL).files_after == 1
+    assert by_id(glob_rows(copied)) == counted(whole)
+
+
+def test_a_merged_file_of_another_job_never_takes_the_place_of_new_rows(copied: Path, small_corpus: Path) -> None:
+    """A compaction that was at work while a run replaced the output."""
+    compact(str(copied), ALL)
+    (merged,) = files(copied)
+    old = (copied / "masks" / merged).read_bytes()
+    other = here.spec([str(small_corpus)], copied, prune=0.01, overwrite=True)
+
+    def work(plan: Any) -> Any:
+        yield from here.receipts(plan)
+        (copied / "masks" / merged).write_bytes(old)
+
+    with pytest.raises(OutputError, match=f"{merged}: written by another job"):
+        here.run(other, work)
+    assert len(files(copied)) == 7
+
+
+def test_a_store_that_gives_back_other_bytes_loses_nothing(
+    copied: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store.write
+
+    def spoil(self: Store, name: str, data: bytes) -> None:
+        at = data.index(b"IDAT") + 20
+        real(self, name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+    monkeypatch.setattr(Store, "write", spoil)
+    with pytest.raises(OutputError, match="was read back otherwise than written"):
+        compact(str(copied), ALL)
+    assert by_id(glob_rows(copied)) == counted(copied) == counted(whole)
+    monkeypatch.undo()
+    assert compact(str(copied), ALL).files_after == 1
+    assert by_id(glob_rows(copied)) == counted(whole)
