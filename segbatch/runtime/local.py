@@ -64,7 +64,7 @@ def start(here: Hardware, **options: Any) -> None:
 def _start(here: Hardware, options: dict[str, Any]) -> None:
     global _folder
     _draw_token()
-    folder = {}
+    folder: dict[str, Any] = {}
     if "RAY_TMPDIR" not in os.environ:
         base = tempfile.gettempdir()
         _folder = _own_folder(base if len(base) <= _LONGEST_FOLDER else "/tmp")
