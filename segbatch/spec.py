@@ -82,9 +82,10 @@ class JobSpec(BaseModel):
         description="classes below this probability at every pixel are left out; 0 keeps all",
     )
 
-    refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf, crfasrnn or none")
+    refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf, crfasrnn, dpn or none")
     refiner_weights: str | None = Field(
-        None, description="what crfasrnn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model"
+        None,
+        description="what crfasrnn or dpn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model",
     )
     crf: CRFSpec = Field(
         default_factory=lambda: CRFSpec(),

@@ -37,6 +37,7 @@ MODELS.add("segnet_basic", "segbatch.models.segnet:SEGNET_BASIC")
 MODELS.add("deconvnet", "segbatch.models.deconvnet:DECONVNET")
 MODELS.add("edeconvnet", "segbatch.models.edeconvnet:EDECONVNET")
 MODELS.add("crfasrnn", "segbatch.models.crfasrnn:CRFASRNN")
+MODELS.add("dpn", "segbatch.models.dpn:DPN_VGG16")
 MODELS.add("null", "segbatch.models.null:NULL")
 
 

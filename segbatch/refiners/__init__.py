@@ -32,12 +32,19 @@ def _crfasrnn(spec: JobSpec) -> Refiner:
     return crfasrnn.build(spec)
 
 
+def _dpn(spec: JobSpec) -> Refiner:
+    from segbatch.refiners.dpn import DPNRefiner
+
+    return DPNRefiner(spec)
+
+
 _REFINERS: Registry[Callable[[JobSpec], Refiner]] = Registry("refiner")
 _REFINERS.add("none", _none)
 _REFINERS.add("densecrf", _densecrf)
 _REFINERS.add("crfasrnn", _crfasrnn)
+_REFINERS.add("dpn", _dpn)
 # Those that learn something, and so take weights.
-_LEARNED = ("crfasrnn",)
+_LEARNED = ("crfasrnn", "dpn")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def calibrate(network: torch.nn.Module) -> None:
     With the statistics of an untrained network the picture fades away on its way through the layers.
     """
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    if not norms:
+        return
     for norm in norms:
         norm.momentum = None
         torch.nn.init.uniform_(norm.weight, 0.5, 1.5)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.numpy import save_file
@@ -15,6 +16,7 @@ from skimage import data
 from segbatch.chunk import Scores
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
 from segbatch.errors import ModelError, SpecError
+from segbatch.models.dpn import parse
 from segbatch.refiners import build, describe, names
 from segbatch.refiners.crfasrnn import PAPER
 from segbatch.refiners.densecrf import DenseCRFRefiner
@@ -153,6 +155,41 @@ def test_crfasrnn_refines_with_what_was_learned(
     assert np.abs(potts - q.max(0).reshape(14, 18)).mean() > 0.03
 
 
+def test_dpn_refines_with_what_was_learned_by_the_classes_that_are_left(tmp_path: Path) -> None:
+    """The layers over all classes, of which the others never occur, say the same as the refiner over those left."""
+    contexts = np.random.default_rng(0).normal(0, 0.5, (4 * 2, 4, 9, 9)).astype(np.float32)
+    save_file({"parsing.contexts.weight": contexts}, tmp_path / "dpn.safetensors")
+    spec = JobSpec.create(inputs=["in"], refiner="dpn", refiner_weights=str(tmp_path / "dpn.safetensors"))
+    image, ids = random_image(20, 23), np.array([1, 3], np.int16)
+    scores = Scores(smooth_logits(2, 20, 23, scale=0.7).astype(np.float16), ids, 20, 23, 1)
+    mask, marginal = build(spec).refine(image, scores)
+    everything = np.full((4, 20, 23), -60, np.float32)
+    everything[ids] = scores.values
+    q = parse(image, everything, torch.from_numpy(contexts))
+    assert np.array_equal(mask, q.argmax(0))
+    np.testing.assert_allclose(marginal, q.max(0), atol=1e-5)
+    assert (mask != build(JobSpec.create(inputs=["in"], refiner="dpn")).refine(image, scores)[0]).any()
+    with pytest.raises(SpecError, match=r"dpn\.safetensors' are for 4 classes, but model .* has 21"):
+        describe(spec, 21)
+    assert describe(spec, 4).parameters["weights"].startswith("sha256:")  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"image has shape \(20, 22, 3\) but size is \(20, 23\)"):
+        build(spec).refine(image[:, 1:], scores)
+
+
+def test_dpn_mends_noise_and_leaves_boundaries() -> None:
+    """Two regions of different colour; scores that see them, and err at many pixels."""
+    random = np.random.default_rng(1)
+    image, truth = random_image(48, 64), np.zeros((48, 64), int)
+    truth[:, 32:] = 1
+    noisy = np.stack([truth == 0, truth == 1]) * 2.0 + random.normal(0, 1.5, (2, 48, 64))
+    scores = Scores(noisy.astype(np.float16), np.arange(2, dtype=np.int16), 48, 64, 1)
+    mask, _ = build(JobSpec.create(inputs=["in"], refiner="dpn")).refine(image, scores)
+    before, after = noisy.argmax(0) != truth, mask != truth
+    assert before.mean() > 0.1
+    assert after.mean() < 0.3 * before.mean()
+    assert after[:, 31:33].mean() < 0.6 * before[:, 31:33].mean()
+
+
 def test_weights_that_do_not_fit_are_refused(learned: tuple[Path, object], tmp_path: Path) -> None:
     path = str(learned[0])
 
@@ -162,7 +199,9 @@ def test_weights_that_do_not_fit_are_refused(learned: tuple[Path, object], tmp_p
     assert describe(spec(), 5).parameters["weights"].startswith("sha256:")  # type: ignore[index]
     with pytest.raises(SpecError, match=r"layer\.safetensors' are for 5 classes, but model .* has 21"):
         describe(spec(), 21)
-    with pytest.raises(SpecError, match=r"refiner 'densecrf' takes none; leave them out, or give refiner crfasrnn"):
+    with pytest.raises(
+        SpecError, match=r"refiner 'densecrf' takes none; leave them out, or give refiner crfasrnn or dpn"
+    ):
         build(spec(refiner="densecrf"))
     with pytest.raises(SpecError, match=r"crf\.w_bilateral and refiner_weights are both given"):
         build(spec(crf={"w_bilateral": 2.0}))
