@@ -150,7 +150,7 @@ def replaced(text: str, section: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--new", action="store_true", help="keep the speeds that are there; measure what is not")
+    parser.add_argument("--new", action="store_true", help="keep the speeds that are there; measure those that are not")
     args = parser.parse_args()
     text = README.read_text()
     there = table(text) if args.new else {}
@@ -160,7 +160,7 @@ def main() -> None:
         raise SystemExit(f"the speeds in {README.name} were not measured on {measured_on}: run it without --new")
     rows = []
     for name in models.MODELS:
-        rate = there[name][-1] if name in there else speed(name, threads)
+        rate = there[name][-1] if name in there and there[name][-1] != "–" else speed(name, threads)
         rows.append([*row(name), rate])
         print(" | ".join(rows[-1]), flush=True)
     README.write_text(replaced(text, render(rows, measured_on)))

@@ -125,6 +125,16 @@ def check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source
         )
 
 
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Nothing, if all numbers are finite; else one ``ModelError`` that names the tensors where they are not."""
+    wrong = [key for key, value in state.items() if not value.isfinite().all()]
+    if wrong:
+        raise ModelError(
+            f"weights {source!r} hold NaN or infinity in {_some(wrong)}; they are damaged, or of a training that "
+            "diverged: give an earlier checkpoint"
+        )
+
+
 def _some(keys: list[str]) -> str:
     more = f", … ({len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more

@@ -88,9 +88,11 @@ def read_couplings(uri: str, storage_options: Mapping[str, Any] | None = None) -
     compatibility = state.get("compatibility")
     classes = len(compatibility) if compatibility is not None and compatibility.ndim else 1
     diagonal = all(state[name].ndim == 1 for name in ("spatial", "bilateral") if name in state)
-    layer = MeanField(max(1, classes), diagonal=diagonal)
+    with torch.device("meta"):  # a file may claim any number of classes
+        layer = MeanField(classes if 0 < classes < 2**15 else 1, diagonal=diagonal)
     checkpoint.check(state, layer, uri, "the layer of CRF-as-RNN")
-    layer.load_state_dict(state)
+    checkpoint.check_finite(state, uri)
+    layer.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     spatial, bilateral = (coupling.detach().numpy() for coupling in layer.couplings())
     return {"spatial": spatial, "bilateral": bilateral}, content_digest(data)
 

@@ -209,10 +209,11 @@ def read_contexts(uri: str, storage_options: Mapping[str, Any] | None = None) ->
     state = {key: value for key, value in found.items() if key == name}
     contexts = state.get(name)
     outputs, classes = contexts.shape[:2] if contexts is not None and contexts.ndim >= 2 else (0, 0)
-    mixtures = max(1, outputs // max(1, classes))
-    with torch.device("meta"):
-        wanted = Parsing(max(1, classes), mixtures)
+    fits = 0 < classes < 2**15 and outputs < 2**20
+    with torch.device("meta"):  # a file may claim any number of classes
+        wanted = Parsing(classes, max(1, outputs // classes)) if fits else Parsing(1)
     checkpoint.check(state, wanted, uri, "the layers of DPN")
+    checkpoint.check_finite(state, uri)
     return state[name].float(), content_digest(data)
 
 

@@ -175,6 +175,13 @@ def test_the_layer_alone_is_read_from_any_file_of_the_network(net: Net, tmp_path
     torch.save({"crf.spatial": torch.zeros(3, 2), "crf.compatibility": torch.zeros(3, 3)}, layer)
     with pytest.raises(ModelError, match=r"1 missing: bilateral\. 1 of another shape: spatial \(3, 2\) for \(3, 3\)"):
         read_couplings(str(layer))
+    # A small file that claims a matrix of 4 TB, and one of a training that diverged.
+    torch.save({"compatibility": torch.zeros(1_000_000, 1)}, layer)
+    with pytest.raises(ModelError, match=r"of another shape: compatibility \(1000000, 1\) for \(1, 1\)"):
+        read_couplings(str(layer))
+    torch.save({name: torch.full((2, 2), torch.nan) for name in ("spatial", "bilateral", "compatibility")}, layer)
+    with pytest.raises(ModelError, match=r"hold NaN or infinity in (spatial|bilateral), "):
+        read_couplings(str(layer))
 
 
 def test_joint_training_reaches_all_layers_and_goes_further_than_with_a_frozen_crf() -> None:

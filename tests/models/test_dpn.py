@@ -252,6 +252,12 @@ def test_contexts_of_some_labels_and_from_a_file(tmp_path: Path) -> None:
     torch.save({"fc8.bias": torch.zeros(2)}, path)
     with pytest.raises(ModelError, match=r"1 missing: contexts\.weight"):
         read_contexts(str(path))
+    torch.save({"contexts.weight": torch.zeros(1, 1_000_000, 1)}, path)
+    with pytest.raises(ModelError, match=r"contexts\.weight \(1, 1000000, 1\) for \(5, 1, 9, 9\)"):
+        read_contexts(str(path))
+    torch.save({"contexts.weight": torch.full((2, 2, 9, 9), torch.inf)}, path)
+    with pytest.raises(ModelError, match=r"hold NaN or infinity in contexts\.weight"):
+        read_contexts(str(path))
     torch.save({"contexts.weight": torch.zeros(10, 2, 7, 7)}, path)
     with pytest.raises(ModelError, match=r"contexts\.weight \(10, 2, 7, 7\) for \(10, 2, 9, 9\)"):
         read_contexts(str(path))
