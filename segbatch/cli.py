@@ -12,8 +12,9 @@ from rich.console import Console
 
 from segbatch import show
 from segbatch.errors import SegbatchError, visible_lines
-from segbatch.options import with_spec_options
+from segbatch.options import with_spec_options, with_train_options
 from segbatch.spec import JobSpec, merge, read_config
+from segbatch.training.spec import TrainSpec
 
 app = typer.Typer(
     help="Semantic-segmentation masks for very large image corpora.",
@@ -196,6 +197,28 @@ def evaluate(
         write_json.write_text(json.dumps(found.to_json(), indent=1) + "\n")
     if plot is not None:
         show_eval.plot(found, plot)
+
+
+@app.command()
+@with_train_options
+def train(
+    fields: dict[str, Any],
+    class_map: Annotated[
+        str | None,
+        typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+) -> None:
+    """Train a network on labelled images; what comes out is for --weights of run. Give it again to resume.
+
+    Defaults are those its authors trained with, where they differ from the ones shown (docs/training.md).
+    """
+    if class_map is not None:
+        fields["class_map"] = read_config(class_map)
+    spec = TrainSpec.create(**merge(read_config(config) if config else {}, fields))
+    from segbatch.training.trainer import train as train_network
+
+    show.training(console, train_network(spec, _tell))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The fields of JobSpec as command-line flags, so that each is defined, defaulted and explained once."""
+"""The fields of a spec as command-line flags, so that each is defined, defaulted and explained once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
 
 from segbatch.spec import CRFSpec, JobSpec
+from segbatch.training.spec import TrainSpec
 
 # The first field of each group in the help.
-_GROUPS = {
-    "format": "Input",
-    "model": "Network",
-    "refiner": "Refinement",
-    "chunk_size": "Output",
-    "address": "Where it runs",
+_GROUPS: dict[type[BaseModel], dict[str, str]] = {
+    JobSpec: {
+        "format": "Input",
+        "model": "Network",
+        "refiner": "Refinement",
+        "chunk_size": "Output",
+        "address": "Where it runs",
+    },
+    TrainSpec: {
+        "inputs": "Images and labels",
+        "model": "Network",
+        "epochs": "Batches and augmentation",
+        "lr": "Learning",
+        "seed": "Where it runs, and what it keeps",
+    },
 }
-# Given in --config alone: a mapping, and often secret.
-_NO_FLAG = {"storage_options"}
+# Given in --config alone: mappings, and one is often secret.
+_NO_FLAG = {"storage_options", "class_map"}
 
 
 def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -29,16 +40,25 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
     ``crf`` is spread into ``--crf-theta-alpha`` and the like. Flags that are not given are absent from
     ``fields``, so that a configuration file, then the default, decides.
     """
+    return _with_flags(command, JobSpec)
+
+
+def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for the fields of TrainSpec."""
+    return _with_flags(command, TrainSpec)
+
+
+def _with_flags(command: Callable[..., None], spec: type[BaseModel]) -> Callable[..., None]:
     given_by_caller = inspect.signature(command, eval_str=True).parameters.values()
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given_by_caller if p.name != "fields"]
-    flags = _flags()
+    flags = _flags(spec)
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
         fields: dict[str, Any] = {}
         for name in flags:
             value = given.pop(name)
-            if value is None or value == [] or value is False:
+            if value is None or value == []:
                 continue
             if name.startswith("crf_"):
                 fields.setdefault("crf", {})[name.removeprefix("crf_")] = value
@@ -54,11 +74,11 @@ def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _flags() -> dict[str, inspect.Parameter]:
+def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
     flags: dict[str, inspect.Parameter] = {}
     group = "Output"
-    for name, info in JobSpec.model_fields.items():
-        group = _GROUPS.get(name, group)
+    for name, info in spec.model_fields.items():
+        group = _GROUPS[spec].get(name, group)
         if name in _NO_FLAG:
             continue
         if name == "inputs":
@@ -75,13 +95,21 @@ def _flags() -> dict[str, inspect.Parameter]:
 def _option(name: str, info: Any, group: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, metavar = _kind(info.annotation)
-    default = "" if info.default in (None, "", False) else f" (default: {info.default})"
+    default = _default(info)
     names = (flag, "-o") if name == "output" else (flag,)
     if kind is bool:
-        option = typer.Option(*names, help=info.description, rich_help_panel=group)
-        return _parameter(name, Annotated[bool, option], default=False)
+        names = (f"{flag}/--no-{flag[2:]}",) if info.default else names
+        default, metavar = "", None
     option = typer.Option(*names, help=f"{info.description}{default}", rich_help_panel=group, metavar=metavar)
     return _parameter(name, Annotated[kind | None, option])
+
+
+def _default(info: Any) -> str:
+    """What the help says that a flag is by itself."""
+    if info.is_required() or info.default_factory or info.default in (None, "", False):
+        return ""
+    several = isinstance(info.default, list | tuple)
+    return f" (default: {' '.join(map(str, info.default)) if several else info.default})"
 
 
 def _kind(annotation: Any) -> tuple[type, str | None]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segbatch.output.inspect import Summary
     from segbatch.runtime.finish import Outcome
     from segbatch.runtime.verify import Report
+    from segbatch.training.trainer import Trained
 
 _MOST_CLASSES = 40
 
@@ -133,6 +134,26 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             _line(console, f"    --weights {i.weights}: {len(i.classes)} classes ({shown}); {i.accuracy}")
             _line(console, f"        {i.source}")
     _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
+
+
+def training(console: Console, result: Trained) -> None:
+    """IoU of each class if that was measured, and where the weights are."""
+    if result.class_iou is not None and result.mean_iou is not None and result.pixel_accuracy is not None:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("class")
+        table.add_column("IoU, %", justify="right")
+        for name, value in zip(result.labels.names, result.class_iou, strict=True):
+            table.add_row(escape(visible(name)), "" if value != value else f"{100 * value:.1f}")
+        console.print(table)
+        _line(
+            console,
+            f"mean IoU {100 * result.mean_iou:.2f}, pixel accuracy {100 * result.pixel_accuracy:.2f} on the validation "
+            f"images, which chose these weights (epoch {result.epoch:g})",
+        )
+    _line(console, f"{result.updates} updates in {result.seconds:.0f} s")
+    _line(
+        console, f"segbatch run INPUT... --model {result.model} --weights {result.weights} --classes {result.classes}"
+    )
 
 
 def tuning(console: Console, rows: Iterable[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import fsspec
 import yaml
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segbatch.errors import SpecError
 
+S = TypeVar("S", bound=BaseModel)
 _LARGEST_CONFIG = 16 * 2**20
 _MOST_VALUES = 1_000_000
 
@@ -130,11 +131,7 @@ class JobSpec(BaseModel):
     @staticmethod
     def create(**fields: Any) -> JobSpec:
         """A spec from keyword arguments. Raises ``SpecError`` that names the field, the value and the remedy."""
-        _check_keys(fields)
-        try:
-            return JobSpec(**fields)
-        except ValidationError as e:
-            raise SpecError("\n".join(_explain(err) for err in e.errors())) from None
+        return parse_spec(JobSpec, fields)
 
     @staticmethod
     def load(uri: str | Path, **overrides: Any) -> JobSpec:
@@ -212,10 +209,19 @@ def without_credentials(uri: str) -> str:
     return re.sub(r"^([a-z0-9+.-]+://)[^/@]*@", r"\1", uri, flags=re.IGNORECASE)
 
 
-def _check_keys(fields: dict[str, Any]) -> None:
+def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
+    """A spec of the class ``kind``. Raises ``SpecError`` that names the field, the value and the remedy."""
+    _check_keys(kind, fields)
+    try:
+        return kind(**fields)
+    except ValidationError as e:
+        raise SpecError("\n".join(_explain(err) for err in e.errors())) from None
+
+
+def _check_keys(kind: type[BaseModel], fields: dict[str, Any]) -> None:
     crf = fields.get("crf")
     for where, given, known in (
-        ("", fields, JobSpec.model_fields),
+        ("", fields, kind.model_fields),
         ("crf.", crf if isinstance(crf, dict) else {}, CRFSpec.model_fields),
     ):
         for key in given:

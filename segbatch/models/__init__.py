@@ -14,7 +14,7 @@ from segbatch.interfaces import Model
 from segbatch.models.info import Choice, Entry, Execution, ModelInfo
 from segbatch.registry import Registry
 
-__all__ = ["MODELS", "ModelInfo", "build", "describe", "names", "supports_bf16"]
+__all__ = ["MODELS", "ModelInfo", "build", "describe", "entry", "names", "supports_bf16"]
 
 # Name -> where its ``Entry`` is, imported when asked for. A new network is one file and one line here.
 MODELS: Registry[str] = Registry("model")
@@ -66,7 +66,7 @@ def build(
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1; got {threads}")
     execution = Execution(device, precision, batch_size, threads, tile_pixels)
-    return _entry(name).build(Choice(weights, classes, storage_options), execution)
+    return entry(name).build(Choice(weights, classes, storage_options), execution)
 
 
 def describe(
@@ -84,12 +84,12 @@ def describe(
     weights is read. Raises ``SpecError`` or ``ModelError`` for all that ``build`` would find wrong with these
     arguments.
     """
-    return _entry(name).describe(Choice(weights, classes, storage_options, check))
+    return entry(name).describe(Choice(weights, classes, storage_options, check))
 
 
 def names() -> list[ModelInfo]:
     """One description for each model and each of its named sets of weights, the built-in default first."""
-    return [info for name in MODELS for info in _entry(name).infos()]
+    return [info for name in MODELS for info in entry(name).infos()]
 
 
 def supports_bf16(device: str = "auto") -> bool:
@@ -99,7 +99,8 @@ def supports_bf16(device: str = "auto") -> bool:
     return base.supports_bf16(device)
 
 
-def _entry(name: str) -> Entry:
+def entry(name: str) -> Entry:
+    """What the registry holds under ``name``, or stands for ``package.module:factory``. Raises ``SpecError``."""
     if ":" in name:
         from segbatch.models.custom import CustomEntry
 

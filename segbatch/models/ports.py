@@ -51,7 +51,11 @@ def load_trunk(network: VGG16, data: bytes, source: str) -> list[str]:
     the network has them in that size; all else of the network stays. Returns the keys that were taken. Raises
     ``ModelError`` that lists what is missing or of another shape; nothing is changed then.
     """
-    state = checkpoint.parse(data, source)
+    return load_trunk_state(network, checkpoint.parse(data, source), source)
+
+
+def load_trunk_state(network: VGG16, state: StateDict, source: str) -> list[str]:
+    """The same for a state dict that was read."""
     if all("/" in key for key in state):
         state = {_blob(key): _unpacked(_blob(key), value) for key, value in state.items()}
     state = from_torchvision(state)

@@ -46,14 +46,22 @@ def read_label(files: Files, uri: str) -> np.ndarray:
     """Label values int64 (H, W) of a palette or grey image. Raises ``SpecError`` if it cannot be read or is neither."""
     try:
         data = files.read(uri, _LARGEST)
+    except (RecordFailure, OSError) as e:
+        raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {e}") from e
+    return label_values(data, shown_uri(uri))
+
+
+def label_values(data: bytes, name: str) -> np.ndarray:
+    """The same of an encoded label image that was read from ``name``."""
+    try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             mode, values = image.mode, np.asarray(image)
-    except (RecordFailure, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as e:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as e:
         reason = "it is no PNG, TIFF, BMP or GIF" if isinstance(e, Image.UnidentifiedImageError) else str(e)
-        raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {reason}") from e
+        raise SpecError(f"labels: {name} cannot be read: {reason}") from e
     if values.ndim != 2 or values.dtype.kind not in "uib":
         raise SpecError(
-            f"labels: {shown_uri(uri)} is no image of class ids (mode {mode}); give palette or grey PNGs whose "
+            f"labels: {name} is no image of class ids (mode {mode}); give palette or grey PNGs whose "
             "values are class ids"
         )
     return values.astype(np.int64)

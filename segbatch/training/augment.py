@@ -1,0 +1,88 @@
+"""Random scale, crop, mirror image and colours, from a generator that is given: the same example twice, if asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from segbatch.metrics.class_map import VOID
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How an example is changed before it is learnt from.
+
+    ``crop``: (height, width) of what comes out, or None for all of the scaled image. ``scale``: the range of the
+    factor, drawn evenly. ``flip``: whether half of the images are mirrored. ``jitter``: brightness, contrast and
+    saturation are multiplied by up to 1 +- this. ``fill``: the colour where a scaled image is smaller than the crop.
+    """
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = True
+    jitter: float = 0.0
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+    def __call__(self, image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W, 3) and class ids int32 (H, W) -> the same, changed; ``VOID`` where nothing is known."""
+        factor = rng.uniform(*self.scale)
+        image, truth = self._cut(image, truth, factor, rng)
+        if self.flip and rng.random() < 0.5:
+            image, truth = image[:, ::-1], truth[:, ::-1]
+        if self.jitter:
+            image = _jittered(image, rng.uniform(1 - self.jitter, 1 + self.jitter, 3).astype(np.float32))
+        return padded(image, truth, self.crop, self.fill) if self.crop else (image, truth)
+
+    def _cut(
+        self, image: np.ndarray, truth: np.ndarray, factor: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A random window of the scaled image; only that window is ever scaled."""
+        height, width = truth.shape
+        full = max(1, round(height * factor)), max(1, round(width * factor))
+        rows, cols = (min(side, most) for side, most in zip(full, self.crop or full, strict=True))
+        top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(full, (rows, cols), strict=True))
+        if full == (height, width):
+            return image[top : top + rows, left : left + cols], truth[top : top + rows, left : left + cols]
+        y, x = height / full[0], width / full[1]
+        box = (left * x, top * y, (left + cols) * x, (top + rows) * y)
+        scaled = Image.fromarray(image).resize((cols, rows), Image.Resampling.BILINEAR, box)
+        at_rows = ((np.arange(top, top + rows) + 0.5) * y).astype(np.int64)
+        at_cols = ((np.arange(left, left + cols) + 0.5) * x).astype(np.int64)
+        return np.asarray(scaled), truth[at_rows[:, None], at_cols]
+
+
+def padded(
+    image: np.ndarray,
+    truth: np.ndarray,
+    size: tuple[int, int],
+    fill: tuple[int, int, int] | Literal["edge"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both at ``size``, larger at the bottom and the right by a colour or by the border repeated, ``VOID`` there."""
+    height, width = truth.shape
+    if (height, width) == size:
+        return image, truth
+    around = (0, size[0] - height), (0, size[1] - width)
+    if fill == "edge":
+        image = np.pad(image, (*around, (0, 0)), mode="edge")
+    else:
+        canvas = np.full((*size, 3), fill, np.uint8)
+        canvas[:height, :width] = image
+        image = canvas
+    return image, np.pad(truth, around, constant_values=VOID)
+
+
+def _jittered(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Brightness, contrast about the mean grey, saturation about each pixel's grey, by these factors."""
+    brightness, contrast, saturation = factors
+    pixels = image.astype(np.float32) * brightness
+    grey = pixels @ _GREY
+    mean = grey.mean()
+    colourless = contrast * grey + (1 - contrast) * mean
+    pixels = contrast * pixels + (1 - contrast) * mean
+    pixels = saturation * pixels + (1 - saturation) * colourless[:, :, None]
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

@@ -1,0 +1,188 @@
+"""A network of the registry as it is trained: its beginning weights, its input, and the grid it learns on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segbatch import models
+from segbatch.errors import SpecError
+from segbatch.labels import LabelSet
+from segbatch.metrics.class_map import VOID
+from segbatch.models import checkpoint
+from segbatch.models.architecture import Architecture
+from segbatch.models.base import TorchModel
+from segbatch.models.checkpoint import StateDict
+from segbatch.models.weights import choose, read_labels
+from segbatch.training import backbones
+from segbatch.training.augment import padded
+from segbatch.training.spec import TrainSpec
+
+
+def architecture_of(name: str) -> Architecture:
+    """The network that is called ``name``. Raises ``SpecError`` for what cannot be trained as one network."""
+    entry = models.entry(name)
+    if not isinstance(entry, Architecture):
+        trainable = [n for n in models.MODELS if isinstance(models.entry(n), Architecture)]
+        raise SpecError(f"model {name!r} is not one network to train; these are: {', '.join(trainable)}")
+    return entry
+
+
+def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:
+    """The classes that are learnt: of ``classes``, else of the weights that are begun with, else the network's own."""
+    if spec.classes is not None:
+        return read_labels(spec.classes, None, architecture.name, spec.storage_options)
+    if spec.init in architecture.weights:
+        return architecture.weights[spec.init].labels
+    named = [w.labels for w in architecture.weights.values()]
+    return named[0] if named else architecture.labels
+
+
+def training_options(architecture: Architecture, labels: LabelSet) -> dict[str, Any]:
+    """Where the network that is trained differs from the one that is run, as its authors' definitions do."""
+    if architecture.name == "deeplab_v1":
+        return {"pool4_padding": 0}
+    if architecture.name == "segnet" and len(labels) == 21:  # the Pascal network
+        return {"dropout": 0.5}
+    return {}
+
+
+def begin(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tuple[nn.Module, str]:
+    """The network to train, on the CPU, and a sentence on where its weights come from.
+
+    What ``init`` names is loaded where it has the network's shapes; layers whose shape depends on the classes begin
+    anew if their number differs, all else that does not fit is a ``ModelError``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        network = architecture.network(len(labels), **training_options(architecture, labels))
+    if spec.init == "scratch":
+        return network, "random weights"
+    if spec.init == "backbone" or spec.init.startswith("backbone:"):
+        uri = spec.init.removeprefix("backbone").removeprefix(":")
+        return network, backbones.load(network, architecture.name, uri, spec.storage_options)
+    chosen = choose(architecture.name, architecture.weights, spec.init)
+    data = models.weights.read_uri(chosen, "init", spec.storage_options) if isinstance(chosen, str) else chosen.read()
+    state = architecture.convert(checkpoint.parse(data, chosen if isinstance(chosen, str) else chosen.source))
+    return network, _load(network, state, class_keys(architecture), spec.init, architecture.name)
+
+
+def _load(network: nn.Module, state: StateDict, heads: set[str], source: str, model: str) -> str:
+    own = network.state_dict()
+    anew = sorted(k for k in heads if k in own and (k not in state or state[k].shape != own[k].shape))
+    fits = {key: value for key, value in state.items() if key not in anew}
+    checkpoint.check_keys(fits, {key: value for key, value in own.items() if key not in anew}, source, model)
+    network.load_state_dict(fits, strict=False)
+    return f"weights {source}" + (f"; {', '.join(anew)} anew, for {len(own[anew[0]])} classes" if anew else "")
+
+
+def class_keys(architecture: Architecture) -> set[str]:
+    """Keys of the state dict whose shape depends on the number of classes."""
+    with torch.device("meta"):
+        one, other = (architecture.network(classes).state_dict() for classes in (3, 5))
+    return {key for key, value in one.items() if value.shape != other[key].shape}
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Turns examples into what the network takes."""
+
+    architecture: Architecture
+    device: torch.device
+
+    def __call__(self, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+        """Images and class ids -> float32 (N, 3, H, W) as the network is fed, int64 (N, H, W), padded to one size."""
+        geometry, preprocess = self.architecture.geometry, self.architecture.preprocess
+        height, width = (max(truth.shape[axis] for _, truth in examples) for axis in (0, 1))
+        size = geometry.window or tuple(-(-side // geometry.multiple) * geometry.multiple for side in (height, width))
+        fill = "edge" if geometry.pad == "edge" else preprocess.mean_colour()
+        at_size = [padded(image, truth, size, fill) for image, truth in examples]  # type: ignore[arg-type]
+        images = torch.from_numpy(np.stack([image for image, _ in at_size])).to(self.device)
+        truth = torch.from_numpy(np.stack([truth for _, truth in at_size])).to(self.device, torch.int64)
+        x = images.permute(0, 3, 1, 2)
+        if preprocess.bgr:
+            x = x.flip(1)
+        scale, shift = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in preprocess.affine())
+        # NHWC is faster on a GPU; training on a CPU, it was measured to be slower.
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        return (x.float() * scale + shift).contiguous(memory_format=layout), truth
+
+
+def scores_and_truth(network: nn.Module, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (N, C, h, w) and class ids (N, h, w) on the grid that the network is trained on.
+
+    Most networks learn on the pixels, after bilinear upsampling. DeepLab v1 learns on its own coarse grid: there the
+    labels are thinned (Chen et al. 2015, sec. 3.1).
+    """
+    if hasattr(network, "coarse"):
+        stride, remainder, offset = 8, int(network.remainder), int(network.offset)  # type: ignore[arg-type]
+        around = [0, (remainder - x.shape[3]) % stride, 0, (remainder - x.shape[2]) % stride]
+        scores = network.coarse(F.pad(x, around))  # type: ignore[operator]
+        first = -offset % stride
+        truth = F.pad(truth, around, value=VOID)[:, first::stride, first::stride]
+        return scores, truth[:, : scores.shape[2], : scores.shape[3]]
+    scores = network(x)
+    if scores.shape[2:] != truth.shape[1:]:
+        scores = F.interpolate(scores, truth.shape[1:], mode="bilinear", align_corners=False)
+    return scores, truth
+
+
+def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
+    """The modules that ``freeze`` names, by the beginning of their names. Raises ``SpecError`` for one that is none."""
+    found = []
+    for prefix in prefixes:
+        named = [m for name, m in network.named_modules() if name == prefix or name.startswith(f"{prefix}.")]
+        if not named:
+            known = ", ".join(name for name, _ in network.named_children())
+            raise SpecError(f"freeze: no module is called {prefix!r}; this network consists of {known}")
+        found += named
+    return found
+
+
+def to_learning(network: nn.Module, spec: TrainSpec) -> None:
+    """Training mode, but for what stays as it is: frozen modules, and normalisations if ``freeze_norm``."""
+    network.train()
+    for module in network.modules():
+        if spec.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    for module in frozen(network, spec.freeze):
+        module.eval()
+
+
+def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> list[dict[str, Any]]:
+    """Groups for the optimiser with ``lr_scale``: weights decay; biases and normalisations do not.
+
+    What ``freeze`` names is in no group, and gets no gradient.
+    """
+    for module in frozen(network, spec.freeze):
+        module.requires_grad_(False)
+    norms = {id(p) for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) for p in m.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        normalises, bias = id(parameter) in norms, name.endswith("bias")
+        scale = (spec.head_lr if name in heads else 1.0) * (spec.bias_lr if bias and not normalises else 1.0)
+        decay = 0.0 if bias or normalises else spec.weight_decay
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [{"params": p, "lr_scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
+
+
+def as_shipped(
+    architecture: Architecture, labels: LabelSet, state: Mapping[str, Tensor], device: torch.device, batch_size: int
+) -> TorchModel:
+    """The model that ``segbatch run --weights`` makes of ``state``, for figures that hold for what is shipped."""
+    network = architecture.network(len(labels))
+    network.load_state_dict(copy.deepcopy(dict(state)))
+    return TorchModel(
+        *(architecture.name, network, labels, architecture.geometry, architecture.preprocess),
+        device=str(device),
+        batch_size=batch_size,
+    )

@@ -1,0 +1,114 @@
+"""Labelled images out of shards, copied once into a local file: training reads them in any order, again and again."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import weakref
+from array import array
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from segbatch.chunk import Record, Shard
+from segbatch.errors import SpecError
+from segbatch.metrics.class_map import ClassMap
+from segbatch.sources import AnySource
+from segbatch.sources.decode import decode
+from segbatch.sources.io import Files
+from segbatch.sources.labels import label_values
+from segbatch.sources.tar import open_tar
+from segbatch.training.examples import truth_of
+
+_CHUNK = 64
+_LARGEST_LABEL = 2**30
+_KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
+
+
+class Spool:
+    """Encoded images and labels in one temporary file, which has no name and goes with the process.
+
+    Implements ``Examples``. It is read from several threads at once, and holds 32 bytes of memory an image.
+    """
+
+    def __init__(self, classes: ClassMap, max_pixels: int) -> None:
+        self._classes, self._max_pixels = classes, max_pixels
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._end = 0
+        self._places = array("q")
+
+    def __len__(self) -> int:
+        return len(self._places) // 4
+
+    def put(self, data: bytes) -> tuple[int, int]:
+        """Where the bytes are now: offset and length."""
+        self._file.write(data)
+        self._end += len(data)
+        return self._end - len(data), len(data)
+
+    def add(self, image: tuple[int, int], label: tuple[int, int]) -> None:
+        """One more example, of bytes that were ``put``."""
+        self._places.extend((*image, *label))
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image_at, image_size, label_at, label_size = self._places[4 * index : 4 * index + 4]
+        self._file.flush()
+        image = decode(os.pread(self._file.fileno(), image_size, image_at), self._max_pixels)
+        name = f"of example {index}"
+        label = label_values(os.pread(self._file.fileno(), label_size, label_at), name)
+        return image, truth_of(label, image, self._classes, name)
+
+
+def spool(
+    images: AnySource,
+    labels: AnySource | str,
+    files: Files,
+    classes: ClassMap,
+    max_pixels: int,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Spool:
+    """Copy the records of shards that have a label.
+
+    ``labels``: for Parquet a source of the same shards whose "images" are the labels, paired by row; for tars the
+    ending of the members that hold them, such as ``png`` or ``seg.png``, paired by key. Says how many records have
+    none, or cannot be read. Raises ``SpecError`` if nothing is left, ``SourceError`` for what cannot be listed.
+    """
+    out, without, failed = Spool(classes, max_pixels), 0, 0
+    for shard in images.shards():
+        found = {key: out.put(data) for key, data in _labels(shard, labels, files)}
+        for chunk in images.chunks(shard, _CHUNK):
+            for record in chunk.records:
+                label = found.get(_key(shard, record))
+                if record.data is None:
+                    failed += 1
+                elif label is None:
+                    without += 1
+                else:
+                    out.add(out.put(record.data), label)
+    for count, what in ((without, "have no label"), (failed, "cannot be read")):
+        if count:
+            tell(f"{count} of {len(out) + without + failed} records {what}: left out")
+    if len(out) == 0:
+        where = f"tar members *.{labels}" if isinstance(labels, str) else "the column of labels"
+        raise SpecError(f"label_column: no record has both an image and a label in {where}")
+    return out
+
+
+def _labels(shard: Shard, labels: AnySource | str, files: Files) -> Iterator[tuple[str | int, bytes]]:
+    if isinstance(labels, str):
+        with files.open(shard.uri) as stream:
+            for member in open_tar(stream):
+                name = _KEY.fullmatch(member.name.removeprefix("./"))
+                if name is not None and name[2].lower() == labels.lower() and member.size <= _LARGEST_LABEL:
+                    yield name[1], member.read()
+        return
+    for chunk in labels.chunks(shard, _CHUNK):
+        yield from ((record.index, record.data) for record in chunk.records if record.data is not None)
+
+
+def _key(shard: Shard, record: Record) -> str | int:
+    """What pairs a record with its label: the key of a sample, the row of a file."""
+    return record.index if shard.format == "parquet" else record.image_id.removeprefix(f"{shard.name}/")

@@ -1,0 +1,163 @@
+"""Networks as they are trained: the grid that is learnt on, what they begin with, what learns how fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from segbatch import models
+from segbatch.errors import ModelError, SegbatchError, SpecError
+from segbatch.models.architecture import Architecture
+from segbatch.models.deeplab_v1 import DeepLab, DeepLabLargeFOV
+from segbatch.models.deeplabv3plus import DeepLabV3Plus
+from segbatch.models.fcn import FCN
+from segbatch.training import backbones
+from segbatch.training.network import (
+    architecture_of,
+    begin,
+    class_keys,
+    labels_of,
+    parameter_groups,
+    scores_and_truth,
+    to_learning,
+)
+from segbatch.training.spec import TrainSpec
+from tests.training.test_objective import NEEDED
+
+
+def columns(side: int) -> torch.Tensor:
+    """Labels (1, side, side) that tell the pixel's row and column."""
+    at = torch.arange(side)
+    return (1000 * at[:, None] + at)[None]
+
+
+@torch.no_grad()
+def test_largefov_learns_on_the_pixels_that_its_scores_lie_at() -> None:
+    network = DeepLabLargeFOV(5, narrow=16).eval()
+    x = torch.randn(1, 3, 321, 321) * 50
+    scores, truth = scores_and_truth(network, x, columns(321))
+    assert scores.shape[2:] == truth.shape[1:] == (41, 41)
+    at = truth[0, :, 0] // 1000
+    assert at.tolist() == list(range(0, 321, 8))
+    torch.testing.assert_close(network(x)[:, :, at][..., at], scores)
+
+
+@torch.no_grad()
+def test_deeplab_learns_on_the_pixels_that_its_test_network_scores() -> None:
+    """The training network has no padding in pool4, and one cell less; inside, both give the same scores."""
+    learning, tested = DeepLab(5, pool4_padding=0, narrow=16).eval(), DeepLab(5, narrow=16).eval()
+    tested.load_state_dict(learning.state_dict())
+    x = torch.randn(1, 3, 306, 306) * 50
+    scores, truth = scores_and_truth(learning, x, columns(306))
+    assert scores.shape[2:] == truth.shape[1:] == (39, 39)
+    at = truth[0, :, 0] // 1000
+    inner = slice(14, -14)
+    got, shipped = scores[:, :, inner, inner], tested(x)[:, :, at[inner]][..., at[inner]]
+    torch.testing.assert_close(shipped, got, rtol=1e-3, atol=1e-3 * got.abs().max().item())
+
+
+@torch.no_grad()
+def test_other_networks_learn_on_every_pixel() -> None:
+    network = DeepLabV3Plus(4).eval()
+    scores, truth = scores_and_truth(network, torch.randn(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.int64))
+    assert scores.shape == (1, 4, 32, 48)
+    assert truth.shape == (1, 32, 48)
+
+
+def test_weights_of_other_classes_keep_all_but_the_head() -> None:
+    spec = TrainSpec.create(**NEEDED, init="voc")
+    entry = architecture_of(spec.model)
+    camvid = entry.weights["camvid"].labels
+    network, told = begin(spec, entry, camvid)
+    assert "classifier.bias, classifier.weight anew, for 11 classes" in told
+    heads = class_keys(entry)
+    assert heads == {"classifier.bias", "classifier.weight"}
+    state = network.state_dict()
+    assert state["classifier.weight"].shape == (11, 128, 1, 1)
+    original = begin(spec, entry, entry.weights["voc"].labels)[0].state_dict()
+    assert all((state[key] == original[key]).all() for key in state if key not in heads)
+    assert labels_of(spec, entry) == entry.weights["voc"].labels
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_file({"conv.weight": torch.zeros(3)}, tmp_path / "w.safetensors")
+    spec = TrainSpec.create(**NEEDED, init=str(tmp_path / "w.safetensors"))
+    entry = architecture_of(spec.model)
+    with pytest.raises(ModelError, match=r"1 unexpected: conv\.weight"):
+        begin(spec, entry, labels_of(spec, entry))
+
+
+def test_a_mobilenet_of_timm_becomes_the_backbone(tmp_path: Path) -> None:
+    teacher = timm.create_model("mobilenetv2_100", num_classes=3).eval()
+    for name, value in teacher.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_()
+    save_file(teacher.state_dict(), tmp_path / "timm.safetensors")
+    network = DeepLabV3Plus(4).eval()
+    told = backbones.load(network, "deeplabv3plus_mobilenet_v2", str(tmp_path / "timm.safetensors"), {})
+    assert told.startswith("255 tensors of ")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():  # up to stride 16, before the network here turns strides into holes
+        ours, theirs = network.backbone[:14](x), teacher.blocks[:5](teacher.bn1(teacher.conv_stem(x)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vgg16_becomes_the_trunk(tmp_path: Path) -> None:
+    given, network = FCN(3, narrow=16), FCN(5, narrow=16)
+    save_file(given.state_dict(), tmp_path / "vgg.safetensors")
+    backbones.load(network, "fcn8s", str(tmp_path / "vgg.safetensors"), {})
+    assert (network.conv5_3.weight == given.conv5_3.weight).all()
+    assert (network.fc7.weight == given.fc7.weight).all()
+    assert network.score_fr.weight.shape[0] == 5
+
+
+def test_what_is_no_such_backbone_is_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.safetensors")
+    with pytest.raises(ModelError, match="do not fit the backbone"):
+        backbones.load(DeepLabV3Plus(4), "deeplabv3plus_mobilenet_v2", str(tmp_path / "resnet.safetensors"), {})
+    with pytest.raises(SpecError, match="no backbone"):
+        backbones.timm_name(nn.Conv2d(1, 1, 1), "segnet_basic")
+
+
+# Large networks of torchvision, begun as their smaller sisters are.
+SLOW = {"deeplabv3_resnet101", "fcn_resnet101", "fcn_resnet50", "deeplabv3_resnet50"}
+
+
+@pytest.mark.parametrize(
+    "model", [n for n in models.MODELS if n not in SLOW and isinstance(models.entry(n), Architecture)]
+)
+def test_every_network_of_the_registry_can_be_begun(model: str) -> None:
+    """Its paper's defaults are a valid spec, and its layers fall into groups that are all of it."""
+    spec = TrainSpec.create(**NEEDED, model=model, ignore=[255])
+    entry = architecture_of(model)
+    with torch.device("meta"):
+        network = entry.network(len(labels_of(spec, entry)))
+    groups = parameter_groups(network, spec, class_keys(entry))
+    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in network.parameters())
+    assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
+
+
+def test_what_is_not_one_network_is_refused() -> None:
+    for name in ("edeconvnet", "null"):
+        with pytest.raises(SegbatchError, match=r"is not one network to train; these are: .*fcn8s"):
+            architecture_of(name)
+
+
+def test_frozen_parts_do_not_learn() -> None:
+    network = DeepLabV3Plus(4)
+    spec = TrainSpec.create(**NEEDED, freeze=["backbone.1"], head_lr=10, freeze_norm=False)
+    groups = parameter_groups(network, spec, {"classifier.weight", "classifier.bias"})
+    learning = {id(p) for g in groups for p in g["params"]}
+    assert not any(id(p) in learning or p.requires_grad for p in network.backbone[1].parameters())
+    assert all(id(p) in learning for p in network.backbone[10].parameters())  # not taken for a part of backbone.1
+    assert {g["lr_scale"] for g in groups for p in g["params"] if p is network.classifier.weight} == {10.0}
+    to_learning(network, spec)
+    assert not network.backbone[1].training
+    assert network.backbone[2].training
+    with pytest.raises(SpecError, match=r"no module is called 'trunk'; this network consists of backbone, low"):
+        parameter_groups(network, TrainSpec.create(**NEEDED, freeze=["trunk"]), set())

@@ -1,0 +1,211 @@
+"""Whole trainings of a small network: what they reach, what they leave, and that killing them changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from segbatch import models
+from segbatch.errors import PlanError, SegbatchError, SpecError
+from segbatch.metrics.confusion import Confusion
+from segbatch.models import MODELS
+from segbatch.training import trainer
+from segbatch.training.spec import TrainSpec
+from segbatch.training.trainer import Trained, train
+from tests.training.tiny import LABELS, pictures
+
+SETTINGS: dict[str, Any] = {
+    "model": "tiny",
+    "ignore": [9],
+    "batch_size": 4,
+    "epochs": 8,
+    "lr": 0.2,
+    "crop": (28, 36),
+    "scale": (0.8, 1.25),
+    "jitter": 0.1,
+    "ema": 0.9,
+    "balance": "median-frequency",
+    "validate_every": 3,
+    "threads": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS._items, "tiny", "tests.training.tiny:TINY")
+        patch.setitem(MODELS._items, "plain", "tests.training.tiny:PLAIN")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("pictures")
+    train_folder, val = pictures(folder / "train", 10), pictures(folder / "val", 4, seed=1)
+    return {
+        "inputs": [str(train_folder / "images")],
+        "labels": str(train_folder / "labels"),
+        "val": [str(val / "images")],
+        "val_labels": str(val / "labels"),
+    }
+
+
+def spec_of(data: dict[str, Any], output: Path, **more: Any) -> TrainSpec:
+    return TrainSpec.create(**{**SETTINGS, **data, "output": str(output), **more})
+
+
+@pytest.fixture(scope="module")
+def trained(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, list[str]]:
+    output, told = tmp_path_factory.mktemp("trained"), list[str]()
+    return output, train(spec_of(data, output), told.append), told
+
+
+def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: tuple[Path, Trained, list[str]]) -> None:
+    output, result, told = trained
+    assert told[1].startswith(
+        "tiny, 3 classes, from random weights; 10 images, 4 to validate on; 20 updates of 4 on cpu"
+    )
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [3.2, 6.4, 8.0]
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+    assert result.mean_iou == max(line["mean_iou"] for line in history)
+    assert result.mean_iou is not None
+    assert result.mean_iou > 0.6  # of one class everywhere: 0.27
+    # The figure is that of the file, measured here by the model that run would build of it.
+    model = models.build("tiny", weights=result.weights, classes=result.classes, device="cpu")
+    assert model.labels == LABELS
+    confusion = Confusion(3)
+    for path in sorted(Path(data["val"][0]).iterdir()):
+        image = np.asarray(Image.open(path))
+        truth = np.asarray(Image.open(Path(data["val_labels"]) / path.name)).astype(np.int64)
+        scores = torch.from_numpy(model.scores([image])[0])[None]
+        upsampled = torch.nn.functional.interpolate(scores, scale_factor=4, mode="bilinear")[0, :, :30, :40]
+        confusion.add(np.where(truth == 9, 255, truth), upsampled.argmax(0).numpy())
+    assert result.mean_iou == pytest.approx(confusion.mean_iou, abs=2e-3)
+    assert {t.dtype for t in load_file(result.weights).values()} == {torch.float16, torch.int64}
+    with Image.open(output / "curves.png") as picture:
+        assert picture.width > 900
+    record = json.loads((output / "train.json").read_text())
+    assert (record["spec"]["model"], record["kept"]["mean_iou"]) == ("tiny", result.mean_iou)
+
+
+def test_a_killed_training_ends_as_if_it_had_not_been(
+    data: dict[str, Any],
+    trained: tuple[Path, Trained, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed in the middle, between two validations: no part of the result shows it."""
+    updates = 11
+    step, done = trainer.Trainer._update, iter(range(updates))
+
+    def killed(self: Any, *args: Any) -> float:
+        next(done)  # StopIteration, then
+        return step(self, *args)
+
+    often = spec_of(data, tmp_path, checkpoint_minutes=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_update", killed)
+        with pytest.raises(StopIteration):
+            train(often)
+    told: list[str] = []
+    again = train(spec_of(data, tmp_path, loaders=1), told.append)
+    assert any(f"going on after update {updates}" in line for line in told)
+    assert again.mean_iou == trained[1].mean_iou
+    for name in ("weights.safetensors", "history.jsonl", "classes.txt"):
+        assert (tmp_path / name).read_bytes() == (trained[0] / name).read_bytes()
+    states = [torch.load(p / "checkpoint.pt", weights_only=True)["state"] for p in (tmp_path, trained[0])]
+    assert all((value == states[1]["network"][key]).all() for key, value in states[0]["network"].items())
+
+
+def test_a_part_of_a_training_is_its_beginning(
+    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
+) -> None:
+    part = train(spec_of(data, tmp_path, until=3.2))
+    assert part.updates == 8
+    whole = (trained[0] / "history.jsonl").read_text().splitlines()
+    assert (tmp_path / "history.jsonl").read_text().splitlines() == whole[:1]
+
+
+def test_another_training_is_not_continued(data: dict[str, Any], trained: tuple[Path, Trained, list[str]]) -> None:
+    with pytest.raises(PlanError, match=r"holds another training \(lr: 0.2 then, 0.3 now\).*--overwrite"):
+        train(spec_of(data, trained[0], lr=0.3))
+
+
+def test_nothing_is_done_twice_and_overwrite_begins_anew(data: dict[str, Any], tmp_path: Path) -> None:
+    short = {"epochs": 1, "val": [], "val_labels": None}
+    first = train(spec_of(data, tmp_path, **short))
+    assert first.mean_iou is None
+    before = (tmp_path / "weights.safetensors").read_bytes()
+    told: list[str] = []
+    train(spec_of(data, tmp_path, **short), told.append)
+    assert any("going on after update 2" in line for line in told)
+    assert (tmp_path / "weights.safetensors").read_bytes() == before
+    train(spec_of(data, tmp_path, **short, seed=1, overwrite=True))  # a new beginning
+    assert (tmp_path / "weights.safetensors").read_bytes() != before
+
+
+def test_a_damaged_checkpoint_says_what_to_do(data: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK" + bytes(100))
+    with pytest.raises(SegbatchError, match=r"checkpoint\.pt cannot be read .*remove it, or give --overwrite"):
+        train(spec_of(data, tmp_path))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_passes_one_after_another_are_one_large_pass(data: dict[str, Any], tmp_path: Path, reduction: str) -> None:
+    """Without batch normalisation and dropout, but for rounding; every image has the same number of known pixels."""
+    more = {"model": "plain", "reduction": reduction, "epochs": 2, "crop": None, "scale": (1, 1), "balance": "none"}
+    more |= {"weights_precision": "fp32", "lr": 0.1 if reduction == "mean" else 1e-5, "val": [], "val_labels": None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.training.tiny.F.dropout", lambda x, *args: x)
+        for name, accumulate in (("one", 1), ("two", 2), ("four", 4)):
+            train(spec_of(data, tmp_path / name, **more, accumulate=accumulate))
+    one, two, four = (load_file(tmp_path / n / "weights.safetensors") for n in ("one", "two", "four"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(four[key], one[key], rtol=1e-4, atol=1e-6)
+
+
+def test_an_unreadable_image_ends_no_training(
+    data: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = pictures(tmp_path / "damaged", 3)
+    (folder / "images" / "001.png").write_bytes(b"<html>")
+    short = {"epochs": 2, "inputs": [str(folder / "images")], "labels": str(folder / "labels")}
+    train(spec_of(data, tmp_path / "out", **short))
+    assert "an image is left out: UnknownFormat" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": "{val}"}, "none of the 10 images .* has a label"),
+        ({"val": []}, "val_labels: there are no images for them"),
+        ({"val_labels": None}, "val: there are no labels for them; give --val-labels"),
+        ({"batch_size": 5, "accumulate": 2}, "5 is no multiple of workers x accumulate, 1 x 2"),
+        ({"model": "deconvnet", "crop": None}, "takes 224 x 224 pixels alone; give --crop 224 224"),
+        ({"lr": 1e30, "balance": "none"}, "the loss is (nan|inf) at update .*lower --lr"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_what_is_wrong_is_said(data: dict[str, Any], tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    if change.get("labels"):
+        change = {"labels": str(pictures(tmp_path / "others", 1, seed=5) / "images")}
+        Path(change["labels"], "000.png").rename(Path(change["labels"], "other.png"))
+    with pytest.raises(SegbatchError, match=says):
+        train(spec_of(data, tmp_path / "out", **change))
+
+
+def test_labels_of_another_size_are_refused(data: dict[str, Any], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "odd", 2)
+    Image.new("L", (7, 5)).save(folder / "labels" / "001.png")
+    with pytest.raises(SpecError, match=r"001\.png is 5 x 7, its image is 30 x 40"):
+        train(spec_of(data, tmp_path / "out", inputs=[str(folder / "images")], labels=str(folder / "labels")))
