@@ -52,8 +52,15 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
     from segbatch.runtime.pipeline import run as run_job
     from segbatch.runtime.progress import progress_for
 
-    outcome = run_job(spec, progress_for(console))
-    show.outcome(console, outcome)
+    structured = spec.log_format == "json"
+    try:
+        outcome = run_job(spec, progress_for(console, spec.log_format))
+    except SegbatchError as e:
+        if structured:  # it is in the log
+            raise typer.Exit(e.exit_code) from None
+        raise
+    if not structured:
+        show.outcome(console, outcome)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -193,7 +193,8 @@ def compaction(console: Console, done: Compaction) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB")
+    return f"{count / unit:,.1f} {name}"
 
 
 def _line(console: Console, text: str) -> None:

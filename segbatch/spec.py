@@ -122,6 +122,9 @@ class JobSpec(BaseModel):
         description="memory a worker may hold; a record that takes more becomes an error row; by default 70 % of the "
         "machine's",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json: a line an event on stderr, here and in every worker's log, for machines to read"
+    )
 
     @field_validator("inputs", mode="before")
     @classmethod

@@ -9,6 +9,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segbatch.runtime.metrics import count
+
 _ANSWER_SECONDS = 20.0
 
 
@@ -46,6 +48,8 @@ class RayAttempts:
             earlier, seconds = ray.get(self._counter.begin.remote(key), timeout=_ANSWER_SECONDS)
         except RayError:
             return 0, 0.0
+        if earlier:
+            count("segbatch_chunk_retries", stage=key.split()[0])
         return earlier, seconds
 
     def end(self, key: str) -> None:

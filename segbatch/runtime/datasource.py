@@ -12,6 +12,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.interfaces import Source
 from segbatch.runtime.guard import Attempts, begin
+from segbatch.runtime.metrics import count
 from segbatch.runtime.planning import Piece
 from segbatch.sources.io import shown_uri
 
@@ -57,6 +58,7 @@ class _Read:
             begun = time.perf_counter()
             for chunk in self._source.chunks(piece.shard, self._chunk_size, piece.skip(self._chunk_size)):
                 chunk.timings["read"] = time.perf_counter() - begun
+                count("segbatch_bytes", sum(len(r.data or b"") for r in chunk.records), direction="read")
                 yield chunk.to_row()
                 begun = time.perf_counter()
             self._attempts.end(key)

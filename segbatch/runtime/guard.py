@@ -8,6 +8,7 @@ from typing import Generic, Protocol
 
 from segbatch.chunk import Chunk
 from segbatch.errors import SegbatchError
+from segbatch.runtime.log import event
 from segbatch.runtime.quarantine import quarantine
 from segbatch.runtime.watch import Limits, Watchdog, end_process, lost_gpu
 from segbatch.runtime.workers import Item, Items, Stage
@@ -57,7 +58,8 @@ class Guard(Generic[Item]):
         what = f"{chunk.id.filename} at {self._stage.name}, in quarantine too"
         earlier, seconds = begin(self._attempts, key, what)
         if earlier:
-            logger.warning("%s: a worker died over it before; it runs in quarantine", key)
+            chunk_fields = {"chunk": chunk.id.filename, "stage": self._stage.name, "attempts": earlier}
+            event(logger, logging.WARNING, "a worker died over a chunk; it runs in quarantine", **chunk_fields)
             outcome = quarantine(self._stage, self._build, chunk, self._limits, seconds >= self._limits.stall_seconds)
         else:
             outcome = self._watched(chunk)

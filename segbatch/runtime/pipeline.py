@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -10,19 +11,24 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
 from segbatch.chunk import Chunk
-from segbatch.output.schema import to_table
+from segbatch.errors import SegbatchError
+from segbatch.output.schema import Result, to_table
 from segbatch.output.writer import Receipt, Writer
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster, failure, join
 from segbatch.runtime.datasource import ShardDatasource
 from segbatch.runtime.finish import Outcome, Tally, finish
 from segbatch.runtime.guard import Attempts, Guard
+from segbatch.runtime.log import Logs, event
+from segbatch.runtime.metrics import committed, gauge
 from segbatch.runtime.planning import Job, Plan, make_plan, publish, resolve
 from segbatch.runtime.progress import Progress
 from segbatch.runtime.resources import Pools, plan_pools
 from segbatch.runtime.watch import Limits
 from segbatch.runtime.workers import refine_stage, segment_stage
 from segbatch.spec import JobSpec
+
+logger = logging.getLogger(__name__)
 
 
 def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
@@ -31,7 +37,21 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     Safe to call again after any failure, and from two places at once. Raises ``SegbatchError``; what is
     committed by then stays, and the same call goes on from there.
     """
-    progress = progress or Progress()
+    logs = Logs.of(spec)
+    logs.install()
+    try:
+        outcome = _run(spec, progress or Progress(), logs)
+    except SegbatchError as e:
+        if logs.json:
+            event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
+        raise
+    records = {"records": outcome.totals.records, "errors": outcome.totals.errors}
+    done = {"output": outcome.output, **records, "exit_code": outcome.exit_code, "seconds": round(outcome.seconds, 2)}
+    event(logger, logging.INFO, "the run is done", **done, chunks=outcome.chunks, chunks_computed=outcome.computed)
+    return outcome
+
+
+def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
     begun = time.monotonic()
     plan = make_plan(spec)
     tally = Tally(len(plan.job.model.labels))
@@ -41,11 +61,13 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
             publish(plan)
             pools = plan_pools(spec, hardware, plan.chunks_total() - plan.chunks_done())
             progress.start(plan, pools)
+            gauge("segbatch_chunks_left", progress.total - progress.done)
             writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
             try:
-                for receipt in _receipts(_stages(plan, pools, writer)):
+                for receipt in _receipts(_stages(plan, pools, writer, logs)):
                     tally.add(receipt)
                     progress.advance(receipt)
+                    gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
             finally:
                 progress.stop()
     return finish(plan, tally, time.monotonic() - begun)
@@ -60,10 +82,10 @@ def build_dataset(spec: JobSpec) -> Dataset:
     job = resolve(spec)
     hardware = join(spec)
     plan = Plan.unwritten(job, hardware.cpus)
-    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None)
+    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, Logs.of(spec))
 
 
-def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
+def _stages(plan: Plan, pools: Pools, writer: Writer | None, logs: Logs) -> Dataset:
     """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -74,7 +96,7 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     )
     scored = chunks.map_batches(
         SegmentWorker,
-        fn_constructor_args=(plan.job, pools, attempts),
+        fn_constructor_args=(plan.job, pools, attempts, logs),
         compute=_pool(pools.segment_actors, pools.segment_most),
         num_cpus=pools.segment_cpus,
         num_gpus=pools.segment_gpus,
@@ -83,7 +105,7 @@ def _stages(plan: Plan, pools: Pools, writer: Writer | None) -> Dataset:
     )
     return scored.map_batches(
         RefineWorker,
-        fn_constructor_args=(plan.job, pools, attempts, writer),
+        fn_constructor_args=(plan.job, pools, attempts, logs, writer),
         compute=_pool(pools.refine_actors, pools.refine_most),
         num_cpus=pools.refine_cpus,
         batch_size=1,
@@ -101,7 +123,8 @@ def _pool(size: int, most: int) -> ActorPoolStrategy:
 class SegmentWorker:
     """An actor that holds the network."""
 
-    def __init__(self, job: Job, pools: Pools, attempts: Attempts) -> None:
+    def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs) -> None:
+        logs.install(worker="segment")
         self._guard = Guard(partial(segment_stage, job, pools), attempts, Limits.of(job.spec))
 
     def __call__(self, row: pa.Table) -> pa.Table:
@@ -112,7 +135,8 @@ class SegmentWorker:
 class RefineWorker:
     """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk."""
 
-    def __init__(self, job: Job, pools: Pools, attempts: Attempts, writer: Writer | None) -> None:
+    def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs, writer: Writer | None) -> None:
+        logs.install(worker="refine")
         self._guard = Guard(partial(refine_stage, job, pools), attempts, Limits.of(job.spec))
         self._writer = writer
 
@@ -121,8 +145,20 @@ class RefineWorker:
         results, timings = self._guard(chunk)
         if self._writer is None:
             return to_table(results)
+        begun = time.perf_counter()
         receipt = self._writer.commit(chunk.id, results, timings)
+        committed(receipt, time.perf_counter() - begun)
+        _log_commit(receipt, results)
         return pa.table({"footer": pa.array([receipt.footer()], pa.binary()), "size": [receipt.size]})
+
+
+def _log_commit(receipt: Receipt, results: list[Result]) -> None:
+    for record in (r.record for r in results if r.record.error is not None):
+        error = vars(record.error)
+        event(logger, logging.INFO, "a record is an error row", chunk=receipt.filename, image=record.image_id, **error)
+    sums = {"records": receipt.totals.records, "errors": receipt.totals.failed, "bytes": receipt.size}
+    seconds = {stage: round(spent, 3) for stage, spent in receipt.timings.items()}
+    event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
 
 
 def _receipts(commits: Dataset) -> Iterator[Receipt]:

@@ -11,12 +11,13 @@ from rich.progress import Progress as RichProgress
 
 from segbatch.chunk import ChunkId
 from segbatch.output.writer import Receipt
+from segbatch.runtime.log import event
 from segbatch.runtime.planning import Plan
 from segbatch.runtime.resources import Pools
 
-_LOG_EVERY_SECONDS = 5.0
-
 logger = logging.getLogger(__name__)
+
+_LOG_EVERY_SECONDS = 5.0
 
 
 class Progress:
@@ -122,8 +123,26 @@ class BarProgress(Progress):
         self._bar.stop()
 
 
-def progress_for(console: Console) -> Progress:
-    """A bar on a terminal, lines elsewhere."""
+class EventProgress(Progress):
+    """An event for each chunk, for structured logs."""
+
+    def start(self, plan: Plan, pools: Pools) -> None:
+        super().start(plan, pools)
+        event(logger, logging.INFO, "the work begins", **self._chunks_now(), workers=pools.describe())
+
+    def advance(self, receipt: Receipt) -> None:
+        super().advance(receipt)
+        sums = {"records": receipt.totals.records, "errors": receipt.totals.failed}
+        event(logger, logging.INFO, "a chunk is done", chunk=receipt.filename, **sums, **self._chunks_now())
+
+    def _chunks_now(self) -> dict[str, int]:
+        return {"chunks_done": self.done, "chunks_total": self.total}
+
+
+def progress_for(console: Console, log_format: str = "text") -> Progress:
+    """A bar on a terminal, lines elsewhere, events where logs are structured."""
+    if log_format == "json":
+        return EventProgress()
     return BarProgress(console) if console.is_terminal else LogProgress(console)
 
 

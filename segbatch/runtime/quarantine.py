@@ -11,6 +11,7 @@ from typing import Generic
 from segbatch.chunk import Chunk, RecordError
 from segbatch.errors import SegbatchError, visible
 from segbatch.runtime.cell import Cell, Death
+from segbatch.runtime.log import event
 from segbatch.runtime.watch import Limits
 from segbatch.runtime.workers import Item, Items, Stage
 
@@ -94,7 +95,8 @@ class _Ward(Generic[Item]):
             if outcome.kind == "time" or (fresh and outcome.kind != "killed") or killed == 2:
                 stage = outcome.stages.get(0, self._stage.name)
                 self._faults[place] = RecordError(stage, POISON, f"the record {outcome.cause}, also when it ran alone")
-                logger.warning("%s is poison: %s at %s", visible(record.image_id), outcome.cause, stage)
+                fields = {"chunk": self._chunk.id.filename, "image": visible(record.image_id), "stage": stage}
+                event(logger, logging.WARNING, "a record is poison", **fields, cause=outcome.cause)
                 return
 
     def _run(self, chunk: Chunk) -> Items[Item] | Death:
