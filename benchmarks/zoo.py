@@ -63,7 +63,7 @@ def table(text: str) -> dict[str, list[str]]:
 
 def row(name: str) -> list[str]:
     """The cells of a network but for its speed. Raises ``SystemExit`` for one whose published figure is not known."""
-    infos = models._entry(name).infos()
+    infos = models.entry(name).infos()
     first = infos[0]
     published = _PAPERS.get(name) or _stated(first)
     if published is None:
@@ -85,7 +85,7 @@ def _receptive_field(name: str) -> str:
     """Pixels along an axis that a score sees at most; of networks that pool over all that is there, the image."""
     if name in _WHOLE_IMAGE or name == "null":
         return "image" if name in _WHOLE_IMAGE else "–"
-    entry = models._entry(name)
+    entry = models.entry(name)
     with torch.device("meta"):
         network = entry.network(21)  # type: ignore[attr-defined]
     if any(isinstance(module, nn.AdaptiveAvgPool2d) for module in network.modules()):

@@ -56,7 +56,7 @@ class ModelContract:
     @pytest.fixture(scope="class")
     @classmethod
     def entry(cls) -> Architecture:
-        entry = models._entry(cls.name)
+        entry = models.entry(cls.name)
         assert isinstance(entry, Architecture)
         return entry
 

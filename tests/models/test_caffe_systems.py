@@ -42,7 +42,7 @@ NUMPY = [
 
 
 def narrow(name: str) -> Architecture:
-    entry = models._entry(name)
+    entry = models.entry(name)
     assert isinstance(entry, Architecture)
     return replace(entry, network=partial(entry.network, narrow=16))
 

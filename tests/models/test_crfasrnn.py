@@ -156,7 +156,7 @@ def test_the_authors_port_to_pytorch_is_the_same_network(net: Net, tmp_path: Pat
     }
     path = tmp_path / "port.pth"
     torch.save({k: v.detach().clone().contiguous() for k, v in state.items()}, path)
-    converted = models._entry("crfasrnn").convert(torch.load(path, weights_only=True))  # type: ignore[attr-defined]
+    converted = models.entry("crfasrnn").convert(torch.load(path, weights_only=True))
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in model.network.state_dict().items()}
     assert all(torch.equal(v, model.network.state_dict()[k]) for k, v in converted.items())
 

@@ -85,6 +85,6 @@ def test_layers_and_parameters() -> None:
 
 
 def test_larger_images_are_seen_through_windows_of_224() -> None:
-    geometry = models._entry("deconvnet").geometry  # type: ignore[attr-defined]
+    geometry = models.entry("deconvnet").geometry  # type: ignore[attr-defined]
     assert {(w.height, w.width) for w in geometry.windows(375, 500)} == {(224, 224)}
     assert {(w.height, w.width) for w in geometry.windows(10, 20)} == {(224, 224)}

@@ -132,7 +132,7 @@ PORTS = {
 
 @pytest.mark.parametrize("name", PORTS)
 def test_the_pytorch_ports_of_fcn_fit_as_they_are(name: str):
-    entry = models._entry(name)
+    entry = models.entry(name)
     own = on_meta(entry.network, 21).state_dict()  # type: ignore[attr-defined]
     convs, ups = PORTS[name]
     keys = [f"{c}.{part}" for c in convs for part in ("weight", "bias")] + [f"{u}.weight" for u in ups]

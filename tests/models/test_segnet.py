@@ -34,7 +34,7 @@ def test_planes_of_camvid_have_the_papers_sizes() -> None:
 
 def test_a_frame_of_camvid_is_not_padded() -> None:
     for name in ("segnet", "segnet_basic"):
-        entry = models._entry(name)
+        entry = models.entry(name)
         (window,) = entry.geometry.windows(360, 480)  # type: ignore[attr-defined]
         assert (window.height, window.width) == (360, 480)
         assert models.describe(name, weights="random").labels == CAMVID_LABELS

@@ -59,7 +59,7 @@ def test_files_that_are_no_weights(content: bytes, suffix: str, says: str) -> No
 
 
 def test_all_that_does_not_fit_is_in_one_error(tmp_path: Path) -> None:
-    state = dict(models._entry(NAME).network(21).state_dict())  # type: ignore[attr-defined]
+    state = dict(models.entry(NAME).network(21).state_dict())  # type: ignore[attr-defined]
     first, second, *_ = (k for k, v in state.items() if v.ndim == 4)
     del state[first]
     state[second] = torch.zeros(1, 2, 3, 4)
