@@ -2,6 +2,8 @@
 # make test   set up, then format, lint, types and tests
 # make sanitize   the CRF engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
 # make fuzz-crf   10,000 random inputs for the CRF engine
+# make chaos   half an hour in which drivers, workers, nodes and the object store are killed again and again
+# make chaos-short   three minutes of it
 # Everything lives in .venv; a second call sets up nothing.
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: demo test lint format sanitize fuzz-crf clean
+.PHONY: demo test lint format sanitize fuzz-crf chaos chaos-short clean
 
 demo: $(STAMP)
 	$(BIN)/segbatch demo
@@ -31,6 +33,12 @@ sanitize: $(STAMP)
 
 fuzz-crf: $(STAMP)
 	SEGBATCH_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/crf/test_random.py
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --minutes 30
+
+chaos-short: $(STAMP)
+	$(BIN)/python -m tests.chaos --minutes 3 --pause 3 10
 
 $(STAMP): pyproject.toml $(wildcard segbatch/crf/_native/*)
 	$(PYTHON) -m venv $(VENV)

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,14 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=200)
     parser.add_argument("--format", choices=("tar", "parquet"), default="tar")
     parser.add_argument("--side", type=int, default=32, help="pixels of a record's side")
+    parser.add_argument("--folder", help="where corpus and output stay, so that another call goes on there")
     parser.add_argument("--stages", action="store_true", help="what each stage needs, over 8 of the shards")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="segbatch-scale-") as folder:
+    with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="segbatch-scale-") as folder:
         shards = min(args.shards, 8) if args.stages else args.shards
         records = args.records * shards // args.shards
-        write_corpus(Path(folder) / "in", records, shards, args.side, args.format)
+        if not (Path(folder) / "in").exists():
+            write_corpus(Path(folder) / "in", records, shards, args.side, args.format)
         spec = segbatch.JobSpec.create(
             inputs=[folder + "/in"], output=folder + "/out", model="null", refiner="none", chunk_size=256
         )
@@ -93,7 +96,8 @@ def print_job(spec: segbatch.JobSpec, records: int) -> None:
     first, last = watch.samples[0], watch.samples[-1]
     busy = (last[1] - first[1]) / (last[0] - first[0])
     peak = max(rss for _, _, rss in watch.samples)
-    print(f"{outcome.chunks:,} chunks in {seconds:.1f} s; {busy:,.0f} records/s from the first to the last commit")
+    print(f"{outcome.computed:,} of {outcome.chunks:,} chunks in {seconds:.1f} s")
+    print(f"{busy:,.0f} records/s from the first to the last commit")
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
         _, done, rss = watch.samples[int(part * (len(watch.samples) - 1))]
         print(f"driver RSS {rss:6.0f} MB at {done:,} records")
@@ -151,7 +155,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
 
 def write_corpus(folder: Path, records: int, shards: int, side: int, format: str) -> None:
     """Shards of one small PNG under many names."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(buffer, "PNG")
     data = buffer.getvalue()

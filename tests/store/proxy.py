@@ -9,13 +9,15 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 # refused: 503 SlowDown. reset: before the request is passed on. lost: passed on, the answer withheld.
-# half: the answer breaks off in the middle. stalled: no answer, no end.
-KINDS = ("refused", "reset", "lost", "half", "stalled")
+# half: the answer breaks off in the middle. stalled: no answer, no end. slow: an answer that takes seconds.
+KINDS = ("refused", "reset", "lost", "half", "stalled", "slow")
+_SPOONFULS = 8
 _SLOW_DOWN = (
     b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
@@ -25,13 +27,20 @@ class FaultyProxy:
     """Listens on ``endpoint`` for the server on ``target``; one connection carries one request.
 
     Of any ``of`` requests, counted in dozens of that size, ``spoil`` are spoilt: the share is exact, the places are
-    drawn from ``seed``. ``counts`` says what became of them.
+    drawn from ``seed``. ``counts`` says what became of them; ``unreachable`` are those that found no server.
     """
 
     def __init__(
-        self, target: int, spoil: int, of: int, seed: int, kinds: tuple[str, ...] = KINDS, stall: float = 30.0
+        self,
+        target: int,
+        spoil: int,
+        of: int,
+        seed: int,
+        kinds: tuple[str, ...] = KINDS,
+        stall: float = 30.0,
+        slow: float = 3.0,
     ) -> None:
-        self.target, self.stall = target, stall
+        self.target, self.stall, self.slow = target, stall, slow
         self.counts: Counter[str] = Counter()
         self._fates, self._lock = _fates(spoil, of, seed, kinds), threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -51,6 +60,12 @@ class FaultyProxy:
             fate = next(self._fates)
             self.counts[fate] += 1
             return fate
+
+    def unreachable(self, fate: str) -> None:
+        """What was to have this ``fate`` met no server."""
+        with self._lock:
+            self.counts[fate] -= 1
+            self.counts["unreachable"] += 1
 
     def __enter__(self) -> FaultyProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -106,7 +121,11 @@ class _Handler(socketserver.BaseRequestHandler):
             _drain(client, head, len(body))
             answer = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: {len(_SLOW_DOWN)}\r\n\r\n"
             return client.sendall(answer.encode() + _SLOW_DOWN)
-        with socket.create_connection(("127.0.0.1", self.server.proxy.target), timeout=60) as store:
+        try:
+            store = socket.create_connection(("127.0.0.1", self.server.proxy.target), timeout=60)
+        except OSError:
+            return self.server.proxy.unreachable(fate)
+        with store:
             store.sendall(_closing(head) + body)
             if fate == "passed":
                 return _relay(client, store, lambda data: client.sendall(data))
@@ -118,6 +137,11 @@ class _Handler(socketserver.BaseRequestHandler):
             client.sendall(
                 answer[: begin + (len(answer) - begin) // 2] if len(answer) > begin else answer[: begin // 2]
             )
+            return None
+        if fate == "slow":
+            for begin in range(0, len(answer), len(answer) // _SPOONFULS + 1):
+                time.sleep(self.server.proxy.slow / _SPOONFULS)
+                client.sendall(answer[begin : begin + len(answer) // _SPOONFULS + 1])
             return None
         return _reset(client)
 

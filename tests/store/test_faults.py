@@ -64,7 +64,7 @@ def test_a_store_that_never_answers_is_given_up(seaweed: Seaweed, place: str, mo
 
 def test_the_share_is_exact_and_every_kind_occurs() -> None:
     proxies = [FaultyProxy(1, spoil=1, of=8, seed=s) for s in (1, 1, 2)]
-    drawn = [[p.fate() for _ in range(80)] for p in proxies]
+    drawn = [[p.fate() for _ in range(96)] for p in proxies]
     for proxy in proxies:
         proxy._server.server_close()
         assert proxy.share == 0.125
