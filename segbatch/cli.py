@@ -1,8 +1,13 @@
-"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows."""
+"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows.
+
+Of nights also 4, drift, and 5, another night runs.
+"""
 
 from __future__ import annotations
 
+import datetime
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +16,7 @@ import typer
 from rich.console import Console
 
 from segbatch import show
-from segbatch.errors import SegbatchError, visible_lines
+from segbatch.errors import SegbatchError, SpecError, visible_lines
 from segbatch.options import with_spec_options, with_train_options
 from segbatch.spec import JobSpec, merge, read_config
 from segbatch.training.spec import TrainSpec
@@ -62,6 +67,44 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
     if not structured:
         show.outcome(console, outcome)
     raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def nightly(
+    config: Annotated[
+        str, typer.Argument(help="YAML or JSON file of the datasets: docs/nightly.md", show_default=False)
+    ],
+    date: Annotated[
+        str | None, typer.Option(help="make up for this night, 2026-11-25: datasets with {date} in their inputs")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="only this dataset; may be repeated")] = None,
+    until: Annotated[str | None, typer.Option(help="another end, 06:00, or none; the hours do not matter then")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is new and stop; writes nothing")] = False,
+) -> None:
+    """Do what is new of several datasets, one night at a time, until the morning; compare with earlier nights."""
+    from segbatch.nightly.config import NightlySpec
+    from segbatch.nightly.night import explain, run_night
+    from segbatch.runtime.progress import progress_for
+
+    spec = NightlySpec.load(config)
+    day = _date(date)
+    if dry_run:
+        _tell(explain(spec, date=day, only=dataset or (), until=until))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a night that is told to end gives its lease back
+    night = run_night(
+        spec, date=day, only=dataset or (), until=until, progress=lambda: progress_for(console), tell=_tell
+    )
+    if night is not None:
+        _tell(f"\n{night.to_markdown()}")
+        raise typer.Exit(night.exit_code)
+
+
+def _date(given: str | None) -> datetime.date | None:
+    try:
+        return None if given is None else datetime.date.fromisoformat(given)
+    except ValueError:
+        raise SpecError(f"--date: {given!r} is not a date; write it as 2026-11-25") from None
 
 
 @app.command()

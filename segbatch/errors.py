@@ -71,3 +71,9 @@ class RecordFailure(SegbatchError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return (RecordFailure, (self.stage, self.kind, self.message))
+
+
+class Busy(SegbatchError):
+    """Another process is at the same work; this one leaves it alone."""
+
+    exit_code = 5

@@ -19,6 +19,8 @@ from segbatch.errors import SpecError
 S = TypeVar("S", bound=BaseModel)
 _LARGEST_CONFIG = 16 * 2**20
 _MOST_VALUES = 1_000_000
+# Fields whose values no message shows.
+_SECRET = ("storage_options", "webhook.url", "webhook.headers")
 
 
 class CRFSpec(BaseModel):
@@ -214,24 +216,24 @@ def without_credentials(uri: str) -> str:
 
 def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
     """A spec of the class ``kind``. Raises ``SpecError`` that names the field, the value and the remedy."""
-    _check_keys(kind, fields)
+    check_keys(kind, fields)
     try:
         return kind(**fields)
     except ValidationError as e:
         raise SpecError("\n".join(_explain(err) for err in e.errors())) from None
 
 
-def _check_keys(kind: type[BaseModel], fields: dict[str, Any]) -> None:
-    crf = fields.get("crf")
-    for where, given, known in (
-        ("", fields, kind.model_fields),
-        ("crf.", crf if isinstance(crf, dict) else {}, CRFSpec.model_fields),
-    ):
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-                hint = f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
-                raise SpecError(f"unknown key {where + str(key)!r}; {hint}")
+def check_keys(model: type[BaseModel], given: Mapping[str, Any], where: str = "") -> None:
+    """Raise ``SpecError`` for a key that is no field of ``model``, or of a model within it, naming the nearest."""
+    known = model.model_fields
+    for key, value in given.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise SpecError(f"unknown key {where + str(key)!r}; {hint}")
+        inner = known[key].annotation
+        if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            check_keys(inner, value, f"{where}{key}.")
 
 
 def _explain(error: Any) -> str:
@@ -239,6 +241,6 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{field}: required, and not given"
     given = json.dumps(error["input"], default=str)
-    if field.startswith("storage_options"):
+    if field == "webhook" or field.startswith(_SECRET):
         given = "(hidden)"
     return f"{field}: got {given[:200]}; {error['msg'][0].lower() + error['msg'][1:]}"

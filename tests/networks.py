@@ -37,6 +37,11 @@ def fast() -> Brightness:
     return Brightness()
 
 
+def slow() -> Brightness:
+    """Brightness, 40 ms an image: time for something to happen."""
+    return Brightness(seconds=0.04)
+
+
 class Counted(Brightness):
     """Brightness, 40 ms an image: time to be killed. A byte in the file of the environment for each image scored."""
 

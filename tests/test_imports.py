@@ -16,6 +16,7 @@ LAYERS = [
     {"sources", "models", "refiners", "encodings", "metrics", "output", "crf"},
     {"report", "export", "training"},
     {"runtime"},
+    {"nightly"},
     {"show", "show_eval", "options", "demo"},
     {"cli"},
     {"__main__"},

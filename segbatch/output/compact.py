@@ -113,18 +113,18 @@ def merge(store: Store, ledger: Ledger, names: Iterable[str], without: frozenset
     return name
 
 
-def retire(store: Store, ledger: Ledger, chunks: Sequence[str]) -> None:
-    """Move committed chunks from ``masks/`` to files of their own below ``retired/``: nothing is destroyed."""
+def retire(store: Store, ledger: Ledger, chunks: Sequence[str], folder: str = RETIRED) -> None:
+    """Move committed chunks from ``masks/`` to files of their own below ``folder``: nothing is destroyed."""
     merged: dict[str, set[str]] = {}
     for chunk in chunks:
         if ledger.holder(chunk) == chunk:
-            store.move(f"{MASKS}/{chunk}", f"{RETIRED}/{chunk}")
+            store.move(f"{MASKS}/{chunk}", f"{folder}/{chunk}")
         else:
             merged.setdefault(ledger.holder(chunk), set()).add(chunk)
     for name, gone in merged.items():
         for receipt, rows in read_file(store, name):
             if receipt.filename in gone:
-                _publish(store, f"{RETIRED}/{receipt.filename}", rows, receipt.footer())
+                _publish(store, f"{folder}/{receipt.filename}", rows, receipt.footer())
         merge(store, ledger, [name], without=frozenset(gone))
         store.discard(f"{MASKS}/{name}")
 

@@ -170,14 +170,14 @@ def generation(filename: str) -> int:
     return int(m[1]) if m else 0
 
 
-def read_footer(store: Store, filename: str) -> list[Receipt]:
+def read_footer(store: Store, filename: str, folder: str = MASKS) -> list[Receipt]:
     """The receipts of all chunks in a file, in order of its rows. Raises ``OutputError`` if it is none of ours."""
     try:
-        with store.open(f"{MASKS}/{filename}") as f:
+        with store.open(f"{folder}/{filename}") as f:
             size = f.seek(0, os.SEEK_END)
             return receipts_of((pq.read_schema(f).metadata or {})[FOOTER_KEY], size)
     except (OSError, ValueError, KeyError, TypeError, OutputError) as e:
-        raise _unreadable(store, filename, e) from e
+        raise _unreadable(store, filename, e, folder) from e
 
 
 def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
@@ -208,24 +208,24 @@ def read_receipt(store: Store, filename: str) -> Receipt:
     return read_footer(store, filename)[0]
 
 
-def read_receipts(store: Store, filenames: Iterable[str]) -> Iterator[Receipt]:
+def read_receipts(store: Store, filenames: Iterable[str], folder: str = MASKS) -> Iterator[Receipt]:
     """Receipts of many chunks' own files, in order, a few read at a time."""
-    for _, found in read_footers(store, list(filenames)):
+    for _, found in read_footers(store, list(filenames), folder):
         yield found[0]
 
 
-def read_footers(store: Store, filenames: Sequence[str]) -> Iterator[tuple[str, list[Receipt]]]:
+def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) -> Iterator[tuple[str, list[Receipt]]]:
     """(name, receipts) of many files, in order, a few read at a time."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(filenames), 1024):
             names = filenames[start : start + 1024]
-            yield from zip(names, pool.map(lambda n: read_footer(store, n), names), strict=True)
+            yield from zip(names, pool.map(lambda n: read_footer(store, n, folder), names), strict=True)
 
 
-def _unreadable(store: Store, filename: str, e: Exception) -> OutputError:
+def _unreadable(store: Store, filename: str, e: Exception, folder: str = MASKS) -> OutputError:
     if isinstance(e, OutputError):
         return e
-    where, reason = f"{store.uri}/{MASKS}/{filename}", " ".join(str(e).split())
+    where, reason = f"{store.uri}/{folder}/{filename}", " ".join(str(e).split())
     if isinstance(e, FileNotFoundError):
         return OutputError(
             f"{where}: is gone since the output was listed, as a compaction or another run does it; try again"

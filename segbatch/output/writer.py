@@ -65,10 +65,10 @@ def receipts_of(footer: bytes, size: int) -> list[Receipt]:
 
 
 class Writer:
-    """Publishes chunks of one job, told by its fingerprint, into one output."""
+    """Publishes chunks of one job, told by its fingerprint, into ``folder`` of one output."""
 
-    def __init__(self, store: Store, fingerprint: str, num_classes: int) -> None:
-        self.store, self.fingerprint, self.num_classes = store, fingerprint, num_classes
+    def __init__(self, store: Store, fingerprint: str, num_classes: int, folder: str = MASKS) -> None:
+        self.store, self.fingerprint, self.num_classes, self.folder = store, fingerprint, num_classes, folder
 
     def commit(self, chunk: ChunkId, results: list[Result], timings: dict[str, float]) -> Receipt:
         """Publish one chunk's rows as one Parquet object, all or nothing.
@@ -88,7 +88,7 @@ class Writer:
                 totals.add_image(r.classes)
         receipt = Receipt(chunk.filename, self.fingerprint, totals, 0, timings)
         data = to_parquet(to_table(results), receipt.footer())
-        self.store.write(f"{MASKS}/{chunk.filename}", data)
+        self.store.write(f"{self.folder}/{chunk.filename}", data)
         return Receipt(chunk.filename, self.fingerprint, totals, len(data), timings)
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segbatch.runtime.guard import Stopped
 from segbatch.runtime.metrics import count
 
+logger = logging.getLogger(__name__)
+
 _ANSWER_SECONDS = 20.0
+_LOOK_SECONDS = 1.0
 
 
 class _Counter:
@@ -19,8 +27,11 @@ class _Counter:
 
     def __init__(self) -> None:
         self._begun: dict[str, tuple[int, float]] = {}
+        self._stopped = False
 
-    def begin(self, key: str) -> tuple[int, float]:
+    def begin(self, key: str) -> tuple[int, float] | None:
+        if self._stopped:
+            return None
         now = time.monotonic()
         count, last = self._begun.get(key, (0, now))
         self._begun[key] = (count + 1, now)
@@ -28,6 +39,9 @@ class _Counter:
 
     def end(self, key: str) -> None:
         self._begun.pop(key, None)
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 class RayAttempts:
@@ -45,12 +59,35 @@ class RayAttempts:
 
     def begin(self, key: str) -> tuple[int, float]:
         try:
-            earlier, seconds = ray.get(self._counter.begin.remote(key), timeout=_ANSWER_SECONDS)
+            begun = ray.get(self._counter.begin.remote(key), timeout=_ANSWER_SECONDS)
         except RayError:
             return 0, 0.0
+        if begun is None:
+            raise Stopped
+        earlier, seconds = begun
         if earlier:
             count("segbatch_chunk_retries", stage=key.split()[0])
         return earlier, seconds
 
     def end(self, key: str) -> None:
         self._counter.end.remote(key)
+
+    @contextmanager
+    def stopping(self, due: Callable[[], bool]) -> Iterator[None]:
+        """Within, ``due`` is asked every second; once it is so, whatever would begin from then on is ``Stopped``."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(_LOOK_SECONDS):
+                if due():
+                    logger.info("the job begins nothing more")
+                    self._counter.stop.remote()
+                    return
+
+        thread = threading.Thread(target=look, name="segbatch-stop", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

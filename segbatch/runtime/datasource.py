@@ -11,7 +11,7 @@ from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.interfaces import Source
-from segbatch.runtime.guard import Attempts, begin
+from segbatch.runtime.guard import Attempts, Stopped, begin
 from segbatch.runtime.metrics import count
 from segbatch.runtime.planning import Piece
 from segbatch.sources.io import shown_uri
@@ -54,7 +54,10 @@ class _Read:
     def _rows(self) -> Iterator[pa.Table]:
         for piece in self._pieces:
             key = f"read {piece.shard.id} {piece.first}"
-            begin(self._attempts, key, f"{shown_uri(piece.shard.uri)} at reading")
+            try:
+                begin(self._attempts, key, f"{shown_uri(piece.shard.uri)} at reading")
+            except Stopped:
+                return
             begun = time.perf_counter()
             for chunk in self._source.chunks(piece.shard, self._chunk_size, piece.skip(self._chunk_size)):
                 chunk.timings["read"] = time.perf_counter() - begun

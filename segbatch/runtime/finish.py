@@ -10,8 +10,9 @@ from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.output.compact import check_fingerprint, retire, tidy
 from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import RUN, SUCCESS
+from segbatch.output.run_record import RUN, SUCCESS, RunRecord
 from segbatch.output.stats import write_card, write_classes
+from segbatch.output.store import Store
 from segbatch.output.writer import Receipt
 from segbatch.runtime.planning import Plan, missing, stale
 
@@ -88,21 +89,7 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
             tally.add(receipt)
         store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
         retire(store, tidy(store, ledger, record.fingerprint), outdated)
-        write_classes(store, tally.totals, record.labels)
-        write_card(store, record, tally.totals)
-        record.state = "done"
-        record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record.totals = tally.totals.to_json()
-        record.timings = {
-            "worker_seconds": {k: round(v, 2) for k, v in sorted(tally.timings.items())},
-            "seconds": round(seconds, 2),
-            "chunks": len(tally.filenames),
-            "chunks_computed": computed,
-            "mask_bytes": tally.size,
-        }
-        store.write(RUN, record.to_bytes())
-        store.write(SUCCESS, b"")
-        store.sweep()
+        close(store, record, tally, computed, seconds)
     return Outcome(
         output=store.uri,
         labels=record.labels,
@@ -113,3 +100,25 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
     )
+
+
+def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True) -> None:
+    """Write statistics, card and run.json from the sums in ``tally``; ``_SUCCESS`` last, if the output is ``whole``."""
+    if not whole:
+        store.remove(SUCCESS)
+    write_classes(store, tally.totals, record.labels)
+    write_card(store, record, tally.totals)
+    record.state = "done" if whole else "running"
+    record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if whole else None
+    record.totals = tally.totals.to_json()
+    record.timings = {
+        "worker_seconds": {k: round(v, 2) for k, v in sorted(tally.timings.items())},
+        "seconds": round(seconds, 2),
+        "chunks": len(tally.filenames),
+        "chunks_computed": computed,
+        "mask_bytes": tally.size,
+    }
+    store.write(RUN, record.to_bytes())
+    if whole:
+        store.write(SUCCESS, b"")
+    store.sweep()

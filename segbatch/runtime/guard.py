@@ -19,11 +19,18 @@ logger = logging.getLogger(__name__)
 _MOST_ATTEMPTS = 12
 
 
+class Stopped(Exception):
+    """The job begins nothing more: what is in hand is finished, the rest is left for another time."""
+
+
 class Attempts(Protocol):
     """Counts, where a worker's death does not reach, how often each piece of work was begun and not ended."""
 
     def begin(self, key: str) -> tuple[int, float]:
-        """How often ``key`` was begun before and not ended, and the seconds since the last time. Begins it."""
+        """How often ``key`` was begun before and not ended, and the seconds since the last time. Begins it.
+
+        Raises ``Stopped`` if the job begins nothing more.
+        """
         ...
 
     def end(self, key: str) -> None:
@@ -53,7 +60,7 @@ class Guard(Generic[Item]):
         self._watchdog = Watchdog(limits)
 
     def __call__(self, chunk: Chunk) -> Items[Item]:
-        """Raises ``SegbatchError`` for a chunk that takes its workers with it even out of quarantine."""
+        """Raises ``SegbatchError`` for a chunk that takes its workers with it even out of quarantine, ``Stopped``."""
         key = f"{self._stage.name} {chunk.id.filename}"
         what = f"{chunk.id.filename} at {self._stage.name}, in quarantine too"
         earlier, seconds = begin(self._attempts, key, what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pyarrow as pa
@@ -13,17 +13,17 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 from segbatch.chunk import Chunk
 from segbatch.errors import SegbatchError
 from segbatch.output.schema import Result, to_table
-from segbatch.output.writer import Receipt, Writer
+from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster, failure, join
 from segbatch.runtime.datasource import ShardDatasource
 from segbatch.runtime.finish import Outcome, Tally, finish
-from segbatch.runtime.guard import Attempts, Guard
+from segbatch.runtime.guard import Attempts, Guard, Stopped
 from segbatch.runtime.log import Logs, event
 from segbatch.runtime.metrics import committed, gauge
 from segbatch.runtime.planning import Job, Plan, make_plan, publish, resolve
 from segbatch.runtime.progress import Progress
-from segbatch.runtime.resources import Pools, plan_pools
+from segbatch.runtime.resources import Hardware, Pools, plan_pools
 from segbatch.runtime.watch import Limits
 from segbatch.runtime.workers import refine_stage, segment_stage
 from segbatch.spec import JobSpec
@@ -40,7 +40,7 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     logs = Logs.of(spec)
     logs.install()
     try:
-        outcome = _run(spec, progress or Progress(), logs)
+        outcome = _run(spec, progress or Progress())
     except SegbatchError as e:
         if logs.json:
             event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
@@ -51,7 +51,7 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     return outcome
 
 
-def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
+def _run(spec: JobSpec, progress: Progress) -> Outcome:
     begun = time.monotonic()
     plan = make_plan(spec)
     tally = Tally(len(plan.job.model.labels))
@@ -59,18 +59,36 @@ def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
         with cluster(spec) as hardware:
             plan.settle(hardware.cpus)
             publish(plan)
-            pools = plan_pools(spec, hardware, plan.chunks_total() - plan.chunks_done())
-            progress.start(plan, pools)
-            gauge("segbatch_chunks_left", progress.total - progress.done)
-            writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
-            try:
-                for receipt in _receipts(_stages(plan, pools, writer, logs)):
-                    tally.add(receipt)
-                    progress.advance(receipt)
-                    gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
-            finally:
-                progress.stop()
+            compute(plan, hardware, tally, progress)
     return finish(plan, tally, time.monotonic() - begun)
+
+
+def compute(
+    plan: Plan,
+    hardware: Hardware,
+    tally: Tally,
+    progress: Progress,
+    folder: str = MASKS,
+    due: Callable[[], bool] = lambda: False,
+) -> None:
+    """Commit the chunks that are left into ``folder`` of the output, and count them in ``tally`` as they come.
+
+    Once ``due`` is so (asked every second), each worker finishes the chunk that it has in hand, and the call returns
+    with the rest undone. Raises ``SegbatchError``; what is committed by then stays.
+    """
+    pools = plan_pools(plan.job.spec, hardware, plan.chunks_total() - plan.chunks_done())
+    progress.start(plan, pools)
+    gauge("segbatch_chunks_left", progress.total - progress.done)
+    writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels), folder)
+    attempts = RayAttempts()
+    try:
+        with attempts.stopping(due):
+            for receipt in _receipts(_stages(plan, pools, writer, attempts)):
+                tally.add(receipt)
+                progress.advance(receipt)
+                gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
+    finally:
+        progress.stop()
 
 
 def build_dataset(spec: JobSpec) -> Dataset:
@@ -82,15 +100,15 @@ def build_dataset(spec: JobSpec) -> Dataset:
     job = resolve(spec)
     hardware = join(spec)
     plan = Plan.unwritten(job, hardware.cpus)
-    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, Logs.of(spec))
+    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, RayAttempts())
 
 
-def _stages(plan: Plan, pools: Pools, writer: Writer | None, logs: Logs) -> Dataset:
+def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts) -> Dataset:
     """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
+    logs = Logs.of(plan.job.spec)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    attempts = RayAttempts()
     chunks = read_datasource(
         ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
     )
@@ -129,7 +147,13 @@ class SegmentWorker:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
-        return Chunk(chunk.id, *self._guard(chunk)).to_row()
+        try:
+            return Chunk(chunk.id, *self._guard(chunk)).to_row()
+        except Stopped:
+            return row.slice(0, 0)
+
+
+_RECEIPT = pa.schema([("footer", pa.binary()), ("size", pa.int64())])
 
 
 class RefineWorker:
@@ -142,14 +166,17 @@ class RefineWorker:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
-        results, timings = self._guard(chunk)
+        try:
+            results, timings = self._guard(chunk)
+        except Stopped:
+            return _RECEIPT.empty_table() if self._writer else to_table([])
         if self._writer is None:
             return to_table(results)
         begun = time.perf_counter()
         receipt = self._writer.commit(chunk.id, results, timings)
         committed(receipt, time.perf_counter() - begun)
         _log_commit(receipt, results)
-        return pa.table({"footer": pa.array([receipt.footer()], pa.binary()), "size": [receipt.size]})
+        return pa.table({"footer": [receipt.footer()], "size": [receipt.size]}, schema=_RECEIPT)
 
 
 def _log_commit(receipt: Receipt, results: list[Result]) -> None:

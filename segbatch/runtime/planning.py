@@ -14,9 +14,12 @@ from segbatch import models, refiners
 from segbatch.chunk import Shard
 from segbatch.errors import PlanError, SpecError
 from segbatch.interfaces import Source
+from segbatch.output.catalog import SHARDS
+from segbatch.output.compact import RETIRED
 from segbatch.output.ledger import Ledger, ShardState
 from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
 from segbatch.output.store import TEMPORARY, Store
+from segbatch.output.switch import INCOMING, SWITCH
 from segbatch.output.writer import MASKS
 from segbatch.sources import open_source
 from segbatch.spec import JobSpec, without_credentials
@@ -245,15 +248,20 @@ def make_plan(spec: JobSpec) -> Plan:
 
 
 def publish(plan: Plan) -> None:
-    """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
+    """Make the output ready for a run's commits: run.json is there, ``_SUCCESS`` is not."""
     if plan.fresh and plan.job.spec.overwrite:
-        for name in (SUCCESS, RUN, MASKS, "stats", "retired", "set-aside", TEMPORARY):
+        for name in (SUCCESS, RUN, MASKS, "stats", RETIRED, "set-aside", INCOMING, SWITCH, SHARDS, TEMPORARY):
             plan.store.remove(name)
+    establish(plan)
+    plan.store.remove(SUCCESS)
+
+
+def establish(plan: Plan) -> None:
+    """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
     if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
         there = RunRecord.need(plan.store)
         _refuse_other(plan.store, there, plan.record, plan.job.spec)
         plan.record, plan.ledger = there, Ledger.read(plan.store)
-    plan.store.remove(SUCCESS)
 
 
 def chunks_of(records: int, chunk_size: int) -> int:

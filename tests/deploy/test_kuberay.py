@@ -130,19 +130,23 @@ def test_entrypoints_exist_and_their_configuration_is_a_job() -> None:
     template = of_kind("RayCronJob")["spec"]["jobTemplate"]
     submit = of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     assert submit["command"] == ["ray", "job", "submit", "--"]
-    commands = [of_kind("RayJob")["spec"]["entrypoint"], template["entrypoint"], shlex.join(submit["args"])]
-    assert len(set(commands)) == 1
-    python, script, flag, config = shlex.split(commands[0])
+    assert shlex.split(template["entrypoint"]) == submit["args"]
+    python, script, flag, config = shlex.split(of_kind("RayJob")["spec"]["entrypoint"])
     assert (python, flag) == ("python", "--config")
-    assert (ROOT / script.removeprefix("/opt/segbatch/")).is_file()
+    other, nightly, nights = submit["args"]
+    assert other == python
+    for path in (script, nightly):
+        assert (ROOT / path.removeprefix("/opt/segbatch/")).is_file()
     head = cluster_specs()["RayJob"]["headGroupSpec"]["template"]["spec"]
     (mount,) = head["containers"][0]["volumeMounts"]
     folder, name = config.rsplit("/", 1)
     assert mount["mountPath"] == folder
     assert head["volumes"][0]["configMap"]["name"] == of_kind("ConfigMap")["metadata"]["name"]
-    given = yaml.safe_load(of_kind("ConfigMap")["data"][name])
-    assert JobSpec.create(**given).output == "s3://BUCKET/masks"
-    assert given == yaml.safe_load((ROOT / "deploy" / "job.yaml").read_text())
+    files = of_kind("ConfigMap")["data"]
+    assert JobSpec.create(**yaml.safe_load(files[name])).output == "s3://BUCKET/masks"
+    assert nights == f"{folder}/nightly.yaml"
+    for name in ("job.yaml", "nightly.yaml"):
+        assert yaml.safe_load(files[name]) == yaml.safe_load((ROOT / "deploy" / name).read_text())
 
 
 def test_nights_do_not_overlap() -> None:

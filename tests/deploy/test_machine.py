@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fnmatch
 import re
 import shlex
@@ -13,23 +14,25 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segbatch.nightly.config import NightlySpec
 from segbatch.spec import JobSpec
 from tests.cluster.jobs import environment, tars
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SEGBATCH = "/opt/segbatch/.venv/bin/segbatch"
-CONFIG = "/etc/segbatch/job.yaml"
+CONFIG = "/etc/segbatch/nightly.yaml"
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> dict[str, str]:
     """The paths that the files name, and what stands for them on this machine."""
-    spec = {"inputs": tars(tmp_path / "in", 1, 3), "output": str(tmp_path / "out"), "model": "null"}
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(spec))
+    job = {"inputs": tars(tmp_path / "in", 1, 3), "output": str(tmp_path / "out"), "model": "null"}
+    spec = {"state": str(tmp_path / "state"), "datasets": {"photos": job}}
+    (tmp_path / "nightly.yaml").write_text(yaml.safe_dump(spec))
     return {
         SEGBATCH: str(Path(sys.executable).with_name("segbatch")),
-        CONFIG: str(tmp_path / "job.yaml"),
+        CONFIG: str(tmp_path / "nightly.yaml"),
         "/tmp/segbatch.lock": str(tmp_path / "lock"),
         "/var/log/segbatch.log": str(tmp_path / "log"),
     }
@@ -51,6 +54,12 @@ def test_the_job_is_one() -> None:
     assert JobSpec.create(**given).inputs == ["s3://BUCKET/shards/*.tar"]
 
 
+def test_the_night_is_the_same_job() -> None:
+    spec = NightlySpec.load(DEPLOY / "nightly.yaml")
+    job = JobSpec.create(**yaml.safe_load((DEPLOY / "job.yaml").read_text()))
+    assert [spec.job_of(name, datetime.date(2026, 11, 20)) for name in spec.datasets] == [job]
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
 @pytest.mark.parametrize("broken", [False, True])
 def test_systemd_accepts_the_units(tmp_path: Path, here: dict[str, str], broken: bool) -> None:
@@ -66,13 +75,13 @@ def test_systemd_accepts_the_units(tmp_path: Path, here: dict[str, str], broken:
 
 def test_the_service_runs_the_job(here: dict[str, str]) -> None:
     service = settings("segbatch.service")
-    assert service["ExecStart"] == f"{SEGBATCH} run --config {CONFIG}"
+    assert service["ExecStart"] == f"{SEGBATCH} nightly {CONFIG}"
     assert service["Type"] == "oneshot"
-    assert service["RestartPreventExitStatus"].split() == ["2", "3"]
+    assert service["RestartPreventExitStatus"].split() == ["2", "3", "4", "5"]
     command = shlex.split(localized(service["ExecStart"], here))
     done = subprocess.run([*command, "--dry-run"], env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 shards" in done.stdout
+    assert "1 of 1 shards to do" in done.stdout
 
 
 def test_the_crontab_line_runs_the_job_once(here: dict[str, str]) -> None:
@@ -81,7 +90,7 @@ def test_the_crontab_line_runs_the_job_once(here: dict[str, str]) -> None:
     assert [bool(re.fullmatch(r"\d+|\*", f)) for f in fields] == [True] * 5
     assert "%" not in command, "cron ends the command at a percent sign"
     assert command == (
-        f"flock --nonblock --conflict-exit-code 0 /tmp/segbatch.lock {SEGBATCH} run --config {CONFIG} "
+        f"flock --nonblock --conflict-exit-code 0 /tmp/segbatch.lock {SEGBATCH} nightly {CONFIG} "
         ">> /var/log/segbatch.log 2>&1"
     )
     command = localized(command, here)
@@ -94,7 +103,7 @@ def test_the_crontab_line_runs_the_job_once(here: dict[str, str]) -> None:
         holder.communicate(b"\n")
     dry = command.replace(" >>", " --dry-run >>")
     assert subprocess.run(["sh", "-c", dry], env=environment(), timeout=120).returncode == 0
-    assert "1 shards" in log.read_text()
+    assert "1 of 1 shards to do" in log.read_text()
 
 
 def dockerfile() -> list[list[str]]:

@@ -1,0 +1,13 @@
+"""A night as an entry point for ``ray job submit --working-dir jobs -- python nightly.py nightly.yaml``.
+
+Takes what ``segbatch nightly`` takes. segbatch itself must be installed on the cluster. The exit code is that of
+``segbatch nightly``; ``ray job submit`` turns every code but 0 into 1 and keeps the real one as ``driver_exit_code``.
+"""
+
+import sys
+
+from segbatch.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["nightly"]
+    main()

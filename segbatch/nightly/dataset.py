@@ -1,0 +1,248 @@
+"""One dataset on one night: what is new is computed beside the current masks, then becomes current by one switch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from segbatch.chunk import ChunkId, Shard, digest
+from segbatch.errors import OutputError, PlanError
+from segbatch.metrics.pixels import Totals
+from segbatch.nightly.drift import Content, histogram
+from segbatch.nightly.lease import Lease
+from segbatch.nightly.record import Entry
+from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
+from segbatch.output.ledger import Ledger, ResultFile, read_file, read_receipts
+from segbatch.output.run_record import SUCCESS
+from segbatch.output.store import Store
+from segbatch.output.switch import INCOMING, carry_out, complete_switch, key_of, plan_switch
+from segbatch.output.writer import MASKS, Receipt
+from segbatch.runtime.cluster import cluster
+from segbatch.runtime.finish import Tally, close
+from segbatch.runtime.log import Logs
+from segbatch.runtime.pipeline import compute
+from segbatch.runtime.planning import Plan, establish, make_plan
+from segbatch.runtime.progress import Progress
+from segbatch.spec import JobSpec
+
+_READERS = 16
+_MOST_NAMES = 100
+
+
+@dataclass
+class Work:
+    """What a night finds: the plan of what is left, the current masks, the catalog of shards."""
+
+    plan: Plan
+    masks: Ledger
+    catalog: dict[str, ShardRow]
+    tally: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(len(self.plan.job.model.labels))
+
+    @property
+    def store(self) -> Store:
+        return self.plan.store
+
+    def counts(self) -> dict[str, int]:
+        """Shards in all, new, changed, gone, and not whole yet, as they are found."""
+        keys = {key_of(i) for i in self.masks.shards}
+        shards = self.plan.job.shards
+        lacking = [s for s in shards if not self.masks.committed(s.id).complete]
+        changed = sum(s.key in keys and s.id not in self.masks.shards for s in lacking)
+        return {
+            "total": len(shards),
+            "new": len(lacking) - changed,
+            "changed": changed,
+            "removed": len(keys - {s.key for s in shards}),
+            "left": sum(not self.plan.ledger.committed(s.id).complete for s in shards),
+        }
+
+
+def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
+    """List inputs and output. Raises ``SegbatchError`` for what cannot be run, before any work.
+
+    A switch that a crash interrupted is completed first, unless this is only a ``look``.
+    """
+    store = Store(job.output, job.storage_options)
+    if not look:
+        complete_switch(store)
+    plan = make_plan(job)
+    masks = plan.ledger
+    plan.ledger = Ledger([*masks.filenames(), *Ledger(store.names(INCOMING)).filenames()])
+    keys, there = {key_of(i) for i in masks.shards}, {s.key for s in plan.job.shards}
+    gone = len(keys - there)
+    if gone > max_removed * len(keys):
+        raise PlanError(
+            f"{store.uri}: {gone} of its {len(keys)} shards are gone from the inputs, a larger share than max_removed "
+            f"= {max_removed:g}; nothing is done. If they were removed on purpose, raise max_removed for one night"
+        )
+    return Work(plan, masks, read_catalog(store))
+
+
+def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
+    """Compute what is left into ``incoming/``, until it is done or ``due``."""
+    plan = found.plan
+    if plan.complete:
+        return
+    Logs.of(plan.job.spec).install()
+    with cluster(plan.job.spec) as hardware:
+        plan.settle(hardware.cpus)
+        both = plan.ledger
+        establish(plan)
+        plan.ledger = both
+        compute(plan, hardware, found.tally, progress, INCOMING, due)
+
+
+def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
+    """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
+    store, plan = found.store, found.plan
+    masks, incoming = Ledger.read(store), Ledger(store.names(INCOMING))
+    both = Ledger([*masks.filenames(), *incoming.filenames()])
+    shards = plan.job.shards
+    whole = [s for s in shards if both.committed(s.id).complete]
+    switch = plan_switch(shards, masks, incoming, date)
+    rows = found.catalog
+    before = {name: vars(row).copy() for name, row in rows.items()}
+    arrived = {key_of(_shard_id(n)) for n in switch.arrive}
+    _enter(found, [s for s in whole if _is_news(s, rows)], arrived, masks, incoming, date)
+    for name in rows.keys() - {s.name for s in shards}:
+        rows[name].removed = rows[name].removed or date
+    lease.renew()
+    # The catalog first: a switch that is interrupted is completed, while a night that is not entered is forgotten.
+    if before != {name: vars(row) for name, row in rows.items()}:
+        write_catalog(store, rows)
+    carry_out(store, switch)
+    done = len(whole) == len(shards)
+    sums = _sums(found, Ledger.read(store) if switch else masks)
+    if switch or done != (plan.record.state == "done" and store.exists(SUCCESS)):
+        close(store, plan.record, sums, len(found.tally.filenames), seconds, done)
+    return _entry(found, date, sums, len(shards) - len(whole), done)
+
+
+def _is_news(shard: Shard, rows: dict[str, ShardRow]) -> bool:
+    row = rows.get(shard.name)
+    return row is None or row.removed is not None or row.shard_id != shard.id
+
+
+def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Ledger, incoming: Ledger, date: str) -> None:
+    """Enter shards that are whole into the catalog, with their sums."""
+    keys = {key_of(i) for i in masks.shards}
+    sums = _read_sums(found, {s.id for s in news}, masks, incoming)
+    for shard in news:
+        row, total = found.catalog.get(shard.name), sums[shard.id]
+        known = row is not None and row.removed is None
+        changed = known or (shard.key in keys and shard.id not in masks.shards)
+        # What a plain `segbatch run` left is current, and of no night.
+        night = date if shard.key in arrived or row is not None else ""
+        found.catalog[shard.name] = ShardRow(
+            shard.name,
+            shard.uri,
+            shard.id,
+            night,
+            "changed" if changed else "new",
+            None,
+            total.totals.records,
+            total.totals.failed,
+            {"totals": total.totals.to_json(), "timings": total.timings, "bytes": total.size},
+        )
+
+
+def _read_sums(found: Work, ids: set[str], masks: Ledger, incoming: Ledger) -> dict[str, Tally]:
+    """Sums of shards from the footers of their files, in whichever folder these are."""
+    sums = {i: Tally(found.tally.num_classes) for i in ids}
+    new, old = ([n for i in sorted(ids) for n in x.committed(i).filenames(i)] for x in (incoming, masks))
+    for receipt in read_receipts(found.store, new, INCOMING):
+        _add_receipt(found, sums, receipt, f"{INCOMING}/{receipt.filename}")
+    for receipt in masks.receipts(found.store, old):
+        _add_receipt(found, sums, receipt, f"{MASKS}/{masks.holder(receipt.filename)}")
+    return sums
+
+
+def _add_receipt(found: Work, sums: dict[str, Tally], receipt: Receipt, file: str) -> None:
+    if receipt.fingerprint != found.plan.record.fingerprint:
+        raise OutputError(
+            f"{found.store.uri}/{file}: written by another job (fingerprint "
+            f"{receipt.fingerprint}, this one is {found.plan.record.fingerprint}); remove the file and start again"
+        )
+    sums[_shard_id(receipt.filename)].add(receipt)
+
+
+def _sums(found: Work, masks: Ledger) -> Tally:
+    """Sums of all current shards: those of the catalog, and read anew where it has none."""
+    current = set(masks.shards)
+    by_id = {row.shard_id: row for row in found.catalog.values() if row.removed is None}
+    total = Tally(found.tally.num_classes)
+    for tally in _read_sums(found, current - by_id.keys(), masks, Ledger(())).values():
+        _add(total, tally.totals, tally.timings, tally.size)
+    for shard_id in current & by_id.keys():
+        sums = by_id[shard_id].sums
+        _add(total, Totals.from_json(sums["totals"], total.num_classes), sums["timings"], sums["bytes"])
+    total.filenames.update(masks.filenames())
+    return total
+
+
+def _add(total: Tally, totals: Totals, timings: dict[str, float], size: int) -> None:
+    total.totals.add(totals)
+    total.size += size
+    for stage, seconds in timings.items():
+        total.timings[stage] = total.timings.get(stage, 0.0) + seconds
+
+
+def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:
+    rows, labels = list(found.catalog.values()), found.plan.job.model.labels
+    tonight = {
+        "new": [r for r in rows if r.night == date and r.removed is None and r.change == "new"],
+        "changed": [r for r in rows if r.night == date and r.removed is None and r.change == "changed"],
+        "removed": [r for r in rows if r.removed == date],
+    }
+    content = Content(Totals(len(labels)))
+    for row in tonight["new"] + tonight["changed"]:
+        content.totals.add(Totals.from_json(row.sums["totals"], len(labels)))
+    content.confidence = _confidences(found.store, {r.shard_id for r in tonight["new"] + tonight["changed"]})
+    return Entry(
+        output=found.store.uri,
+        state="done" if done else "stopped",
+        shards={"total": len(found.plan.job.shards), **{k: len(v) for k, v in tonight.items()}, "left": left},
+        names={k: sorted(r.name for r in v)[:_MOST_NAMES] for k, v in tonight.items()},
+        model=_model(found.plan.record.identity),
+        classes=list(labels.names),
+        totals=content.totals.to_json(),
+        confidence=content.confidence.tolist(),
+        current={"records": sums.totals.records, "errors": sums.totals.failed},
+    )
+
+
+def _confidences(store: Store, ids: set[str]) -> np.ndarray:
+    """Histogram of the image confidences in the masks of shards; the one column is read, not the masks."""
+    if not ids:
+        return histogram(np.zeros(0))
+    ledger = Ledger.read(store)
+    wanted = {n for i in ids for n in ledger.committed(i).filenames(i)}
+
+    def read(name: str) -> np.ndarray:
+        if name in wanted:
+            columns = [ResultFile(name).read(store, ["confidence"])["confidence"]]
+        else:
+            columns = [rows["confidence"] for r, rows in read_file(store, name) if r.filename in wanted]
+        return np.sum([histogram(c.drop_null().to_numpy()) for c in columns], axis=0)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return np.sum(list(pool.map(read, sorted({ledger.holder(n) for n in wanted}))), axis=0)
+
+
+def _model(identity: dict[str, Any]) -> str:
+    """What decides the rows but for the inputs: nights are compared if it is the same."""
+    return digest(json.dumps({**identity, "inputs": None}, sort_keys=True), length=16)
+
+
+def _shard_id(filename: str) -> str:
+    chunk = ChunkId.parse(filename)
+    assert chunk is not None
+    return chunk.shard_id

@@ -1,0 +1,102 @@
+"""``segbatch nightly`` as a person and a timer meet it: plans, exit codes, two at once, one that is killed."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segbatch import cli
+from segbatch.nightly.lease import Lease
+from segbatch.output.store import Store
+from tests.nightly.nights import JOB, shard
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Three shards of two chunks, 0.4 s each."""
+    for number in range(3):
+        shard(tmp_path / "in", number, images=20)
+    job = JOB | {"model": "tests.networks:slow"}
+    street = {"inputs": [f"{tmp_path}/in/*.tar"], "output": str(tmp_path / "out")}
+    path = tmp_path / "nightly.yaml"
+    path.write_text(yaml.safe_dump({"state": str(tmp_path / "state"), "job": job, "datasets": {"street": street}}))
+    return path
+
+
+@pytest.fixture
+def nightly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command in this process; (exit code, all it printed)."""
+    monkeypatch.setattr(cli.console, "_width", 200)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*args: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["segbatch", "nightly", *args])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as e:
+            code = int(e.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        captured = capsys.readouterr()
+        return code, re.sub(r"\x1b\[[0-9;]*m", "", captured.out + captured.err)
+
+    return call
+
+
+def test_a_plan_is_printed_and_nothing_written(nightly: Run, config: Path) -> None:
+    code, text = nightly(str(config), "--dry-run")
+    assert code == 0
+    assert re.search(r"^night +\d{4}-\d\d-\d\d$", text, re.MULTILINE)
+    assert re.search(r"^lease +free$", text, re.MULTILINE)
+    assert re.search(r"^street +3 of 3 shards to do: 3 new, 0 changed; 0 gone; output .*/out$", text, re.MULTILINE)
+    assert sorted(p.name for p in config.parent.glob("*")) == ["in", "nightly.yaml"]
+
+
+def test_a_second_night_leaves_and_says_who_runs(nightly: Run, config: Path) -> None:
+    state = Store(str(config.parent / "state"))
+    with Lease.take(state, 300, time.time, "the night of 2026-11-25").kept():
+        code, text = nightly(str(config))
+        assert code == 5
+        assert re.search(
+            r"another night runs: .*\(process \d+\), the night of 2026-11-25; .* This one does nothing", text
+        )
+        assert "lease        " in nightly(str(config), "--dry-run")[1]
+        assert "the night of 2026-11-25" in nightly(str(config), "--dry-run")[1]
+    assert not (config.parent / "out").exists()
+
+
+def test_by_day_nothing_is_done(nightly: Run, config: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    ago, soon = ((now + datetime.timedelta(hours=h)).strftime("%H:%M") for h in (-1, 1))
+    config.write_text(f'{config.read_text()}\nuntil: "{ago}"\nsince: "{soon}"\n')
+    code, text = nightly(str(config))
+    assert (code, f"it is not night: a night is from {soon} to {ago} UTC" in text) == (0, True)
+    assert "not now: it is not night" in nightly(str(config), "--dry-run")[1]
+    assert not (config.parent / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--date", "tomorrow"], "--date: 'tomorrow' is not a date; write it as 2026-11-25"),
+        (["--date", "2020-01-01"], "street cannot be made up for by date"),
+        (["--dataset", "stret"], "--dataset: there is no 'stret'; there are street"),
+        (["--until", "late"], 'until: got "late"'),
+    ],
+)
+def test_wrong_usage(nightly: Run, config: Path, args: list[str], says: str) -> None:
+    code, text = nightly(str(config), *args)
+    assert (code, says in text) == (2, True), text
+    code, text = nightly(str(config.parent / "absent.yaml"))
+    assert (code, "absent.yaml: no such configuration file" in text) == (2, True)

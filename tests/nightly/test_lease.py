@@ -1,0 +1,138 @@
+"""One night at a time: of any that try, one holds; a dead one's lease ends; a holder that lost it stops."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from segbatch.errors import Busy, OutputError
+from segbatch.nightly.lease import Lease, LeaseLost, holder
+from segbatch.output.store import Store
+
+HOUR = 3600.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_764_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "state"))
+
+
+def take(store: Store, clock: Callable[[], float], what: str = "a night", seconds: float = HOUR) -> Lease:
+    return Lease.take(store, seconds, clock, what)
+
+
+def race(stores: list[Store], clock: Clock) -> list[Lease]:
+    """What those get that all try at the same moment, each through a store of its own."""
+    together = threading.Barrier(len(stores))
+
+    def attempt(store: Store) -> Lease | None:
+        together.wait()
+        try:
+            return take(store, clock)
+        except Busy:
+            return None
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        return [lease for lease in pool.map(attempt, stores) if lease is not None]
+
+
+def test_a_second_is_told_who_holds_it(store: Store, clock: Clock) -> None:
+    assert holder(store, clock) is None
+    with take(store, clock, "the night of 2026-11-20").kept():
+        with pytest.raises(Busy, match=r"another night runs: .+@.+ \(process \d+\), the night of 2026-11-20; ") as e:
+            take(store, clock)
+        assert e.value.exit_code == 5
+        assert "the night of 2026-11-20" in (holder(store, clock) or "")
+    assert holder(store, clock) is None
+    with take(store, clock).kept():
+        pass
+
+
+def test_it_is_given_back_after_a_failure(store: Store, clock: Clock) -> None:
+    with pytest.raises(RuntimeError), take(store, clock).kept():
+        raise RuntimeError
+    with take(store, clock).kept():
+        pass
+
+
+def test_a_dead_nights_lease_ends_and_is_taken_over_by_one(store: Store, clock: Clock) -> None:
+    dead = take(store, clock)
+    clock.now += HOUR - 1
+    with pytest.raises(Busy):
+        take(store, clock)
+    clock.now += 1
+    (heir,) = race([Store(store.uri) for _ in range(8)], clock)
+    assert dead.lost
+    with pytest.raises(LeaseLost, match="taken over by"):
+        dead.renew()
+    heir.renew()
+
+
+def test_of_many_that_start_together_one_runs(store: Store, clock: Clock) -> None:
+    for _ in range(5):
+        (lease,) = race([Store(store.uri) for _ in range(8)], clock)
+        with lease.kept():
+            pass
+    assert len(store.names("lease")) <= 2, "old leases are cleared away"
+
+
+def test_renewal_holds_it_and_a_gap_loses_it(store: Store, clock: Clock) -> None:
+    lease = take(store, clock)
+    for _ in range(3):
+        clock.now += 0.9 * HOUR
+        assert not lease.lost
+        lease.renew()
+    with pytest.raises(Busy):
+        take(store, clock)
+    clock.now += HOUR
+    assert lease.lost, "it is known without asking the store, and before another may begin"
+    with pytest.raises(LeaseLost, match="could not be renewed for 3600 s"):
+        lease.renew()
+
+
+def test_a_lost_lease_is_not_given_back(store: Store, clock: Clock) -> None:
+    with take(store, clock, "the first").kept():
+        clock.now += HOUR
+        second = take(store, clock, "the second")
+    with pytest.raises(Busy, match="the second"):
+        take(store, clock)
+    second.renew()
+
+
+def test_the_heartbeat_keeps_it(store: Store, clock: Clock) -> None:
+    with take(store, clock, seconds=0.03).kept() as lease:
+        for _ in range(2):
+            before = json.loads(store.read(f"lease/{max(store.names('lease'))}"))["expires"]
+            clock.now += 0.01
+            renewed = threading.Event()
+            for _ in range(500):
+                if json.loads(store.read(f"lease/{max(store.names('lease'))}"))["expires"] > before:
+                    renewed.set()
+                    break
+                renewed.wait(0.01)
+            assert renewed.is_set()
+        assert not lease.lost
+
+
+def test_what_is_no_lease_is_named(store: Store, clock: Clock) -> None:
+    store.write("lease/00000001.json", b"{}")
+    with pytest.raises(OutputError, match=r"lease/00000001.json: not a lease.*if no night runs, remove"):
+        take(store, clock)

@@ -1,0 +1,107 @@
+"""Shards become current as wholes, and a switch that is interrupted anywhere is completed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segbatch.chunk import ChunkId, Shard
+from segbatch.errors import OutputError
+from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import SUCCESS
+from segbatch.output.store import Store
+from segbatch.output.switch import INCOMING, SWITCH, Switch, carry_out, complete_switch, key_of, plan_switch
+from segbatch.output.writer import MASKS
+
+
+def shard(name: str, version: str) -> Shard:
+    return Shard(name, name, "webdataset", version)
+
+
+def files(of: Shard, *indices: int, last: int | None = None) -> list[str]:
+    return [ChunkId(of.id, i, i == last).filename for i in indices]
+
+
+A1, A2, B1, C1 = shard("a.tar", "1"), shard("a.tar", "2"), shard("b.tar", "1"), shard("c.tar", "1")
+
+
+def planned(shards: list[Shard], masks: list[str], incoming: list[str]) -> Switch:
+    return plan_switch(shards, Ledger(masks), Ledger(incoming), "2026-11-20")
+
+
+def test_key_of() -> None:
+    assert key_of(A1.id) == A1.key == key_of(A2.id)
+
+
+def test_a_whole_shard_arrives_and_half_a_shard_waits() -> None:
+    switch = planned([A1, B1], [], [*files(A1, 0, 1, last=1), *files(B1, 0)])
+    assert (switch.arrive, switch.retire, switch.drop) == (files(A1, 0, 1, last=1), [], [])
+    assert not planned([B1], [], files(B1, 0))
+
+
+def test_the_old_version_leaves_when_the_new_one_is_whole() -> None:
+    old = files(A1, 0, last=0)
+    assert not planned([A2], old, files(A2, 0))
+    switch = planned([A2], old, files(A2, 0, 1, last=1))
+    assert (switch.arrive, switch.retire) == (files(A2, 0, 1, last=1), old)
+    assert switch.folder == "retired/2026-11-20"
+
+
+def test_what_left_the_input_is_retired_and_what_nobody_wants_is_dropped() -> None:
+    switch = planned([B1], [*files(A1, 0, last=0), *files(B1, 0, last=0)], files(C1, 0))
+    assert (switch.arrive, switch.retire, switch.drop) == ([], files(A1, 0, last=0), files(C1, 0))
+
+
+def test_a_shard_begun_by_a_plain_run_is_whole_with_what_a_night_adds() -> None:
+    assert planned([A1], files(A1, 0), files(A1, 1, last=1)).arrive == files(A1, 1, last=1)
+
+
+@pytest.mark.parametrize("crash", range(7))
+def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: int) -> None:
+    """Six requests after the list is written; each in turn, and none, is the last that is done."""
+    store = Store(str(tmp_path))
+    old, new, other = files(A1, 0, last=0), files(A2, 0, 1, last=1), files(C1, 0)
+    for name in old:
+        store.write(f"{MASKS}/{name}", b"old")
+    for name in (*new, *other):
+        store.write(f"{INCOMING}/{name}", b"new")
+    store.write(SUCCESS, b"")
+    switch = planned([A2], old, [*new, *other])
+    done = 0
+
+    class Killed(BaseException):
+        pass
+
+    def count(self: Store, *names: str, how: str) -> None:
+        nonlocal done
+        if done == crash:
+            raise Killed
+        done += 1
+        plain[how](self, *names)
+
+    plain = {"move": Store.move, "remove": Store.remove}
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "move", lambda self, a, b: count(self, a, b, how="move"))
+        patched.setattr(Store, "remove", lambda self, a: count(self, a, how="remove"))
+        if crash < 6:
+            with pytest.raises(Killed):
+                carry_out(store, switch)
+            present = set(store.names(MASKS)) | set(store.names(INCOMING)) | set(store.names(switch.folder))
+            assert present >= {*old, *new}, "nothing is lost"
+            assert not (store.exists(SUCCESS) and done), "and nobody is told that all is well"
+        else:
+            carry_out(store, switch)
+    assert complete_switch(store) == (crash < 6)
+    assert sorted(store.names(MASKS)) == sorted(new)
+    assert store.names(switch.folder) == old
+    assert store.names(INCOMING) == []
+    assert not store.exists(SWITCH)
+    assert not complete_switch(store)
+
+
+def test_a_damaged_list_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write(SWITCH, b"[1]")
+    with pytest.raises(OutputError, match=r"switch.json: not a list of renames"):
+        complete_switch(store)

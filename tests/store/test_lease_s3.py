@@ -1,0 +1,32 @@
+"""The lease of a night on a real object store, by conditional writes; see tests/nightly/test_lease.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from segbatch.errors import Busy
+from segbatch.nightly.lease import LeaseLost, holder
+from segbatch.output.store import Store
+from tests.nightly.test_lease import HOUR, Clock, race, take
+from tests.store.seaweed import Seaweed
+
+
+def test_one_of_eight_holds_it_and_one_of_eight_takes_a_dead_ones_over(seaweed: Seaweed, place: str) -> None:
+    clock = Clock()
+    stores = [Store(f"s3://{place}/state", seaweed.storage_options()) for _ in range(8)]
+    (first,) = race(stores, clock)
+    with pytest.raises(Busy, match=f"s3://{place}/state: another night runs"):
+        take(stores[0], clock)
+    clock.now += HOUR / 2
+    first.renew()
+    clock.now += HOUR - 1
+    assert race(stores, clock) == []
+    clock.now += 1
+    (heir,) = race(stores, clock)
+    with pytest.raises(LeaseLost, match="taken over"):
+        first.renew()
+    with heir.kept():
+        assert holder(stores[0], clock)
+    assert holder(stores[0], clock) is None
+    (after,) = race(stores, clock)
+    after.renew()
