@@ -266,7 +266,7 @@ def train(
     if class_map is not None:
         fields["class_map"] = read_config(class_map)
     spec = TrainSpec.create(**merge(read_config(config) if config else {}, fields))
-    from segbatch.training.trainer import train as train_network
+    from segbatch.runtime.train import train as train_network
 
     show.training(console, train_network(spec, _tell))
 

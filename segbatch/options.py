@@ -27,7 +27,7 @@ _GROUPS: dict[type[BaseModel], dict[str, str]] = {
         "model": "Network",
         "epochs": "Batches and augmentation",
         "lr": "Learning",
-        "seed": "Where it runs, and what it keeps",
+        "workers": "Where it runs, and what it keeps",
     },
 }
 # Given in --config alone: mappings, and one is often secret.

@@ -20,6 +20,7 @@ from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.base import TorchModel
 from segbatch.models.checkpoint import StateDict
+from segbatch.models.info import Choice
 from segbatch.models.weights import choose, read_labels
 from segbatch.training import backbones
 from segbatch.training.augment import padded
@@ -36,11 +37,14 @@ def architecture_of(name: str) -> Architecture:
 
 
 def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:
-    """The classes that are learnt: of ``classes``, else of the weights that are begun with, else the network's own."""
+    """The classes that are learnt: of ``classes``, else of the weights that are begun with, else the network's own.
+
+    Raises ``SpecError`` if the weights have a number of classes that the network knows no names for.
+    """
     if spec.classes is not None:
         return read_labels(spec.classes, None, architecture.name, spec.storage_options)
-    if spec.init in architecture.weights:
-        return architecture.weights[spec.init].labels
+    if spec.init != "scratch" and spec.init.partition(":")[0] != "backbone":
+        return architecture.describe(Choice(spec.init, None, spec.storage_options)).labels
     named = [w.labels for w in architecture.weights.values()]
     return named[0] if named else architecture.labels
 

@@ -13,7 +13,7 @@ from segbatch.training.defaults import defaults_of
 # What may change between a run and its continuation: where and how fast, not what is computed.
 _FREE = {
     *("output", "storage_options", "device", "threads", "loaders", "overwrite", "checkpoint_minutes", "until"),
-    "accumulate",
+    *("workers", "accumulate", "address"),
 }
 
 
@@ -54,7 +54,7 @@ class TrainSpec(BaseModel):
 
     epochs: float = Field(50, gt=0, description="passes over the images")
     until: float | None = Field(None, gt=0, description="stop after so many of the epochs; a later run may go on")
-    batch_size: int = Field(8, gt=0, description="images an update")
+    batch_size: int = Field(8, gt=0, description="images an update, over all workers")
     accumulate: int = Field(1, gt=0, description="forward passes, one after another, that each worker's share takes")
     crop: tuple[int, int] | None = Field(
         None, description="height and width of what is cut out; by default the whole image"
@@ -73,6 +73,9 @@ class TrainSpec(BaseModel):
     bias_lr: float = Field(1.0, ge=0, description="lr of biases, as a multiple")
     balance: Literal["none", "median-frequency"] = Field("none", description="weights of the classes in the loss")
     balance_power: float = Field(1.0, gt=0, description="exponent of these weights; 0.5 is milder")
+    calibrate: bool = Field(
+        False, description="take these weights out of the scores that are written: learnt by, not preferred"
+    )
     reduction: Literal["mean", "sum"] = Field("mean", description="loss of a batch: mean or sum over its pixels")
     hardest: float = Field(1.0, gt=0, le=1, description="share of the pixels that count, those of the highest loss")
     freeze_norm: bool = Field(False, description="leave the statistics of batch normalisation as they were loaded")
@@ -84,6 +87,8 @@ class TrainSpec(BaseModel):
         0.0, ge=0, lt=1, description="decay of a moving average of the weights, which then is the result"
     )
 
+    workers: int = Field(1, gt=0, description="processes that share each batch, by Ray Train")
+    address: str | None = Field(None, description="Ray cluster for them: auto or ray://host:port; by default here")
     seed: int = Field(0, ge=0, description="of everything random")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 on a GPU that computes in it")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")

@@ -247,6 +247,11 @@ class Trainer:
         self.world.share(source)
         half = self.spec.weights_precision == "fp16"
         state = {k: v.detach().cpu() for k, v in source.items()}
+        weights, bias = self.state.class_weights, self.architecture.head.replace("weight", "bias")
+        if self.spec.calibrate and weights is not None:
+            # A loss weighted by w teaches w times each class's probability; a class that occurs nowhere has no weight.
+            given = torch.tensor(weights)
+            state[bias] = state[bias] - torch.where(given > 0, given, 1).log()
         return {k: v.half().float() if half and v.is_floating_point() else v.clone() for k, v in state.items()}
 
     def _validate(self, left: str) -> None:

@@ -66,7 +66,7 @@ def _camvid(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.data
 def test_camvid_accuracy_is_what_the_model_card_states() -> None:
-    """On every fifth frame of val (all: 0.673, 0.913); a wrong grid, mean or order of channels costs far more."""
+    """On every fifth frame of val (all: 0.710, 0.935); a wrong grid, mean or order of channels costs far more."""
     model = models.build(NAME, weights="camvid", device="cpu")
     confusion = np.zeros((11, 11), np.int64)
     frames = _camvid(20)
@@ -74,8 +74,8 @@ def test_camvid_accuracy_is_what_the_model_card_states() -> None:
         predicted, known = upsample(scores, model.stride, *label.shape), label != 11
         confusion += np.bincount(label[known] * 11 + predicted[known], minlength=121).reshape(11, 11)
     hits = np.diag(confusion)
-    assert hits.sum() / confusion.sum() > 0.90
-    assert np.mean(hits / (confusion.sum(0) + confusion.sum(1) - hits)) > 0.64
+    assert hits.sum() / confusion.sum() > 0.92
+    assert np.mean(hits / (confusion.sum(0) + confusion.sum(1) - hits)) > 0.68
 
 
 @pytest.mark.data

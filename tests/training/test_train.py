@@ -126,6 +126,19 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     assert all((value == states[1]["network"][key]).all() for key, value in states[0]["network"].items())
 
 
+def test_calibrated_scores_are_those_of_the_classes_as_they_occur(
+    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
+) -> None:
+    """The same but for the classifier's bias, which is lower by the logarithm of the weights in the loss."""
+    calibrated = load_file(train(spec_of(data, tmp_path, calibrate=True, val=[], val_labels=None)).weights)
+    weighted = torch.load(trained[0] / "checkpoint.pt", weights_only=True)["state"]
+    logs = torch.tensor(weighted["class_weights"]).log()
+    assert logs.abs().max() > 0.3
+    for key, value in weighted["average"].items():
+        wanted = value - logs if key == "head.bias" else value
+        torch.testing.assert_close(calibrated[key].to(value.dtype), wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_a_part_of_a_training_is_its_beginning(
     data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
 ) -> None:
