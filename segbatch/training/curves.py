@@ -22,11 +22,11 @@ def curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
     marker = "o" if len(history) < 60 else None
     left.plot(epochs, [line["loss"] for line in history], color="tab:blue", marker=marker, markersize=3)
     left.set(xlabel="epoch", ylabel="training loss", xlim=(0, None))
-    left.set_ylim(0, None)
+    left.set_ylim(0, 1.05 * max(line["loss"] for line in history) or None)
     rate = left.twinx()
     rate.plot(epochs, [line["lr"] for line in history], color="0.6", linestyle="--", linewidth=1)
     rate.set_ylabel("learning rate (dashed)", color="0.4")
-    rate.set_ylim(0, None)
+    rate.set_ylim(0, 1.05 * max(line["lr"] for line in history))
     measured = [line for line in history if line.get("mean_iou") is not None]
     at = [line["epoch"] for line in measured]
     for key, name, colour in (
@@ -36,15 +36,14 @@ def curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
         right.plot(at, [100 * line[key] for line in measured], label=name, color=colour, marker=marker, markersize=3)
     if measured:
         best = max(measured, key=lambda line: line["mean_iou"])
-        right.axhline(100 * best["mean_iou"], color="tab:orange", linestyle=":", linewidth=1)
-        right.annotate(
-            f"best {100 * best['mean_iou']:.1f}, epoch {best['epoch']:g}",
-            (best["epoch"], 100 * best["mean_iou"]),
-            xytext=(0, -14),
-            textcoords="offset points",
-            ha="right",
+        right.axhline(
+            100 * best["mean_iou"],
+            color="tab:orange",
+            linestyle=":",
+            linewidth=1,
+            label=f"best {100 * best['mean_iou']:.1f}, epoch {best['epoch']:g}",
         )
-        right.legend(loc="lower right")
+        right.legend(loc="best")
     right.set(xlabel="epoch", ylabel="validation, %", xlim=left.get_xlim())
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -34,6 +34,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "fcn16s": {**_FCN, "lr": 1e-12},
     "fcn8s": {**_FCN, "lr": 1e-14},
     "fcn8s_atonce": {**_FCN, "lr": 1e-10},
+    # Zheng et al. 2015, sec. 6: from FCN-8s, as it was trained, at another rate.
+    "crfasrnn": {**_FCN, "lr": 1e-13},
     "deeplab_v1": {**_DEEPLAB_V1, "crop": (306, 306)},
     "deeplab_v1_largefov": {**_DEEPLAB_V1, "crop": (321, 321)},
     "deeplab_v1_msc_largefov": {**_DEEPLAB_V1, "crop": (321, 321)},
