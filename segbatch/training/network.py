@@ -80,10 +80,15 @@ def begin(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tupl
 
 def _load(network: nn.Module, state: StateDict, heads: set[str], source: str, model: str) -> str:
     own = network.state_dict()
+    # The fixed upsampling of an earlier stage (FCN-32s before 16s before 8s) is no part of this network.
+    state = {key: value for key, value in state.items() if key in own or not key.startswith("upscore")}
     anew = sorted(k for k in heads if k in own and (k not in state or state[k].shape != own[k].shape))
     fits = {key: value for key, value in state.items() if key not in anew}
     checkpoint.check_keys(fits, {key: value for key, value in own.items() if key not in anew}, source, model)
     network.load_state_dict(fits, strict=False)
+    for name, parameter in network.named_parameters():
+        if name in anew and name not in state and name.startswith("score_pool"):
+            nn.init.zeros_(parameter)  # a skip that FCN's stage adds (Long et al. 2015, sec. 4.2)
     return f"weights {source}" + (f"; {', '.join(anew)} anew, for {len(own[anew[0]])} classes" if anew else "")
 
 

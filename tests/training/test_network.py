@@ -18,6 +18,7 @@ from segbatch.models.deeplabv3plus import DeepLabV3Plus
 from segbatch.models.fcn import FCN
 from segbatch.training import backbones
 from segbatch.training.network import (
+    _load,
     architecture_of,
     begin,
     class_keys,
@@ -161,3 +162,25 @@ def test_frozen_parts_do_not_learn() -> None:
     assert network.backbone[2].training
     with pytest.raises(SpecError, match=r"no module is called 'trunk'; this network consists of backbone, low"):
         parameter_groups(network, TrainSpec.create(**NEEDED, freeze=["trunk"]), set())
+
+
+@pytest.mark.parametrize("stage", [(32, 16), (16, 8)])
+def test_a_stage_of_fcn_begins_with_the_one_before(stage: tuple[int, int]) -> None:
+    before, after = (FCN(5, finest=finest, narrow=16) for finest in stage)  # type: ignore[arg-type]
+    state = before.state_dict()
+    heads = {key for key in after.state_dict() if "score" in key}
+    said = _load(after, dict(state), heads, "before", "after")
+    now = after.state_dict()
+    shared = [key for key in now if key in state]
+    assert "fc7.weight" in shared
+    assert "score_fr.weight" in shared
+    assert all(torch.equal(now[key], state[key]) for key in shared)
+    skip = f"score_pool{4 if stage[1] == 16 else 3}"
+    assert f"{skip}.weight" in said
+    assert not now[f"{skip}.weight"].any()  # so that training goes on from the same scores (Long et al. 2015, sec. 4.2)
+
+
+def test_a_key_that_no_stage_has_is_still_refused() -> None:
+    network = FCN(5, finest=16, narrow=16)
+    with pytest.raises(ModelError, match="stranger"):
+        _load(network, {**network.state_dict(), "stranger.weight": torch.zeros(1)}, set(), "file", "fcn16s")
