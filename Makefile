@@ -1,5 +1,6 @@
 # make demo   set up, then run the whole job on a few photographs
 # make test   set up, then format, lint, types and tests
+# make test-long   the tests that take a minute or more each: chaos in small, Ray Train, a night that its deadline stops
 # make sanitize   the CRF engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
 # make fuzz-crf   10,000 random inputs for the CRF engine
 # make chaos   half an hour in which drivers, workers, nodes and the object store are killed again and again
@@ -11,13 +12,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: demo test lint format sanitize fuzz-crf chaos chaos-short clean
+.PHONY: demo test test-long lint format sanitize fuzz-crf chaos chaos-short clean
 
 demo: $(STAMP)
 	$(BIN)/segbatch demo
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check --quiet .

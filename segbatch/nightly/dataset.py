@@ -91,13 +91,14 @@ def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
     plan = found.plan
     if plan.complete:
         return
-    Logs.of(plan.job.spec).install()
+    logs = Logs.of(plan.job.spec)
+    logs.install()
     with cluster(plan.job.spec) as hardware:
         plan.settle(hardware.cpus)
         both = plan.ledger
         establish(plan)
         plan.ledger = both
-        compute(plan, hardware, found.tally, progress, INCOMING, due)
+        compute(plan, hardware, found.tally, progress, logs, INCOMING, due)
 
 
 def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:

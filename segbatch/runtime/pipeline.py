@@ -40,7 +40,7 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     logs = Logs.of(spec)
     logs.install()
     try:
-        outcome = _run(spec, progress or Progress())
+        outcome = _run(spec, progress or Progress(), logs)
     except SegbatchError as e:
         if logs.json:
             event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
@@ -51,7 +51,7 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     return outcome
 
 
-def _run(spec: JobSpec, progress: Progress) -> Outcome:
+def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
     begun = time.monotonic()
     plan = make_plan(spec)
     tally = Tally(len(plan.job.model.labels))
@@ -59,7 +59,7 @@ def _run(spec: JobSpec, progress: Progress) -> Outcome:
         with cluster(spec) as hardware:
             plan.settle(hardware.cpus)
             publish(plan)
-            compute(plan, hardware, tally, progress)
+            compute(plan, hardware, tally, progress, logs)
     return finish(plan, tally, time.monotonic() - begun)
 
 
@@ -68,6 +68,7 @@ def compute(
     hardware: Hardware,
     tally: Tally,
     progress: Progress,
+    logs: Logs,
     folder: str = MASKS,
     due: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -83,7 +84,7 @@ def compute(
     attempts = RayAttempts()
     try:
         with attempts.stopping(due):
-            for receipt in _receipts(_stages(plan, pools, writer, attempts)):
+            for receipt in _receipts(_stages(plan, pools, writer, attempts, logs)):
                 tally.add(receipt)
                 progress.advance(receipt)
                 gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
@@ -100,12 +101,11 @@ def build_dataset(spec: JobSpec) -> Dataset:
     job = resolve(spec)
     hardware = join(spec)
     plan = Plan.unwritten(job, hardware.cpus)
-    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, RayAttempts())
+    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, RayAttempts(), Logs.of(spec))
 
 
-def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts) -> Dataset:
+def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
     """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
-    logs = Logs.of(plan.job.spec)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False

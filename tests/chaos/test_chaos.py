@@ -11,6 +11,7 @@ from tests.chaos.chaos import difference, rage
 from tests.chaos.world import KINDS, world
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_one_kill_of_each_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with world(tmp_path, seed=20261125, shards=4, records=60, nodes=2, actors=2, stall=4.0) as here:

@@ -152,6 +152,7 @@ def test_a_night_without_news_does_nothing(nights: list[Told], bench: Bench) -> 
     assert {p: p.stat().st_mtime_ns for p in bench.output.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.long
 def test_the_deadline_stops_a_night_and_the_next_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six o'clock comes with the second chunk of sixteen, of 0.4 s each."""
     bench = Bench(tmp_path, monkeypatch, {"job": JOB | {"model": "tests.networks:slow"}})

@@ -60,8 +60,13 @@ def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Watche
     logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
     driver = _lines((folder / "stderr").read_text())
     runs = {line["run"] for line in driver}
-    everything = [line for path in logs.glob("worker-*.err") for line in _lines(path.read_text())]
-    return Watched(folder / "out", driver, [line for line in everything if line["run"] in runs], logs)
+    end = time.monotonic() + 30
+    while True:  # Ray hands on what workers write to stderr when it comes to it
+        everything = [line for path in logs.glob("worker-*.err") for line in _lines(path.read_text())]
+        workers = [line for line in everything if line["run"] in runs]
+        if sum(line["event"] == "a chunk is committed" for line in workers) >= 2 or time.monotonic() > end:
+            return Watched(folder / "out", driver, workers, logs)
+        time.sleep(0.1)
 
 
 def test_the_driver_logs_an_event_a_line(watched: Watched) -> None:

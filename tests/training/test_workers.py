@@ -15,6 +15,7 @@ from segbatch.training.spec import TrainSpec
 from tests.training.tiny import pictures
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("local_ray")
 def test_ray_train_gives_what_one_process_gives(tmp_path: Path) -> None:
     """The built-in network, which the workers' processes know by its name."""
