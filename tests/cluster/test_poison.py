@@ -1,8 +1,9 @@
 """Records that crash, hang and take all memory: each becomes an error row, and costs its neighbours nothing."""
 
-from __future__ import itertools
+from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from pathlib import Path
