@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -25,13 +24,7 @@ from tests.models.contract import photo
 from tests.models.narrow import NarrowContract, on_meta, parameters, sides
 from tests.models.test_caffe_systems import CLASSES, MEAN, assert_same, loaded
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class TestCRFasRNN(NarrowContract):
