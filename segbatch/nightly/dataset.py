@@ -181,19 +181,12 @@ def _sums(found: Work, masks: Ledger) -> Tally:
     by_id = {row.shard_id: row for row in found.catalog.values() if row.removed is None}
     total = Tally(found.tally.num_classes)
     for tally in _read_sums(found, current - by_id.keys(), masks, Ledger(())).values():
-        _add(total, tally.totals, tally.timings, tally.size)
+        total.add_sums(tally.totals, tally.timings, tally.size)
     for shard_id in current & by_id.keys():
         sums = by_id[shard_id].sums
-        _add(total, Totals.from_json(sums["totals"], total.num_classes), sums["timings"], sums["bytes"])
+        total.add_sums(Totals.from_json(sums["totals"], total.num_classes), sums["timings"], sums["bytes"])
     total.filenames.update(masks.filenames())
     return total
-
-
-def _add(total: Tally, totals: Totals, timings: dict[str, float], size: int) -> None:
-    total.totals.add(totals)
-    total.size += size
-    for stage, seconds in timings.items():
-        total.timings[stage] = total.timings.get(stage, 0.0) + seconds
 
 
 def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:

@@ -33,9 +33,13 @@ class Tally:
         if receipt.filename in self.filenames:
             return
         self.filenames.add(receipt.filename)
-        self.totals.add(receipt.totals)
-        self.size += receipt.size
-        for stage, seconds in receipt.timings.items():
+        self.add_sums(receipt.totals, receipt.timings, receipt.size)
+
+    def add_sums(self, totals: Totals, timings: dict[str, float], size: int) -> None:
+        """Add what several files come to."""
+        self.totals.add(totals)
+        self.size += size
+        for stage, seconds in timings.items():
             self.timings[stage] = self.timings.get(stage, 0.0) + seconds
 
 
