@@ -16,6 +16,7 @@ from segbatch.errors import SpecError
 from segbatch.metrics.confusion import Confusion
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster, failure
+from segbatch.runtime.log import Logs
 from segbatch.runtime.pipeline import SegmentWorker
 from segbatch.runtime.planning import Job, resolve
 from segbatch.runtime.resources import Pools, plan_pools
@@ -168,7 +169,7 @@ def _score(job: Job, pools: Pools, records: list[Record]) -> tuple[list[list[Rec
     worker: Any = ray.remote(SegmentWorker)
     worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
     attempts = RayAttempts()
-    workers = [worker.remote(job, pools, attempts) for _ in range(pools.segment_actors)]
+    workers = [worker.remote(job, pools, attempts, Logs.of(job.spec)) for _ in range(pools.segment_actors)]
     pending = []
     for n, i in enumerate(range(0, len(records), _BATCH)):
         chunk = Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
