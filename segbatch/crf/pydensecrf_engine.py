@@ -8,6 +8,9 @@ import numpy as np
 
 from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
 
+# In the order of pydensecrf's enumeration, whose names a build by Cython 3 does not show.
+_NORMALIZATIONS = ("none", "before", "after", "symmetric")
+
 
 class PydensecrfEngine:
     """Mean field by pydensecrf, one image after the other: it holds the GIL, so threads would not help."""
@@ -25,19 +28,13 @@ class PydensecrfEngine:
         import pydensecrf.densecrf as dcrf
 
         labels, height, width = unary.shape
-        normalization = {
-            "none": dcrf.NO_NORMALIZATION,
-            "before": dcrf.NORMALIZE_BEFORE,
-            "after": dcrf.NORMALIZE_AFTER,
-            "symmetric": dcrf.NORMALIZE_SYMMETRIC,
-        }
         crf = dcrf.DenseCRF2D(width, height, labels)
         crf.setUnaryEnergy(np.require(unary.reshape(labels, -1), np.float32, ["C", "W"]))
         for kernel in kernels:
             compat = kernel.compat
             if isinstance(compat, np.ndarray) and compat.ndim == 2 and not np.allclose(compat, compat.T):
                 raise ValueError("compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'")
-            options = {"compat": compat, "normalization": normalization[kernel.normalization]}
+            options = {"compat": compat, "normalization": _NORMALIZATIONS.index(kernel.normalization)}
             if isinstance(kernel, Gaussian):
                 crf.addPairwiseGaussian(sxy=kernel.thetas, **options)
             elif isinstance(kernel, Bilateral):

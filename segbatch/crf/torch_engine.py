@@ -10,11 +10,13 @@ from itertools import groupby
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
-from segbatch.crf.torch_filter import GaussianFilter, build_filter
+from segbatch.crf.torch_filter import LABEL_BLOCK, GaussianFilter, build_filter
+from segbatch.crf.torch_lattice import triton_gather
 
 Term = tuple[GaussianFilter, float | Tensor]
 
@@ -43,8 +45,14 @@ def mean_field(
         for kernel, compat in zip(kernels, given, strict=True):
             gaussian = build_filter(kernel, images, (batch, height, width), unary.device, dtype)
             terms.append((gaussian, _coupling(compat, labels, unary.device, dtype)))
-        scores = _scores(-_to_rows(unary.to(dtype)), terms, iterations)
-        return _to_maps(_softmax(scores), (batch, height, width))
+        logits = -_to_rows(unary.to(dtype))
+        potts = [(g, c) for g, c in terms if not isinstance(c, Tensor)]
+        fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _learns(logits, terms)
+        if fits and triton_gather(unary.device):
+            marginals = _fused(logits, potts, iterations)
+        else:
+            marginals = _softmax(_scores(logits, terms, iterations))
+        return _to_maps(marginals, (batch, height, width))
 
 
 class MeanField(nn.Module):
@@ -227,9 +235,7 @@ def _scores(logits: Tensor, terms: Sequence[Term], iterations: int) -> Tensor:
             scores = _add(scores, gaussian(marginals), coupling)
         return scores
 
-    learning = torch.is_grad_enabled() and any(
-        isinstance(t, Tensor) and t.requires_grad for t in (logits, *(coupling for _, coupling in terms))
-    )
+    learning = _learns(logits, terms)
     scores = logits
     for _ in range(iterations):
         if learning:  # keep the scores between the steps only, not what each step holds inside
@@ -237,6 +243,25 @@ def _scores(logits: Tensor, terms: Sequence[Term], iterations: int) -> Tensor:
         else:
             scores = step(scores)
     return scores
+
+
+def _learns(logits: Tensor, terms: Sequence[Term]) -> bool:
+    tensors = (t for t in (logits, *(coupling for _, coupling in terms)) if isinstance(t, Tensor))
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _fused(logits: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int) -> Tensor:
+    """Logits (P, K) -> marginals (P, K) by Triton: slice, sum and softmax of a step are one pass a filter."""
+    labels = logits.shape[1]
+    # Rows of whole 16 bytes; the labels added cannot win.
+    logits = F.pad(logits, (0, -labels % 4), value=-torch.inf).contiguous()
+    marginals = logits.softmax(1)
+    for _ in range(iterations):
+        scores = logits
+        for n, (gaussian, coupling) in enumerate(terms, 1):
+            scores = gaussian.add(scores, marginals, coupling, softmax=n == len(terms))
+        marginals = scores
+    return marginals[:, :labels]
 
 
 def _add(scores: Tensor, filtered: Tensor, coupling: float | Tensor) -> Tensor:

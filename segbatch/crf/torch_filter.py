@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
-from segbatch.crf.torch_lattice import Gather, Lattice, build_lattice
+from segbatch.crf.torch_lattice import Gather, Lattice, build_lattice, triton_gather
 
 LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
 
@@ -85,6 +85,17 @@ class GaussianFilter:
             raise TypeError(f"values are {values.dtype}; this filter was built for {self._pre.weights.dtype}")
         result: Tensor = _Filter.apply(values, self)
         return result
+
+    def add(self, base: Tensor, values: Tensor, coupling: float, *, softmax: bool) -> Tensor:
+        """``base + coupling * self(values)``, or its softmax, with the slice's pass; on a GPU, without gradients.
+
+        For as many labels as ``triton_gather`` takes at once (``LABEL_BLOCK``).
+        """
+        kernels = triton_gather(values.device)
+        assert kernels is not None
+        vertices, post = _chain(self._pre.splat(values), self._lattice.blurs), self._post.slice
+        sum_: Tensor = kernels.add_slice(post.index, post.weights, vertices, base, coupling, softmax=softmax)
+        return sum_
 
     def _apply(self, values: Tensor) -> Tensor:
         lattice = self._lattice

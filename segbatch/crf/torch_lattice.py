@@ -9,35 +9,69 @@ Lattice, 2010.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 _KEY_LIMIT = 2**62
+# Entries that a GPU's thread sums one after another. Where many points share a vertex, as in a white background, a
+# row of the splat has thousands; it is then summed in pieces.
+_LONGEST = 32
+
+
+@cache
+def triton_gather(device: torch.device) -> ModuleType | None:
+    """The Triton kernels if they run on this device: they need a GPU, triton, and a C compiler for its launcher."""
+    if device.type != "cuda":
+        return None
+    try:
+        from segbatch.crf import triton_gather as kernels
+
+        one = torch.ones(1, 1, device=device)
+        zero = torch.zeros(1, device=device, dtype=torch.int32)
+        kernels.gather(zero, zero, zero + 1, one[0], one)
+    except Exception as error:  # whatever triton, its compiler or the driver raise: there is another way
+        logger.warning("the dense CRF runs without Triton on %s, several times slower: %s", device, error)
+        return None
+    return kernels
 
 
 @dataclass(frozen=True)
 class Gather:
-    """A sparse matrix in rows: ``out[r] = sum(weights[e] * values[index[e]] for e in row r)``."""
+    """A sparse matrix in rows: ``out[r] = sum(weights[e] * values[index[e]] for e in row r)``.
+
+    ``long``, for a GPU, says how long rows are summed in pieces.
+    """
 
     index: Tensor  # int32 or int64 (entries,)
     offsets: Tensor  # same dtype (rows + 1,)
     weights: Tensor  # (entries,)
+    long: LongRows | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
-        return F.embedding_bag(
-            self.index,
-            values,
-            self.offsets,
-            per_sample_weights=self.weights,
-            mode="sum",
-            include_last_offset=True,
-        )
+        kernels = triton_gather(values.device)
+        if kernels is None:
+            return F.embedding_bag(
+                self.index,
+                values,
+                self.offsets,
+                per_sample_weights=self.weights,
+                mode="sum",
+                include_last_offset=True,
+            )
+        starts, ends = (self.offsets[:-1], self.offsets[1:]) if self.long is None else self.long.pieces
+        out: Tensor = kernels.gather(self.index, starts, ends, self.weights, values)
+        return out if self.long is None else self.long.join(out)
 
     def repeat(self, times: int, columns: int) -> Gather:
         """The block-diagonal matrix that holds this one (of ``columns`` columns) ``times`` times."""
@@ -45,11 +79,52 @@ class Gather:
         kind = _index_dtype(times * max(entries, columns, rows))
         step = torch.arange(times, device=self.index.device, dtype=kind)[:, None]
         last = self.offsets.new_tensor([times * entries], dtype=kind)
-        return Gather(
+        repeated = Gather(
             (self.index.to(kind) + step * columns).reshape(-1),
             torch.cat([(self.offsets[:-1].to(kind) + step * entries).reshape(-1), last]),
             self.weights.repeat(times),
         )
+        return repeated.in_pieces(self.long.longest) if self.long else repeated
+
+    def in_pieces(self, longest: int) -> Gather:
+        """The same matrix, of whose rows no more than ``longest`` entries are summed at once; none may be empty."""
+        sizes = self.offsets.diff()
+        more = torch.div(sizes - 1, longest, rounding_mode="floor")  # pieces of each row after its first
+        rows = more.nonzero().squeeze(1)
+        if not rows.numel():
+            return self
+        more, kind = more[rows], self.offsets.dtype
+        last = more.cumsum(0)
+        of = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), more)
+        number = torch.arange(of.numel(), device=rows.device) - (last - more)[of] + 1
+        starts = (self.offsets[rows[of]] + number * longest).to(kind)
+        ends = torch.minimum(starts + longest, self.offsets[rows[of] + 1])
+        pieces = (
+            torch.cat([self.offsets[:-1], starts]),
+            torch.cat([torch.minimum(self.offsets[:-1] + longest, self.offsets[1:]), ends]),
+        )
+        total = self.offsets.numel() - 1
+        rest = Gather(
+            torch.arange(total, total + of.numel(), device=rows.device, dtype=kind),
+            torch.cat([last.new_zeros(1), last]).to(kind),
+            self.weights.new_ones(of.numel()),
+        )
+        return replace(self, long=LongRows(longest, pieces, rows, rest.in_pieces(longest)))
+
+
+@dataclass(frozen=True)
+class LongRows:
+    """The pieces of a matrix's rows: the first of each, then those that are left of ``rows``, which ``rest`` sums."""
+
+    longest: int
+    pieces: tuple[Tensor, Tensor]  # their first entries, and the ends
+    rows: Tensor
+    rest: Gather
+
+    def join(self, sums: Tensor) -> Tensor:
+        """Sums of the pieces (pieces, K) -> of the rows, in the same memory."""
+        sums[self.rows] += self.rest(sums)
+        return sums[: len(sums) - self.rest.index.numel()]
 
 
 @dataclass(frozen=True)
@@ -121,6 +196,8 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
         torch.cat([first, first.new_tensor([order.numel()])]).to(kind),
         weights[order],
     )
+    if features.is_cuda:
+        splat = splat.in_pieces(_LONGEST)
     rows = torch.arange(0, order.numel() + 1, corners, device=order.device, dtype=kind)
     blurs = tuple(_blur(vertex_keys, strides, axis, kind, dtype) for axis in range(corners))
     return Lattice(
@@ -150,20 +227,20 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     nearest = torch.round(elevated * (1.0 / corners))  # the closest vertex of colour 0, not yet on the plane
     rest = elevated - nearest * corners
-    rank = torch.zeros(corners, points, dtype=torch.int64, device=features.device)
+    rank = torch.zeros(corners, points, dtype=torch.int32, device=features.device)
     for i in range(dims):
         for j in range(i + 1, corners):
             lower = rest[i] < rest[j]  # a tie goes to the lower axis, as in the reference: the vertex set depends on it
             rank[i] += lower
             rank[j] += ~lower
-    rank += nearest.sum(0).to(torch.int64)
-    back = (rank < 0).to(torch.int64) - (rank > dims).to(torch.int64)
+    rank += nearest.sum(0).to(torch.int32)
+    back = (rank < 0).to(torch.int32) - (rank > dims).to(torch.int32)
     rank += back * corners
     nearest += back
 
     offset = (elevated - nearest * corners) * (1.0 / corners)
     weights = features.new_zeros(points, corners + 1)
-    place = (dims - rank).t().contiguous()
+    place = (dims - rank).t().to(torch.int64)
     offset = offset.t().contiguous()
     # One value a column and point each: two exact scatters, no order of summation to choose.
     weights.scatter_(1, place, offset)

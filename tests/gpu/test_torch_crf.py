@@ -53,6 +53,16 @@ def test_auto_takes_the_gpu_and_mixed_sizes_and_labels_work() -> None:
         assert np.abs(q - expected).max() <= 2e-3
 
 
+@pytest.mark.parametrize("labels", [1, 4, 21])
+def test_one_image_alone(labels: int) -> None:
+    """Of one image the rows of the unary would be a view with other strides."""
+    unary = energies(1, labels, 90, 101)[0]
+    on_cpu, on_gpu = (
+        TorchEngine(device).infer(crops(1, 90, 101)[0], unary, CRFParams().kernels(), 5) for device in ("cpu", "cuda")
+    )
+    assert np.abs(on_cpu - on_gpu).max() <= 2e-3
+
+
 def test_the_result_is_the_same_in_every_run() -> None:
     images = torch.from_numpy(crops(4, 180, 203)).cuda()
     unary = torch.from_numpy(energies(4, 21, 180, 203)).cuda()
@@ -78,7 +88,7 @@ def test_the_layer_has_the_cpus_gradients() -> None:
     gradients = []
     for device in ("cpu", "cuda"):
         layer = MeanField(6).to(device)
-        scores = logits.to(device).requires_grad_()
+        scores = logits.to(device).detach().clone().requires_grad_()
         layer(images.to(device), scores).square().mean().backward()
         gradients.append([scores.grad, *(p.grad for p in layer.parameters())])
     for cpu, gpu in zip(*gradients, strict=True):
