@@ -7,7 +7,6 @@ import itertools
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +15,9 @@ from PIL import Image
 
 import segbatch
 from segbatch import JobSpec
-from segbatch.output.schema import to_table
-from segbatch.refiners.none import NoRefiner
 from segbatch.runtime.attempts import RayAttempts
-from segbatch.runtime.stages import Refine, Segment
 from segbatch.runtime.verify import verify
-from segbatch.sources import open_source
-from tests import networks
-from tests.cluster.jobs import picture, rows, wait_for
+from tests.cluster.jobs import picture, rows, undisturbed, wait_for
 from tests.cluster.poisons import CRASH, HANG, MEMORY
 
 CHUNK = 4
@@ -51,16 +45,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(str(p) for p in folder.glob("*.tar"))
 
 
-def undisturbed(corpus: list[str]) -> dict[str, dict[str, Any]]:
-    """The rows of the same stages in this process, where the same network kills nobody."""
-    segment = Segment(networks.fast(), max_pixels=10**8, prune=1e-3, keep_images=False)
-    refine = Refine(NoRefiner(), networks.LABELS, max_pixels=10**8)
-    source = open_source(corpus)
-    chunks = [chunk for shard in source.shards() for chunk in source.chunks(shard, CHUNK)]
-    found = [row for chunk in chunks for row in to_table(refine(segment(chunk))[0]).to_pylist()]
-    return {row["image_id"]: row for row in found}
-
-
 @pytest.mark.usefixtures("local_ray")
 def test_each_poison_record_is_an_error_row_and_nothing_else_is(
     corpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -71,13 +55,13 @@ def test_each_poison_record_is_an_error_row_and_nothing_else_is(
         model="tests.cluster.poisons:poisoned",
         refiner="none",
         chunk_size=CHUNK,
-        stall_seconds=1.5,
+        stall_seconds=4,
         max_worker_bytes=600 * 2**20,
         max_error_fraction=0.2,
     )
     outcome = segbatch.run(spec)
     found = {row["image_id"]: row for row in rows(tmp_path / "out")}
-    expected = undisturbed(corpus)
+    expected = undisturbed(corpus, CHUNK)
     assert len(found) == len(expected) == 20
     errors = {name: tuple(row["error"].values()) for name, row in found.items() if row["error"]}
     assert errors == {

@@ -70,7 +70,7 @@ def command(*args: str, env: dict[str, str]) -> tuple[int, str]:
         env=environment(env),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -102,7 +102,7 @@ def bench(seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def finished(bench: Bench) -> str:
     """The output of a run that nothing disturbed, with credentials in the environment."""
     output = "s3://tests/finished"
-    assert bench.start(output, "fast", bench.seaweed.environment).wait(120) == 0, bench.logs[-1].read_text()
+    assert bench.start(output, "fast", bench.seaweed.environment).wait(300) == 0, bench.logs[-1].read_text()
     return output
 
 
@@ -131,12 +131,12 @@ def test_two_drivers_at_once_one_killed_and_a_resume(bench: Bench, finished: str
     wait_for(lambda: bench.committed(output) >= 3)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    assert other.wait(120) == 0, bench.logs[-1].read_text()
+    assert other.wait(300) == 0, bench.logs[-1].read_text()
     assert bench.rows(output) == bench.rows(finished)
     lost = sorted(n for n in bench.read(output) if n.startswith("masks/"))[::3]
     for name in lost:
         bench.seaweed.client().rm_file(f"{output.removeprefix('s3://')}/{name}")
-    assert bench.start(output, "counted", {}, options).wait(120) == 0
+    assert bench.start(output, "counted", {}, options).wait(300) == 0
     total = bench.committed(output)
     assert f"{total - len(lost)} of {total} chunks were there before" in bench.logs[-1].read_text()
     assert bench.rows(output) == bench.rows(finished)
@@ -150,7 +150,7 @@ def test_a_store_that_fails_one_request_of_seven(
     options = {"config_kwargs": {"read_timeout": 2}}
     with FaultyProxy(bench.seaweed.ports["s3"], spoil=2, of=14, seed=20261125, stall=4) as proxy:
         env = bench.seaweed.credentials() | {"AWS_ENDPOINT_URL": proxy.endpoint}
-        code = bench.start(output, "fast", env, options).wait(240)
+        code = bench.start(output, "fast", env, options).wait(400)
     assert code == 0, bench.logs[-1].read_text()
     assert bench.rows(output) == bench.rows(finished)
     assert bench.read(output)["stats/classes.parquet"] == bench.read(finished)["stats/classes.parquet"]
