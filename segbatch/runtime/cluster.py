@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from segbatch.errors import PlanError, SegbatchError
 from segbatch.runtime import local
 from segbatch.runtime.resources import Hardware
 from segbatch.spec import JobSpec
+
+_PATIENCE = 20.0  # seconds
 
 
 def is_remote(spec: JobSpec) -> bool:
@@ -47,7 +50,7 @@ def join(spec: JobSpec) -> Hardware:
     if named:
         address = spec.address or os.environ["RAY_ADDRESS"]
         try:
-            with _quiet_core():
+            with _quiet_core() as terminal, _waiting(address, terminal):
                 ray.init(address=address, **quiet)
         except Exception as e:
             raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
@@ -59,14 +62,32 @@ def join(spec: JobSpec) -> Hardware:
 
 
 @contextmanager
-def _quiet_core() -> Iterator[None]:
+def _waiting(address: str, terminal: int) -> Iterator[None]:
+    """Say after a while what may be wrong: Ray itself waits without a word for minutes, also for a wrong token."""
+    text = (
+        f"still no answer from the Ray cluster at {address!r}: is this the address of its head, and do RAY_AUTH_MODE "
+        "and RAY_AUTH_TOKEN say here what they say there?\n"
+    )
+    timer = threading.Timer(_PATIENCE, os.write, (terminal, text.encode()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def _quiet_core() -> Iterator[int]:
     """Keep Ray's C++ core off the terminal: it prints an error that is none for every actor pool.
+
+    Yields the descriptor of the terminal's stderr.
 
     What matters comes as an exception. ``RAY_BACKEND_LOG_LEVEL``, if set, is left alone. The core confirms the level
     on stderr while it starts; that is held back, and shown if the start fails.
     """
     if "RAY_BACKEND_LOG_LEVEL" in os.environ:
-        yield
+        yield 2
         return
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     sys.stderr.flush()
@@ -74,7 +95,7 @@ def _quiet_core() -> Iterator[None]:
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            yield stderr
         except BaseException:
             held.seek(0)
             os.write(stderr, held.read())

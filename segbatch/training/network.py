@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -144,10 +145,17 @@ def scores_and_truth(network: nn.Module, x: Tensor, truth: Tensor) -> tuple[Tens
 
 
 def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
-    """The modules that ``freeze`` names, by the beginning of their names. Raises ``SpecError`` for one that is none."""
+    """The modules that ``freeze`` names, by the beginning of their names or a pattern such as ``conv*``.
+
+    Raises ``SpecError`` for one that is none.
+    """
     found = []
     for prefix in prefixes:
-        named = [m for name, m in network.named_modules() if name == prefix or name.startswith(f"{prefix}.")]
+        named = [
+            module
+            for name, module in network.named_modules()
+            if name and (fnmatchcase(name, prefix) or fnmatchcase(name, f"{prefix}.*"))
+        ]
         if not named:
             known = ", ".join(name for name, _ in network.named_children())
             raise SpecError(f"freeze: no module is called {prefix!r}; this network consists of {known}")

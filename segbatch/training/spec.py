@@ -81,7 +81,7 @@ class TrainSpec(BaseModel):
     freeze_norm: bool = Field(False, description="leave the statistics of batch normalisation as they were loaded")
     freeze: list[str] = Field(
         default_factory=list,
-        description="beginning of a module's name, such as backbone.0, that stays; may be repeated",
+        description="beginning of a module's name, as backbone.0, or a pattern, as conv*, that stays; may be repeated",
     )
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of a moving average of the weights, which then is the result"

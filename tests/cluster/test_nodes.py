@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster
 
 
 def run_on(address: str, corpus: list[str], output: Path, log: Path) -> subprocess.Popen[bytes]:
-    env = {"SEGBATCH_TEST_SCORED": str(output.with_name("scored"))}
+    # Where other tests have set a token, the cluster's nodes ask for it.
+    token = {k: os.environ[k] for k in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN") if k in os.environ}
+    env = {"SEGBATCH_TEST_SCORED": str(output.with_name("scored")), **token}
     where = ["--output", str(output), "--address", address, "--chunk-size", "4"]
     return start("run", *corpus, *where, "--model", "tests.networks:counted", "--refiner", "none", env=env, log=log)
 

@@ -22,6 +22,7 @@ from segbatch.training.network import (
     architecture_of,
     begin,
     class_keys,
+    frozen,
     labels_of,
     parameter_groups,
     scores_and_truth,
@@ -160,6 +161,7 @@ def test_frozen_parts_do_not_learn() -> None:
     to_learning(network, spec)
     assert not network.backbone[1].training
     assert network.backbone[2].training
+    assert set(frozen(network, ["back*"])) == set(network.backbone.modules())
     with pytest.raises(SpecError, match=r"no module is called 'trunk'; this network consists of backbone, low"):
         parameter_groups(network, TrainSpec.create(**NEEDED, freeze=["trunk"]), set())
 
