@@ -30,9 +30,9 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- zoo: written by benchmarks/zoo.py -->\n", "<!-- end of zoo -->"
 HEIGHT, WIDTH = 360, 480
 _HEAD = ("name", "parameters", "stride", "receptive field", "published mIoU", "CamVid val mIoU, ours")
-# Mean IoU in per cent. torchvision's are stated with its weights.
 # Trained here from random weights, which are not shipped: docs/training.md.
 _TRAINED = {"segnet_basic": "55.0"}
+# Mean IoU in per cent. torchvision's are stated with its weights.
 _PAPERS = {
     "deeplabv3plus_mobilenet_v2": "–",
     "fcn32s": "63.6, VOC seg11valid",

@@ -158,7 +158,7 @@ def training(console: Console, result: Trained) -> None:
 
 def tuning(console: Console, rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("w_bilateral", "theta_alpha", "theta_beta", "mean IoU", "pixel accuracy"):
+    for name in ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "mean IoU", "pixel accuracy"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)

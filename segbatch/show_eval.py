@@ -151,7 +151,8 @@ def _difference(figure: Estimate) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for n, column in enumerate(columns):
-        table.add_column(escape(visible(column)), justify="right" if n else "left", overflow="fold")
+        title = "\n".join(escape(visible(line)) for line in column.split("\n"))
+        table.add_column(title, justify="right" if n else "left", overflow="fold")
     return table
 
 

@@ -25,9 +25,15 @@ from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.labels import list_labels, read_label, stem
 from segbatch.spec import CRFSpec, JobSpec
 
-# DeepLab searches w1 in [5, 10], theta_alpha in [50, 100], theta_beta in [3, 10]; a little wider here.
-_COARSE = {"w_bilateral": (3.0, 5.0, 8.0), "theta_alpha": (20.0, 50.0, 100.0), "theta_beta": (3.0, 5.0, 9.0)}
-_STEPS = {"w_bilateral": 1.0, "theta_alpha": 15.0, "theta_beta": 1.0}
+# DeepLab searches w1 in [5, 10], theta_alpha in [50, 100], theta_beta in [3, 10], with a spatial kernel. Scores of
+# stride 4, sharper than its 8, want smaller ones, and no spatial kernel, which wears thin things away.
+_COARSE = {
+    "w_bilateral": (2.0, 5.0, 8.0),
+    "theta_alpha": (10.0, 30.0, 80.0),
+    "theta_beta": (3.0, 5.0, 9.0),
+    "w_spatial": (0.0, 3.0),
+}
+_STEPS = {"w_bilateral": 1.0, "theta_alpha": 10.0, "theta_beta": 1.0}
 _BATCH = 8
 
 
@@ -71,7 +77,7 @@ def tune(
     rounds: int = 2,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Tuning:
-    """Search over (w_bilateral, theta_alpha, theta_beta) for the highest mean IoU; the other parameters stay.
+    """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
 
     ``labels`` is a folder, prefix or glob of images of class ids, paired with the input's images by file name without
     extension. The network runs once over the first ``images`` that have a label; each round then tries the neighbours
@@ -178,9 +184,9 @@ def _score(job: Job, pools: Pools, records: list[Record]) -> tuple[list[list[Rec
     return batches, len(records) - sum(map(len, batches))
 
 
-def rows(tuning: Tuning, most: int = 10) -> Iterable[tuple[str, str, str, str, str]]:
-    """The table: w_bilateral, theta_alpha, theta_beta, mean IoU, pixel accuracy; the network alone comes first."""
+def rows(tuning: Tuning, most: int = 10) -> Iterable[tuple[str, ...]]:
+    """The table: the parameters that were searched, mean IoU, pixel accuracy; the network alone comes first."""
     for setting in (tuning.network, *tuning.settings[:most]):
         crf = setting.crf
-        named = (f"{crf.w_bilateral:g}", f"{crf.theta_alpha:g}", f"{crf.theta_beta:g}") if crf else ("no CRF", "", "")
+        named = [f"{getattr(crf, name):g}" for name in _COARSE] if crf else ["no CRF", *[""] * (len(_COARSE) - 1)]
         yield (*named, f"{setting.mean_iou:.4f}", f"{setting.pixel_accuracy:.4f}")

@@ -249,6 +249,7 @@ def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         r"crf: error rows:\n    page.png: decode/UnknownFormat",
     ):
         assert re.search(row, result.output), result.output
+    assert r"\n" not in result.output
     found = json.loads((tmp_path / "new" / "found.json").read_text())
     assert [o["run"]["refiner"] for o in found["outputs"]] == ["densecrf", "none"]
     assert found["difference"]["mean_iou"]["low"] > 0
