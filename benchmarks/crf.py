@@ -1,7 +1,7 @@
 """Every dense CRF engine side by side, in one run on one core: ``python benchmarks/crf.py --plot crf.png``.
 
 Four tables: synthetic scores (labels x parameters, nothing pruned), a network's scores of photographs (pruned
-as in the job), two threads against one, and peak memory. Ratios are to pydensecrf in the same run, its
+at the engine's default), two threads against one, and peak memory. Ratios are to pydensecrf in the same run, its
 agreement stands beside them. Engines take turns and the fastest turn counts, so that other work on the
 machine weighs on all alike. ``native/build`` is the lattice of the bilateral kernel alone.
 """
