@@ -2,43 +2,86 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
-from tests.cluster.jobs import ROOT, assert_rows, committed, start, tars, undisturbed, wait_for
+from tests.cluster.jobs import assert_rows, committed, environment, start, tars, undisturbed, wait_for
+
+# In a process of its own: a local Ray that other tests have started in this one leaves Ray bound to loopback here.
+_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+workers = [nodes.add_node(num_cpus=1) for _ in range(2)]
+nodes.wait_for_nodes()
+print("at", nodes.address, flush=True)
+sys.stdin.readline()
+nodes.remove_node(workers[0], allow_graceful=False)
+print("lost", flush=True)
+sys.stdin.readline()
+nodes.shutdown()
+"""
+
+
+class Nodes:
+    """A head of two cores and two more nodes of one; workers import the tests."""
+
+    def __init__(self, env: dict[str, str], log: Path) -> None:
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _NODES],
+                env=environment(env),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self._log = log
+        self.address = self._said("at ")
+
+    def _said(self, word: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(word):
+                return line.removeprefix(word).strip()
+        raise AssertionError(self._log.read_text())
+
+    def _go_on(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def lose_one(self) -> None:
+        self._go_on()
+        self._said("lost")
+
+    def close(self) -> None:
+        self._process.communicate("\n\n", timeout=60)
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
-    """A head of two cores; workers import the tests."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("SEGBATCH_TEST_SCORED", str(tmp_path / "scored"))
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    nodes = Nodes({"SEGBATCH_TEST_SCORED": str(tmp_path / "scored")}, tmp_path / "nodes.log")
     try:
         yield nodes
     finally:
-        nodes.shutdown()
+        nodes.close()
 
 
-def run_on(address: str, corpus: list[str], output: Path, log: Path) -> subprocess.Popen[bytes]:
-    # Where other tests have set a token, the cluster's nodes ask for it.
-    token = {k: os.environ[k] for k in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN") if k in os.environ}
-    env = {"SEGBATCH_TEST_SCORED": str(output.with_name("scored")), **token}
-    where = ["--output", str(output), "--address", address, "--chunk-size", "4"]
-    return start("run", *corpus, *where, "--model", "tests.networks:counted", "--refiner", "none", env=env, log=log)
-
-
-def test_a_node_that_is_lost(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_is_lost(nodes: Nodes, tmp_path: Path) -> None:
     corpus = tars(tmp_path / "in", 4, 40)
-    workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    cluster.wait_for_nodes()
-    driver = run_on(cluster.address, corpus, tmp_path / "out", tmp_path / "log")
-    wait_for(lambda: len(committed(tmp_path / "out")) >= 5)
-    cluster.remove_node(workers[0], allow_graceful=False)
-    assert driver.wait(400) == 0, (tmp_path / "log").read_text()
-    assert_rows(tmp_path / "out", undisturbed(corpus, 4).values())
+    output, log = tmp_path / "out", tmp_path / "log"
+    where = ["--output", str(output), "--address", nodes.address, "--chunk-size", "4"]
+    driver = start(
+        *("run", *corpus, *where, "--model", "tests.networks:counted", "--refiner", "none"),
+        env={"SEGBATCH_TEST_SCORED": str(tmp_path / "scored")},
+        log=log,
+    )
+    wait_for(lambda: len(committed(output)) >= 5)
+    nodes.lose_one()
+    assert driver.wait(400) == 0, log.read_text()
+    assert_rows(output, undisturbed(corpus, 4).values())
