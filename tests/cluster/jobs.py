@@ -68,8 +68,8 @@ def start(*args: str, env: dict[str, str] | None = None, log: Path | None = None
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
-    """This process's, with the tests importable in workers, and nothing of a Ray that runs in it."""
-    plain = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    """This process's, with the tests importable in workers and no Ray cluster named."""
+    plain = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     return {**plain, "PYTHONPATH": str(ROOT), **(more or {})}
 
 

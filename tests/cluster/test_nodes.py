@@ -63,9 +63,13 @@ class Nodes:
         self._process.communicate("\n\n", timeout=60)
 
 
+def env(folder: Path) -> dict[str, str]:
+    return {"SEGBATCH_TEST_SCORED": str(folder / "scored"), "RAY_AUTH_MODE": "disabled"}
+
+
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    nodes = Nodes({"SEGBATCH_TEST_SCORED": str(tmp_path / "scored")}, tmp_path / "nodes.log")
+    nodes = Nodes(env(tmp_path), tmp_path / "nodes.log")
     try:
         yield nodes
     finally:
@@ -78,7 +82,7 @@ def test_a_node_that_is_lost(nodes: Nodes, tmp_path: Path) -> None:
     where = ["--output", str(output), "--address", nodes.address, "--chunk-size", "4"]
     driver = start(
         *("run", *corpus, *where, "--model", "tests.networks:counted", "--refiner", "none"),
-        env={"SEGBATCH_TEST_SCORED": str(tmp_path / "scored")},
+        env=env(tmp_path),
         log=log,
     )
     wait_for(lambda: len(committed(output)) >= 5)
