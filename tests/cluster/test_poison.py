@@ -55,7 +55,7 @@ def test_each_poison_record_is_an_error_row_and_nothing_else_is(
         model="tests.cluster.poisons:poisoned",
         refiner="none",
         chunk_size=CHUNK,
-        stall_seconds=4,
+        stall_seconds=12,  # on a busy machine, 600 MB take seconds to be had
         max_worker_bytes=600 * 2**20,
         max_error_fraction=0.2,
     )
