@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
-
-# In the order of pydensecrf's enumeration, whose names a build by Cython 3 does not show.
-_NORMALIZATIONS = ("none", "before", "after", "symmetric")
+from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
 
 
 class PydensecrfEngine:
@@ -34,7 +31,8 @@ class PydensecrfEngine:
             compat = kernel.compat
             if isinstance(compat, np.ndarray) and compat.ndim == 2 and not np.allclose(compat, compat.T):
                 raise ValueError("compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'")
-            options = {"compat": compat, "normalization": _NORMALIZATIONS.index(kernel.normalization)}
+            # The order is that of pydensecrf's enumeration, whose names a build by Cython 3 does not show.
+            options = {"compat": compat, "normalization": NORMALIZATIONS.index(kernel.normalization)}
             if isinstance(kernel, Gaussian):
                 crf.addPairwiseGaussian(sxy=kernel.thetas, **options)
             elif isinstance(kernel, Bilateral):
