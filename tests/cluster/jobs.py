@@ -9,7 +9,6 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-
-from segbatch.output.schema import to_table
-from segbatch.refiners.none import NoRefiner
-from segbatch.runtime.stages import Refine, Segment
-from segbatch.sources import open_source
-from tests import networks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,31 +81,16 @@ def statistics(output: Path) -> list[dict[str, Any]]:
     return pq.read_table(output / "stats" / "classes.parquet").to_pylist()
 
 
-def undisturbed(corpus: list[str], chunk: int) -> dict[str, dict[str, Any]]:
-    """The rows by image id that ``tests.networks:fast`` gives in this process, by the same stages without Ray."""
-    segment = Segment(networks.fast(), max_pixels=10**8, prune=1e-3, keep_images=False)
-    refine = Refine(NoRefiner(), networks.LABELS, max_pixels=10**8)
-    source = open_source(corpus)
-    chunks = [c for shard in source.shards() for c in source.chunks(shard, chunk)]
-    found = [row for c in chunks for row in to_table(refine(segment(c))[0]).to_pylist()]
-    return {row["image_id"]: row for row in found}
-
-
-def assert_rows(output: Path, expected: Iterable[dict[str, Any]]) -> None:
-    """The output is complete, and holds these rows, each once."""
-    found = rows(output)
+def assert_same(output: Path, reference: Path) -> None:
+    """Both hold the same rows, each once, and the same statistics."""
+    found, expected = rows(output), rows(reference)
     twice = [name for name, n in Counter(r["image_id"] for r in found).items() if n > 1]
     assert not twice, f"twice in the output: {twice[:5]}"
     key = lambda r: r["image_id"]  # noqa: E731
     assert sorted(found, key=key) == sorted(expected, key=key)
     assert sum(r["pixels"] for r in statistics(output)) == sum(r["height"] * r["width"] for r in found)
-    assert (output / "_SUCCESS").exists()
-
-
-def assert_same(output: Path, reference: Path) -> None:
-    """Both hold the same rows, each once, and the same statistics."""
-    assert_rows(output, rows(reference))
     assert statistics(output) == statistics(reference)
+    assert (output / "_SUCCESS").exists()
 
 
 def workers(stage: str, ancestor: int) -> list[psutil.Process]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import assert_rows, committed, environment, start, tars, undisturbed, wait_for
+from tests import here
+from tests.cluster.jobs import assert_same, committed, environment, start, tars, wait_for
 
 # In a process of its own: a local Ray that other tests have started in this one leaves Ray bound to loopback here.
 _NODES = """
@@ -88,4 +89,5 @@ def test_a_node_that_is_lost(nodes: Nodes, tmp_path: Path) -> None:
     wait_for(lambda: len(committed(output)) >= 5)
     nodes.lose_one()
     assert driver.wait(400) == 0, log.read_text()
-    assert_rows(output, undisturbed(corpus, 4).values())
+    here.run(here.spec(corpus, tmp_path / "reference"))
+    assert_same(output, tmp_path / "reference")

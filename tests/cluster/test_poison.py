@@ -17,7 +17,8 @@ import segbatch
 from segbatch import JobSpec
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.verify import verify
-from tests.cluster.jobs import picture, rows, undisturbed, wait_for
+from tests import here
+from tests.cluster.jobs import picture, rows, wait_for
 from tests.cluster.poisons import CRASH, HANG, MEMORY
 
 CHUNK = 4
@@ -61,7 +62,8 @@ def test_each_poison_record_is_an_error_row_and_nothing_else_is(
     )
     outcome = segbatch.run(spec)
     found = {row["image_id"]: row for row in rows(tmp_path / "out")}
-    expected = undisturbed(corpus, CHUNK)
+    here.run(here.spec(corpus, tmp_path / "undisturbed", chunk_size=CHUNK))
+    expected = {row["image_id"]: row for row in rows(tmp_path / "undisturbed")}
     assert len(found) == len(expected) == 20
     errors = {name: tuple(row["error"].values()) for name, row in found.items() if row["error"]}
     assert errors == {
