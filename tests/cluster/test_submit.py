@@ -43,8 +43,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         process.wait(60)
 
 
-def submit(head: dict[str, str], *args: str) -> tuple[int, str]:
-    command = [RAY, "job", "submit", "--working-dir", str(ROOT / "jobs"), "--", sys.executable, "segment.py", *args]
+def submit(head: dict[str, str], *args: str, job: str = "segment.py") -> tuple[int, str]:
+    command = [RAY, "job", "submit", "--working-dir", str(ROOT / "jobs"), "--", sys.executable, job, *args]
     for _ in range(6):  # the agent that runs jobs comes up some seconds after the dashboard
         done = subprocess.run(command, env=head, capture_output=True, text=True, timeout=240)
         if "No available agent" not in done.stdout + done.stderr:
@@ -89,6 +89,21 @@ def test_the_exit_status_tells_what_went_wrong(head: dict[str, str], tmp_path: P
     assert "exit code 3" in log
     assert "EmptyImage" in log
     assert json.loads((tmp_path / "out" / "run.json").read_text())["totals"]["records"] == 1
+
+
+def test_a_night(head: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "nightly.yaml"
+    tars(tmp_path / "in", 2, 10)
+    street = {"inputs": f"{tmp_path}/in/*.tar", "output": str(tmp_path / "out")}
+    job = {"model": "tests.networks:fast", "refiner": "none", "chunk_size": 5}
+    config.write_text(yaml.safe_dump({"state": str(tmp_path / "state"), "job": job, "datasets": {"street": street}}))
+    code, log = submit(head, str(config), job="nightly.py")
+    assert code == 0, log
+    assert "2 of 2 shards to do: 2 new, 0 changed; 0 gone" in log
+    assert len(rows(tmp_path / "out")) == 20
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    summaries = list((tmp_path / "state" / "nights").glob("*/summary.md"))
+    assert [s.read_text().partition(": ")[2].splitlines()[0] for s in summaries] == ["ok"]
 
 
 def _free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import signal
 import sys
@@ -14,8 +15,12 @@ import pytest
 import yaml
 
 from segbatch import cli
+from segbatch.nightly.config import NightlySpec
 from segbatch.nightly.lease import Lease
+from segbatch.nightly.night import run_night
 from segbatch.output.store import Store
+from segbatch.runtime.verify import verify
+from tests.cluster.jobs import committed, rows, start, wait_for
 from tests.nightly.nights import JOB, shard
 
 Run = Callable[..., tuple[int, str]]
@@ -74,6 +79,31 @@ def test_a_second_night_leaves_and_says_who_runs(nightly: Run, config: Path) -> 
         assert "lease        " in nightly(str(config), "--dry-run")[1]
         assert "the night of 2026-11-25" in nightly(str(config), "--dry-run")[1]
     assert not (config.parent / "out").exists()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_night_that_is_killed_holds_the_next_up_until_its_lease_ends(nightly: Run, config: Path) -> None:
+    """And loses no finished chunk: the next goes on from there."""
+    incoming, out, log = config.parent / "out" / "incoming", config.parent / "out", config.parent / "log"
+    process = start("nightly", str(config), log=log)
+    try:
+        wait_for(lambda: len(list(incoming.glob("*.parquet"))) >= 2)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = {f.name: f.stat().st_mtime_ns for f in incoming.glob("*.parquet")}
+    assert 2 <= len(kept) < 6, log.read_text()
+    assert not (out / "_SUCCESS").exists()
+
+    code, text = nightly(str(config))
+    assert (code, f"(process {process.pid})" in text) == (5, True), text
+    later = run_night(NightlySpec.create(**yaml.safe_load(config.read_text())), clock=lambda: time.time() + 600)
+    assert later is not None
+    assert (later.verdict, later.datasets["street"].computed) == ("ok", 60 - 10 * len(kept))
+    assert kept == {n: (out / "masks" / n).stat().st_mtime_ns for n in kept}, "a finished chunk was done again"
+    assert len(committed(out)) == 6
+    assert len({r["image_id"] for r in rows(out)}) == len(rows(out)) == 60
+    assert verify(str(out)).ok
 
 
 def test_by_day_nothing_is_done(nightly: Run, config: Path) -> None:

@@ -160,6 +160,20 @@ def test_a_store_that_fails_one_request_of_seven(
         print(f"\n  {sum(proxy.counts.values())} requests, {proxy.share:.0%} spoilt: {dict(proxy.counts)}")
 
 
+def test_merged_files_hold_the_same_rows(bench: Bench, finished: str) -> None:
+    output, env = "s3://tests/merged", bench.seaweed.environment
+    bench.seaweed.client().copy(finished.removeprefix("s3://"), output.removeprefix("s3://"), recursive=True)
+    before = bench.committed(output)
+    assert before > 1
+    for told in (f"{before} files merged into one", "nothing to merge: 1 files"):
+        code, said = command("compact", output, env=env)
+        assert (code, told in said) == (0, True), said
+        assert bench.committed(output) == 1
+    assert bench.rows(output) == bench.rows(finished)
+    code, said = command("verify", output, env=env)
+    assert code == 0, said
+
+
 def test_a_wrong_secret_is_told_before_any_work(bench: Bench) -> None:
     wrong = bench.seaweed.environment | {"AWS_SECRET_ACCESS_KEY": "WRONG-SECRET"}
     code, said = command("run", *bench.inputs, "-o", "s3://tests/refused", "--model", "null", env=wrong)
