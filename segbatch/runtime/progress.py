@@ -69,7 +69,9 @@ class Progress:
             "" if not self.computed else f", {_duration((self.total - self.done) * self.seconds / self.computed)} left"
         )
         rate = self.records / max(1e-6, self.seconds)
-        return f"{self.records} images, {rate:.1f}/s, {self.errors} errors{left}"
+        # A large network on a CPU takes many seconds an image.
+        shown = f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+        return f"{self.records} images, {shown}/s, {self.errors} errors{left}"
 
 
 class LogProgress(Progress):
