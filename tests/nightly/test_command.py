@@ -97,12 +97,13 @@ def test_a_night_that_is_killed_holds_the_next_up_until_its_lease_ends(nightly: 
 
     code, text = nightly(str(config))
     assert (code, f"(process {process.pid})" in text) == (5, True), text
-    later = run_night(NightlySpec.create(**yaml.safe_load(config.read_text())), clock=lambda: time.time() + 600)
+    later = run_night(NightlySpec.load(config), clock=lambda: time.time() + 600)
     assert later is not None
     assert (later.verdict, later.datasets["street"].computed) == ("ok", 60 - 10 * len(kept))
     assert kept == {n: (out / "masks" / n).stat().st_mtime_ns for n in kept}, "a finished chunk was done again"
     assert len(committed(out)) == 6
-    assert len({r["image_id"] for r in rows(out)}) == len(rows(out)) == 60
+    found = rows(out)
+    assert len({r["image_id"] for r in found}) == len(found) == 60
     assert verify(str(out)).ok
 
 
