@@ -1,26 +1,33 @@
-"""The short chaos: jobs over several nodes while one of each kind is killed, and one request of eight fails."""
+"""The short chaos: jobs over several nodes while one of each kind is killed, and one request of seven fails."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import signal
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
 
-from tests.chaos.chaos import difference, rage
-from tests.chaos.world import KINDS, world
+from tests.chaos.chaos import difference
+from tests.cluster.jobs import environment
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_one_kill_of_each_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with world(tmp_path, seed=20261125, shards=4, records=60, nodes=2, actors=2, stall=4.0) as here:
-        over = lambda history: set(history.kills) == set(KINDS)  # noqa: E731
-        history = rage(here, 20261125, (0.2, 0.8), over, lambda _: None, brief=True)
+def test_one_kill_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    # In a process of its own: a local Ray that other tests have started in this one leaves Ray bound to loopback here.
+    command = [sys.executable, "-m", "tests.chaos", "--brief", "--seed", "20261125"]
+    chaos = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        told, _ = chaos.communicate(timeout=500)
+    finally:
+        if chaos.poll() is None:
+            os.killpg(chaos.pid, signal.SIGKILL)
     with capsys.disabled():
-        print("\n" + history.table())
-    assert set(history.kills) == set(KINDS)
-    assert history.failed >= 0.1
+        print("\n" + told)
+    assert chaos.returncode == 0
 
 
 def test_the_judge_finds_every_difference() -> None:

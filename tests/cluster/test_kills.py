@@ -72,6 +72,7 @@ def test_a_driver_that_is_killed_again_and_again(
         )
 
 
+@pytest.mark.long  # make test has it in tests/chaos
 @pytest.mark.parametrize("stage", ["SegmentWorker", "RefineWorker"])
 def test_an_actor_that_is_killed(corpus: list[str], reference: Path, tmp_path: Path, stage: str) -> None:
     output = tmp_path / "out"
