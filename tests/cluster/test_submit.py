@@ -11,12 +11,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cluster.jobs import ROOT, environment, rows, tars
+from tests.cluster.jobs import ROOT, environment, rows, tars, wait_for
 
 RAY = Path(sys.executable).with_name("ray")
 
@@ -24,23 +25,28 @@ RAY = Path(sys.executable).with_name("ray")
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Ray head on ports of its own; the environment in which its clients speak to it."""
-    port, dashboard = _free_port(), _free_port()
     env = environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex})
-    temporary = tmp_path_factory.mktemp("ray")
-    command = [
-        RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
-        "--dashboard-host=127.0.0.1", f"--dashboard-agent-listen-port={_free_port()}",
-        "--disable-usage-stats", f"--temp-dir={_short(temporary)}", "--block",
-    ]  # fmt: skip
-    with open(temporary / "head.log", "wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-    client = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    try:
-        _wait_for_dashboard(dashboard, temporary / "head.log")
-        yield client
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # asked to end, it takes half a minute
-        process.wait(60)
+    folder = tmp_path_factory.mktemp("ray")
+    for attempt in range(3):  # Ray gives a head 30 seconds to start, which a busy machine may not keep
+        port, dashboard = _free_port(), _free_port()
+        command = [
+            RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2",
+            "--dashboard-host=127.0.0.1", f"--dashboard-agent-listen-port={_free_port()}",
+            "--disable-usage-stats", f"--temp-dir={_short(folder)}", "--block",
+        ]  # fmt: skip
+        log = folder / f"head{attempt}.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+        try:
+            wait_for(lambda: process.poll() is not None or "Ray runtime started" in log.read_text(), 120)  # noqa: B023
+            if process.poll() is None:
+                yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+                return
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # asked to end, it takes half a minute
+            process.wait(60)
+    pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
 
 
 def submit(head: dict[str, str], *args: str, job: str = "segment.py") -> tuple[int, str]:
@@ -117,17 +123,3 @@ def _short(folder: Path) -> str:
     path = Path("/tmp") / f"r{os.getpid()}{folder.name[-4:]}"
     path.mkdir(exist_ok=True)
     return str(path)
-
-
-def _wait_for_dashboard(port: int, log: Path) -> None:
-    from tests.cluster.jobs import wait_for
-
-    def listening() -> bool:
-        with socket.socket() as s:
-            s.settimeout(1)
-            return s.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_for(listening, 60)
-    except AssertionError:
-        pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
