@@ -143,6 +143,7 @@ def test_two_drivers_at_once_one_killed_and_a_resume(bench: Bench, finished: str
     assert bench.read(output)["stats/classes.parquet"] == bench.read(finished)["stats/classes.parquet"]
 
 
+@pytest.mark.long  # make test has it in tests/chaos, among kills
 def test_a_store_that_fails_one_request_of_seven(
     bench: Bench, finished: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
