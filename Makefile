@@ -1,6 +1,6 @@
 # make demo   set up, then run the whole job on a few photographs
 # make test   set up, then format, lint, types and tests
-# make test-long   the tests that take a minute or more each: Ray Train, a night that its deadline stops
+# make test-long   the tests that take a minute or more each: kills one by one, Ray Train, a night that its deadline stops
 # make sanitize   the CRF engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
 # make fuzz-crf   10,000 random inputs for the CRF engine
 # make chaos   half an hour in which drivers, workers, nodes and the object store are killed again and again

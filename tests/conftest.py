@@ -36,8 +36,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The development photographs beside the checkout; tests that ask for them are skipped without."""
+    """The development data beside the checkout; tests that ask for them are skipped without."""
     found = ROOT.parent / "shared" / "data"
     if not found.is_dir():
-        pytest.skip("the development photographs (../shared/data) are not here")
+        pytest.skip("the development data (../shared/data) are not here")
     return found

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tests.chaos.chaos import difference
+from tests.chaos.world import KINDS
 from tests.cluster.jobs import environment
 
 
@@ -27,7 +28,8 @@ def test_one_kill_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
             os.killpg(chaos.pid, signal.SIGKILL)
     with capsys.disabled():
         print("\n" + told)
-    assert chaos.returncode == 0
+    assert chaos.returncode == 0, told
+    assert all(f" killed: {kind}\n" in told for kind in KINDS)
 
 
 def test_the_judge_finds_every_difference() -> None:

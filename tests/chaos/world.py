@@ -29,8 +29,8 @@ from tests.store.seaweed import Seaweed
 T = TypeVar("T")
 
 CHUNK = 4
-# A sixth of the requests are spoilt, and of these a sixth only slow: 13.9 % fail, so that those which meet no server at
-# all, and count as passed over, leave more than one in ten even in a short run.
+# A sixth of the requests are spoilt, and of these a sixth only slow: 13.9 % fail. Even in a short run these are more
+# than one in ten of all requests, among which are those that met a killed store.
 SPOIL, OF = 2, 12
 KINDS = ("driver", "segment", "refine", "counter", "node", "store")
 _TITLES = {"segment": "SegmentWorker", "refine": "RefineWorker", "counter": "ray::_Counter"}
