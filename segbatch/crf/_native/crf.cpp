@@ -76,7 +76,7 @@ std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>&
         }
         const std::uint64_t m = static_cast<std::uint64_t>(vertices);
         bytes += points * (corners * 8 + 4);
-        bytes += m * (padded * 8 + corners * 4 + 32);
+        bytes += m * (padded * 8 + corners * 4 + 48);
     }
     return bytes;
 }

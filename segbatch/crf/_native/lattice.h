@@ -10,7 +10,7 @@ namespace segbatch {
 constexpr int kMaxDimensions = 32;
 constexpr std::uint32_t kChainEnd = 0x80000000u;
 // The chains of an axis are followed by this many valid entries, so that a look-ahead needs no test.
-constexpr std::int64_t kLookAhead = 32;
+constexpr std::int64_t kLookAhead = 64;
 
 enum class Normalization { kNone = 0, kBefore = 1, kAfter = 2, kSymmetric = 3 };
 

@@ -17,6 +17,8 @@ using namespace segbatch;
 namespace {
 
 constexpr int kTile = 16;
+// Rows of values that take less are in the cache, where asking for them costs more than it saves.
+constexpr std::size_t kNear = std::size_t{2} << 20;
 
 template <class B>
 SEGBATCH_INLINE void prefetch_row(const void* p) {
@@ -167,12 +169,6 @@ SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t fi
     });
 }
 
-// Short rows are in the cache already, where asking for them costs more than it saves.
-template <class R>
-constexpr bool prefetches() {
-    return R::kStride > 8;
-}
-
 template <class R, int C>
 SEGBATCH_INLINE R gather_row(const float* values, const std::uint32_t* index, const float* weight) {
     R sum = R::zero();
@@ -182,7 +178,7 @@ SEGBATCH_INLINE R gather_row(const float* values, const std::uint32_t* index, co
 
 // The usual model on the usual number of labels: all terms Potts, one block. Rows stay in registers from the unary
 // to the sum over all terms.
-template <class R, int C0, int C1>
+template <class R, int C0, int C1, bool PREFETCH>
 SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, float* tile) {
     struct View {
         const std::uint32_t* index;
@@ -206,7 +202,7 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
     for (int t = 0; t < count; ++t) {
         const std::uint32_t* index = views[0].index + t * C0;
         const float* weight = views[0].weight + t * C0;
-        for (int r = 0; prefetches<R>() && r < C0; ++r) {
+        for (int r = 0; PREFETCH && r < C0; ++r) {
             prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
         }
         R row = R::load(p.unary + static_cast<std::size_t>(first + t) * R::kStride);
@@ -218,20 +214,42 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
     }
 }
 
-template <class R, int C, bool PREFETCH>
-SEGBATCH_INLINE void splat_row(const Pass& p, const Term& term, std::int64_t first, int count, const float* q) {
-    const Lattice& lattice = *term.lattice;
-    const std::uint32_t* index = lattice.index.template as<std::uint32_t>() + first * C;
-    const float* weight = lattice.weight.template as<float>() + first * C;
-    const int ahead = first + 2 * kTile <= p.points ? kTile * C : 0;
-    for (int t = 0; t < count; ++t, index += C, weight += C) {
-        for (int r = 0; PREFETCH && prefetches<R>() && r < C; ++r) {
-            prefetch_row<R>(term.values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
+// Both terms' splat of q[pixel] * factors[pixel].
+template <class R, int C0, int C1, bool PREFETCH>
+SEGBATCH_INLINE void splat_both(const Pass& p, std::int64_t first, int count, const float* q, const float* factors) {
+    struct View {
+        const std::uint32_t* index;
+        const float* weight;
+        const float* before;
+        float* values;  // a copy, which the compiler need not read again after every store
+    };
+    View views[2];
+    for (int k = 0; k < 2; ++k) {
+        const Lattice& lattice = *p.terms[k].lattice;
+        const std::int64_t offset = first * (k == 0 ? C0 : C1);
+        views[k] = {lattice.index.template as<std::uint32_t>() + offset,
+                    lattice.weight.template as<float>() + offset,
+                    lattice.before == nullptr ? nullptr : lattice.before + first,
+                    p.terms[k].values};
+    }
+    const int ahead = first + 2 * kTile <= p.points ? kTile * C0 : 0;
+    for (int t = 0; t < count; ++t) {
+        const std::uint32_t* index = views[0].index + t * C0;
+        for (int r = 0; PREFETCH && r < C0; ++r) {
+            prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
         }
         R row = R::load(q + t * R::kStride);
-        if (lattice.before != nullptr) row.times(lattice.before[first + t]);
-        for (int r = 0; r < C; ++r) {
-            row.add_to(term.values + static_cast<std::size_t>(index[r]) * R::kStride, weight[r]);
+        row.times(factors[t]);
+        R bilateral = row;
+        if (views[0].before != nullptr) bilateral.times(views[0].before[t]);
+        for (int r = 0; r < C0; ++r) {
+            bilateral.add_to(views[0].values + static_cast<std::size_t>(index[r]) * R::kStride,
+                             views[0].weight[t * C0 + r]);
+        }
+        if (views[1].before != nullptr) row.times(views[1].before[t]);
+        for (int r = 0; r < C1; ++r) {
+            row.add_to(views[1].values + static_cast<std::size_t>(views[1].index[t * C1 + r]) * R::kStride,
+                       views[1].weight[t * C1 + r]);
         }
     }
 }
@@ -261,39 +279,65 @@ double divergence_of(const Pass& p, const float* q, const float* logits) {
     return sum;
 }
 
-// Softmax of each row of a tile; short rows several at once.
+// Softmax of each row of a tile, up to a factor of its own; short rows several at once, with a factor of 1.
 template <class R>
-SEGBATCH_INLINE void softmax_rows(float* tile) {
+SEGBATCH_INLINE void softmax_rows(float* tile, float* factors) {
     if constexpr (R::kStride < kLongest) {
         for (int t = 0; t < kTile * R::kStride; t += kLongest) {
             softmax_in_groups<R::kStride>(Vec<kLongest>::load(tile + t)).store(tile + t);
         }
+        for (int t = 0; t < kTile; ++t) factors[t] = 1.0f;
     } else {
-        for (int t = 0; t < kTile * R::kStride; t += R::kStride) {
-            R row = R::load(tile + t);
-            row.softmax();
-            row.store(tile + t);
+        Vec<4> four[kTile];
+        alignas(64) float highest[kTile];
+        for (int t = 0; t < kTile; ++t) {
+            four[t] = R::load(tile + t * R::kStride).template fold_to_four<Fold::kHighest>();
+        }
+        for (int t = 0; t < kTile; t += 4) {
+            fold_each<Fold::kHighest>(four[t], four[t + 1], four[t + 2], four[t + 3]).store(highest + t);
+        }
+        for (int t = 0; t < kTile; ++t) {
+            R row = R::load(tile + t * R::kStride);
+            row.exp_less(highest[t]);
+            row.store(tile + t * R::kStride);
+            four[t] = row.template fold_to_four<Fold::kTotal>();
+        }
+        for (int t = 0; t < kTile; t += 4) {
+            const Vec<4> total = fold_each<Fold::kTotal>(four[t], four[t + 1], four[t + 2], four[t + 3]);
+            (Vec<4>::all(1.0f) / total).store(factors + t);
         }
     }
 }
 
+// Takes the factors into the rows.
+template <class R>
+SEGBATCH_INLINE void scale_rows(float* tile, float* factors) {
+    for (int t = 0; t < kTile; ++t) {
+        R row = R::load(tile + t * R::kStride);
+        row.times(factors[t]);
+        row.store(tile + t * R::kStride);
+        factors[t] = 1.0f;
+    }
+}
+
 // The usual model: a bilateral and a Gaussian kernel, both Potts, in one block of labels.
-template <class B>
+template <class B, bool PREFETCH>
 void pass_usual(const Pass& p, float* tile) {
     typedef typename RowOf<B::kStride>::Type R;
+    alignas(64) float factors[kTile];
     for (std::int64_t first = 0; first < p.points; first += kTile) {
         const int count = p.points - first < kTile ? static_cast<int>(p.points - first) : kTile;
         if (p.source == Source::kTerms) {
-            slice_potts<R, 6, 3>(p, first, count, tile);
+            slice_potts<R, 6, 3, PREFETCH>(p, first, count, tile);
         } else {
             std::memcpy(tile, p.unary + first * p.padded, sizeof(float) * static_cast<std::size_t>(count) * p.padded);
         }
-        softmax_rows<R>(tile);
-        if (p.splat) {
-            splat_row<R, 6, true>(p, p.terms[0], first, count, tile);
-            splat_row<R, 3, false>(p, p.terms[1], first, count, tile);
+        softmax_rows<R>(tile, factors);
+        if (p.output != Output::kNone) {
+            scale_rows<R>(tile, factors);
+            emit(p, first, count, tile);
         }
-        if (p.output != Output::kNone) emit(p, first, count, tile);
+        if (p.splat) splat_both<R, 6, 3, PREFETCH>(p, first, count, tile, factors);
     }
 }
 
@@ -305,7 +349,10 @@ bool is_usual(const Pass& p) {
 
 template <class B>
 void pass_blocks(const Pass& p, float* tile) {
-    if (is_usual(p)) return pass_usual<B>(p, tile);
+    if (is_usual(p)) {
+        const std::size_t bytes = static_cast<std::size_t>(p.terms[0].lattice->vertices) * B::kStride * sizeof(float);
+        return bytes > kNear ? pass_usual<B, true>(p, tile) : pass_usual<B, false>(p, tile);
+    }
     double divergence = 0.0;
     for (std::int64_t first = 0; first < p.points; first += kTile) {
         const int count = p.points - first < kTile ? static_cast<int>(p.points - first) : kTile;
@@ -333,27 +380,33 @@ void pass_blocks(const Pass& p, float* tile) {
     if (p.divergence != nullptr) *p.divergence = divergence;
 }
 
-// Blur along an axis, in place through its chains: new = old + (previous + next) / 2.
+// Blur along an axis, in place through its chains: new = old + previous / 2 + next / 2.
 template <class B>
 void blur_axis(const Lattice& lattice, int axis, float* values) {
     typedef typename B::V V;
+    static constexpr float kShare[2] = {0.5f, 0.0f};  // of the next: there is none at the end of a chain
     const std::uint32_t* chain = lattice.chains.as<std::uint32_t>() + lattice.chain_begin[axis];
-    const V half = V::all(0.5f);
-    const auto row = [&](std::int64_t p) SEGBATCH_LAMBDA_INLINE {
-        return values + static_cast<std::size_t>(chain[p] & ~kChainEnd) * B::kStride;
+    const std::uint32_t* const end = chain + lattice.chain_length[axis];
+    const auto row = [&](std::uint32_t entry) SEGBATCH_LAMBDA_INLINE {
+        return values + static_cast<std::size_t>(entry & ~kChainEnd) * B::kStride;
     };
-    B previous = B::zero(), current = B::load(row(0));
-    for (std::int64_t p = 0; p < lattice.chain_length[axis]; ++p) {
-        prefetch_row<B>(row(p + kLookAhead / 2));
-        const std::int32_t go = (chain[p] & kChainEnd) != 0 ? 0 : -1;
-        const B ahead = B::load(row(p + 1));
+    float* at = row(*chain);
+    B previous = B::zero(), current = B::load(at);
+    V before = V::all(0.0f);
+    for (; chain != end; ++chain) {
+        prefetch_row<B>(row(chain[kLookAhead]));
+        const V after = V::all(kShare[*chain >> 31]);
+        float* const next = row(chain[1]);
+        const B ahead = B::load(next);
         B out;
         for (int k = 0; k < static_cast<int>(sizeof(out.v) / sizeof(out.v[0])); ++k) {
-            out.v[k] = current.v[k] + half * (previous.v[k] + ahead.v[k].masked(go));
-            previous.v[k] = current.v[k].masked(go);
+            out.v[k] = current.v[k] + before * previous.v[k] + after * ahead.v[k];
         }
-        out.store(row(p));
+        out.store(at);
+        previous = current;
         current = ahead;
+        before = after;
+        at = next;
     }
 }
 

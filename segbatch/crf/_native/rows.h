@@ -70,14 +70,15 @@ struct Row {
     SEGBATCH_INLINE void add_to(float* p, float w) const {
         for (int k = 0; k < NV; ++k) (V::load(p + k * W) + V::all(w) * v[k]).store(p + k * W);
     }
-    SEGBATCH_INLINE void softmax() {
-        V most = v[0];
-        for (int k = 1; k < NV; ++k) most = max(most, v[k]);
-        const V high = V::all(most.highest());
-        for (int k = 0; k < NV; ++k) v[k] = exp(v[k] - high);
-        V sum = v[0];
-        for (int k = 1; k < NV; ++k) sum = sum + v[k];
-        times(1.0f / sum.total());
+    template <Fold F>
+    SEGBATCH_INLINE Vec<4> fold_to_four() const {
+        V all = v[0];
+        for (int k = 1; k < NV; ++k) all = fold<F>(all, v[k]);
+        return SEGBATCH_ISA::fold_to_four<F>(all);
+    }
+    // e^(this - x)
+    SEGBATCH_INLINE void exp_less(float x) {
+        for (int k = 0; k < NV; ++k) v[k] = exp(v[k] - V::all(x));
     }
 };
 

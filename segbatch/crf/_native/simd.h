@@ -9,10 +9,12 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define SEGBATCH_INLINE __forceinline
+#define SEGBATCH_NOINLINE __declspec(noinline)
 #define SEGBATCH_LAMBDA_INLINE
 #define SEGBATCH_PREFETCH(address) ((void)(address))
 #else
 #define SEGBATCH_INLINE inline __attribute__((always_inline))
+#define SEGBATCH_NOINLINE __attribute__((noinline))
 #define SEGBATCH_LAMBDA_INLINE __attribute__((always_inline))
 #define SEGBATCH_PREFETCH(address) __builtin_prefetch(address)
 #endif
@@ -72,10 +74,8 @@ struct Vec {
         const I keep = a.v >= b.v;
         return {(F)((I)v & keep)};
     }
-    // `this` with every bit kept or cleared by `mask`, which is all ones or zero.
-    SEGBATCH_INLINE Vec masked(std::int32_t mask) const { return {(F)((I)v & (mask - I{}))}; }
-    // 2^n for whole n in -126 … 127.
-    SEGBATCH_INLINE Vec exp2_whole() const { return {(F)((__builtin_convertvector(v, I) + 127) << 23)}; }
+    // 2^n where the last bits of each number are those of n + 127, n in -126 … 127.
+    SEGBATCH_INLINE Vec exp2_of_last_bits() const { return {(F)((I)v << 23)}; }
     // Of a normal number above 0: x = mantissa * 2^exponent, the mantissa in [0.5, 1).
     SEGBATCH_INLINE Vec exponent() const { return {__builtin_convertvector((((I)v >> 23) & 255) - 126, F)}; }
     SEGBATCH_INLINE Vec mantissa() const { return {(F)(((I)v & 0x007FFFFF) | 0x3F000000)}; }
@@ -116,6 +116,12 @@ struct Vec {
     }
 };
 
+// Lanes of two vectors: the first's are 0 to 3, the second's 4 to 7.
+template <int... LANE>
+SEGBATCH_INLINE Vec<4> pick(Vec<4> a, Vec<4> b) {
+    return {__builtin_shufflevector(a.v, b.v, LANE...)};
+}
+
 #else
 
 template <int W>
@@ -148,11 +154,12 @@ struct Vec {
         SEGBATCH_LANES(v[i ^ X]);
     }
     SEGBATCH_INLINE Vec where_ge(Vec a, Vec b) const { SEGBATCH_LANES(a.v[i] >= b.v[i] ? v[i] : 0.0f); }
-    SEGBATCH_INLINE Vec masked(std::int32_t mask) const { SEGBATCH_LANES(mask ? v[i] : 0.0f); }
-    SEGBATCH_INLINE Vec exp2_whole() const {
+    SEGBATCH_INLINE Vec exp2_of_last_bits() const {
         Vec r;
         for (int i = 0; i < W; ++i) {
-            const std::int32_t bits = (static_cast<std::int32_t>(v[i]) + 127) << 23;
+            std::uint32_t bits;
+            std::memcpy(&bits, &v[i], sizeof(bits));
+            bits <<= 23;
             std::memcpy(&r.v[i], &bits, sizeof(bits));
         }
         return r;
@@ -197,13 +204,39 @@ struct Vec {
     }
 };
 
+template <int... LANE>
+SEGBATCH_INLINE Vec<4> pick(Vec<4> a, Vec<4> b) {
+    return {{(LANE < 4 ? a.v[LANE & 3] : b.v[LANE & 3])...}};
+}
+
 #endif
 
-// Round to the nearest whole number, ties to even; |x| < 2^22.
-template <int W>
-SEGBATCH_INLINE Vec<W> round_even(Vec<W> x) {
-    const Vec<W> magic = Vec<W>::all(12582912.0f);
-    return (x + magic) - magic;
+enum class Fold { kHighest, kTotal };  // what is wanted of the lanes together
+
+template <Fold F, int W>
+SEGBATCH_INLINE Vec<W> fold(Vec<W> a, Vec<W> b) {
+    if constexpr (F == Fold::kHighest) {
+        return max(a, b);
+    } else {
+        return a + b;
+    }
+}
+
+template <Fold F, int W>
+SEGBATCH_INLINE Vec<4> fold_to_four(Vec<W> a) {
+    if constexpr (W == 4) {
+        return a;
+    } else {
+        return fold_to_four<F>(fold<F>(a.half(0), a.half(1)));
+    }
+}
+
+// What is wanted of each of four vectors: half the steps that they take one by one.
+template <Fold F>
+SEGBATCH_INLINE Vec<4> fold_each(Vec<4> a, Vec<4> b, Vec<4> c, Vec<4> d) {
+    const Vec<4> ab = fold<F>(pick<0, 4, 1, 5>(a, b), pick<2, 6, 3, 7>(a, b));
+    const Vec<4> cd = fold<F>(pick<0, 4, 1, 5>(c, d), pick<2, 6, 3, 7>(c, d));
+    return fold<F>(pick<0, 1, 4, 5>(ab, cd), pick<2, 3, 6, 7>(ab, cd));
 }
 
 // e^x for x <= 88, relative error below 2e-7; exactly 0 below -60, so that no denormal number follows from it.
@@ -212,7 +245,10 @@ SEGBATCH_INLINE Vec<W> exp(Vec<W> x) {
     typedef Vec<W> V;
     const V lowest = V::all(-60.0f);
     const V y = max(x, lowest);
-    const V n = round_even(y * V::all(1.44269504f));
+    // The sum is so large that it is rounded to a whole number; its last bits are those of n + 127.
+    const V magic = V::all(12582912.0f + 127.0f);
+    const V shifted = y * V::all(1.44269504f) + magic;
+    const V n = shifted - magic;
     const V r = (y - n * V::all(0.693359375f)) + n * V::all(2.12194440e-4f);
     V p = V::all(1.0f / 720);
     p = p * r + V::all(1.0f / 120);
@@ -221,7 +257,7 @@ SEGBATCH_INLINE Vec<W> exp(Vec<W> x) {
     p = p * r + V::all(0.5f);
     p = p * r + V::all(1.0f);
     p = p * r + V::all(1.0f);
-    return (p * n.exp2_whole()).where_ge(x, lowest);
+    return (p * shifted.exp2_of_last_bits()).where_ge(x, lowest);
 }
 
 // Softmax within each group of G lanes, 4 or 8.
