@@ -49,11 +49,8 @@ const Kernels& kernels_for(const char* isa) {
 }
 
 Layout layout_for(int labels) {
-    if (labels <= 4) return {4, 1};
-    if (labels <= 8) return {8, 1};
-    if (labels <= 16) return {16, 1};
-    if (labels <= 24) return {24, 1};
-    return {32, (labels + 31) / 32};
+    if (labels > 24) return {32, (labels + 31) / 32};
+    return {labels < 4 ? 4 : (labels + 3) / 4 * 4, 1};
 }
 
 }  // namespace segbatch

@@ -75,7 +75,7 @@ struct Kernels {
 
 // The row length that a number of labels is padded to, and the blocks it is cut into.
 struct Layout {
-    int stride;  // of one block: 4, 8, 16, 24 or 32
+    int stride;  // of one block: 4, 8, 12, 16, 20, 24 or 32
     int blocks;
 };
 Layout layout_for(int labels);

@@ -17,32 +17,27 @@ using namespace segbatch;
 namespace {
 
 constexpr int kTile = 16;
+constexpr int kStream = 64;  // pixels before it is read that what is read in order is asked for
 // Rows of values that take less are in the cache, where asking for them costs more than it saves.
 constexpr std::size_t kNear = std::size_t{2} << 20;
 
-template <class B>
-SEGBATCH_INLINE void prefetch_row(const void* p) {
+// Every cache line that a row touches: its first and its last float's.
+template <class R>
+SEGBATCH_INLINE void prefetch_row(const float* p) {
     SEGBATCH_PREFETCH(p);
-    if (B::kStride > 16) SEGBATCH_PREFETCH(static_cast<const char*>(p) + 64);
+    if (R::kStride > 16 || 16 % R::kStride != 0) SEGBATCH_PREFETCH(p + R::kStride - 1);
 }
 
-template <class B>
-SEGBATCH_INLINE B gather(const float* values, const std::uint32_t* index, const float* weight, int corners) {
-    B sum = B::zero();
-    for (int r = 0; r < corners; ++r) {
-        sum.add(B::V::all(weight[r]), B::load(values + static_cast<std::size_t>(index[r]) * B::kStride));
-    }
+template <class R>
+SEGBATCH_INLINE R gather(const float* values, const std::uint32_t* index, const float* weight, int corners) {
+    R sum = R::zero();
+    for (int r = 0; r < corners; ++r) sum.add(weight[r], values + static_cast<std::size_t>(index[r]) * R::kStride);
     return sum;
 }
 
-template <class B>
-SEGBATCH_INLINE void scatter(const B& q, float* values, const std::uint32_t* index, const float* weight, int corners) {
-    for (int r = 0; r < corners; ++r) {
-        float* row = values + static_cast<std::size_t>(index[r]) * B::kStride;
-        B sum = B::load(row);
-        sum.add(B::V::all(weight[r]), q);
-        sum.store(row);
-    }
+template <class R>
+SEGBATCH_INLINE void scatter(const R& q, float* values, const std::uint32_t* index, const float* weight, int corners) {
+    for (int r = 0; r < corners; ++r) q.add_to(values + static_cast<std::size_t>(index[r]) * R::kStride, weight[r]);
 }
 
 // The number of corners as a constant where it is a usual one.
@@ -55,32 +50,26 @@ SEGBATCH_INLINE void with_corners(int corners, const F& f) {
     }
 }
 
-template <class B>
+template <class R>
 void apply_matrix(const Pass& p, const Term& term, const float* message, float* logits) {
-    typedef typename B::V V;
     for (int from = 0; from < p.labels; ++from) {
-        const V m = V::all(message[from]);
         const float* column = term.energies + static_cast<std::size_t>(from) * p.padded;
         for (int block = 0; block < p.blocks; ++block) {
-            B sum = B::load(logits + block * B::kStride);
-            const B c = B::load(column + block * B::kStride);
-            for (int k = 0; k < static_cast<int>(sizeof(sum.v) / sizeof(sum.v[0])); ++k) {
-                sum.v[k] = sum.v[k] - c.v[k] * m;
-            }
-            sum.store(logits + block * B::kStride);
+            R sum = R::load(logits + block * R::kStride);
+            sum.add(-message[from], column + block * R::kStride);
+            sum.store(logits + block * R::kStride);
         }
     }
 }
 
 // logits[pixel] -= compatibility * (filtered marginals), for `count` pixels from `first`.
-template <class B>
+template <class R>
 SEGBATCH_INLINE void slice_term(const Pass& p, const Term& term, std::int64_t first, int count, float* logits) {
-    typedef typename B::V V;
     const Lattice& lattice = *term.lattice;
     const std::uint32_t* indices = lattice.index.template as<std::uint32_t>();
     const float* weights = lattice.weight.template as<float>();
     const float* values = term.blurred;
-    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * B::kStride;
+    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * R::kStride;
     with_corners(lattice.dimensions + 1, [&](int corners) SEGBATCH_LAMBDA_INLINE {
         const std::uint32_t* index = indices + first * corners;
         const float* weight = weights + first * corners;
@@ -90,66 +79,61 @@ SEGBATCH_INLINE void slice_term(const Pass& p, const Term& term, std::int64_t fi
             const float s = lattice.after == nullptr ? lattice.scale : lattice.scale * lattice.after[first + t];
             if (p.blocks == 1) {
                 for (int r = 0; r < corners; ++r) {
-                    prefetch_row<B>(values + static_cast<std::size_t>(index[ahead + r]) * B::kStride);
+                    prefetch_row<R>(values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
                 }
             }
             if (term.compat == Compat::kPotts) {
                 for (int block = 0; block < p.blocks; ++block) {
-                    B sum = B::load(row + block * B::kStride);
-                    sum.add(V::all(s * term.potts), gather<B>(values + block * plane, index, weight, corners));
-                    sum.store(row + block * B::kStride);
+                    R sum = R::load(row + block * R::kStride);
+                    sum.add(s * term.potts, gather<R>(values + block * plane, index, weight, corners));
+                    sum.store(row + block * R::kStride);
                 }
             } else if (term.compat == Compat::kDiagonal) {
                 for (int block = 0; block < p.blocks; ++block) {
-                    B sum = B::load(row + block * B::kStride);
-                    const B c = B::load(term.energies + block * B::kStride);
-                    const B m = gather<B>(values + block * plane, index, weight, corners).times(V::all(-s));
-                    for (int k = 0; k < static_cast<int>(sizeof(m.v) / sizeof(m.v[0])); ++k) {
-                        sum.v[k] = sum.v[k] + c.v[k] * m.v[k];
-                    }
-                    sum.store(row + block * B::kStride);
+                    R sum = R::load(row + block * R::kStride);
+                    R energy = R::load(term.energies + block * R::kStride);
+                    energy.times(gather<R>(values + block * plane, index, weight, corners));
+                    sum.add(-s, energy);
+                    sum.store(row + block * R::kStride);
                 }
             } else {
                 float* message = logits + static_cast<std::size_t>(kTile) * p.padded;
                 for (int block = 0; block < p.blocks; ++block) {
-                    gather<B>(values + block * plane, index, weight, corners)
-                        .times(V::all(s))
-                        .store(message + block * B::kStride);
+                    R m = gather<R>(values + block * plane, index, weight, corners);
+                    m.times(s);
+                    m.store(message + block * R::kStride);
                 }
-                apply_matrix<B>(p, term, message, row);
+                apply_matrix<R>(p, term, message, row);
             }
         }
     });
 }
 
-template <class B>
+template <class R>
 SEGBATCH_INLINE void softmax(const Pass& p, float* row) {
-    typedef typename B::V V;
-    V most = V::load(row);
-    for (int k = V::kWidth; k < p.padded; k += V::kWidth) most = max(most, V::load(row + k));
-    const V high = V::all(most.highest());
-    V sum = V::all(0.0f);
-    for (int block = 0; block < p.blocks; ++block) {
-        B b = B::load(row + block * B::kStride);
-        for (int k = 0; k < static_cast<int>(sizeof(b.v) / sizeof(b.v[0])); ++k) {
-            b.v[k] = exp(b.v[k] - high);
-            sum = sum + b.v[k];
-        }
-        b.store(row + block * B::kStride);
+    Vec<4> most = R::load(row).template fold_to_four<Fold::kHighest>(), sum = Vec<4>::all(0.0f);
+    for (int block = 1; block < p.blocks; ++block) {
+        most = max(most, R::load(row + block * R::kStride).template fold_to_four<Fold::kHighest>());
     }
-    const V inverse = V::all(1.0f / sum.total());
     for (int block = 0; block < p.blocks; ++block) {
-        B::load(row + block * B::kStride).times(inverse).store(row + block * B::kStride);
+        R e = R::load(row + block * R::kStride);
+        e.exp_less(most.highest());
+        e.store(row + block * R::kStride);
+        sum = sum + e.template fold_to_four<Fold::kTotal>();
+    }
+    for (int block = 0; block < p.blocks; ++block) {
+        R q = R::load(row + block * R::kStride);
+        q.times(1.0f / sum.total());
+        q.store(row + block * R::kStride);
     }
 }
 
-template <class B>
+template <class R>
 SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t first, int count, const float* q) {
-    typedef typename B::V V;
     const Lattice& lattice = *term.lattice;
     const std::uint32_t* indices = lattice.index.template as<std::uint32_t>();
     const float* weights = lattice.weight.template as<float>();
-    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * B::kStride;
+    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * R::kStride;
     with_corners(lattice.dimensions + 1, [&](int corners) SEGBATCH_LAMBDA_INLINE {
         const std::uint32_t* index = indices + first * corners;
         const float* weight = weights + first * corners;
@@ -157,23 +141,17 @@ SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t fi
         for (int t = 0; t < count; ++t, index += corners, weight += corners) {
             if (p.blocks == 1) {
                 for (int r = 0; r < corners; ++r) {
-                    prefetch_row<B>(term.values + static_cast<std::size_t>(index[ahead + r]) * B::kStride);
+                    prefetch_row<R>(term.values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
                 }
             }
-            const V s = V::all(lattice.before == nullptr ? 1.0f : lattice.before[first + t]);
+            const float s = lattice.before == nullptr ? 1.0f : lattice.before[first + t];
             for (int block = 0; block < p.blocks; ++block) {
-                const B b = B::load(q + static_cast<std::size_t>(t) * p.padded + block * B::kStride).times(s);
-                scatter(b, term.values + block * plane, index, weight, corners);
+                R row = R::load(q + static_cast<std::size_t>(t) * p.padded + block * R::kStride);
+                row.times(s);
+                scatter(row, term.values + block * plane, index, weight, corners);
             }
         }
     });
-}
-
-template <class R, int C>
-SEGBATCH_INLINE R gather_row(const float* values, const std::uint32_t* index, const float* weight) {
-    R sum = R::zero();
-    for (int r = 0; r < C; ++r) sum.add(weight[r], values + static_cast<std::size_t>(index[r]) * R::kStride);
-    return sum;
 }
 
 // The usual model on the usual number of labels: all terms Potts, one block. Rows stay in registers from the unary
@@ -205,11 +183,21 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
         for (int r = 0; PREFETCH && r < C0; ++r) {
             prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
         }
-        R row = R::load(p.unary + static_cast<std::size_t>(first + t) * R::kStride);
+        const float* unary = p.unary + static_cast<std::size_t>(first + t) * R::kStride;
+        if (PREFETCH) {  // what passes by, so that it does not drive the vertices from the cache
+            SEGBATCH_PREFETCH_ONCE(unary + kStream * R::kStride);
+            if (R::kStride > 16) SEGBATCH_PREFETCH_ONCE(unary + kStream * R::kStride + 16);
+            for (int k = 0; k < 2; ++k) {
+                const int corners = k == 0 ? C0 : C1;
+                SEGBATCH_PREFETCH_ONCE(views[k].index + (t + kStream) * corners);
+                SEGBATCH_PREFETCH_ONCE(views[k].weight + (t + kStream) * corners);
+            }
+        }
+        R row = R::load(unary);
         row.add(views[0].after == nullptr ? views[0].scale : views[0].scale * views[0].after[t],
-                gather_row<R, C0>(views[0].values, index, weight));
+                gather<R>(views[0].values, index, weight, C0));
         row.add(views[1].after == nullptr ? views[1].scale : views[1].scale * views[1].after[t],
-                gather_row<R, C1>(views[1].values, views[1].index + t * C1, views[1].weight + t * C1));
+                gather<R>(views[1].values, views[1].index + t * C1, views[1].weight + t * C1, C1));
         row.store(tile + t * R::kStride);
     }
 }
@@ -282,7 +270,7 @@ double divergence_of(const Pass& p, const float* q, const float* logits) {
 // Softmax of each row of a tile, up to a factor of its own; short rows several at once, with a factor of 1.
 template <class R>
 SEGBATCH_INLINE void softmax_rows(float* tile, float* factors) {
-    if constexpr (R::kStride < kLongest) {
+    if constexpr (R::kStride < kLongest && kLongest % R::kStride == 0) {
         for (int t = 0; t < kTile * R::kStride; t += kLongest) {
             softmax_in_groups<R::kStride>(Vec<kLongest>::load(tile + t)).store(tile + t);
         }
@@ -321,9 +309,8 @@ SEGBATCH_INLINE void scale_rows(float* tile, float* factors) {
 }
 
 // The usual model: a bilateral and a Gaussian kernel, both Potts, in one block of labels.
-template <class B, bool PREFETCH>
+template <class R, bool PREFETCH>
 void pass_usual(const Pass& p, float* tile) {
-    typedef typename RowOf<B::kStride>::Type R;
     alignas(64) float factors[kTile];
     for (std::int64_t first = 0; first < p.points; first += kTile) {
         const int count = p.points - first < kTile ? static_cast<int>(p.points - first) : kTile;
@@ -347,11 +334,11 @@ bool is_usual(const Pass& p) {
            p.terms[0].lattice->dimensions == 5 && p.terms[1].lattice->dimensions == 2;
 }
 
-template <class B>
+template <class R>
 void pass_blocks(const Pass& p, float* tile) {
     if (is_usual(p)) {
-        const std::size_t bytes = static_cast<std::size_t>(p.terms[0].lattice->vertices) * B::kStride * sizeof(float);
-        return bytes > kNear ? pass_usual<B, true>(p, tile) : pass_usual<B, false>(p, tile);
+        const std::size_t bytes = static_cast<std::size_t>(p.terms[0].lattice->vertices) * R::kStride * sizeof(float);
+        return bytes > kNear ? pass_usual<R, true>(p, tile) : pass_usual<R, false>(p, tile);
     }
     double divergence = 0.0;
     for (std::int64_t first = 0; first < p.points; first += kTile) {
@@ -362,7 +349,7 @@ void pass_blocks(const Pass& p, float* tile) {
         } else {
             std::memcpy(tile, p.unary + first * p.padded, length * sizeof(float));
             for (int k = 0; k < p.term_count && p.source == Source::kTerms; ++k) {
-                slice_term<B>(p, p.terms[k], first, count, tile);
+                slice_term<R>(p, p.terms[k], first, count, tile);
             }
             if (p.divergence != nullptr) {
                 for (int t = 0; t < count; ++t) {
@@ -370,10 +357,10 @@ void pass_blocks(const Pass& p, float* tile) {
                                                 tile + static_cast<std::size_t>(t) * p.padded);
                 }
             }
-            for (int t = 0; t < count; ++t) softmax<B>(p, tile + static_cast<std::size_t>(t) * p.padded);
+            for (int t = 0; t < count; ++t) softmax<R>(p, tile + static_cast<std::size_t>(t) * p.padded);
         }
         if (p.splat) {
-            for (int k = 0; k < p.term_count; ++k) splat_term<B>(p, p.terms[k], first, count, tile);
+            for (int k = 0; k < p.term_count; ++k) splat_term<R>(p, p.terms[k], first, count, tile);
         }
         if (p.output != Output::kNone) emit(p, first, count, tile);
     }
@@ -381,41 +368,30 @@ void pass_blocks(const Pass& p, float* tile) {
 }
 
 // Blur along an axis, in place through its chains: new = old + previous / 2 + next / 2.
-template <class B>
+template <class R>
 void blur_axis(const Lattice& lattice, int axis, float* values) {
-    typedef typename B::V V;
     static constexpr float kShare[2] = {0.5f, 0.0f};  // of the next: there is none at the end of a chain
     const std::uint32_t* chain = lattice.chains.as<std::uint32_t>() + lattice.chain_begin[axis];
     const std::uint32_t* const end = chain + lattice.chain_length[axis];
     const auto row = [&](std::uint32_t entry) SEGBATCH_LAMBDA_INLINE {
-        return values + static_cast<std::size_t>(entry & ~kChainEnd) * B::kStride;
+        return values + static_cast<std::size_t>(entry & ~kChainEnd) * R::kStride;
     };
     float* at = row(*chain);
-    B previous = B::zero(), current = B::load(at);
-    V before = V::all(0.0f);
+    R previous = R::zero(), current = R::load(at);
+    float before = 0.0f;
     for (; chain != end; ++chain) {
-        prefetch_row<B>(row(chain[kLookAhead]));
-        const V after = V::all(kShare[*chain >> 31]);
+        prefetch_row<R>(row(chain[kLookAhead]));
+        const float after = kShare[*chain >> 31];
         float* const next = row(chain[1]);
-        const B ahead = B::load(next);
-        B out;
-        for (int k = 0; k < static_cast<int>(sizeof(out.v) / sizeof(out.v[0])); ++k) {
-            out.v[k] = current.v[k] + before * previous.v[k] + after * ahead.v[k];
-        }
-        out.store(at);
+        const R ahead = R::load(next);
+        R sum = current;
+        sum.add(before, previous);
+        sum.add(after, ahead);
+        sum.store(at);
         previous = current;
         current = ahead;
         before = after;
         at = next;
-    }
-}
-
-template <class B>
-void blur_blocks(const Term& term, int blocks) {
-    const Lattice& lattice = *term.lattice;
-    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * B::kStride;
-    for (int block = 0; block < blocks; ++block) {
-        for (int axis = 0; axis <= lattice.dimensions; ++axis) blur_axis<B>(lattice, axis, term.values + block * plane);
     }
 }
 
@@ -425,22 +401,18 @@ void pass(const Pass& p) {
     alignas(64) float small[(kTile + 1) * 32] = {};  // the last tile's spare rows are worked on too
     Buffer buffer;
     float* tile = p.padded <= 32 ? small : buffer.reserve<float>(static_cast<std::size_t>(kTile + 1) * p.padded);
-    switch (p.padded / p.blocks) {
-        case 4: pass_blocks<Block<4, 1>>(p, tile); break;
-        case 8: pass_blocks<Block<8, 1>>(p, tile); break;
-        case 16: pass_blocks<Block<8, 2>>(p, tile); break;
-        case 24: pass_blocks<Block<8, 3>>(p, tile); break;
-        default: pass_blocks<Block<8, 4>>(p, tile);
-    }
+    with_row(p.padded / p.blocks, [&](auto row) { pass_blocks<decltype(row)>(p, tile); });
 }
 
 void blur(const Term& term, int padded, int blocks) {
-    switch (padded / blocks) {
-        case 4: blur_blocks<Block<4, 1>>(term, blocks); break;
-        case 8: blur_blocks<Block<8, 1>>(term, blocks); break;
-        case 16: blur_blocks<Block<8, 2>>(term, blocks); break;
-        case 24: blur_blocks<Block<8, 3>>(term, blocks); break;
-        default: blur_blocks<Block<8, 4>>(term, blocks);
+    const Lattice& lattice = *term.lattice;
+    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * static_cast<std::size_t>(padded / blocks);
+    for (int block = 0; block < blocks; ++block) {
+        for (int axis = 0; axis <= lattice.dimensions; ++axis) {
+            with_row(padded / blocks, [&](auto row) {
+                blur_axis<decltype(row)>(lattice, axis, term.values + static_cast<std::size_t>(block) * plane);
+            });
+        }
     }
 }
 

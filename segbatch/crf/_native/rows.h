@@ -5,38 +5,7 @@
 
 namespace SEGBATCH_ISA {
 
-// A block of labels: NV vectors of W floats. Rows of a term's values are as long.
-template <int W, int NV>
-struct Block {
-    typedef Vec<W> V;
-    static constexpr int kStride = W * NV;
-    V v[NV];
-
-    static SEGBATCH_INLINE Block zero() {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = V::all(0.0f);
-        return b;
-    }
-    static SEGBATCH_INLINE Block load(const float* p) {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = V::load(p + k * W);
-        return b;
-    }
-    SEGBATCH_INLINE void store(float* p) const {
-        for (int k = 0; k < NV; ++k) v[k].store(p + k * W);
-    }
-    SEGBATCH_INLINE void add(V w, const Block& b) {
-        for (int k = 0; k < NV; ++k) v[k] = v[k] + w * b.v[k];
-    }
-    SEGBATCH_INLINE Block times(V w) const {
-        Block b;
-        for (int k = 0; k < NV; ++k) b.v[k] = v[k] * w;
-        return b;
-    }
-};
-
-// A row in registers on the common path: as `Block`, in vectors twice as long where the processor has them and no row
-// of that length crosses a cache line (of 24 labels every second one would).
+// NV vectors of W floats, in registers on the common path.
 template <int W, int NV>
 struct Row {
     typedef Vec<W> V;
@@ -66,6 +35,9 @@ struct Row {
     SEGBATCH_INLINE void times(float w) {
         for (int k = 0; k < NV; ++k) v[k] = v[k] * V::all(w);
     }
+    SEGBATCH_INLINE void times(const Row& b) {
+        for (int k = 0; k < NV; ++k) v[k] = v[k] * b.v[k];
+    }
     // The row at p += w * this
     SEGBATCH_INLINE void add_to(float* p, float w) const {
         for (int k = 0; k < NV; ++k) (V::load(p + k * W) + V::all(w) * v[k]).store(p + k * W);
@@ -82,6 +54,51 @@ struct Row {
     }
 };
 
+// A row and four labels more.
+template <class R>
+struct Longer {
+    static constexpr int kStride = R::kStride + 4;
+    R head;
+    Row<4, 1> tail;
+
+    static SEGBATCH_INLINE Longer zero() { return {R::zero(), Row<4, 1>::zero()}; }
+    static SEGBATCH_INLINE Longer load(const float* p) { return {R::load(p), Row<4, 1>::load(p + R::kStride)}; }
+    SEGBATCH_INLINE void store(float* p) const {
+        head.store(p);
+        tail.store(p + R::kStride);
+    }
+    SEGBATCH_INLINE void add(float w, const float* p) {
+        head.add(w, p);
+        tail.add(w, p + R::kStride);
+    }
+    SEGBATCH_INLINE void add(float w, const Longer& b) {
+        head.add(w, b.head);
+        tail.add(w, b.tail);
+    }
+    SEGBATCH_INLINE void times(float w) {
+        head.times(w);
+        tail.times(w);
+    }
+    SEGBATCH_INLINE void times(const Longer& b) {
+        head.times(b.head);
+        tail.times(b.tail);
+    }
+    SEGBATCH_INLINE void add_to(float* p, float w) const {
+        head.add_to(p, w);
+        tail.add_to(p + R::kStride, w);
+    }
+    template <Fold F>
+    SEGBATCH_INLINE Vec<4> fold_to_four() const {
+        return fold<F>(head.template fold_to_four<F>(), tail.template fold_to_four<F>());
+    }
+    SEGBATCH_INLINE void exp_less(float x) {
+        head.exp_less(x);
+        tail.exp_less(x);
+    }
+};
+
+// The row of a stride: in the longest vectors that the processor has, unless rows of that length would cross a cache
+// line (of 24 labels every second one would).
 #if defined(SEGBATCH_NEEDS_AVX512)
 typedef Row<16, 1> Row16;
 typedef Row<16, 2> Row32;
@@ -99,8 +116,24 @@ template <int STRIDE>
 struct RowOf;
 template <> struct RowOf<4> { typedef Row<4, 1> Type; };
 template <> struct RowOf<8> { typedef Row<8, 1> Type; };
+template <> struct RowOf<12> { typedef Longer<Row<8, 1>> Type; };
 template <> struct RowOf<16> { typedef Row16 Type; };
+template <> struct RowOf<20> { typedef Longer<Row<8, 2>> Type; };
 template <> struct RowOf<24> { typedef Row<8, 3> Type; };
 template <> struct RowOf<32> { typedef Row32 Type; };
+
+// Calls f with an instance of the row of that stride.
+template <class F>
+SEGBATCH_INLINE void with_row(int stride, const F& f) {
+    switch (stride) {
+        case 4: f(RowOf<4>::Type()); break;
+        case 8: f(RowOf<8>::Type()); break;
+        case 12: f(RowOf<12>::Type()); break;
+        case 16: f(RowOf<16>::Type()); break;
+        case 20: f(RowOf<20>::Type()); break;
+        case 24: f(RowOf<24>::Type()); break;
+        default: f(RowOf<32>::Type());
+    }
+}
 
 }  // namespace SEGBATCH_ISA

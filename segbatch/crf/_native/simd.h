@@ -12,11 +12,13 @@
 #define SEGBATCH_NOINLINE __declspec(noinline)
 #define SEGBATCH_LAMBDA_INLINE
 #define SEGBATCH_PREFETCH(address) ((void)(address))
+#define SEGBATCH_PREFETCH_ONCE(address) ((void)(address))
 #else
 #define SEGBATCH_INLINE inline __attribute__((always_inline))
 #define SEGBATCH_NOINLINE __attribute__((noinline))
 #define SEGBATCH_LAMBDA_INLINE __attribute__((always_inline))
 #define SEGBATCH_PREFETCH(address) __builtin_prefetch(address)
+#define SEGBATCH_PREFETCH_ONCE(address) __builtin_prefetch(address, 0, 0)  // what is read once need not stay
 #endif
 
 namespace SEGBATCH_ISA {
