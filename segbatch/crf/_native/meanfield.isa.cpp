@@ -176,12 +176,12 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
                     term.blurred,
                     lattice.scale * term.potts};
     }
-    const int ahead = first + 2 * kTile <= p.points ? kTile * C0 : 0;
+    const std::uint32_t* const soon = views[0].index + (first + 2 * kTile <= p.points ? kTile * C0 : 0);
     for (int t = 0; t < count; ++t) {
         const std::uint32_t* index = views[0].index + t * C0;
         const float* weight = views[0].weight + t * C0;
         for (int r = 0; PREFETCH && r < C0; ++r) {
-            prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
+            prefetch_row<R>(views[0].values + static_cast<std::size_t>(soon[t * C0 + r]) * R::kStride);
         }
         const float* unary = p.unary + static_cast<std::size_t>(first + t) * R::kStride;
         if (PREFETCH) {  // what passes by, so that it does not drive the vertices from the cache
@@ -220,11 +220,11 @@ SEGBATCH_INLINE void splat_both(const Pass& p, std::int64_t first, int count, co
                     lattice.before == nullptr ? nullptr : lattice.before + first,
                     p.terms[k].values};
     }
-    const int ahead = first + 2 * kTile <= p.points ? kTile * C0 : 0;
+    const std::uint32_t* const soon = views[0].index + (first + 2 * kTile <= p.points ? kTile * C0 : 0);
     for (int t = 0; t < count; ++t) {
         const std::uint32_t* index = views[0].index + t * C0;
         for (int r = 0; PREFETCH && r < C0; ++r) {
-            prefetch_row<R>(views[0].values + static_cast<std::size_t>(index[ahead + r]) * R::kStride);
+            prefetch_row<R>(views[0].values + static_cast<std::size_t>(soon[t * C0 + r]) * R::kStride);
         }
         R row = R::load(q + t * R::kStride);
         row.times(factors[t]);
