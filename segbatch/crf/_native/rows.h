@@ -97,30 +97,26 @@ struct Longer {
     }
 };
 
-// The row of a stride: in the longest vectors that the processor has, unless rows of that length would cross a cache
-// line (of 24 labels every second one would).
 #if defined(SEGBATCH_NEEDS_AVX512)
-typedef Row<16, 1> Row16;
-typedef Row<16, 2> Row32;
 constexpr int kLongest = 16;  // vector of this instruction set
-#else
-#if defined(SEGBATCH_NEEDS_AVX2)
+#elif defined(SEGBATCH_NEEDS_AVX2)
 constexpr int kLongest = 8;
 #else
 constexpr int kLongest = 4;
 #endif
-typedef Row<8, 2> Row16;
-typedef Row<8, 4> Row32;
-#endif
+constexpr int kUsual = kLongest < 8 ? kLongest : 8;
+
+// The row of a stride: in the longest vectors that the processor has (compilers make poor code of longer ones), unless
+// rows of that length would cross a cache line (of 24 labels every second one would).
 template <int STRIDE>
 struct RowOf;
 template <> struct RowOf<4> { typedef Row<4, 1> Type; };
-template <> struct RowOf<8> { typedef Row<8, 1> Type; };
-template <> struct RowOf<12> { typedef Longer<Row<8, 1>> Type; };
-template <> struct RowOf<16> { typedef Row16 Type; };
-template <> struct RowOf<20> { typedef Longer<Row<8, 2>> Type; };
-template <> struct RowOf<24> { typedef Row<8, 3> Type; };
-template <> struct RowOf<32> { typedef Row32 Type; };
+template <> struct RowOf<8> { typedef Row<kUsual, 8 / kUsual> Type; };
+template <> struct RowOf<12> { typedef Longer<RowOf<8>::Type> Type; };
+template <> struct RowOf<16> { typedef Row<kLongest, 16 / kLongest> Type; };
+template <> struct RowOf<20> { typedef Longer<Row<kUsual, 16 / kUsual>> Type; };
+template <> struct RowOf<24> { typedef Row<kUsual, 24 / kUsual> Type; };
+template <> struct RowOf<32> { typedef Row<kLongest, 32 / kLongest> Type; };
 
 // Calls f with an instance of the row of that stride.
 template <class F>
