@@ -115,15 +115,17 @@ SEGBATCH_INLINE void softmax(const Pass& p, float* row) {
     for (int block = 1; block < p.blocks; ++block) {
         most = max(most, R::load(row + block * R::kStride).template fold_to_four<Fold::kHighest>());
     }
+    const float highest = most.highest();
     for (int block = 0; block < p.blocks; ++block) {
         R e = R::load(row + block * R::kStride);
-        e.exp_less(most.highest());
+        e.exp_less(highest);
         e.store(row + block * R::kStride);
         sum = sum + e.template fold_to_four<Fold::kTotal>();
     }
+    const float inverse = 1.0f / sum.total();
     for (int block = 0; block < p.blocks; ++block) {
         R q = R::load(row + block * R::kStride);
-        q.times(1.0f / sum.total());
+        q.times(inverse);
         q.store(row + block * R::kStride);
     }
 }
@@ -154,28 +156,29 @@ SEGBATCH_INLINE void splat_term(const Pass& p, const Term& term, std::int64_t fi
     });
 }
 
+// A term from the pixel `first` on, in copies that the compiler need not read again after every store.
+struct View {
+    const std::uint32_t* index;
+    const float* weight;
+    const float* factor;  // of each pixel, or null
+    float* values;
+    float scale;
+};
+
+SEGBATCH_INLINE View view_of(const Term& term, int corners, std::int64_t first, const float* factor, float* values) {
+    return {term.lattice->index.as<std::uint32_t>() + first * corners,
+            term.lattice->weight.as<float>() + first * corners,
+            factor == nullptr ? nullptr : factor + first,
+            values,
+            term.lattice->scale * term.potts};
+}
+
 // The usual model on the usual number of labels: all terms Potts, one block. Rows stay in registers from the unary
 // to the sum over all terms.
 template <class R, int C0, int C1, bool PREFETCH>
 SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, float* tile) {
-    struct View {
-        const std::uint32_t* index;
-        const float* weight;
-        const float* after;
-        const float* values;
-        float scale;
-    };
-    View views[2];
-    for (int k = 0; k < 2; ++k) {
-        const Term& term = p.terms[k];
-        const Lattice& lattice = *term.lattice;
-        const std::int64_t offset = first * (k == 0 ? C0 : C1);
-        views[k] = {lattice.index.template as<std::uint32_t>() + offset,
-                    lattice.weight.template as<float>() + offset,
-                    lattice.after == nullptr ? nullptr : lattice.after + first,
-                    term.blurred,
-                    lattice.scale * term.potts};
-    }
+    const View views[2] = {view_of(p.terms[0], C0, first, p.terms[0].lattice->after, p.terms[0].blurred),
+                           view_of(p.terms[1], C1, first, p.terms[1].lattice->after, p.terms[1].blurred)};
     const std::uint32_t* const soon = views[0].index + (first + 2 * kTile <= p.points ? kTile * C0 : 0);
     for (int t = 0; t < count; ++t) {
         const std::uint32_t* index = views[0].index + t * C0;
@@ -194,9 +197,9 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
             }
         }
         R row = R::load(unary);
-        row.add(views[0].after == nullptr ? views[0].scale : views[0].scale * views[0].after[t],
+        row.add(views[0].factor == nullptr ? views[0].scale : views[0].scale * views[0].factor[t],
                 gather<R>(views[0].values, index, weight, C0));
-        row.add(views[1].after == nullptr ? views[1].scale : views[1].scale * views[1].after[t],
+        row.add(views[1].factor == nullptr ? views[1].scale : views[1].scale * views[1].factor[t],
                 gather<R>(views[1].values, views[1].index + t * C1, views[1].weight + t * C1, C1));
         row.store(tile + t * R::kStride);
     }
@@ -205,40 +208,20 @@ SEGBATCH_INLINE void slice_potts(const Pass& p, std::int64_t first, int count, f
 // Both terms' splat of q[pixel] * factors[pixel].
 template <class R, int C0, int C1, bool PREFETCH>
 SEGBATCH_INLINE void splat_both(const Pass& p, std::int64_t first, int count, const float* q, const float* factors) {
-    struct View {
-        const std::uint32_t* index;
-        const float* weight;
-        const float* before;
-        float* values;  // a copy, which the compiler need not read again after every store
-    };
-    View views[2];
-    for (int k = 0; k < 2; ++k) {
-        const Lattice& lattice = *p.terms[k].lattice;
-        const std::int64_t offset = first * (k == 0 ? C0 : C1);
-        views[k] = {lattice.index.template as<std::uint32_t>() + offset,
-                    lattice.weight.template as<float>() + offset,
-                    lattice.before == nullptr ? nullptr : lattice.before + first,
-                    p.terms[k].values};
-    }
+    const View views[2] = {view_of(p.terms[0], C0, first, p.terms[0].lattice->before, p.terms[0].values),
+                           view_of(p.terms[1], C1, first, p.terms[1].lattice->before, p.terms[1].values)};
     const std::uint32_t* const soon = views[0].index + (first + 2 * kTile <= p.points ? kTile * C0 : 0);
     for (int t = 0; t < count; ++t) {
-        const std::uint32_t* index = views[0].index + t * C0;
         for (int r = 0; PREFETCH && r < C0; ++r) {
             prefetch_row<R>(views[0].values + static_cast<std::size_t>(soon[t * C0 + r]) * R::kStride);
         }
         R row = R::load(q + t * R::kStride);
         row.times(factors[t]);
         R bilateral = row;
-        if (views[0].before != nullptr) bilateral.times(views[0].before[t]);
-        for (int r = 0; r < C0; ++r) {
-            bilateral.add_to(views[0].values + static_cast<std::size_t>(index[r]) * R::kStride,
-                             views[0].weight[t * C0 + r]);
-        }
-        if (views[1].before != nullptr) row.times(views[1].before[t]);
-        for (int r = 0; r < C1; ++r) {
-            row.add_to(views[1].values + static_cast<std::size_t>(views[1].index[t * C1 + r]) * R::kStride,
-                       views[1].weight[t * C1 + r]);
-        }
+        if (views[0].factor != nullptr) bilateral.times(views[0].factor[t]);
+        scatter(bilateral, views[0].values, views[0].index + t * C0, views[0].weight + t * C0, C0);
+        if (views[1].factor != nullptr) row.times(views[1].factor[t]);
+        scatter(row, views[1].values, views[1].index + t * C1, views[1].weight + t * C1, C1);
     }
 }
 
@@ -406,14 +389,15 @@ void pass(const Pass& p) {
 
 void blur(const Term& term, int padded, int blocks) {
     const Lattice& lattice = *term.lattice;
-    const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * static_cast<std::size_t>(padded / blocks);
-    for (int block = 0; block < blocks; ++block) {
-        for (int axis = 0; axis <= lattice.dimensions; ++axis) {
-            with_row(padded / blocks, [&](auto row) {
-                blur_axis<decltype(row)>(lattice, axis, term.values + static_cast<std::size_t>(block) * plane);
-            });
+    with_row(padded / blocks, [&](auto row) {
+        typedef decltype(row) R;
+        const std::size_t plane = static_cast<std::size_t>(lattice.vertices) * R::kStride;
+        for (int block = 0; block < blocks; ++block) {
+            for (int axis = 0; axis <= lattice.dimensions; ++axis) {
+                blur_axis<R>(lattice, axis, term.values + block * plane);
+            }
         }
-    }
+    });
 }
 
 }  // namespace SEGBATCH_ISA
