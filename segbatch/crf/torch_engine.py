@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ def mean_field(
         logits = -_to_rows(unary.to(dtype))
         potts = [(g, c) for g, c in terms if not isinstance(c, Tensor)]
         fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _learns(logits, terms)
-        if fits and triton_gather(unary.device):
-            marginals = _fused(logits, potts, iterations)
+        if fits and (triton := triton_gather(unary.device)):
+            marginals = _fused(triton, logits, potts, iterations)
         else:
             marginals = _softmax(_scores(logits, terms, iterations))
         return _to_maps(marginals, (batch, height, width))
@@ -250,17 +251,17 @@ def _learns(logits: Tensor, terms: Sequence[Term]) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _fused(logits: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int) -> Tensor:
-    """Logits (P, K) -> marginals (P, K) by Triton: slice, sum and softmax of a step are one pass a filter."""
+def _fused(
+    triton: ModuleType, logits: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int
+) -> Tensor:
+    """Logits (P, K) -> marginals (P, K): the slices, their sum and the softmax of a step are one pass."""
     labels = logits.shape[1]
     # Rows of whole 16 bytes; the labels added cannot win.
     logits = F.pad(logits, (0, -labels % 4), value=-torch.inf).contiguous()
     marginals = logits.softmax(1)
     for _ in range(iterations):
-        scores = logits
-        for n, (gaussian, coupling) in enumerate(terms, 1):
-            scores = gaussian.add(scores, marginals, coupling, softmax=n == len(terms))
-        marginals = scores
+        slices = [gaussian.to_slice(marginals, coupling) for gaussian, coupling in terms]
+        marginals = triton.add_slices(logits, slices, softmax=True)
     return marginals[:, :labels]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
-from segbatch.crf.torch_lattice import Gather, Lattice, build_lattice, triton_gather
+from segbatch.crf.torch_lattice import Gather, Lattice, blur, build_lattice
 
 LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
 
@@ -86,16 +86,10 @@ class GaussianFilter:
         result: Tensor = _Filter.apply(values, self)
         return result
 
-    def add(self, base: Tensor, values: Tensor, coupling: float, *, softmax: bool) -> Tensor:
-        """``base + coupling * self(values)``, or its softmax, with the slice's pass; on a GPU, without gradients.
-
-        For as many labels as ``triton_gather`` takes at once (``LABEL_BLOCK``).
-        """
-        kernels = triton_gather(values.device)
-        assert kernels is not None
-        vertices, post = _chain(self._pre.splat(values), self._lattice.blurs), self._post.slice
-        sum_: Tensor = kernels.add_slice(post.index, post.weights, vertices, base, coupling, softmax=softmax)
-        return sum_
+    def to_slice(self, values: Tensor, coupling: float) -> tuple[Tensor, Tensor, Tensor, float]:
+        """All but the slice, for ``triton_gather.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
+        post = self._post.slice
+        return post.index, post.weights, blur(self._pre.splat(values), self._lattice.blurs), coupling
 
     def _apply(self, values: Tensor) -> Tensor:
         lattice = self._lattice
@@ -103,18 +97,12 @@ class GaussianFilter:
         blurs = lattice.blurs[::-1] if self._reverse else lattice.blurs
         labels = values.shape[1]
         if labels <= LABEL_BLOCK:
-            return gather(_chain(splat(values.contiguous()), blurs))
+            return gather(blur(splat(values.contiguous()), blurs))
         out = torch.empty_like(values)
         for start in range(0, labels, LABEL_BLOCK):
             block = values[:, start : start + LABEL_BLOCK].contiguous()
-            out[:, start : start + LABEL_BLOCK] = gather(_chain(splat(block), blurs))
+            out[:, start : start + LABEL_BLOCK] = gather(blur(splat(block), blurs))
         return out
-
-
-def _chain(values: Tensor, blurs: Sequence[Gather]) -> Tensor:
-    for blur in blurs:
-        values = blur(values)
-    return values
 
 
 class _Filter(torch.autograd.Function):

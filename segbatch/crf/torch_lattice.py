@@ -128,6 +128,41 @@ class LongRows:
 
 
 @dataclass(frozen=True)
+class Blur:
+    """``out[v] = x[v] + (x[a] + x[b]) / 2`` along an axis; a and b, the vertices beside v, count as 0 if missing.
+
+    Symmetric, so that it is its own adjoint. ``neighbours`` is for Triton; without it, ``gather`` is there.
+    """
+
+    neighbours: Tensor | None  # int32 or int64 (vertices, 2), -1 where there is none
+    gather: Gather | None
+
+    def repeat(self, times: int, vertices: int) -> Blur:
+        """The blur of ``times`` lattices of ``vertices`` vertices."""
+        if self.neighbours is None:
+            assert self.gather is not None
+            return Blur(None, self.gather.repeat(times, vertices))
+        kind = _index_dtype(times * vertices)
+        beside = self.neighbours.to(kind)
+        step = torch.arange(times, device=beside.device, dtype=kind)[:, None, None] * vertices
+        return Blur(torch.where(beside < 0, -1, beside + step).reshape(-1, 2), None)
+
+
+def blur(values: Tensor, axes: Sequence[Blur]) -> Tensor:
+    """Values (vertices, K), contiguous, blurred along one axis after another."""
+    beside = [axis.neighbours for axis in axes if axis.neighbours is not None]
+    if beside:
+        kernels = triton_gather(values.device)
+        assert kernels is not None
+        blurred: Tensor = kernels.blur(values, beside)
+        return blurred
+    for axis in axes:
+        assert axis.gather is not None
+        values = axis.gather(values)
+    return values
+
+
+@dataclass(frozen=True)
 class Lattice:
     """Points embedded in a lattice: ``splat`` to the vertices, ``blurs`` along each axis, ``slice`` back.
 
@@ -138,7 +173,7 @@ class Lattice:
     points: int
     vertices: int
     splat: Gather
-    blurs: tuple[Gather, ...]
+    blurs: tuple[Blur, ...]
     slice: Gather
     order: Tensor
     scale: float
@@ -277,8 +312,8 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     return keys, strides
 
 
-def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dtype: torch.dtype) -> Gather:
-    """The blur 1/2, 1, 1/2 along one axis over sorted vertex names; a missing neighbour counts as 0."""
+def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dtype: torch.dtype) -> Blur:
+    """The blur along one axis over sorted vertex names."""
     vertices, corners = keys.numel(), len(strides) + 1
     along = strides[axis] if axis < len(strides) else 0
     # The neighbour is +d along the axis and -1 along all others; colour 0 borrows from every quotient.
@@ -287,6 +322,11 @@ def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dt
     found = torch.searchsorted(keys, wanted).clamp_(max=vertices - 1)
     below = (keys[found] == wanted).nonzero().squeeze(1)  # vertices that have a next one along the axis
     above = found[below]  # the next one of each
+    if triton_gather(keys.device):
+        neighbours = torch.full((vertices, 2), -1, dtype=kind, device=keys.device)
+        neighbours[above, 0] = below.to(kind)
+        neighbours[below, 1] = above.to(kind)
+        return Blur(neighbours, None)
     sizes = torch.ones(vertices, dtype=torch.int64, device=keys.device)
     sizes[below] += 1
     sizes[above] += 1
@@ -300,7 +340,7 @@ def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dt
     index[offsets[above + 1] - 1] = below.to(kind)
     weights = torch.full((entries,), 0.5, dtype=dtype, device=keys.device)
     weights[own] = 1.0
-    return Gather(index, offsets.to(kind), weights)
+    return Blur(None, Gather(index, offsets.to(kind), weights))
 
 
 def _index_dtype(entries: int) -> torch.dtype:

@@ -17,10 +17,10 @@ pytest.importorskip("triton", reason="triton comes with torch for CUDA alone")
 
 
 def check() -> None:
-    from segbatch.crf import CRFParams, torch_engine, torch_filter, torch_lattice, triton_gather
+    from segbatch.crf import CRFParams, torch_engine, torch_lattice, triton_gather
 
     def switch(on: bool) -> None:
-        for module in (torch_lattice, torch_filter, torch_engine):
+        for module in (torch_lattice, torch_engine):
             module.triton_gather = lambda device: triton_gather if on else None  # type: ignore[attr-defined]
 
     rng = np.random.default_rng(0)
