@@ -11,13 +11,12 @@ from types import ModuleType
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
 from segbatch.crf.torch_filter import LABEL_BLOCK, GaussianFilter, build_filter
-from segbatch.crf.torch_lattice import triton_gather
+from segbatch.crf.torch_lattice import triton
 
 Term = tuple[GaussianFilter, float | Tensor]
 
@@ -46,14 +45,12 @@ def mean_field(
         for kernel, compat in zip(kernels, given, strict=True):
             gaussian = build_filter(kernel, images, (batch, height, width), unary.device, dtype)
             terms.append((gaussian, _coupling(compat, labels, unary.device, dtype)))
-        logits = -_to_rows(unary.to(dtype))
         potts = [(g, c) for g, c in terms if not isinstance(c, Tensor)]
-        fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _learns(logits, terms)
-        if fits and (triton := triton_gather(unary.device)):
-            marginals = _fused(triton, logits, potts, iterations)
-        else:
-            marginals = _softmax(_scores(logits, terms, iterations))
-        return _to_maps(marginals, (batch, height, width))
+        fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _learns(unary, terms)
+        if fits and (kernels_ := triton(unary.device)):
+            return _by_triton(kernels_, unary.to(dtype), potts, iterations)
+        scores = _scores(-_to_rows(unary.to(dtype)), terms, iterations)
+        return _to_maps(_softmax(scores), (batch, height, width))
 
 
 class MeanField(nn.Module):
@@ -246,23 +243,21 @@ def _scores(logits: Tensor, terms: Sequence[Term], iterations: int) -> Tensor:
     return scores
 
 
-def _learns(logits: Tensor, terms: Sequence[Term]) -> bool:
-    tensors = (t for t in (logits, *(coupling for _, coupling in terms)) if isinstance(t, Tensor))
+def _learns(scores: Tensor, terms: Sequence[Term]) -> bool:
+    tensors = (t for t in (scores, *(coupling for _, coupling in terms)) if isinstance(t, Tensor))
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _fused(
-    triton: ModuleType, logits: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int
+def _by_triton(
+    kernels: ModuleType, unary: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int
 ) -> Tensor:
-    """Logits (P, K) -> marginals (P, K): the slices, their sum and the softmax of a step are one pass."""
-    labels = logits.shape[1]
-    # Rows of whole 16 bytes; the labels added cannot win.
-    logits = F.pad(logits, (0, -labels % 4), value=-torch.inf).contiguous()
-    marginals = logits.softmax(1)
+    """Unary energies (B, K, H, W) -> marginals (B, K, H, W): slices, sum and softmax of a step are one pass."""
+    logits, marginals = kernels.start(unary.contiguous())
     for _ in range(iterations):
         slices = [gaussian.to_slice(marginals, coupling) for gaussian, coupling in terms]
-        marginals = triton.add_slices(logits, slices, softmax=True)
-    return marginals[:, :labels]
+        marginals = kernels.add_slices(logits, slices, softmax=True)
+    maps: Tensor = kernels.finish(marginals, torch.empty_like(unary, memory_format=torch.contiguous_format))
+    return maps
 
 
 def _add(scores: Tensor, filtered: Tensor, coupling: float | Tensor) -> Tensor:

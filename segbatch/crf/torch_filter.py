@@ -58,6 +58,10 @@ class GaussianFilter:
         if normalization != "before":
             self._post = _Side(lattice, (each * (norm * lattice.scale)).reshape(-1))
 
+    @property
+    def points(self) -> int:
+        return self._lattice.points
+
     def repeat(self, times: int) -> GaussianFilter:
         """The filter of ``times`` images that share this one's features (a spatial kernel's)."""
         if times == 1:
@@ -87,7 +91,7 @@ class GaussianFilter:
         return result
 
     def to_slice(self, values: Tensor, coupling: float) -> tuple[Tensor, Tensor, Tensor, float]:
-        """All but the slice, for ``triton_gather.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
+        """All but the slice, for ``triton_kernels.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
         post = self._post.slice
         return post.index, post.weights, blur(self._pre.splat(values), self._lattice.blurs), coupling
 
@@ -137,19 +141,19 @@ def build_filter(
         features = _bilateral(kernel, images)
         return GaussianFilter(build_lattice(features, dtype), kernel.normalization)
     if isinstance(kernel, Gaussian):
-        return _SPATIAL.get(kernel, height, width, device, dtype).repeat(batch)
+        return _SPATIAL.get(kernel, size, device, dtype)
     return _shared(kernel, height, width, device, dtype).repeat(batch)
 
 
 def _bilateral(kernel: Bilateral, images: Tensor) -> Tensor:
     """The kernel's features of each image, (B, H * W, 5): on the device, equal to ``kernel.features``."""
     batch, height, width, _ = images.shape
-    places = Gaussian((kernel.thetas[0], kernel.thetas[1])).features(None, height, width)
-    thetas = torch.tensor(kernel.thetas[2:], dtype=torch.float32, device=images.device)
-    features = torch.empty(batch, height * width, 5, device=images.device)
-    features[:, :, :2] = torch.tensor(places.T, device=images.device)
-    features[:, :, 2:] = images.reshape(batch, -1, 3).to(torch.float32) / thetas
-    return features
+    thetas = torch.tensor(kernel.thetas, dtype=torch.float32, device=images.device)
+    features = torch.empty(batch, height, width, 5, device=images.device)
+    features[..., 0] = torch.arange(width, dtype=torch.float32, device=images.device) / thetas[0]
+    features[..., 1] = (torch.arange(height, dtype=torch.float32, device=images.device) / thetas[1])[:, None]
+    torch.div(images, thetas[2:], out=features[..., 2:])
+    return features.reshape(batch, -1, 5)
 
 
 def _shared(kernel: Kernel, height: int, width: int, device: torch.device, dtype: torch.dtype) -> GaussianFilter:
@@ -160,27 +164,33 @@ def _shared(kernel: Kernel, height: int, width: int, device: torch.device, dtype
 
 
 class _SpatialFilters:
-    """The filters of the last few image sizes: a spatial lattice depends on the size and the theta alone."""
+    """The filters of the last few sizes of batches: a spatial lattice depends on the size and the theta alone."""
 
-    ENTRIES, PIXELS = 8, 2**21  # about 70 bytes a pixel each; a larger image is not worth the memory
+    ENTRIES, PIXELS = 8, 2**22  # of all of them together, about 70 bytes a pixel
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], GaussianFilter] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
-        self, kernel: Gaussian, height: int, width: int, device: torch.device, dtype: torch.dtype
+        self, kernel: Gaussian, size: tuple[int, int, int], device: torch.device, dtype: torch.dtype
     ) -> GaussianFilter:
-        key = (kernel.thetas, kernel.normalization, height, width, device, dtype)
+        batch, *shape = size
+        key = (kernel.thetas, kernel.normalization, size, device, dtype)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = _shared(kernel, height, width, device, dtype)
-        if height * width <= self.PIXELS:
+        if batch > 1:
+            one = self.get(kernel, (1, *shape), device, dtype)
+            with torch.inference_mode(False):  # kept for training too, as in _shared
+                made = one.repeat(batch)
+        else:
+            made = _shared(kernel, *shape, device, dtype)
+        if made.points <= self.PIXELS:
             with self._lock:
                 self._kept[key] = made
-                while len(self._kept) > self.ENTRIES:
+                while len(self._kept) > self.ENTRIES or sum(f.points for f in self._kept.values()) > self.PIXELS:
                     self._kept.popitem(last=False)
         return made
 

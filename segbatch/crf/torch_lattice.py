@@ -24,22 +24,23 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 _KEY_LIMIT = 2**62
-# Entries that a GPU's thread sums one after another. Where many points share a vertex, as in a white background, a
-# row of the splat has thousands; it is then summed in pieces.
-_LONGEST = 32
+_MARGIN = 2  # quotients left free on each side, so that a neighbour's name never runs into another coordinate
+_NOT_FINITE = "features are not finite; look for a theta of 0 or NaN in the image or the features"
+# Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
+# share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
+_LONGEST, _PIECE = 32, 256
 
 
 @cache
-def triton_gather(device: torch.device) -> ModuleType | None:
+def triton(device: torch.device) -> ModuleType | None:
     """The Triton kernels if they run on this device: they need a GPU, triton, and a C compiler for its launcher."""
     if device.type != "cuda":
         return None
     try:
-        from segbatch.crf import triton_gather as kernels
+        from segbatch.crf import triton_kernels as kernels
 
         one = torch.ones(1, 1, device=device)
-        zero = torch.zeros(1, device=device, dtype=torch.int32)
-        kernels.gather(zero, zero, zero + 1, one[0], one)
+        kernels.blur(one, [torch.full((1, 2), -1, dtype=torch.int32, device=device)])
     except Exception as error:  # whatever triton, its compiler or the driver raise: there is another way
         logger.warning("the dense CRF runs without Triton on %s, several times slower: %s", device, error)
         return None
@@ -50,7 +51,7 @@ def triton_gather(device: torch.device) -> ModuleType | None:
 class Gather:
     """A sparse matrix in rows: ``out[r] = sum(weights[e] * values[index[e]] for e in row r)``.
 
-    ``long``, for a GPU, says how long rows are summed in pieces.
+    ``long``, for Triton, are the rows that are summed in pieces.
     """
 
     index: Tensor  # int32 or int64 (entries,)
@@ -59,7 +60,7 @@ class Gather:
     long: LongRows | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
-        kernels = triton_gather(values.device)
+        kernels = triton(values.device)
         if kernels is None:
             return F.embedding_bag(
                 self.index,
@@ -69,9 +70,14 @@ class Gather:
                 mode="sum",
                 include_last_offset=True,
             )
-        starts, ends = (self.offsets[:-1], self.offsets[1:]) if self.long is None else self.long.pieces
-        out: Tensor = kernels.gather(self.index, starts, ends, self.weights, values)
-        return out if self.long is None else self.long.join(out)
+        rows, long = self.offsets.numel() - 1, self.long
+        out = values.new_empty(rows + (long.starts.numel() if long else 0), values.shape[1])
+        kernels.gather(self.index, self.offsets, self.weights, values, out, long.longest if long else 2**31 - 1)
+        if long:
+            kernels.gather_long(self.index, self.weights, long.starts, long.ends, long.to, values, out)
+            if long.rows is not None:
+                kernels.gather_long(None, None, long.first, long.last, long.rows, out, out)
+        return out[:rows]
 
     def repeat(self, times: int, columns: int) -> Gather:
         """The block-diagonal matrix that holds this one (of ``columns`` columns) ``times`` times."""
@@ -84,47 +90,43 @@ class Gather:
             torch.cat([(self.offsets[:-1].to(kind) + step * entries).reshape(-1), last]),
             self.weights.repeat(times),
         )
-        return repeated.in_pieces(self.long.longest) if self.long else repeated
+        return repeated.in_pieces(self.long.longest, self.long.piece) if self.long else repeated
 
-    def in_pieces(self, longest: int) -> Gather:
-        """The same matrix, of whose rows no more than ``longest`` entries are summed at once; none may be empty."""
+    def in_pieces(self, longest: int = _LONGEST, piece: int = _PIECE) -> Gather:
+        """The same matrix, whose rows of more than ``longest`` entries are summed ``piece`` entries at a time."""
         sizes = self.offsets.diff()
-        more = torch.div(sizes - 1, longest, rounding_mode="floor")  # pieces of each row after its first
-        rows = more.nonzero().squeeze(1)
+        rows = (sizes > longest).nonzero().squeeze(1)
         if not rows.numel():
             return self
-        more, kind = more[rows], self.offsets.dtype
-        last = more.cumsum(0)
-        of = torch.repeat_interleave(torch.arange(rows.numel(), device=rows.device), more)
-        number = torch.arange(of.numel(), device=rows.device) - (last - more)[of] + 1
-        starts = (self.offsets[rows[of]] + number * longest).to(kind)
-        ends = torch.minimum(starts + longest, self.offsets[rows[of] + 1])
-        pieces = (
-            torch.cat([self.offsets[:-1], starts]),
-            torch.cat([torch.minimum(self.offsets[:-1] + longest, self.offsets[1:]), ends]),
-        )
-        total = self.offsets.numel() - 1
-        rest = Gather(
-            torch.arange(total, total + of.numel(), device=rows.device, dtype=kind),
-            torch.cat([last.new_zeros(1), last]).to(kind),
-            self.weights.new_ones(of.numel()),
-        )
-        return replace(self, long=LongRows(longest, pieces, rows, rest.in_pieces(longest)))
+        count = torch.div(sizes[rows] + (piece - 1), piece, rounding_mode="floor")
+        last = count.cumsum(0)
+        first = last - count
+        total, most = torch.stack([last[-1], count.max()]).tolist()
+        of = torch.repeat_interleave(count, output_size=total)
+        number = torch.arange(total, device=rows.device)
+        starts = self.offsets[rows[of]] + (number - first[of]) * piece
+        ends = torch.minimum(starts + piece, self.offsets[rows[of] + 1])
+        if most == 1:
+            return replace(self, long=LongRows(longest, piece, starts, ends, rows))
+        end = sizes.numel()  # sums of pieces stand behind the rows
+        return replace(self, long=LongRows(longest, piece, starts, ends, number + end, rows, first + end, last + end))
 
 
 @dataclass(frozen=True)
 class LongRows:
-    """The pieces of a matrix's rows: the first of each, then those that are left of ``rows``, which ``rest`` sums."""
+    """The pieces of a matrix's long rows, int64: their first entries, the ends, and the rows their sums are stored in.
+
+    If a row has more than one, ``rows`` are the sums of the rows ``first`` to ``last`` of the pieces' sums.
+    """
 
     longest: int
-    pieces: tuple[Tensor, Tensor]  # their first entries, and the ends
-    rows: Tensor
-    rest: Gather
-
-    def join(self, sums: Tensor) -> Tensor:
-        """Sums of the pieces (pieces, K) -> of the rows, in the same memory."""
-        sums[self.rows] += self.rest(sums)
-        return sums[: len(sums) - self.rest.index.numel()]
+    piece: int
+    starts: Tensor
+    ends: Tensor
+    to: Tensor
+    rows: Tensor | None = None
+    first: Tensor | None = None
+    last: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def blur(values: Tensor, axes: Sequence[Blur]) -> Tensor:
     """Values (vertices, K), contiguous, blurred along one axis after another."""
     beside = [axis.neighbours for axis in axes if axis.neighbours is not None]
     if beside:
-        kernels = triton_gather(values.device)
+        kernels = triton(values.device)
         assert kernels is not None
         blurred: Tensor = kernels.blur(values, beside)
         return blurred
@@ -209,53 +211,72 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
         raise ValueError(f"features have shape {tuple(features.shape)}; give (images, points, dimensions), none 0")
     images, points, dims = features.shape
     features = features.to(torch.float32).reshape(-1, dims)
-    if not bool(torch.isfinite(features).all()):
-        raise ValueError("features are not finite; look for a theta of 0 or NaN in the image or the features")
-    base, rank, barycentric = _embed(features)
-    keys, strides = _pack(base, rank, images)
+    kernels, corners = triton(features.device), dims + 1
+    if kernels is not None and dims <= kernels.MOST_DIMENSIONS:
+        keys, strides, barycentric = _name_by_triton(kernels, features, images)
+    else:
+        if not bool(torch.isfinite(features).all()):
+            raise ValueError(_NOT_FINITE)
+        base, rank, barycentric = _embed(features)
+        keys, strides = _pack(base, rank, images)
+    # What is added to the name of a vertex of colour 0, or another, for the next one along an axis: +d there and -1 on
+    # all others. Colour 0 borrows from every quotient.
+    steps = [(along - sum(strides) + dims, along - 1) for along in (*strides, 0)]
 
     # One stable sort names the vertices, orders the splat and makes the keys searchable for neighbours.
     in_order, order = torch.sort(keys.reshape(-1), stable=True)
-    starts = torch.ones_like(in_order, dtype=torch.bool)
-    torch.ne(in_order[1:], in_order[:-1], out=starts[1:])
-    first = starts.nonzero().squeeze(1)
-    vertex_keys, vertices = in_order[first], first.numel()
     kind = _index_dtype(order.numel())
-    vertex_of = torch.empty_like(order)
-    vertex_of[order] = starts.cumsum(0) - 1
-
-    weights = barycentric.to(dtype).reshape(-1)
-    corners = dims + 1
-    splat = Gather(
-        torch.div(order, corners, rounding_mode="floor").to(kind),
-        torch.cat([first, first.new_tensor([order.numel()])]).to(kind),
-        weights[order],
-    )
-    if features.is_cuda:
-        splat = splat.in_pieces(_LONGEST)
+    starts = torch.zeros_like(in_order, dtype=torch.bool)
+    torch.ne(in_order[1:], in_order[:-1], out=starts[1:])
+    numbers = starts.cumsum(0, dtype=kind)
+    vertices = int(numbers[-1]) + 1
+    weights = barycentric.to(dtype)
+    if kernels is not None:
+        names, first, index, sorted_weights, vertex_of, order = kernels.number(
+            in_order, order, numbers, weights, vertices
+        )
+        beside = kernels.neighbours(names, steps, _index_dtype(vertices))
+        blurs = tuple(Blur(axis, None) for axis in beside)
+    else:
+        starts[0] = True
+        first = starts.nonzero().squeeze(1)
+        names = in_order[first]
+        first = torch.cat([first, first.new_tensor([order.numel()])]).to(kind)
+        index = torch.div(order, corners, rounding_mode="floor").to(kind)
+        sorted_weights = weights.reshape(-1)[order]
+        vertex_of = torch.empty_like(numbers)
+        vertex_of[order] = numbers
+        order = order.to(kind)
+        blurs = tuple(Blur(None, _blur(names, corners, step, kind, dtype)) for step in steps)
+    splat = Gather(index, first, sorted_weights)
     rows = torch.arange(0, order.numel() + 1, corners, device=order.device, dtype=kind)
-    blurs = tuple(_blur(vertex_keys, strides, axis, kind, dtype) for axis in range(corners))
     return Lattice(
         images * points,
         vertices,
-        splat,
+        splat.in_pieces() if kernels else splat,
         blurs,
-        Gather(vertex_of.to(kind), rows, weights),
-        order.to(kind),
+        Gather(vertex_of, rows, weights.reshape(-1)),
+        order,
         1.0 / (1.0 + 2.0**-dims),
     )
+
+
+def _scales(dims: int) -> list[float]:
+    """What each feature is multiplied by before the rotation into the lattice's plane."""
+    # So that the blur has a standard deviation of one; rounded to float32 where the reference does.
+    spread = float(np.float32(math.sqrt(2.0 / 3.0) * (dims + 1)))
+    return [1.0 / math.sqrt((axis + 1.0) * axis) * spread for axis in range(1, dims + 1)]
 
 
 def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Features (P, d) -> (base (P, d) in units of d + 1, rank (P, d), barycentric weights (P, d + 1))."""
     points, dims = features.shape
     corners = dims + 1
-    # So that the blur has a standard deviation of one; rounded to float32 where the reference does.
-    spread = float(np.float32(math.sqrt(2.0 / 3.0) * corners))
+    scales = _scales(dims)
     elevated = features.new_empty(corners, points)
     above = features.new_zeros(points)
     for axis in range(dims, 0, -1):
-        scaled = features[:, axis - 1] * (1.0 / math.sqrt((axis + 1.0) * axis) * spread)
+        scaled = features[:, axis - 1] * scales[axis - 1]
         elevated[axis] = above - axis * scaled
         above = above + scaled
     elevated[0] = above
@@ -287,22 +308,13 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     """Names of the d + 1 vertices around each point, int64 (P, d + 1), and the stride of each coordinate.
 
-    The coordinates of a vertex of colour r are all r modulo d + 1; only the quotients and r are stored. One
-    quotient on each side is left free, so that a neighbour's name never runs into another coordinate.
+    The coordinates of a vertex of colour r are all r modulo d + 1; only the quotients and r are stored.
     """
     points, dims = base.shape
     corners = dims + 1
-    low = base.amin(0) - 2
-    spans = [int(span) for span in (base.amax(0) - low + 2).tolist()]
-    if images * corners * math.prod(spans) >= _KEY_LIMIT:
-        raise ValueError(
-            f"the features span {spans} lattice cells in {images} image(s), more than 62 bits can name; "
-            "use a larger theta (a kernel this narrow joins no two pixels)"
-        )
-    strides = [0] * dims
-    step = corners
-    for axis in reversed(range(dims)):
-        strides[axis], step = step, step * spans[axis]
+    low = base.amin(0)
+    strides, step = _strides(low.tolist(), base.amax(0).tolist(), images)
+    low -= _MARGIN
     stride = torch.tensor(strides, device=base.device)
     image = torch.arange(images, device=base.device).repeat_interleave(points // images)
     origin = ((base - low) * stride).sum(1) + image * step
@@ -312,35 +324,64 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     return keys, strides
 
 
-def _blur(keys: Tensor, strides: Sequence[int], axis: int, kind: torch.dtype, dtype: torch.dtype) -> Blur:
+def _name_by_triton(kernels: ModuleType, features: Tensor, images: int) -> tuple[Tensor, list[int], Tensor]:
+    """``_embed`` and ``_pack`` in one pass: names (P, d + 1), int32 if they fit, the strides and weights (P, d + 1)."""
+    dims = features.shape[1]
+    corners, scales = dims + 1, _scales(dims)
+    least, most = np.array(torch.stack(features.aminmax(dim=0)).tolist()) * scales
+    if not np.isfinite(least + most).all():
+        raise ValueError(_NOT_FINITE)
+    # The quotients' bounds from the features': coordinate i is what follows feature i less i times the feature.
+    low, high = [], []
+    for i in range(dims):
+        own = (i * least[i - 1], i * most[i - 1]) if i else (0.0, 0.0)
+        low.append(math.floor((least[i:].sum() - own[1]) / corners) - 2)
+        high.append(math.ceil((most[i:].sum() - own[0]) / corners) + 2)
+    strides, step = _strides(low, high, images)
+    origin = -sum((a - _MARGIN) * stride for a, stride in zip(low, strides, strict=True))
+    kind = torch.int32 if images * step < 2**31 else torch.int64
+    keys, weights = kernels.embed(features.contiguous(), scales, strides, images, step, origin, kind)
+    return keys, strides, weights
+
+
+def _strides(low: Sequence[int], high: Sequence[int], images: int) -> tuple[list[int], int]:
+    """Strides of the coordinates in a vertex's name, from the points' least and greatest quotients, and the images'."""
+    corners = len(low) + 1
+    spans = [int(b - a) + 2 * _MARGIN for a, b in zip(low, high, strict=True)]
+    if images * corners * math.prod(spans) >= _KEY_LIMIT:
+        raise ValueError(
+            f"the features span {spans} lattice cells in {images} image(s), more than 62 bits can name; "
+            "use a larger theta (a kernel this narrow joins no two pixels)"
+        )
+    strides, step = [0] * len(spans), corners
+    for axis in reversed(range(len(spans))):
+        strides[axis], step = step, step * spans[axis]
+    return strides, step
+
+
+def _blur(
+    names: Tensor, corners: int, step: tuple[int, int], kind: torch.dtype, dtype: torch.dtype
+) -> Gather:
     """The blur along one axis over sorted vertex names."""
-    vertices, corners = keys.numel(), len(strides) + 1
-    along = strides[axis] if axis < len(strides) else 0
-    # The neighbour is +d along the axis and -1 along all others; colour 0 borrows from every quotient.
-    step = torch.where(keys % corners == 0, along - sum(strides) + corners - 1, along - 1)
-    wanted = keys + step
-    found = torch.searchsorted(keys, wanted).clamp_(max=vertices - 1)
-    below = (keys[found] == wanted).nonzero().squeeze(1)  # vertices that have a next one along the axis
+    vertices = names.numel()
+    wanted = names + torch.where(names % corners == 0, *step)
+    found = torch.searchsorted(names, wanted).clamp_(max=vertices - 1)
+    below = (names[found] == wanted).nonzero().squeeze(1)  # vertices that have a next one along the axis
     above = found[below]  # the next one of each
-    if triton_gather(keys.device):
-        neighbours = torch.full((vertices, 2), -1, dtype=kind, device=keys.device)
-        neighbours[above, 0] = below.to(kind)
-        neighbours[below, 1] = above.to(kind)
-        return Blur(neighbours, None)
-    sizes = torch.ones(vertices, dtype=torch.int64, device=keys.device)
+    sizes = torch.ones(vertices, dtype=torch.int64, device=names.device)
     sizes[below] += 1
     sizes[above] += 1
-    offsets = torch.zeros(vertices + 1, dtype=torch.int64, device=keys.device)
+    offsets = torch.zeros(vertices + 1, dtype=torch.int64, device=names.device)
     torch.cumsum(sizes, 0, out=offsets[1:])
     # A row is the vertex itself, its next one if any, its previous one if any.
     own, entries = offsets[:-1], 2 * below.numel() + vertices
-    index = torch.empty(entries, dtype=kind, device=keys.device)
-    index[own] = torch.arange(vertices, dtype=kind, device=keys.device)
+    index = torch.empty(entries, dtype=kind, device=names.device)
+    index[own] = torch.arange(vertices, dtype=kind, device=names.device)
     index[own[below] + 1] = above.to(kind)
     index[offsets[above + 1] - 1] = below.to(kind)
-    weights = torch.full((entries,), 0.5, dtype=dtype, device=keys.device)
+    weights = torch.full((entries,), 0.5, dtype=dtype, device=names.device)
     weights[own] = 1.0
-    return Blur(None, Gather(index, offsets.to(kind), weights))
+    return Gather(index, offsets.to(kind), weights)
 
 
 def _index_dtype(entries: int) -> torch.dtype:
