@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -91,7 +90,7 @@ class GaussianFilter:
         return result
 
     def to_slice(self, values: Tensor, coupling: float) -> tuple[Tensor, Tensor, Tensor, float]:
-        """All but the slice, for ``triton_kernels.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
+        """All but the slice, for ``triton_filter.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
         post = self._post.slice
         return post.index, post.weights, blur(self._pre.splat(values), self._lattice.blurs), coupling
 
@@ -175,18 +174,18 @@ class _SpatialFilters:
     def get(
         self, kernel: Gaussian, size: tuple[int, int, int], device: torch.device, dtype: torch.dtype
     ) -> GaussianFilter:
-        batch, *shape = size
+        batch, height, width = size
         key = (kernel.thetas, kernel.normalization, size, device, dtype)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         if batch > 1:
-            one = self.get(kernel, (1, *shape), device, dtype)
+            one = self.get(kernel, (1, height, width), device, dtype)
             with torch.inference_mode(False):  # kept for training too, as in _shared
                 made = one.repeat(batch)
         else:
-            made = _shared(kernel, *shape, device, dtype)
+            made = _shared(kernel, height, width, device, dtype)
         if made.points <= self.PIXELS:
             with self._lock:
                 self._kept[key] = made

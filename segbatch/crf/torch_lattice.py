@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _KEY_LIMIT = 2**62
 _MARGIN = 2  # quotients left free on each side, so that a neighbour's name never runs into another coordinate
-_NOT_FINITE = "features are not finite; look for a theta of 0 or NaN in the image or the features"
+_FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than an eighth there
 # Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
 # share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
 _LONGEST, _PIECE = 32, 256
@@ -33,11 +33,11 @@ _LONGEST, _PIECE = 32, 256
 
 @cache
 def triton(device: torch.device) -> ModuleType | None:
-    """The Triton kernels if they run on this device: they need a GPU, triton, and a C compiler for its launcher."""
+    """``triton_filter`` if Triton runs on this device: it needs a GPU, and a C compiler for its launcher."""
     if device.type != "cuda":
         return None
     try:
-        from segbatch.crf import triton_kernels as kernels
+        from segbatch.crf import triton_filter as kernels
 
         one = torch.ones(1, 1, device=device)
         kernels.blur(one, [torch.full((1, 2), -1, dtype=torch.int32, device=device)])
@@ -130,37 +130,32 @@ class LongRows:
 
 
 @dataclass(frozen=True)
-class Blur:
-    """``out[v] = x[v] + (x[a] + x[b]) / 2`` along an axis; a and b, the vertices beside v, count as 0 if missing.
+class Neighbours:
+    """The blur along an axis as Triton takes it: int32 or int64 (vertices, 2), the vertices beside each, or -1."""
 
-    Symmetric, so that it is its own adjoint. ``neighbours`` is for Triton; without it, ``gather`` is there.
-    """
+    beside: Tensor
 
-    neighbours: Tensor | None  # int32 or int64 (vertices, 2), -1 where there is none
-    gather: Gather | None
-
-    def repeat(self, times: int, vertices: int) -> Blur:
+    def repeat(self, times: int, vertices: int) -> Neighbours:
         """The blur of ``times`` lattices of ``vertices`` vertices."""
-        if self.neighbours is None:
-            assert self.gather is not None
-            return Blur(None, self.gather.repeat(times, vertices))
         kind = _index_dtype(times * vertices)
-        beside = self.neighbours.to(kind)
+        beside = self.beside.to(kind)
         step = torch.arange(times, device=beside.device, dtype=kind)[:, None, None] * vertices
-        return Blur(torch.where(beside < 0, -1, beside + step).reshape(-1, 2), None)
+        return Neighbours(torch.where(beside < 0, -1, beside + step).reshape(-1, 2))
 
 
-def blur(values: Tensor, axes: Sequence[Blur]) -> Tensor:
-    """Values (vertices, K), contiguous, blurred along one axis after another."""
-    beside = [axis.neighbours for axis in axes if axis.neighbours is not None]
+def blur(values: Tensor, axes: Sequence[Gather | Neighbours]) -> Tensor:
+    """Values (vertices, K), contiguous, blurred by 1/2, 1, 1/2 along one axis after another.
+
+    Each is symmetric, its own adjoint.
+    """
+    beside = [axis.beside for axis in axes if isinstance(axis, Neighbours)]
     if beside:
         kernels = triton(values.device)
         assert kernels is not None
-        blurred: Tensor = kernels.blur(values, beside)
-        return blurred
+        values = kernels.blur(values, beside)
     for axis in axes:
-        assert axis.gather is not None
-        values = axis.gather(values)
+        if isinstance(axis, Gather):
+            values = axis(values)
     return values
 
 
@@ -175,7 +170,7 @@ class Lattice:
     points: int
     vertices: int
     splat: Gather
-    blurs: tuple[Blur, ...]
+    blurs: tuple[Gather | Neighbours, ...]
     slice: Gather
     order: Tensor
     scale: float
@@ -205,18 +200,26 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     The B images do not touch one another; point ``b * N + n`` is row n of image b. The geometry is computed
     in float32, whatever ``dtype`` the weights are wanted in, and in the reference's order of operations, so
     that every engine puts a point into the same simplex. Raises ``ValueError`` if the features are not finite
-    or lie so far apart that a vertex has no 62-bit name.
+    or lie too far from 0, or so far apart that a vertex has no 62-bit name.
     """
     if features.dim() != 3 or 0 in features.shape:
         raise ValueError(f"features have shape {tuple(features.shape)}; give (images, points, dimensions), none 0")
     images, points, dims = features.shape
     features = features.to(torch.float32).reshape(-1, dims)
-    kernels, corners = triton(features.device), dims + 1
-    if kernels is not None and dims <= kernels.MOST_DIMENSIONS:
-        keys, strides, barycentric = _name_by_triton(kernels, features, images)
+    least, most = torch.stack(features.aminmax(dim=0)).tolist()
+    if not all(map(math.isfinite, least + most)):
+        raise ValueError("features are not finite; look for a theta of 0 or NaN in the image or the features")
+    if max(map(abs, least + most)) > _FARTHEST:
+        raise ValueError(
+            f"features lie from {min(least):g} to {max(most):g}, more than {_FARTHEST:,.0f} standard deviations "
+            "from 0; use a larger theta, or shift them"
+        )
+    corners, by_triton = dims + 1, triton(features.device) is not None
+    if by_triton:
+        from segbatch.crf import triton_lattice
+    if by_triton and dims <= triton_lattice.MOST_DIMENSIONS:
+        keys, strides, barycentric = _name_by_triton(features, images, np.array(least), np.array(most))
     else:
-        if not bool(torch.isfinite(features).all()):
-            raise ValueError(_NOT_FINITE)
         base, rank, barycentric = _embed(features)
         keys, strides = _pack(base, rank, images)
     # What is added to the name of a vertex of colour 0, or another, for the next one along an axis: +d there and -1 on
@@ -231,29 +234,18 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     numbers = starts.cumsum(0, dtype=kind)
     vertices = int(numbers[-1]) + 1
     weights = barycentric.to(dtype)
-    if kernels is not None:
-        names, first, index, sorted_weights, vertex_of, order = kernels.number(
-            in_order, order, numbers, weights, vertices
-        )
-        beside = kernels.neighbours(names, steps, _index_dtype(vertices))
-        blurs = tuple(Blur(axis, None) for axis in beside)
+    number = triton_lattice.number if by_triton else _number
+    names, splat, vertex_of, order = number(in_order, order, numbers, weights, vertices)
+    blurs: tuple[Gather | Neighbours, ...]
+    if by_triton:
+        blurs = tuple(map(Neighbours, triton_lattice.neighbours(names, steps, _index_dtype(vertices))))
     else:
-        starts[0] = True
-        first = starts.nonzero().squeeze(1)
-        names = in_order[first]
-        first = torch.cat([first, first.new_tensor([order.numel()])]).to(kind)
-        index = torch.div(order, corners, rounding_mode="floor").to(kind)
-        sorted_weights = weights.reshape(-1)[order]
-        vertex_of = torch.empty_like(numbers)
-        vertex_of[order] = numbers
-        order = order.to(kind)
-        blurs = tuple(Blur(None, _blur(names, corners, step, kind, dtype)) for step in steps)
-    splat = Gather(index, first, sorted_weights)
+        blurs = tuple(_blur(names, corners, step, kind, dtype) for step in steps)
     rows = torch.arange(0, order.numel() + 1, corners, device=order.device, dtype=kind)
     return Lattice(
         images * points,
         vertices,
-        splat.in_pieces() if kernels else splat,
+        Gather(*splat).in_pieces() if by_triton else Gather(*splat),
         blurs,
         Gather(vertex_of, rows, weights.reshape(-1)),
         order,
@@ -324,13 +316,15 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     return keys, strides
 
 
-def _name_by_triton(kernels: ModuleType, features: Tensor, images: int) -> tuple[Tensor, list[int], Tensor]:
+def _name_by_triton(
+    features: Tensor, images: int, least: np.ndarray, most: np.ndarray
+) -> tuple[Tensor, list[int], Tensor]:
     """``_embed`` and ``_pack`` in one pass: names (P, d + 1), int32 if they fit, the strides and weights (P, d + 1)."""
+    from segbatch.crf import triton_lattice
+
     dims = features.shape[1]
     corners, scales = dims + 1, _scales(dims)
-    least, most = np.array(torch.stack(features.aminmax(dim=0)).tolist()) * scales
-    if not np.isfinite(least + most).all():
-        raise ValueError(_NOT_FINITE)
+    least, most = least * scales, most * scales
     # The quotients' bounds from the features': coordinate i is what follows feature i less i times the feature.
     low, high = [], []
     for i in range(dims):
@@ -340,7 +334,7 @@ def _name_by_triton(kernels: ModuleType, features: Tensor, images: int) -> tuple
     strides, step = _strides(low, high, images)
     origin = -sum((a - _MARGIN) * stride for a, stride in zip(low, strides, strict=True))
     kind = torch.int32 if images * step < 2**31 else torch.int64
-    keys, weights = kernels.embed(features.contiguous(), scales, strides, images, step, origin, kind)
+    keys, weights = triton_lattice.embed(features.contiguous(), scales, strides, images, step, origin, kind)
     return keys, strides, weights
 
 
@@ -359,9 +353,21 @@ def _strides(low: Sequence[int], high: Sequence[int], images: int) -> tuple[list
     return strides, step
 
 
-def _blur(
-    names: Tensor, corners: int, step: tuple[int, int], kind: torch.dtype, dtype: torch.dtype
-) -> Gather:
+def _number(
+    keys: Tensor, order: Tensor, numbers: Tensor, weights: Tensor, vertices: int
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """Sorted names of entries (P, corners), the order that sorts them, the number of each one's vertex, their weights
+    -> names of the vertices, the splat, the vertex of each entry, ``order`` as narrow as ``numbers``.
+    """
+    kind = numbers.dtype
+    first = torch.searchsorted(numbers, torch.arange(vertices + 1, dtype=kind, device=numbers.device), out_int32=False)
+    index = torch.div(order, weights.shape[1], rounding_mode="floor").to(kind)
+    vertex_of = torch.empty_like(numbers)
+    vertex_of[order] = numbers
+    return keys[first[:-1]], (index, first.to(kind), weights.reshape(-1)[order]), vertex_of, order.to(kind)
+
+
+def _blur(names: Tensor, corners: int, step: tuple[int, int], kind: torch.dtype, dtype: torch.dtype) -> Gather:
     """The blur along one axis over sorted vertex names."""
     vertices = names.numel()
     wanted = names + torch.where(names % corners == 0, *step)

@@ -468,9 +468,16 @@ def test_spatial_filters_are_kept_by_size_and_theta_and_not_without_end(
         again = TorchEngine("cpu").infer(None, unary, [Gaussian(theta, 3.0, norm)], 3)
         np.testing.assert_array_equal(again, expected)
     assert len(kept._kept) == 4
+    pair = TorchEngine("cpu").infer_batch([None] * 2, [unary] * 2, [Gaussian(2.0, 3.0, "after")], 3)
+    np.testing.assert_allclose(pair[1], once[2.0, "after"], atol=1e-6)
+    assert len(kept._kept) == 5  # of a batch too
     for width in range(3, 30):
         TorchEngine("cpu").infer(None, np.zeros((2, 4, width), np.float32), [Gaussian(2.0)], 1)
     assert len(kept._kept) == kept.ENTRIES
+    monkeypatch.setattr(kept, "PIXELS", 500)
+    for width in range(40, 44):
+        TorchEngine("cpu").infer(None, np.zeros((2, 4, width), np.float32), [Gaussian(2.0)], 1)
+    assert [f.points for f in kept._kept.values()] == [168, 172]
 
 
 # --- edges and bad input -------------------------------------------------------------------------------------
@@ -545,6 +552,10 @@ def test_bad_arguments_are_named() -> None:
         GaussianFilter(build_lattice(torch.zeros(1, 2, 2)), "both")
     with pytest.raises(ValueError, match="not finite"):
         build_lattice(torch.full((1, 2, 2), torch.nan))
+    with pytest.raises(ValueError, match=r"from 0 to 3e\+06, more than 2,000,000 standard deviations from 0"):
+        build_lattice(torch.tensor([[[0.0, 3e6]]]))
+    with pytest.raises(ValueError, match="more than 62 bits can name"):
+        build_lattice(torch.tensor([[[0.0] * 5, [1e6] * 5]]))
     with pytest.raises(ValueError, match=r"\(1, 0, 2\)"):
         build_lattice(torch.zeros(1, 0, 2))
     gaussian = build_filter(Gaussian(3.0), None, (1, 2, 2), CPU, torch.float32)

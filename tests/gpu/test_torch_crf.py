@@ -9,6 +9,8 @@ from skimage import data
 
 from segbatch.crf import Bilateral, CRFParams, Gaussian
 from segbatch.crf.torch_engine import MeanField, TorchEngine, mean_field
+from segbatch.crf.torch_filter import _bilateral
+from segbatch.crf.torch_lattice import build_lattice
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,6 +41,23 @@ def test_equals_the_cpu(alpha: float, beta: float, labels: int, normalization: s
     for cpu, gpu in zip(on_cpu, on_gpu, strict=True):
         assert np.abs(cpu - gpu).max() <= 2e-3
         assert (cpu.argmax(0) == gpu.argmax(0)).mean() >= 0.9995
+
+
+@pytest.mark.parametrize("kernel", [Bilateral(67.0, 3.0), Bilateral(80.0, 13.0), Gaussian(3.0)])
+def test_the_lattice_is_the_cpus_to_the_bit(kernel: Bilateral | Gaussian) -> None:
+    images = torch.from_numpy(crops(2, 180, 203))
+    images[1, :90] = 255  # a background: rows of thousands of entries
+    features = torch.from_numpy(np.stack([kernel.features(i.numpy(), 180, 203).T for i in images]))
+    cpu, gpu = build_lattice(features), build_lattice(features.cuda())
+    assert gpu.vertices == cpu.vertices
+    for a, b in ((cpu.splat, gpu.splat), (cpu.slice, gpu.slice)):
+        assert torch.equal(b.index.cpu(), a.index)
+        assert torch.equal(b.weights.cpu(), a.weights)
+    assert torch.equal(gpu.order.cpu(), cpu.order)
+    values = torch.rand(2 * 180 * 203, 21)
+    torch.testing.assert_close(gpu.splat(values.cuda()).cpu(), cpu.splat(values), rtol=1e-4, atol=1e-4)
+    if isinstance(kernel, Bilateral):
+        assert torch.equal(_bilateral(kernel, images.cuda()).cpu(), features)
 
 
 def test_auto_takes_the_gpu_and_mixed_sizes_and_labels_work() -> None:

@@ -1,9 +1,10 @@
-"""The lattice and mean field as Triton kernels, for a GPU: few launches, whole rows read 16 bytes a thread, no atomics.
+"""The lattice's filter and a step of mean field by Triton, for a GPU: whole rows are read 16 bytes a thread.
 
 torch's ``embedding_bag`` gives a row of values one thread a column and took nine tenths of the filter's time on an
-H100, and the hundreds of small operations that build a lattice more time to launch than to run. Every sum has an order
-of its own: the same bits in every run.
+H100. No atomics: every sum has an order of its own, the same bits in every run.
 """
+
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -15,147 +16,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_DIMENSIONS = 8  # of features: ``_embed_kernel`` keeps them in registers, each pair compared
 # Threads of a program, and how many entries of a row a thread reads at once.
 _THREADS, _AHEAD = 128, 2
 # Values of a program that sums across rows or columns, and its warps, measured on an H100 at 4 and 24 columns: of few
 # columns a warp has many rows.
 _FEW, _MANY = (128, 1), (256, 2)
-_PIECE_VALUES, _PIECE_WARPS = 1024, 4
+_PIECE_VALUES, _PIECE_WARPS = 1024, 2
 
 
 @triton.jit
-def _nearest(x):  # type: ignore[no-untyped-def]
-    """The nearest whole number, halves to the even one, as ``torch.round``."""
-    below = tl.floor(x)
-    part = x - below
-    odd = below - 2.0 * tl.floor(below * 0.5) == 1.0
-    return tl.where((part > 0.5) | ((part == 0.5) & odd), below + 1.0, below)
-
-
-@triton.jit
-def _embed_kernel(  # type: ignore[no-untyped-def]
-    features,
-    scales,
-    strides,
-    keys,
-    weights,
-    points,
-    each,
-    step,
-    origin,
-    D: tl.constexpr,
-    THREADS: tl.constexpr,
-):
-    CORNERS: tl.constexpr = D + 1
-    SHRINK: tl.constexpr = 1.0 / CORNERS
-    point = tl.program_id(0).to(tl.int64) * THREADS + tl.arange(0, THREADS)
-    inside = point < points
-    above = tl.zeros((THREADS,), tl.float32)
-    elevated = ()
-    for up in tl.static_range(D):
-        scaled = tl.load(features + point * D + (D - 1 - up), inside, 0.0) * tl.load(scales + (D - 1 - up))
-        elevated = (above - (D - up) * scaled,) + elevated
-        above = above + scaled
-    elevated = (above,) + elevated
-    nearest = ()
-    rest = ()
-    total = tl.zeros((THREADS,), tl.float32)
-    for i in tl.static_range(CORNERS):
-        whole = _nearest(elevated[i] * SHRINK)
-        nearest = nearest + (whole,)
-        rest = rest + (elevated[i] - whole * CORNERS,)
-        total = total + whole
-    # Rank and offset of each axis; a tie goes to the lower one.
-    key = origin + point // each * step
-    ranks = ()
-    offsets = ()
-    for i in tl.static_range(CORNERS):
-        rank = total.to(tl.int32)
-        for j in tl.static_range(CORNERS):
-            if j < i:
-                rank += (rest[j] >= rest[i]).to(tl.int32)
-            if j > i:
-                rank += (rest[j] > rest[i]).to(tl.int32)
-        back = (rank < 0).to(tl.int32) - (rank > D).to(tl.int32)
-        rank += back * CORNERS
-        whole = nearest[i] + back.to(tl.float32)
-        if i < D:
-            key += whole.to(tl.int64) * tl.load(strides + i)
-        ranks = ranks + (rank,)
-        offsets = offsets + ((elevated[i] - whole * CORNERS) * SHRINK,)
-    last = tl.zeros((THREADS,), tl.float32)  # the offset of rank 0
-    for i in tl.static_range(CORNERS):
-        last = tl.where(ranks[i] == 0, offsets[i], last)
-    for colour in tl.static_range(CORNERS):
-        name = key + colour
-        weight = tl.zeros((THREADS,), tl.float32)
-        less = tl.zeros((THREADS,), tl.float32)
-        for i in tl.static_range(CORNERS):
-            weight = tl.where(ranks[i] == D - colour, offsets[i], weight)
-            less = tl.where(ranks[i] == CORNERS - colour, offsets[i], less)
-            if i < D:
-                name -= tl.where(ranks[i] > D - colour, tl.load(strides + i), 0)
-        weight = weight + (1.0 - last) if colour == 0 else weight - less
-        tl.store(keys + point * CORNERS + colour, name.to(keys.dtype.element_ty), inside)
-        tl.store(weights + point * CORNERS + colour, weight, inside)
-
-
-@triton.jit
-def _number_kernel(  # type: ignore[no-untyped-def]
-    keys,
-    order,
-    number,
-    weights,
-    names,
-    first,
-    index,
-    in_order,
-    vertex,
-    back,
-    entries,
-    CORNERS: tl.constexpr,
-    THREADS: tl.constexpr,
-):
-    entry = tl.program_id(0).to(tl.int64) * THREADS + tl.arange(0, THREADS)
-    inside = entry < entries
-    source = tl.load(order + entry, inside, 0)
-    mine = tl.load(number + entry, inside, 0)
-    starts = inside & (mine != tl.load(number + entry - 1, inside & (entry > 0), -1))
-    tl.store(first + mine, entry.to(first.dtype.element_ty), starts)
-    tl.store(names + mine, tl.load(keys + entry, starts, 0), starts)
-    tl.store(vertex + source, mine, inside)
-    tl.store(back + entry, source.to(back.dtype.element_ty), inside)
-    tl.store(index + entry, (source // CORNERS).to(index.dtype.element_ty), inside)
-    tl.store(in_order + entry, tl.load(weights + source, inside, 0.0), inside)
-
-
-@triton.jit
-def _neighbours_kernel(  # type: ignore[no-untyped-def]
-    names, steps, out, vertices, BITS, CORNERS: tl.constexpr, THREADS: tl.constexpr
-):
-    vertex = tl.program_id(0).to(tl.int64) * THREADS + tl.arange(0, THREADS)
-    axis = tl.program_id(1)
-    inside = vertex < vertices
-    name = tl.load(names + vertex, inside, 0).to(tl.int64)
-    wanted = name + tl.where(name % CORNERS == 0, tl.load(steps + 2 * axis), tl.load(steps + 2 * axis + 1))
-    low = tl.zeros((THREADS,), tl.int64)
-    high = low + vertices
-    for _ in range(BITS):
-        middle = (low + high) // 2
-        seeking = inside & (low < high)
-        less = tl.load(names + middle, seeking, 0) < wanted
-        low = tl.where(seeking & less, middle + 1, low)
-        high = tl.where(seeking & ~less, middle, high)
-    found = inside & (low < vertices)
-    found = found & (tl.load(names + low, found, 0) == wanted)
-    out += axis.to(tl.int64) * 2 * vertices
-    tl.store(out + 2 * vertex + 1, low.to(out.dtype.element_ty), found)
-    tl.store(out + 2 * low, vertex.to(out.dtype.element_ty), found)
-
-
-@triton.jit
-def _place(rows, K: tl.constexpr, WIDTH: tl.constexpr, THREADS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _place(rows, K: tl.constexpr, WIDTH: tl.constexpr, THREADS: tl.constexpr):
     """The row of each thread, whether there is one, and its columns (THREADS, WIDTH) of the K."""
     PARTS: tl.constexpr = K // WIDTH
     ROWS: tl.constexpr = THREADS // PARTS
@@ -167,12 +37,12 @@ def _place(rows, K: tl.constexpr, WIDTH: tl.constexpr, THREADS: tl.constexpr):  
 
 
 @triton.jit
-def _read(values, row, live, column, K: tl.constexpr):  # type: ignore[no-untyped-def]
+def _read(values, row, live, column, K: tl.constexpr):
     return tl.load(values + row.to(tl.int64)[:, None] * K + column, live[:, None], 0.0)
 
 
 @triton.jit
-def _gather_kernel(  # type: ignore[no-untyped-def]
+def _gather_kernel(
     values,
     index,
     weights,
@@ -202,7 +72,7 @@ def _gather_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _long_kernel(  # type: ignore[no-untyped-def]
+def _long_kernel(
     values,
     index,
     weights,
@@ -234,7 +104,7 @@ def _long_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _blurred(values, neighbours, row, live, column, K: tl.constexpr):  # type: ignore[no-untyped-def]
+def _blurred(values, neighbours, row, live, column, K: tl.constexpr):
     before = tl.load(neighbours + 2 * row, live, -1)
     after = tl.load(neighbours + 2 * row + 1, live, -1)
     both = _read(values, before, before >= 0, column, K) + _read(values, after, after >= 0, column, K)
@@ -242,7 +112,7 @@ def _blurred(values, neighbours, row, live, column, K: tl.constexpr):  # type: i
 
 
 @triton.jit
-def _blur_kernel(  # type: ignore[no-untyped-def]
+def _blur_kernel(
     values,
     first,
     second,
@@ -265,9 +135,7 @@ def _blur_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _sliced(  # type: ignore[no-untyped-def]
-    values, index, weights, row, inside, read, column, CORNERS: tl.constexpr, K: tl.constexpr
-):
+def _sliced(values, index, weights, row, inside, read, column, CORNERS: tl.constexpr, K: tl.constexpr):
     total = tl.zeros(read.shape, values.dtype.element_ty)
     for corner in tl.static_range(CORNERS):
         entry = row * CORNERS + corner
@@ -278,13 +146,13 @@ def _sliced(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _softmax(scores):  # type: ignore[no-untyped-def]
+def _softmax(scores):
     scores = tl.exp(scores - tl.max(scores, 1)[:, None])
     return scores / tl.sum(scores, 1)[:, None]
 
 
 @triton.jit
-def _slice_kernel(  # type: ignore[no-untyped-def]
+def _slice_kernel(
     base,
     out,
     rows,
@@ -318,7 +186,7 @@ def _slice_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _start_kernel(  # type: ignore[no-untyped-def]
+def _start_kernel(
     unary, logits, marginals, pixels, LABELS: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
 ):
     image = tl.program_id(1).to(tl.int64)
@@ -334,77 +202,13 @@ def _start_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _finish_kernel(  # type: ignore[no-untyped-def]
-    rows, maps, pixels, LABELS: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
-):
+def _finish_kernel(rows, maps, pixels, LABELS: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     image = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLS)
     live = (pixel < pixels)[:, None] & (column < LABELS)[None, :]
     values = tl.load(rows + (image * pixels + pixel)[:, None] * K + column[None, :], live, 0.0)
     tl.store(maps + image * LABELS * pixels + column.to(tl.int64)[None, :] * pixels + pixel[:, None], values, live)
-
-
-def embed(
-    features: Tensor, scales: Sequence[float], strides: Sequence[int], images: int, step: int, origin: int, kind: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Features float32 (P, d), contiguous -> names (P, d + 1) of the vertices around each point, and their weights.
-
-    A name is ``origin + image * step``, plus the quotient of each coordinate times its stride, plus the colour. The
-    arithmetic is ``torch_lattice._embed``'s, to the bit.
-    """
-    points, dims = features.shape
-    keys = features.new_empty(points, dims + 1, dtype=kind)
-    weights = features.new_empty(points, dims + 1)
-    device = features.device
-    with torch.cuda.device_of(features):
-        _embed_kernel[(triton.cdiv(points, _THREADS),)](
-            *(features, torch.tensor(scales, dtype=torch.float32, device=device), torch.tensor(strides, device=device)),
-            *(keys, weights, points, points // images, step, origin),
-            *(dims, _THREADS),
-            num_warps=_THREADS // 32,
-            enable_fp_fusion=False,  # a point on the edge of a simplex must fall on the reference's side
-        )
-    return keys, weights
-
-
-def number(
-    keys: Tensor, order: Tensor, numbers: Tensor, weights: Tensor, vertices: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sorted names of entries, the order that sorts them and the number of each one's vertex -> what a lattice holds.
-
-    ``weights`` (P, corners) are in the entries' own order. Returns the vertices' names, their first entries (one more
-    than vertices), and of the sorted entries: points, weights, vertex of each in its own order, ``order`` as narrow as
-    ``numbers``.
-    """
-    entries, kind = order.numel(), numbers.dtype
-    names, first = keys.new_empty(vertices), numbers.new_empty(vertices + 1)
-    first[vertices:] = entries
-    index, vertex, back = torch.empty_like(numbers), torch.empty_like(numbers), torch.empty_like(order, dtype=kind)
-    in_order = weights.new_empty(entries)
-    with torch.cuda.device_of(keys):
-        _number_kernel[(triton.cdiv(entries, _THREADS),)](
-            *(keys, order, numbers, weights, names, first, index, in_order, vertex, back, entries),
-            *(weights.shape[1], _THREADS),
-            num_warps=_THREADS // 32,
-        )
-    return names, first, index, in_order, vertex, back
-
-
-def neighbours(names: Tensor, steps: Sequence[tuple[int, int]], kind: torch.dtype) -> Tensor:
-    """Sorted names of vertices -> the one before and the one after each along every axis, (axes, V, 2), or -1.
-
-    ``steps`` holds what an axis adds to a name of colour 0, and to any other.
-    """
-    vertices, axes = names.numel(), len(steps)
-    out = torch.full((axes, vertices, 2), -1, dtype=kind, device=names.device)
-    with torch.cuda.device_of(names):
-        _neighbours_kernel[(triton.cdiv(vertices, _THREADS), axes)](
-            *(names, torch.tensor(steps, device=names.device), out, vertices, vertices.bit_length()),
-            *(axes, _THREADS),
-            num_warps=_THREADS // 32,
-        )
-    return out
 
 
 def gather(index: Tensor, offsets: Tensor, weights: Tensor, values: Tensor, out: Tensor, longest: int) -> None:
@@ -488,7 +292,10 @@ def add_slices(base: Tensor, slices: Sequence[Slice], *, softmax: bool) -> Tenso
 
 
 def start(unary: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies (B, K, H, W), contiguous -> logits and their softmax, rows of whole 16 bytes; columns added cannot win."""
+    """Energies (B, K, H, W), contiguous -> logits and their softmax in rows of whole 16 bytes.
+
+    Labels that are added cannot win.
+    """
     assert unary.is_contiguous()
     images, labels, height, width = unary.shape
     columns, pixels = labels + -labels % 4, height * width
