@@ -1,7 +1,7 @@
-"""The permutohedral lattice in plain torch operations: the same lattice as the native engine's.
+"""The permutohedral lattice in torch: the same lattice as the native engine's.
 
 Every linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered
-and summed by one ``embedding_bag``: no atomics, so the result is the same in every run; nothing of the size
+and summed, by ``embedding_bag`` or on a GPU by Triton: no atomics, so the result is the same in every run; nothing of the size
 ``points * (dimensions + 1) * labels`` is ever written; and the adjoint is the same three steps with the axes
 in the opposite order. Source: Adams, Baek & Davis, Fast High-Dimensional Filtering Using the Permutohedral
 Lattice, 2010.
@@ -28,7 +28,7 @@ _MARGIN = 2  # quotients left free on each side, so that a neighbour's name neve
 _FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than an eighth there
 # Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
 # share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
-_LONGEST, _PIECE = 32, 256
+_LONGEST, _PIECE = 64, 512
 
 
 @cache
