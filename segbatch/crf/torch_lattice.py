@@ -1,9 +1,9 @@
 """The permutohedral lattice in torch: the same lattice as the native engine's.
 
-Every linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered
-and summed, by ``embedding_bag`` or on a GPU by Triton: no atomics, so the result is the same in every run; nothing of the size
-``points * (dimensions + 1) * labels`` is ever written; and the adjoint is the same three steps with the axes
-in the opposite order. Source: Adams, Baek & Davis, Fast High-Dimensional Filtering Using the Permutohedral
+Every linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered and
+summed, by ``embedding_bag`` or on a GPU by Triton: no atomics, so the result is the same in every run; nothing of
+the size ``points * (dimensions + 1) * labels`` is ever written; and the adjoint is the same three steps with the
+axes in the opposite order. Source: Adams, Baek & Davis, Fast High-Dimensional Filtering Using the Permutohedral
 Lattice, 2010.
 """
 
