@@ -27,8 +27,8 @@ def check() -> None:
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     for dims, scale in ((1, 3.0), (2, 2.0), (5, 2.0), (5, 300.0)):
-        features = torch.randn(2, 60, dims) * scale
-        features[0, :40] = 0.3 * scale  # many points in one cell: rows of hundreds of entries
+        features = torch.randn(2, 90, dims) * scale
+        features[0, :70] = 0.3 * scale  # many points in one cell: rows of hundreds of entries
         features[1, :20] = torch.arange(20)[:, None] / 4.0  # on the edges of simplices
         features = features.transpose(1, 2).contiguous().transpose(1, 2)  # as a kernel's own may be
         lattices = []
@@ -43,7 +43,7 @@ def check() -> None:
         assert torch.equal(ours.order, plain.order)
         assert ours.splat.long is not None
         for columns in (1, 21) if dims == 5 else (4,):
-            values = torch.rand(120, columns)
+            values = torch.rand(180, columns)
             switch(False)
             splatted = plain.splat(values)
             blurred = torch_lattice.blur(splatted, plain.blurs)
@@ -52,7 +52,7 @@ def check() -> None:
                 torch.testing.assert_close(pieces(values), splatted, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(torch_lattice.blur(splatted, ours.blurs), blurred, rtol=1e-5, atol=1e-5)
     twice = ours.repeat(2)
-    values = torch.rand(120, 4)
+    values = torch.rand(180, 4)
     both = torch_lattice.blur(twice.splat(torch.cat([values, 2 * values])), twice.blurs)
     one = torch_lattice.blur(ours.splat(values), ours.blurs)
     torch.testing.assert_close(both, torch.cat([one, 2 * one]), rtol=1e-5, atol=1e-5)

@@ -14,6 +14,8 @@ namespace segbatch {
 
 namespace {
 
+constexpr std::size_t kBig = std::size_t{8} << 20;  // of an array: worth being reused or returned within an image
+
 Points points_of(const Image& image, const KernelSpec& kernel) {
     Points points;
     points.kind = kernel.kind;
@@ -79,6 +81,30 @@ std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>&
         bytes += m * (padded * 8 + corners * 4 + 48);
     }
     return bytes;
+}
+
+Loan::Loan(Workspace& workspace, const Image& image, const std::vector<KernelSpec>& kernels, float* planes)
+    : workspace_(workspace) {
+    const std::size_t bytes = static_cast<std::size_t>(image.points()) * image.labels * sizeof(float);
+    if (planes == nullptr || bytes < kBig) return;
+    for (std::size_t k = 0; k < kernels.size(); ++k) {
+        if (kernels[k].kind == Points::Kind::kPositions) continue;
+        if (workspace.terms.size() <= k) workspace.terms.resize(k + 1);
+        workspace.terms[k].values.borrow(planes, bytes);
+        return;
+    }
+}
+
+Loan::~Loan() {
+    // A lattice is built in values' memory, and may have failed there.
+    for (Buffer* b : {&workspace_.scratch.table, &workspace_.scratch.keys}) {
+        if (b->borrowed()) b->release();
+    }
+    for (Workspace::PerTerm& term : workspace_.terms) {
+        for (Buffer* b : {&term.values, &term.blurred}) {
+            if (b->borrowed()) b->release();
+        }
+    }
 }
 
 Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels, const Kernels& isa,
@@ -183,8 +209,9 @@ void Inference::run(int iterations, const Result& result) {
         if (pass.splat) blur();
     }
     if (result.planes == nullptr) return;
-    // The marginals take the place of the unary, and the result, new memory, that of the vertices' values.
+    // The marginals take the place of the unary, and the planes that of the vertices' values, where they do not lie there.
     for (Workspace::PerTerm& term : workspace_.terms) {
+        if (term.values.borrowed() || term.values.capacity() < kBig) continue;
         term.values.release();
         term.blurred.release();
     }
@@ -228,7 +255,9 @@ void run_tasks(const std::vector<Task>& tasks, int threads, const Kernels& isa) 
         try {
             WorkspaceLease lease;
             for (std::size_t i = next++; i < tasks.size(); i = next++) {
-                Inference(tasks[i].image, *tasks[i].kernels, isa, *lease).run(tasks[i].iterations, tasks[i].result);
+                const Task& task = tasks[i];
+                const Loan loan(*lease, task.image, *task.kernels, task.result.planes);
+                Inference(task.image, *task.kernels, isa, *lease).run(task.iterations, task.result);
             }
         } catch (...) {
             const std::lock_guard<std::mutex> lock(error_mutex);

@@ -68,6 +68,19 @@ struct Workspace {
     std::uint64_t bytes() const;
 };
 
+// Lends a workspace the memory of the planes that will be written, for the values of the term with most vertices: they
+// are no longer needed then. Small planes are not worth it.
+class Loan {
+public:
+    Loan(Workspace& workspace, const Image& image, const std::vector<KernelSpec>& kernels, float* planes);
+    ~Loan();
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+
+private:
+    Workspace& workspace_;
+};
+
 // Lattices and unary of one image, ready to iterate. Not for use by two threads at once.
 class Inference {
 public:

@@ -19,6 +19,9 @@ public:
     // At least `bytes` bytes aligned to a cache line. Throws std::bad_alloc.
     void* reserve(std::size_t bytes);
     void release();
+    // Takes memory of someone else for its own, of `bytes` bytes, until it is released or outgrown.
+    void borrow(void* data, std::size_t bytes);
+    bool borrowed() const { return borrowed_; }
     std::size_t capacity() const { return capacity_; }
     void* data() const { return data_; }
 
@@ -34,6 +37,7 @@ public:
 private:
     void* data_ = nullptr;
     std::size_t capacity_ = 0;
+    bool borrowed_ = false;
 };
 
 // Bytes of memory that could still be used, by the kernel's and the container's account; 0 if unknown.
