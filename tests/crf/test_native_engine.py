@@ -202,6 +202,22 @@ def test_a_workspace_that_was_used_before_leaves_no_trace() -> None:
     np.testing.assert_array_equal(NativeEngine().infer(*small, kernels, 5), first)
 
 
+def test_a_result_of_many_labels_lends_its_memory_to_its_own_inference_alone() -> None:
+    size, kernels = (330, 340), CRFParams(theta_beta=10.0).kernels()
+    image, unary = photograph("coffee", *size), -smooth_logits(21, *size)
+    assert unary.nbytes > 2**23  # what is worth lending
+    _core.clear_cache()
+    first = NativeEngine().infer(image, unary, kernels, 2)
+    assert np.abs(first - PydensecrfEngine().infer(image, unary, kernels, 2)).max() <= 2e-3
+    kept = first.copy()
+    far = Features(np.linspace(0, 1e9, image[..., 0].size, dtype=np.float32).reshape(1, *size))
+    with pytest.raises(ValueError, match="standard deviations apart"):
+        NativeEngine().infer(image, unary, [far, *kernels], 2)
+    again = NativeEngine().infer_batch([image[::-1], image], [unary, unary], kernels, 2, 2)[1]
+    np.testing.assert_array_equal(again, kept)
+    np.testing.assert_array_equal(first, kept)
+
+
 # --- kept lattices -------------------------------------------------------------------------------------------
 
 
