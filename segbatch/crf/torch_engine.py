@@ -47,8 +47,8 @@ def mean_field(
             terms.append((gaussian, _coupling(compat, labels, unary.device, dtype)))
         potts = [(g, c) for g, c in terms if not isinstance(c, Tensor)]
         fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _learns(unary, terms)
-        if fits and (kernels_ := triton(unary.device)):
-            return _by_triton(kernels_, unary.to(dtype), potts, iterations)
+        if fits and (launch := triton(unary.device)):
+            return _by_triton(launch, unary.to(dtype), potts, iterations)
         scores = _scores(-_to_rows(unary.to(dtype)), terms, iterations)
         return _to_maps(_softmax(scores), (batch, height, width))
 
@@ -187,7 +187,8 @@ class TorchEngine:
     ) -> np.ndarray:
         labels, pinned = max(len(u) for u in unaries), self.device.type == "cuda"
         # Pages that stay where they are: a GPU copies them several times as fast, and torch uses them again.
-        padded = torch.empty(len(unaries), labels, *unaries[0].shape[1:], pin_memory=pinned)
+        shape = (len(unaries), labels, *unaries[0].shape[1:])
+        padded = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
         for row, unary in zip(padded.numpy(), unaries, strict=True):
             row[: len(unary)] = unary
             row[len(unary) :] = np.inf
@@ -195,7 +196,7 @@ class TorchEngine:
         pixels = torch.from_numpy(np.stack(colours)).to(self.device) if colours else None
         energies = padded.to(self.device, non_blocking=True)
         marginals = mean_field(pixels, energies, kernels, iterations)
-        return torch.empty(marginals.shape, pin_memory=pinned).copy_(marginals).numpy()
+        return torch.empty(shape, dtype=torch.float32, pin_memory=pinned).copy_(marginals).numpy()
 
 
 def _pick_device(device: str | torch.device) -> torch.device:
@@ -251,14 +252,14 @@ def _learns(scores: Tensor, terms: Sequence[Term]) -> bool:
 
 
 def _by_triton(
-    kernels: ModuleType, unary: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int
+    launch: ModuleType, unary: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int
 ) -> Tensor:
     """Unary energies (B, K, H, W) -> marginals (B, K, H, W): slices, sum and softmax of a step are one pass."""
-    logits, marginals = kernels.start(unary.contiguous())
+    logits, marginals = launch.start(unary.contiguous())
     for _ in range(iterations):
         slices = [gaussian.to_slice(marginals, coupling) for gaussian, coupling in terms]
-        marginals = kernels.add_slices(logits, slices, softmax=True)
-    maps: Tensor = kernels.finish(marginals, torch.empty_like(unary, memory_format=torch.contiguous_format))
+        marginals = launch.add_slices(logits, slices, softmax=True)
+    maps: Tensor = launch.finish(marginals, torch.empty_like(unary, memory_format=torch.contiguous_format))
     return maps
 
 
