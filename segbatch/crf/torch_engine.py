@@ -259,7 +259,7 @@ def _by_triton(
     for _ in range(iterations):
         slices = [gaussian.to_slice(marginals, coupling) for gaussian, coupling in terms]
         marginals = launch.add_slices(logits, slices, softmax=True)
-    maps: Tensor = launch.finish(marginals, torch.empty_like(unary, memory_format=torch.contiguous_format))
+    maps: Tensor = launch.finish(marginals, tuple(unary.shape))
     return maps
 
 

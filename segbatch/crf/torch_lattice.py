@@ -328,9 +328,8 @@ def _name_by_triton(
     # The quotients' bounds from the features': coordinate i is what follows feature i less i times the feature.
     low, high = [], []
     for i in range(dims):
-        own = (i * least[i - 1], i * most[i - 1]) if i else (0.0, 0.0)
-        low.append(math.floor((least[i:].sum() - own[1]) / corners) - 2)
-        high.append(math.ceil((most[i:].sum() - own[0]) / corners) + 2)
+        low.append(math.floor((least[i:].sum() - i * most[i - 1]) / corners) - 2)
+        high.append(math.ceil((most[i:].sum() - i * least[i - 1]) / corners) + 2)
     strides, step = _strides(low, high, images)
     origin = -sum((a - _MARGIN) * stride for a, stride in zip(low, strides, strict=True))
     kind = torch.int32 if images * step < 2**31 else torch.int64

@@ -22,6 +22,7 @@ _THREADS, _AHEAD = 128, 2
 # columns a warp has many rows.
 _FEW, _MANY = (128, 1), (256, 2)
 _PIECE_VALUES, _PIECE_WARPS = 1024, 2
+_PIXELS = 64  # of a program that turns maps into rows, or back
 
 
 @triton.jit
@@ -272,7 +273,9 @@ def add_slices(base: Tensor, slices: Sequence[Slice], *, softmax: bool) -> Tenso
     share a pass over the points. ``base`` and values are contiguous.
     """
     points, columns = base.shape
-    rows, cols, warps = _shape(columns)
+    cols = triton.next_power_of_2(columns)
+    count, warps = _MANY if cols >= 16 else _FEW
+    rows = max(1, count // cols)
     for start in range(0, len(slices), 2):
         pair = slices[start : start + 2]
         assert base.is_contiguous()
@@ -301,34 +304,25 @@ def start(unary: Tensor) -> tuple[Tensor, Tensor]:
     columns, pixels = labels + -labels % 4, height * width
     logits = unary.new_empty(images * pixels, columns)
     marginals = torch.empty_like(logits)
-    cols = triton.next_power_of_2(columns)
     with torch.cuda.device_of(unary):
-        _start_kernel[(triton.cdiv(pixels, 64), images)](
+        _start_kernel[(triton.cdiv(pixels, _PIXELS), images)](
             *(unary, logits, marginals, pixels),
-            *(labels, columns, 64, cols),
-            num_warps=4,
+            *(labels, columns, _PIXELS, triton.next_power_of_2(columns)),
         )
     return logits, marginals
 
 
-def finish(rows: Tensor, maps: Tensor) -> Tensor:
-    """Rows (B * H * W, K or more) of pixels -> ``maps`` (B, K, H, W), contiguous, which it fills and returns."""
-    images, labels, height, width = maps.shape
+def finish(rows: Tensor, size: tuple[int, int, int, int]) -> Tensor:
+    """Rows (B * H * W, K or more) of pixels -> maps of ``size`` (B, K, H, W), contiguous."""
+    images, labels, height, width = size
     pixels, columns = height * width, rows.shape[1]
+    maps = rows.new_empty(size)
     with torch.cuda.device_of(rows):
-        _finish_kernel[(triton.cdiv(pixels, 64), images)](
+        _finish_kernel[(triton.cdiv(pixels, _PIXELS), images)](
             *(rows, maps, pixels),
-            *(labels, columns, 64, triton.next_power_of_2(columns)),
-            num_warps=4,
+            *(labels, columns, _PIXELS, triton.next_power_of_2(columns)),
         )
     return maps
-
-
-def _shape(columns: int) -> tuple[int, int, int]:
-    """Rows, columns (a power of two) and warps of a program."""
-    cols = triton.next_power_of_2(columns)
-    values, warps = _MANY if cols >= 16 else _FEW
-    return max(1, values // cols), cols, warps
 
 
 def _tile(rows: int, columns: int) -> tuple[int, int, tuple[int]]:

@@ -21,12 +21,12 @@ def check() -> None:
 
     def switch(on: bool) -> None:
         torch_filter._SPATIAL._kept.clear()
-        for module in (torch_lattice, torch_filter, torch_engine):
+        for module in (torch_lattice, torch_engine):
             module.triton = lambda device: triton_filter if on else None  # type: ignore[attr-defined]
 
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    for dims, scale in ((1, 3.0), (2, 2.0), (5, 2.0), (5, 300.0)):
+    for dims, scale in ((1, 3.0), (2, 2.0), (5, 2.0), (5, 300.0), (9, 1.0)):
         features = torch.randn(2, 90, dims) * scale
         features[0, :70] = 0.3 * scale  # many points in one cell: rows of hundreds of entries
         features[1, :20] = torch.arange(20)[:, None] / 4.0  # on the edges of simplices

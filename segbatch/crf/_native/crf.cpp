@@ -96,14 +96,10 @@ Loan::Loan(Workspace& workspace, const Image& image, const std::vector<KernelSpe
 }
 
 Loan::~Loan() {
-    // A lattice is built in values' memory, and may have failed there.
-    for (Buffer* b : {&workspace_.scratch.table, &workspace_.scratch.keys}) {
-        if (b->borrowed()) b->release();
-    }
+    // The scratch's table changes places with the values while a lattice is built, which may have failed.
+    if (workspace_.scratch.table.borrowed()) workspace_.scratch.table.release();
     for (Workspace::PerTerm& term : workspace_.terms) {
-        for (Buffer* b : {&term.values, &term.blurred}) {
-            if (b->borrowed()) b->release();
-        }
+        if (term.values.borrowed()) term.values.release();
     }
 }
 

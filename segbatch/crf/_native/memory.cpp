@@ -95,7 +95,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 }
 
 void Buffer::release() {
-    if (data_ != nullptr && !borrowed_) deallocate(data_, capacity_);
+    if (!borrowed_) deallocate(data_, capacity_);
     data_ = nullptr;
     capacity_ = 0;
     borrowed_ = false;
