@@ -20,6 +20,10 @@ def digest(*parts: str, length: int = 8) -> str:
     return h.hexdigest()[:length]
 
 
+# 64 bits of name and of version; rows version 2 and earlier had 32 and 24, in which shards could collide.
+_FILENAME = re.compile(r"(.+\.(?:[0-9a-f]{16}\.[0-9a-f]{16}|[0-9a-f]{8}\.[0-9a-f]{6}))-(\d{5,})(-end)?\.parquet")
+
+
 @dataclass(frozen=True)
 class Shard:
     """One input object that is read front to back: a tar, a Parquet file, or an index of image URIs.
@@ -43,12 +47,12 @@ class Shard:
     def key(self) -> str:
         """What the committed files of this shard are called by, whatever its version."""
         slug = re.sub(r"[^A-Za-z0-9_]+", "-", self.name).strip("-")[-48:].strip("-") or "shard"
-        return f"{slug}.{digest(self.name)}"
+        return f"{slug}.{digest(self.name, length=16)}"
 
     @property
     def id(self) -> str:
         """Key and version: names the committed files, so that changed content gets other names."""
-        return f"{self.key}.{digest(self.version, length=6)}"
+        return f"{self.key}.{digest(self.version, length=16)}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class ChunkId:
     @staticmethod
     def parse(filename: str) -> ChunkId | None:
         """The identity behind a file name, or None for a name this package did not give."""
-        m = re.fullmatch(r"(.+\.[0-9a-f]{8}\.[0-9a-f]{6})-(\d{5,})(-end)?\.parquet", filename)
+        m = _FILENAME.fullmatch(filename)
         return ChunkId(m[1], int(m[2]), m[3] is not None) if m else None
 
 

@@ -11,6 +11,7 @@ ROOT = Path(segbatch.__file__).parent
 # Layer by layer, upwards. A module may import from its own package and from what stands before it.
 LAYERS = [
     {"errors"},
+    {"skipped"},
     {"registry", "labels", "spec", "chunk", "retry"},
     {"interfaces"},
     {"sources", "models", "refiners", "encodings", "metrics", "output", "crf"},

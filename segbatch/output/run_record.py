@@ -30,10 +30,16 @@ class RunRecord:
     finished: str | None = None
     totals: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         return digest(json.dumps(self.identity, sort_keys=True), length=16)
+
+    @property
+    def rows_version(self) -> int:
+        """``planning.STAGES_VERSION`` of the segbatch that wrote the rows."""
+        return int(self.identity["code"])
 
     @property
     def labels(self) -> LabelSet:

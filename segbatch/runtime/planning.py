@@ -25,7 +25,7 @@ from segbatch.sources import open_source
 from segbatch.spec import JobSpec, without_credentials
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
-STAGES_VERSION = 2
+STAGES_VERSION = 3
 
 _LARGEST_CHUNK = 256
 _CHUNK_BYTES = 64 * 2**20
@@ -124,7 +124,18 @@ def resolve(spec: JobSpec, kept_precision: str | None = None) -> Job:
     if precision == "auto":
         precision = kept_precision or _auto_precision(spec)
     source = open_inputs(spec)
-    return Job(spec, source, list(source.shards()), model, precision, refiner)
+    shards = list(source.shards())
+    _refuse_equal_ids(shards)
+    return Job(spec, source, shards, model, precision, refiner)
+
+
+def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
+    """The files of a shard are called by its key: two shards with one key would overwrite each other."""
+    names: dict[str, str] = {}
+    for shard in shards:
+        other = names.setdefault(shard.key, shard.name)
+        if other != shard.name:
+            raise PlanError(f"{other} and {shard.name}: their files would have equal names; rename one of these shards")
 
 
 def _auto_precision(spec: JobSpec) -> str:
@@ -293,6 +304,12 @@ def _readable_record(store: Store) -> RunRecord | None:
 
 
 def _refuse_other(store: Store, there: RunRecord, here: RunRecord, spec: JobSpec) -> None:
+    if there.rows_version != STAGES_VERSION:
+        raise PlanError(
+            f"{store.uri}: written by segbatch {there.versions.get('segbatch', '?')} with rows version "
+            f"{there.rows_version}, this version of segbatch writes {STAGES_VERSION}, whose rows differ; choose "
+            "another --output, or resume with the segbatch that wrote it"
+        )
     lines = differences(there.identity, here.identity)
     if spec.chunk_size is not None and spec.chunk_size != there.chunk_size:
         lines.append(f"chunk_size: {there.chunk_size} in the output, {spec.chunk_size} in this job")

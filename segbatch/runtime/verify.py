@@ -20,7 +20,7 @@ from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS, Receipt
-from segbatch.runtime.planning import missing, open_inputs, stale
+from segbatch.runtime.planning import STAGES_VERSION, missing, open_inputs, stale
 from segbatch.spec import JobSpec
 
 _MOST_PROBLEMS = 50
@@ -239,6 +239,12 @@ def _check_input(
     read_input: bool,
 ) -> None:
     """``chunks``: of each that was read, the hashes of its ids."""
+    if record.rows_version != STAGES_VERSION:
+        report.against = (
+            f"not compared with the input: it has rows version {record.rows_version}, whose shards have other names "
+            f"than those of version {STAGES_VERSION}"
+        )
+        return
     source = open_inputs(recorded_spec(record, inputs, storage_options))
     shards = list(source.shards())
     for problem in missing(shards, ledger):

@@ -1,0 +1,68 @@
+"""What an input holds that is not a record: counted by reason, with example names."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_NAMES = 20
+
+
+@dataclass
+class SkippedKind:
+    """How many objects were skipped for one reason, and the names of the first ``MAX_NAMES`` in sorted order."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str, count: int = 1) -> None:
+        self.count += count
+        self._keep(name)
+
+    def merge(self, other: SkippedKind) -> None:
+        self.count += other.count
+        for name in other.names:
+            self._keep(name)
+
+    def _keep(self, name: str) -> None:
+        at = bisect.bisect_left(self.names, name)
+        if at < MAX_NAMES and self.names[at : at + 1] != [name]:
+            self.names.insert(at, name)
+            del self.names[MAX_NAMES:]
+
+
+@dataclass
+class Skipped:
+    """Counts by reason. Merging is commutative: the result does not depend on the order in which chunks finish."""
+
+    kinds: dict[str, SkippedKind] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    @property
+    def count(self) -> int:
+        return sum(kind.count for kind in self.kinds.values())
+
+    def add(self, reason: str, name: str) -> None:
+        """Count one object. ``name`` is shown to people: redacted, and relative to the corpus root."""
+        self.kinds.setdefault(reason, SkippedKind()).add(name)
+
+    def merge(self, other: Skipped) -> None:
+        for reason, kind in other.kinds.items():
+            self.kinds.setdefault(reason, SkippedKind()).merge(kind)
+
+    def lines(self) -> Iterator[str]:
+        """``12 with an unknown suffix: a.arw, b.pdf, …`` for each reason, the most frequent first."""
+        for reason, kind in sorted(self.kinds.items(), key=lambda item: (-item[1].count, item[0])):
+            more = ", …" if kind.count > len(kind.names) else ""
+            yield f"{kind.count:,} {reason}: {', '.join(kind.names)}{more}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {reason: {"count": k.count, "names": k.names} for reason, k in sorted(self.kinds.items())}
+
+    @staticmethod
+    def from_json(plain: dict[str, Any]) -> Skipped:
+        return Skipped({reason: SkippedKind(k["count"], list(k["names"])) for reason, k in plain.items()})
