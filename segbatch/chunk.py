@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+
+from segbatch.skipped import Skipped
 
 
 def digest(*parts: str, length: int = 8) -> str:
@@ -123,11 +126,15 @@ class Record:
 
 @dataclass
 class Chunk:
-    """A fixed slice of one shard: what is read, batched, refined, committed, retried and resumed."""
+    """A fixed slice of one shard: what is read, batched, refined, committed, retried and resumed.
+
+    ``skipped`` counts what the shard holds between these records and is not a record.
+    """
 
     id: ChunkId
     records: list[Record]
     timings: dict[str, float] = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=Skipped)
 
     def to_row(self) -> pa.Table:
         """The chunk as a table of one row, which Ray can neither split nor merge (see docs/design.md)."""
@@ -145,6 +152,7 @@ class Chunk:
                 "timings": pa.array(
                     [[(name, self.timings[name]) for name in names]], pa.map_(pa.string(), pa.float64())
                 ),
+                "skipped": pa.array([json.dumps(self.skipped.to_json())], pa.string()),
                 "payload": _one_value(payload.getvalue()),
             }
         )
@@ -162,7 +170,8 @@ class Chunk:
             row.column("chunk_index")[0].as_py(),
             row.column("last")[0].as_py(),
         )
-        return Chunk(cid, records, dict(row.column("timings")[0].as_py() or []))
+        skipped = Skipped.from_json(json.loads(row.column("skipped")[0].as_py()))
+        return Chunk(cid, records, dict(row.column("timings")[0].as_py() or []), skipped)
 
 
 def _one_value(data: pa.Buffer) -> pa.Array:

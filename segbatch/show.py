@@ -15,6 +15,7 @@ from segbatch.errors import visible, visible_lines
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.output.stats import ClassRow, class_rows
+from segbatch.skipped import Skipped
 
 if TYPE_CHECKING:
     from segbatch.models import ModelInfo
@@ -39,6 +40,7 @@ def outcome(console: Console, result: Outcome) -> None:
         console,
         f"{images} masks, {result.totals.failed} errors in {result.seconds:.1f} s{resumed}: {result.output}",
     )
+    _skipped(console, result.skipped)
     if result.retired:
         _line(console, f"{result.retired} chunks of inputs that changed or are gone were moved to retired/")
     if result.exit_code:
@@ -86,6 +88,7 @@ def stats(console: Console, found: Summary, as_json: bool) -> None:
             "done": found.done,
             "records": found.totals.records,
             "errors": found.totals.errors,
+            "skipped": found.skipped.to_json(),
             "classes": [vars(r) for r in rows],
         }
         console.print_json(json.dumps(plain), ensure_ascii=True)
@@ -96,6 +99,7 @@ def stats(console: Console, found: Summary, as_json: bool) -> None:
         console,
         f"{found.totals.records - found.totals.failed:,} masks, {found.totals.failed:,} errors{state}",
     )
+    _skipped(console, found.skipped)
 
 
 def errors(console: Console, totals: Totals, rows: Sequence[dict[str, Any]]) -> None:
@@ -175,6 +179,7 @@ def verification(console: Console, report: Report) -> None:
         f"{report.records:,} rows in {report.files:,} files read; {report.masks:,} masks decoded, "
         f"{report.errors:,} errors; {report.against}",
     )
+    _skipped(console, report.skipped)
     _line(
         console,
         "verified: every record exactly once, statistics as recomputed" if report.ok else "NOT verified",
@@ -190,6 +195,12 @@ def compaction(console: Console, done: Compaction) -> None:
         f"{done.files_before:,} files, {_size(done.bytes_before)}, are now {done.files_after:,}, "
         f"{_size(done.bytes_after)}; the rows are as before",
     )
+
+
+def _skipped(console: Console, skipped: Skipped) -> None:
+    """What the input holds besides its records: a line for each reason."""
+    for line in skipped.lines():
+        _line(console, f"skipped: {visible(line)}")
 
 
 def _size(count: int) -> str:

@@ -64,5 +64,12 @@ class Skipped:
         return {reason: {"count": k.count, "names": k.names} for reason, k in sorted(self.kinds.items())}
 
     @staticmethod
+    def merged(*parts: Skipped) -> Skipped:
+        total = Skipped()
+        for part in parts:
+            total.merge(part)
+        return total
+
+    @staticmethod
     def from_json(plain: dict[str, Any]) -> Skipped:
         return Skipped({reason: SkippedKind(k["count"], list(k["names"])) for reason, k in plain.items()})

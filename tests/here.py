@@ -30,7 +30,7 @@ def receipts(plan: Plan) -> Iterable[Receipt]:
     for piece in plan.pieces():
         for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
             chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)
-            yield writer.commit(chunk.id, *refine.run(chunk, UNWATCHED))
+            yield writer.commit(chunk.id, *refine.run(chunk, UNWATCHED), chunk.skipped)
 
 
 def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = receipts) -> Outcome:

@@ -69,3 +69,10 @@ def test_a_new_version_has_another_id_and_the_same_key():
 @pytest.mark.parametrize("name", ["part-0.parquet", "x.tar-00000.parquet", "", "_SUCCESS"])
 def test_foreign_file_names_are_not_parsed(name):
     assert ChunkId.parse(name) is None
+
+
+def test_what_is_skipped_goes_the_way_of_the_chunk():
+    there = chunk()
+    there.skipped.add("members without a suffix", "a.tar/\udcff\n名")
+    assert Chunk.from_row(there.to_row()).skipped == there.skipped
+    assert not Chunk.from_row(chunk().to_row()).skipped

@@ -28,6 +28,7 @@ from segbatch.runtime.log import Logs
 from segbatch.runtime.pipeline import compute
 from segbatch.runtime.planning import Plan, establish, make_plan
 from segbatch.runtime.progress import Progress
+from segbatch.skipped import Skipped
 from segbatch.spec import JobSpec
 
 _READERS = 16
@@ -123,6 +124,7 @@ def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
     done = len(whole) == len(shards)
     sums = _sums(found, Ledger.read(store) if switch else masks)
     if switch or done != (plan.record.state == "done" and store.exists(SUCCESS)):
+        plan.record.skipped["files"] = plan.job.skipped.to_json()
         close(store, plan.record, sums, len(found.tally.filenames), seconds, done)
     return _entry(found, date, sums, len(shards) - len(whole), done)
 
@@ -151,7 +153,12 @@ def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Ledger, inc
             None,
             total.totals.records,
             total.totals.failed,
-            {"totals": total.totals.to_json(), "timings": total.timings, "bytes": total.size},
+            {
+                "totals": total.totals.to_json(),
+                "timings": total.timings,
+                "bytes": total.size,
+                "skipped": total.skipped.to_json(),
+            },
         )
 
 
@@ -181,10 +188,14 @@ def _sums(found: Work, masks: Ledger) -> Tally:
     by_id = {row.shard_id: row for row in found.catalog.values() if row.removed is None}
     total = Tally(found.tally.num_classes)
     for tally in _read_sums(found, current - by_id.keys(), masks, Ledger(())).values():
-        total.add_sums(tally.totals, tally.timings, tally.size)
+        total.add_sums(tally.totals, tally.timings, tally.size, tally.skipped)
     for shard_id in current & by_id.keys():
         sums = by_id[shard_id].sums
-        total.add_sums(Totals.from_json(sums["totals"], total.num_classes), sums["timings"], sums["bytes"])
+        totals, skipped = (
+            Totals.from_json(sums["totals"], total.num_classes),
+            Skipped.from_json(sums.get("skipped", {})),
+        )
+        total.add_sums(totals, sums["timings"], sums["bytes"], skipped)
     total.filenames.update(masks.filenames())
     return total
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from segbatch.metrics.pixels import Totals
 from segbatch.output.ledger import Ledger, read_footers
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
+from segbatch.skipped import Skipped
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Summary:
     record: RunRecord
     totals: Totals
     done: bool
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 def summary(uri: str, storage_options: dict[str, Any] | None = None) -> Summary:
@@ -26,11 +28,12 @@ def summary(uri: str, storage_options: dict[str, Any] | None = None) -> Summary:
     store = Store(uri, storage_options)
     record = RunRecord.need(store)
     if record.state == "done":
-        return Summary(record, record.sums(), True)
-    totals = Totals(len(record.classes))
+        return Summary(record, record.sums(), True, record.skipped_of())
+    totals, skipped = Totals(len(record.classes)), Skipped()
     for receipt in Ledger.read(store).receipts(store):
         totals.add(receipt.totals)
-    return Summary(record, totals, False)
+        skipped.merge(receipt.skipped)
+    return Summary(record, totals, False, skipped)
 
 
 def error_rows(uri: str, limit: int, storage_options: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:

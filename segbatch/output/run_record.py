@@ -11,6 +11,7 @@ from segbatch.errors import OutputError, PlanError
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.output.store import Store
+from segbatch.skipped import Skipped
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"
@@ -18,7 +19,11 @@ SUCCESS = "_SUCCESS"
 
 @dataclass
 class RunRecord:
-    """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest."""
+    """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest.
+
+    ``skipped`` is what the inputs hold besides records, each a ``Skipped`` as plain data: ``files`` of the listings,
+    ``members`` within shards.
+    """
 
     identity: dict[str, Any]
     chunk_size: int
@@ -50,6 +55,10 @@ class RunRecord:
         if self.state != "done":
             raise OutputError("the run is not finished; give the same `segbatch run` command again to finish it")
         return Totals.from_json(self.totals, len(self.classes))
+
+    def skipped_of(self, *levels: str) -> Skipped:
+        """What was skipped at ``levels`` (``files``, ``members``); at both unless given."""
+        return Skipped.merged(*(Skipped.from_json(self.skipped.get(k, {})) for k in levels or ("files", "members")))
 
     def to_bytes(self) -> bytes:
         return (json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=1) + "\n").encode()

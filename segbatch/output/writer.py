@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from segbatch.chunk import ChunkId
 from segbatch.metrics.pixels import Totals
 from segbatch.output.schema import Result, to_table
 from segbatch.output.store import Store
+from segbatch.skipped import Skipped
 
 MASKS = "masks"
 FOOTER_KEY = b"segbatch"
@@ -21,27 +22,35 @@ FOOTER_KEY = b"segbatch"
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a committed file says of itself: its name, the job's fingerprint, its sums, its size, its seconds."""
+    """What a committed file says of itself: its name, the job's fingerprint, its sums, its size, its seconds.
+
+    ``skipped`` is what its part of the input holds besides records.
+    """
 
     filename: str
     fingerprint: str
     totals: Totals
     size: int
     timings: dict[str, float]
+    skipped: Skipped = field(default_factory=Skipped)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data for a footer. Without the key ``skipped``, as in earlier versions, nothing was skipped."""
+        skipped = {"skipped": self.skipped.to_json()} if self.skipped else {}
         return {
             "chunk": self.filename,
             "fingerprint": self.fingerprint,
             "num_classes": self.totals.num_classes,
             "totals": self.totals.to_json(),
             "timings": {k: round(v, 4) for k, v in self.timings.items()},
+            **skipped,
         }
 
     @staticmethod
     def from_json(plain: dict[str, Any], size: int) -> Receipt:
         totals = Totals.from_json(plain["totals"], plain["num_classes"])
-        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, plain["timings"])
+        skipped = Skipped.from_json(plain.get("skipped", {}))
+        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, plain["timings"], skipped)
 
     def footer(self) -> bytes:
         return json.dumps(self.to_json()).encode()
@@ -70,7 +79,9 @@ class Writer:
     def __init__(self, store: Store, fingerprint: str, num_classes: int, folder: str = MASKS) -> None:
         self.store, self.fingerprint, self.num_classes, self.folder = store, fingerprint, num_classes, folder
 
-    def commit(self, chunk: ChunkId, results: list[Result], timings: dict[str, float]) -> Receipt:
+    def commit(
+        self, chunk: ChunkId, results: list[Result], timings: dict[str, float], skipped: Skipped | None = None
+    ) -> Receipt:
         """Publish one chunk's rows as one Parquet object, all or nothing.
 
         The name follows from ``chunk`` alone, so publishing twice is harmless: this is what makes a retry
@@ -86,10 +97,10 @@ class Writer:
                 totals.add_error(error.stage, error.type)
             else:
                 totals.add_image(r.classes)
-        receipt = Receipt(chunk.filename, self.fingerprint, totals, 0, timings)
+        receipt = Receipt(chunk.filename, self.fingerprint, totals, 0, timings, skipped or Skipped())
         data = to_parquet(to_table(results), receipt.footer())
         self.store.write(f"{self.folder}/{chunk.filename}", data)
-        return Receipt(chunk.filename, self.fingerprint, totals, len(data), timings)
+        return replace(receipt, size=len(data))
 
 
 def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:

@@ -48,5 +48,6 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "output": plan.store.uri,
         "fingerprint": plan.record.fingerprint,
     }
+    skipped = [("skipped", text) for text in plan.job.skipped.lines()]
     warnings = [("warning", text) for text in plan.job.warnings()]
-    return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *warnings])
+    return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *skipped, *warnings])

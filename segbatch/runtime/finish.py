@@ -15,6 +15,7 @@ from segbatch.output.stats import write_card, write_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import Receipt
 from segbatch.runtime.planning import Plan, missing, stale
+from segbatch.skipped import Skipped
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Tally:
     filenames: set[str] = field(default_factory=set)
     size: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=Skipped)
 
     def __post_init__(self) -> None:
         self.totals = Totals(self.num_classes)
@@ -33,11 +35,12 @@ class Tally:
         if receipt.filename in self.filenames:
             return
         self.filenames.add(receipt.filename)
-        self.add_sums(receipt.totals, receipt.timings, receipt.size)
+        self.add_sums(receipt.totals, receipt.timings, receipt.size, receipt.skipped)
 
-    def add_sums(self, totals: Totals, timings: dict[str, float], size: int) -> None:
+    def add_sums(self, totals: Totals, timings: dict[str, float], size: int, skipped: Skipped) -> None:
         """Add what several files come to."""
         self.totals.add(totals)
+        self.skipped.merge(skipped)
         self.size += size
         for stage, seconds in timings.items():
             self.timings[stage] = self.timings.get(stage, 0.0) + seconds
@@ -45,7 +48,10 @@ class Tally:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. ``computed`` chunks were done by this call, the others were there before."""
+    """What a run came to. ``computed`` chunks were done by this call, the others were there before.
+
+    ``skipped`` is what the input holds besides the records.
+    """
 
     output: str
     labels: LabelSet
@@ -55,6 +61,7 @@ class Outcome:
     retired: int
     seconds: float
     max_error_fraction: float
+    skipped: Skipped = field(default_factory=Skipped)
 
     @property
     def error_fraction(self) -> float:
@@ -80,6 +87,8 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
         raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
     outdated = stale(plan.job.shards, ledger)
+    listing_changed = record.skipped_of("files") != plan.job.skipped
+    record.skipped["files"] = plan.job.skipped.to_json()
     if (
         computed
         or outdated
@@ -94,6 +103,8 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
         retire(store, tidy(store, ledger, record.fingerprint), outdated)
         close(store, record, tally, computed, seconds)
+    elif listing_changed:
+        store.write(RUN, record.to_bytes())
     return Outcome(
         output=store.uri,
         labels=record.labels,
@@ -103,6 +114,7 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         retired=len(outdated),
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
+        skipped=record.skipped_of(),
     )
 
 
@@ -115,6 +127,7 @@ def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds:
     record.state = "done" if whole else "running"
     record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if whole else None
     record.totals = tally.totals.to_json()
+    record.skipped["members"] = tally.skipped.to_json()
     record.timings = {
         "worker_seconds": {k: round(v, 2) for k, v in sorted(tally.timings.items())},
         "seconds": round(seconds, 2),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
@@ -45,7 +47,9 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
         if logs.json:
             event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
         raise
-    records = {"records": outcome.totals.records, "errors": outcome.totals.errors}
+    records: dict[str, Any] = {"records": outcome.totals.records, "errors": outcome.totals.errors}
+    if outcome.skipped:
+        records["skipped"] = outcome.skipped.to_json()
     done = {"output": outcome.output, **records, "exit_code": outcome.exit_code, "seconds": round(outcome.seconds, 2)}
     event(logger, logging.INFO, "the run is done", **done, chunks=outcome.chunks, chunks_computed=outcome.computed)
     return outcome
@@ -148,9 +152,10 @@ class SegmentWorker:
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
         try:
-            return Chunk(chunk.id, *self._guard(chunk)).to_row()
+            records, timings = self._guard(chunk)
         except Stopped:
             return row.slice(0, 0)
+        return replace(chunk, records=records, timings=timings).to_row()
 
 
 _RECEIPT = pa.schema([("footer", pa.binary()), ("size", pa.int64())])
@@ -173,7 +178,7 @@ class RefineWorker:
         if self._writer is None:
             return to_table(results)
         begun = time.perf_counter()
-        receipt = self._writer.commit(chunk.id, results, timings)
+        receipt = self._writer.commit(chunk.id, results, timings, chunk.skipped)
         committed(receipt, time.perf_counter() - begun)
         _log_commit(receipt, results)
         return pa.table({"footer": [receipt.footer()], "size": [receipt.size]}, schema=_RECEIPT)
@@ -183,7 +188,9 @@ def _log_commit(receipt: Receipt, results: list[Result]) -> None:
     for record in (r.record for r in results if r.record.error is not None):
         error = vars(record.error)
         event(logger, logging.INFO, "a record is an error row", chunk=receipt.filename, image=record.image_id, **error)
-    sums = {"records": receipt.totals.records, "errors": receipt.totals.failed, "bytes": receipt.size}
+    sums: dict[str, Any] = {"records": receipt.totals.records, "errors": receipt.totals.failed, "bytes": receipt.size}
+    if receipt.skipped:
+        sums["skipped"] = receipt.skipped.to_json()
     seconds = {stage: round(spent, 3) for stage, spent in receipt.timings.items()}
     event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
 

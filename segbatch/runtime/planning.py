@@ -21,6 +21,7 @@ from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
 from segbatch.output.store import TEMPORARY, Store
 from segbatch.output.switch import INCOMING, SWITCH
 from segbatch.output.writer import MASKS
+from segbatch.skipped import Skipped
 from segbatch.sources import open_source
 from segbatch.spec import JobSpec, without_credentials
 
@@ -53,7 +54,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """A spec with what it names found: the source, its shards, the network's facts, the precision decided."""
+    """A spec with what it names found: the source, its shards, the network's facts, the precision decided.
+
+    ``skipped`` is what the listings of the inputs hold besides shards.
+    """
 
     spec: JobSpec
     source: Source
@@ -61,6 +65,7 @@ class Job:
     model: models.ModelInfo
     precision: str
     refiner: refiners.RefinerInfo
+    skipped: Skipped = field(default_factory=Skipped, repr=False)
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Workers need no list of shards: each read task carries its own.

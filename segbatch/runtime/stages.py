@@ -44,7 +44,7 @@ class Segment:
             records.extend(self._score(decoded))
             watch.end(places)
         timings = {**chunk.timings, "segment": time.perf_counter() - begun}
-        return Chunk(chunk.id, records, timings)
+        return replace(chunk, records=records, timings=timings)
 
     def _decode(
         self, window: tuple[int, list[Record], int] | None, watch: Watch

@@ -21,6 +21,7 @@ from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS, Receipt
 from segbatch.runtime.planning import STAGES_VERSION, missing, open_inputs, stale
+from segbatch.skipped import Skipped
 from segbatch.spec import JobSpec
 
 _MOST_PROBLEMS = 50
@@ -45,6 +46,7 @@ class Report:
     masks: int = 0
     errors: int = 0
     against: str = ""
+    skipped: Skipped = field(default_factory=Skipped)
     problems: list[str] = field(default_factory=list)
     more: int = 0
     spoilt: dict[str, set[str]] = field(default_factory=dict)
@@ -71,12 +73,13 @@ class Report:
 
 @dataclass
 class _Chunk:
-    """One chunk as read: its file, hashes of its image ids, the sums of its rows, what is wrong with them."""
+    """One chunk as read: its file, hashes of its image ids, the sums of its rows, what was skipped, what is wrong."""
 
     name: str
     file: str
     hashes: np.ndarray
     totals: Totals
+    skipped: Skipped
     problems: list[str]
 
 
@@ -113,6 +116,7 @@ def verify(
     report.masks = totals.records - totals.failed
     _check_unique(report, store, chunks)
     _check_statistics(report, store, record, totals)
+    _check_skipped(report, record, Skipped.merged(*(c.skipped for c in chunks)))
     _check_input(report, record, ledger, {c.name: c.hashes for c in chunks}, inputs, storage_options, read_input)
     return report
 
@@ -167,7 +171,7 @@ def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord
                 problems.append(f"{row['image_id']}: {problem}")
     if totals != receipt.totals:
         problems.append(f"{receipt.filename}: the sums in the footer are not those of the rows")
-    return _Chunk(receipt.filename, file, _hashes(table["image_id"].to_pylist()), totals, problems)
+    return _Chunk(receipt.filename, file, _hashes(table["image_id"].to_pylist()), totals, receipt.skipped, problems)
 
 
 def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
@@ -227,6 +231,17 @@ def _check_statistics(report: Report, store: Store, record: RunRecord, totals: T
         return
     if published != class_rows(totals, record.labels):
         report.wrong("stats/classes.parquet: is not what the rows add up to; run the job again")
+
+
+def _check_skipped(report: Report, record: RunRecord, members: Skipped) -> None:
+    """``members``: what the receipts say was skipped within shards."""
+    report.skipped = Skipped.merged(record.skipped_of("files"), members)
+    recorded = record.skipped_of("members")
+    if record.state == "done" and recorded != members:
+        report.wrong(
+            f"run.json: {recorded.count:,} members skipped within shards, {members.count:,} by the receipts of the "
+            "chunks, or others; run the job again"
+        )
 
 
 def _check_input(

@@ -9,11 +9,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from segbatch.chunk import Chunk
 from segbatch.output.writer import Writer
 from segbatch.runtime.finish import Tally, finish
 from segbatch.runtime.planning import make_plan, publish
@@ -85,8 +84,8 @@ def rehearse(world: World) -> int:
         for chunk in plan.job.source.chunks(shard, CHUNK):
             records, timings = segment.run(chunk, UNWATCHED)
             scored += sum(record.scores is not None for record in records)
-            results, timings = refine.run(Chunk(chunk.id, records, timings), UNWATCHED)
-            tally.add(writer.commit(chunk.id, results, timings))
+            results, timings = refine.run(replace(chunk, records=records, timings=timings), UNWATCHED)
+            tally.add(writer.commit(chunk.id, results, timings, chunk.skipped))
     finish(plan, tally, 0.0)
     return scored
 

@@ -11,6 +11,7 @@ from segbatch.output.ledger import Ledger, read_receipt, read_receipts
 from segbatch.output.schema import Result
 from segbatch.output.store import Store
 from segbatch.output.writer import Receipt, Writer
+from segbatch.skipped import Skipped
 
 
 def shard(name="train/000.tar", version="v1"):
@@ -48,13 +49,22 @@ def test_receipt_comes_back_from_the_footer(tmp_path):
     store = Store(str(tmp_path))
     chunk = ChunkId(shard().id, 3, False)
     results = [result("a"), result("b", error=RecordError("decode", "TruncatedImage", "cut"))]
-    receipt = Writer(store, "f" * 16, 3).commit(chunk, results, {"read": 0.25})
+    skipped = Skipped()
+    skipped.add("members without a suffix", "000.tar/README")
+    receipt = Writer(store, "f" * 16, 3).commit(chunk, results, {"read": 0.25}, skipped)
     assert read_receipt(store, chunk.filename) == receipt
     assert receipt.totals.records == 2
     assert receipt.totals.errors == {"decode/TruncatedImage": 1}
     assert receipt.totals.pixels == [0, 4, 0]
     assert receipt.totals.confidence == [0, 3 * 1024, 0]
+    assert receipt.skipped == skipped
     assert list(read_receipts(store, [chunk.filename] * 3)) == [receipt] * 3
+
+
+def test_a_footer_of_an_earlier_version_skipped_nothing():
+    footer = Receipt("x", "f", Totals(3), 0, {}).footer()
+    assert b"skipped" not in footer
+    assert not Receipt.from_footer(footer, 0).skipped
 
 
 def test_committing_twice_leaves_one_file(tmp_path):
