@@ -109,7 +109,10 @@ def _date(given: str | None) -> datetime.date | None:
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the results; replaced")] = Path("demo-out"),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="folder for the results; those of an earlier demonstration are replaced"),
+    ] = Path("demo-out"),
 ) -> None:
     """A few photographs from installed packages through the built-in network and the dense CRF; no network needed."""
     from segbatch.demo import run_demo

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL.PngImagePlugin import PngInfo
 
 from segbatch import models
 from segbatch.encodings import png
 from segbatch.errors import SpecError
+from segbatch.output.run_record import RunRecord
+from segbatch.output.store import Store
 from segbatch.refiners.none import NoRefiner
 from segbatch.report.contact_sheet import Row, contact_sheet
 from segbatch.runtime.finish import Outcome
@@ -20,6 +24,7 @@ from segbatch.runtime.stages import coarse_scores
 from segbatch.sources.decode import decode
 from segbatch.spec import JobSpec
 
+_SIGNATURE = "segbatch demo"
 _PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "cat": ("skimage", "data/chelsea.png"),
@@ -34,15 +39,33 @@ def run_demo(output: Path, progress: Progress) -> tuple[Outcome, Path]:
     Raises ``SpecError`` if the packages that carry the photographs are not installed.
     """
     photographs = {name: _photograph(*where) for name, where in _PHOTOGRAPHS.items()}
-    folder = output / "photographs"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in photographs.items():
-        (folder / f"{name}{Path(_PHOTOGRAPHS[name][1]).suffix}").write_bytes(data)
-    spec = JobSpec.create(inputs=[str(folder)], output=str(output / "masks"), chunk_size=1, overwrite=True)
-    outcome = run(spec, progress)
+    folder = (output / "photographs").absolute()
+    files = {folder / f"{name}{Path(_PHOTOGRAPHS[name][1]).suffix}": data for name, data in photographs.items()}
+    inputs = [str(path) for path in files]
+    spec = JobSpec.create(inputs=inputs, output=str(output / "masks"), chunk_size=1, overwrite=True)
     sheet = output / "contact-sheet.png"
-    _sheet(spec, photographs).save(sheet)
+    _refuse_foreign(spec, files, sheet)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, data in files.items():
+        path.write_bytes(data)
+    outcome = run(spec, progress)
+    note = PngInfo()
+    note.add_text("Software", _SIGNATURE)
+    _sheet(spec, photographs).save(sheet, pnginfo=note)
     return outcome, sheet
+
+
+def _refuse_foreign(spec: JobSpec, photographs: Mapping[Path, bytes], sheet: Path) -> None:
+    """Raise ``SpecError`` if something that no earlier demonstration wrote would be replaced."""
+    foreign = [path for path, data in photographs.items() if path.exists() and path.read_bytes() != data]
+    if sheet.exists() and _SIGNATURE.encode() not in sheet.read_bytes():
+        foreign.append(sheet)
+    record = RunRecord.read(Store(spec.output))
+    if record is not None and record.spec["inputs"] != spec.inputs:
+        foreign.append(Path(spec.output))
+    if foreign:
+        shown = ", ".join(map(str, foreign))
+        raise SpecError(f"{shown}: no earlier demonstration wrote this, and it would be replaced; choose another -o")
 
 
 def _photograph(package: str, path: str) -> bytes:

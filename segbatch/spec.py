@@ -98,7 +98,9 @@ class JobSpec(BaseModel):
     chunk_size: int | None = Field(
         None, gt=0, le=65536, description="records a commit; chosen at the first run of an output, then kept"
     )
-    overwrite: bool = Field(False, description="remove what another job left in the output")
+    overwrite: bool = Field(
+        False, description="remove the results of another job from the output; files that segbatch did not write stay"
+    )
     max_error_fraction: float = Field(
         0.01, ge=0, le=1, description="exit with 3 if a larger share of the records are error rows"
     )

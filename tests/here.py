@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from segbatch.output.writer import Receipt, Writer
+from segbatch.runtime.claim import publish
 from segbatch.runtime.finish import Outcome, Tally, finish
-from segbatch.runtime.planning import Plan, make_plan, publish
+from segbatch.runtime.planning import Plan, make_plan
 from segbatch.runtime.resources import Pools
 from segbatch.runtime.watch import UNWATCHED
 from segbatch.runtime.workers import refine_stage, segment_stage

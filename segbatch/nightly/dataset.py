@@ -22,11 +22,12 @@ from segbatch.output.run_record import SUCCESS
 from segbatch.output.store import Store
 from segbatch.output.switch import INCOMING, carry_out, complete_switch, key_of, plan_switch
 from segbatch.output.writer import MASKS, Receipt
+from segbatch.runtime.claim import establish
 from segbatch.runtime.cluster import cluster
 from segbatch.runtime.finish import Tally, close
 from segbatch.runtime.log import Logs
 from segbatch.runtime.pipeline import compute
-from segbatch.runtime.planning import Plan, establish, make_plan
+from segbatch.runtime.planning import Plan, make_plan
 from segbatch.runtime.progress import Progress
 from segbatch.skipped import Skipped
 from segbatch.spec import JobSpec

@@ -18,16 +18,16 @@ from segbatch.nightly.lease import Lease, LeaseLost, holder
 from segbatch.nightly.record import (
     DRIFT,
     ERRORS,
-    NIGHTS,
     Entry,
     Night,
     dates,
     read_night,
+    remove_night,
     utc,
     write_night,
 )
 from segbatch.nightly.webhook import post
-from segbatch.output.compact import RETIRED
+from segbatch.output.owned import remove_owned, retired
 from segbatch.output.store import Store
 from segbatch.runtime.progress import Progress
 
@@ -254,10 +254,8 @@ def _forget(spec: NightlySpec, state: Store, names: list[str], night: str) -> No
     kept = dates(state)[-spec.keep_nights :]
     for old in dates(state):
         if old < kept[0]:
-            state.remove(f"{NIGHTS}/{old}")
+            remove_night(state, old)
     for name in names:
         job = spec.job_of(name, datetime.date.fromisoformat(night))
         output = Store(job.output, job.storage_options)
-        for old in dates(output, RETIRED):
-            if old < kept[0]:
-                output.remove(f"{RETIRED}/{old}")
+        remove_owned(output, {"retired": retired(output, before=kept[0])})

@@ -14,12 +14,12 @@ import numpy as np
 from segbatch.errors import OutputError, visible
 from segbatch.metrics.pixels import Totals
 from segbatch.nightly.drift import Content
+from segbatch.output.owned import DATE
 from segbatch.output.store import Store
 
 NIGHTS = "nights"
 RECORD = "night.json"
 SUMMARY = "summary.md"
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 DRIFT, ERRORS = 4, 3
 
 
@@ -188,9 +188,16 @@ def read_night(store: Store, date: str) -> Night | None:
         raise OutputError(f"{store.uri}/{name}: not the record of a night ({e}); remove it") from None
 
 
-def dates(store: Store, folder: str = NIGHTS) -> list[str]:
-    """Dates that have a folder below ``folder``, in order."""
-    return sorted(n for n in store.names(folder) if _DATE.fullmatch(n))
+def remove_night(store: Store, date: str) -> None:
+    """Remove the record of a night, and its folder unless somebody else's files are in it."""
+    folder = f"{NIGHTS}/{date}"
+    store.remove_all([f"{folder}/{RECORD}", f"{folder}/{SUMMARY}"])
+    store.remove_empty(folder)
+
+
+def dates(store: Store) -> list[str]:
+    """Dates of which there is a record, in order."""
+    return sorted(n for n in store.names(NIGHTS) if DATE.fullmatch(n))
 
 
 def utc(seconds: float) -> str:

@@ -60,9 +60,18 @@ def read_catalog(store: Store) -> dict[str, ShardRow]:
         return {}
     except (pa.ArrowException, ValueError, TypeError, KeyError) as e:
         raise OutputError(
-            f"{store.uri}/{SHARDS}: not a catalog of shards ({e}); remove it: it is then made anew, without the nights"
+            f"{store.uri}/{SHARDS}: not a catalog of shards ({e}); move it out of the output: a new one is then "
+            "written, without the dates of earlier nights"
         ) from None
     return {row.name: row for row in rows}
+
+
+def is_catalog(data: bytes) -> bool:
+    """Whether a file is one that ``write_catalog`` wrote."""
+    try:
+        return bool(pq.read_schema(pa.BufferReader(data)).equals(_SCHEMA))
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def write_catalog(store: Store, rows: dict[str, ShardRow]) -> None:

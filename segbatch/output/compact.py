@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,7 +19,6 @@ from segbatch.output.writer import MASKS, Receipt, merged_footer, to_parquet
 RETIRED = "retired"
 # Small enough that a reader of some rows does not read the whole file, large enough to compress.
 _ROWS_A_GROUP = 4096
-_DELETERS = 16
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def compact(
         store.remove(SUCCESS)
         for names in groups:
             merge(store, ledger, names)
-            _discard(store, names)
+            _remove(store, names)
             written += 1
             tell(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
         ledger = _checked(store, record)
@@ -79,17 +77,15 @@ def tidy(store: Store, ledger: Ledger, fingerprint: str) -> Ledger:
     for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.holders(file)}:
         for receipt, _ in read_file(store, name):
             check_fingerprint(store, name, receipt, fingerprint)
-    _discard(store, ledger.redundant)
+    _remove(store, ledger.redundant)
     for name in ledger.partial:
         merge(store, ledger, [name])
-        _discard(store, [name])
+        _remove(store, [name])
     return Ledger.read(store)
 
 
-def _discard(store: Store, names: Sequence[str]) -> None:
-    with ThreadPoolExecutor(_DELETERS) as pool:
-        for _ in pool.map(lambda name: store.discard(f"{MASKS}/{name}"), names):
-            pass
+def _remove(store: Store, names: Sequence[str]) -> None:
+    store.remove_all(f"{MASKS}/{name}" for name in names)
 
 
 def merge(store: Store, ledger: Ledger, names: Iterable[str], without: frozenset[str] = frozenset()) -> str | None:
@@ -126,7 +122,7 @@ def retire(store: Store, ledger: Ledger, chunks: Sequence[str], folder: str = RE
             if receipt.filename in gone:
                 _publish(store, f"{folder}/{receipt.filename}", rows, receipt.footer())
         merge(store, ledger, [name], without=frozenset(gone))
-        store.discard(f"{MASKS}/{name}")
+        store.remove(f"{MASKS}/{name}")
 
 
 def _publish(store: Store, name: str, table: pa.Table, footer: bytes) -> None:
@@ -134,7 +130,7 @@ def _publish(store: Store, name: str, table: pa.Table, footer: bytes) -> None:
     store.write(name, to_parquet(table, footer, _ROWS_A_GROUP))
     there = pq.read_table(pa.BufferReader(store.read(name)))
     if not there.replace_schema_metadata().equals(table):
-        store.discard(name)
+        store.remove(name)
         raise OutputError(f"{store.uri}/{name}: was read back otherwise than written; is the disk or the memory bad?")
 
 

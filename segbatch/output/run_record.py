@@ -65,15 +65,22 @@ class RunRecord:
 
     @staticmethod
     def read(store: Store) -> RunRecord | None:
-        """The output's run.json, or None if there is none. Raises ``OutputError`` if it is not one."""
+        """The output's run.json, or None if there is none. Raises ``PlanError`` if segbatch did not write it."""
         try:
             plain = json.loads(store.read(RUN))
-            plain.pop("fingerprint")
-            return RunRecord(**plain)
+            fingerprint = plain.pop("fingerprint")
+            record = RunRecord(**plain)
+            if record.fingerprint != fingerprint:
+                raise ValueError(f"its fingerprint is {fingerprint}, of its identity {record.fingerprint}")
+            return record
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as e:
-            raise OutputError(f"{store.uri}/{RUN}: not a run record of segbatch ({e})") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            reason = f"{type(e).__name__}: {e}"
+            raise PlanError(
+                f"{store.uri}/{RUN}: not a run record of segbatch ({reason}); give the folder that was --output of "
+                "`segbatch run`, or for a new run another --output"
+            ) from None
 
     @staticmethod
     def need(store: Store) -> RunRecord:

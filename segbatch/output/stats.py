@@ -89,12 +89,17 @@ dataset_info:
 _SIGNATURE = "made by segbatch"
 
 
+def is_card(data: bytes) -> bool:
+    """Whether a README.md is one that ``write_card`` wrote."""
+    return data.startswith(b"---") and _SIGNATURE.encode() in data
+
+
 def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
     """README.md of the output: a Hugging Face dataset card, so that `datasets` decodes and viewers show the masks.
 
     A README.md that somebody else wrote stays as it is.
     """
-    if store.exists(CARD) and _SIGNATURE not in store.read(CARD).decode(errors="replace"):
+    if store.exists(CARD) and not is_card(store.read(CARD)):
         return
     rows = [
         f"| {r.class_id} | {_cell(r.name)} | {r.images} | {r.pixels} | {r.share:.4%} | "

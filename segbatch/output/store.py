@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,6 +22,8 @@ from segbatch.spec import without_credentials
 T = TypeVar("T")
 
 TEMPORARY = ".tmp"
+_TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
+_REMOVERS = 16
 # Holds the footer of a result file, so that it is read by one request.
 _TAIL = 64 * 2**10
 
@@ -166,22 +171,25 @@ class Store:
         return True
 
     def remove(self, name: str) -> None:
-        """Remove an object, or a folder with all it holds; an absent one is no error."""
-        try:
-            self._patiently(lambda: self.fs.rm(self.full(name), recursive=True))
-        except FileNotFoundError:
-            pass
-        except Exception as e:
-            raise self._failed(name, "cannot be removed", e) from e
-
-    def discard(self, name: str) -> None:
-        """Remove one object, by one request; an absent one is no error."""
+        """Remove one object, by one request; an absent one is no error. Never a folder with what it holds."""
         try:
             call(self.fs, "rm_file", self.full(name), deadline=_WRITE_DEADLINE)
         except FileNotFoundError:
             pass
         except Exception as e:
             raise self._failed(name, "cannot be removed", e) from e
+
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Remove many objects, a few at a time."""
+        with ThreadPoolExecutor(_REMOVERS) as pool:
+            for _ in pool.map(self.remove, names):
+                pass
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder of a file system if nothing is in it; object stores have none."""
+        if self.local:
+            with suppress(OSError):
+                os.rmdir(self.full(folder))
 
     def move(self, name: str, target: str) -> None:
         """Rename an object; one that another run has moved already is no error."""
@@ -211,7 +219,8 @@ class Store:
     def sweep(self) -> None:
         """Remove what killed writers left half-written. A writer that is still at it notices and goes on."""
         if self.local:
-            self.remove(TEMPORARY)
+            self.remove_all(f"{TEMPORARY}/{name}" for name in self.names(TEMPORARY) if is_temporary(name))
+            self.remove_empty(TEMPORARY)
 
     def _temporary(self, data: bytes) -> Path:
         path = Path(self.full(TEMPORARY)) / uuid.uuid4().hex
@@ -238,6 +247,11 @@ class Store:
             except FileNotFoundError:  # swept between write and rename
                 if attempt == 3:
                     raise
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file below ``TEMPORARY`` has a name that a ``Store`` gives."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def _last(path: Any) -> str:

@@ -77,7 +77,7 @@ def complete_switch(store: Store) -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, TypeError) as e:
-        raise OutputError(f"{store.uri}/{SWITCH}: not a list of renames ({e}); remove it and start again") from None
+        raise OutputError(f"{store.uri}/{SWITCH}: not a list of renames ({e}); move it out of the output") from None
     store.remove(SUCCESS)
     with ThreadPoolExecutor(_MOVERS) as pool:
         # New masks are in before old ones leave: nothing is ever lost.
@@ -85,7 +85,7 @@ def complete_switch(store: Store) -> bool:
         ledger = Ledger.read(store)
         there = set(ledger.filenames())
         retire(store, ledger, [n for n in switch.retire if n in there], switch.folder)
-        list(pool.map(lambda n: store.remove(f"{INCOMING}/{n}"), switch.drop))
+    store.remove_all(f"{INCOMING}/{name}" for name in switch.drop)
     store.remove(SWITCH)
     return True
 

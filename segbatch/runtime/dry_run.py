@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ray
 
+from segbatch.runtime.claim import describe_removal
 from segbatch.runtime.cluster import cluster, is_remote
 from segbatch.runtime.planning import Plan, make_plan
 from segbatch.runtime.resources import Hardware, plan_pools
@@ -37,9 +38,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         "chunks": f"{'about ' if unknown else ''}{total:,} of {plan.chunk_size} records",
-        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards"
-        if not plan.fresh
-        else ("nothing; what is in the output will be removed" if spec.overwrite else "nothing"),
+        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}",
         "classes": shown,
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,
@@ -48,6 +47,10 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "output": plan.store.uri,
         "fingerprint": plan.record.fingerprint,
     }
-    skipped = [("skipped", text) for text in plan.job.skipped.lines()]
-    warnings = [("warning", text) for text in plan.job.warnings()]
-    return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *skipped, *warnings])
+    removed = describe_removal(plan.store) if spec.overwrite else []
+    notes = [
+        *(("removes", text) for text in removed),
+        *(("skipped", text) for text in plan.job.skipped.lines()),
+        *(("warning", text) for text in plan.job.warnings()),
+    ]
+    return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *notes])

@@ -17,13 +17,14 @@ from segbatch.errors import SegbatchError
 from segbatch.output.schema import Result, to_table
 from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.runtime.attempts import RayAttempts
+from segbatch.runtime.claim import publish
 from segbatch.runtime.cluster import cluster, failure, join
 from segbatch.runtime.datasource import ShardDatasource
 from segbatch.runtime.finish import Outcome, Tally, finish
 from segbatch.runtime.guard import Attempts, Guard, Stopped
 from segbatch.runtime.log import Logs, event
 from segbatch.runtime.metrics import committed, gauge
-from segbatch.runtime.planning import Job, Plan, make_plan, publish, resolve
+from segbatch.runtime.planning import Job, Plan, make_plan, resolve
 from segbatch.runtime.progress import Progress
 from segbatch.runtime.resources import Hardware, Pools, plan_pools
 from segbatch.runtime.watch import Limits

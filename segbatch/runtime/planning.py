@@ -14,13 +14,10 @@ from segbatch import models, refiners
 from segbatch.chunk import Shard
 from segbatch.errors import PlanError, SpecError
 from segbatch.interfaces import Source
-from segbatch.output.catalog import SHARDS
-from segbatch.output.compact import RETIRED
 from segbatch.output.ledger import Ledger, ShardState
-from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
-from segbatch.output.store import TEMPORARY, Store
-from segbatch.output.switch import INCOMING, SWITCH
-from segbatch.output.writer import MASKS
+from segbatch.output.run_record import RunRecord
+from segbatch.output.store import Store
+from segbatch.runtime.claim import existing_record, refuse_other
 from segbatch.skipped import Skipped
 from segbatch.sources import open_source
 from segbatch.spec import JobSpec, without_credentials
@@ -254,30 +251,15 @@ def make_plan(spec: JobSpec) -> Plan:
     if not spec.output:
         raise SpecError("output: required; give the folder or object-store prefix that the masks go to")
     store = Store(spec.output, spec.storage_options)
-    there = None if spec.overwrite else _readable_record(store)
+    there = existing_record(store, spec.overwrite)
+    if spec.overwrite:
+        there = None
     job = resolve(spec, there.identity.get("precision") if there else None)
     record = job.record()
     if there is None:
         return Plan(job, store, record, Ledger(()), fresh=True)
-    _refuse_other(store, there, record, spec)
+    refuse_other(store, there, record, spec)
     return Plan(job, store, there, Ledger.read(store), fresh=False)
-
-
-def publish(plan: Plan) -> None:
-    """Make the output ready for a run's commits: run.json is there, ``_SUCCESS`` is not."""
-    if plan.fresh and plan.job.spec.overwrite:
-        for name in (SUCCESS, RUN, MASKS, "stats", RETIRED, "set-aside", INCOMING, SWITCH, SHARDS, TEMPORARY):
-            plan.store.remove(name)
-    establish(plan)
-    plan.store.remove(SUCCESS)
-
-
-def establish(plan: Plan) -> None:
-    """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
-    if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
-        there = RunRecord.need(plan.store)
-        _refuse_other(plan.store, there, plan.record, plan.job.spec)
-        plan.record, plan.ledger = there, Ledger.read(plan.store)
 
 
 def chunks_of(records: int, chunk_size: int) -> int:
@@ -296,34 +278,6 @@ def choose_chunk_size(shards: list[Shard], cores: float) -> int:
 
 def _records(shard: Shard) -> int:
     return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1
-
-
-def _readable_record(store: Store) -> RunRecord | None:
-    there = RunRecord.read(store)
-    if there is None and store.names(MASKS):
-        raise PlanError(
-            f"{store.uri}: holds {MASKS}/ but no {RUN}, so it cannot be told what made them; "
-            "give another --output, or --overwrite to replace them"
-        )
-    return there
-
-
-def _refuse_other(store: Store, there: RunRecord, here: RunRecord, spec: JobSpec) -> None:
-    if there.rows_version != STAGES_VERSION:
-        raise PlanError(
-            f"{store.uri}: written by segbatch {there.versions.get('segbatch', '?')} with rows version "
-            f"{there.rows_version}, this version of segbatch writes {STAGES_VERSION}, whose rows differ; choose "
-            "another --output, or resume with the segbatch that wrote it"
-        )
-    lines = differences(there.identity, here.identity)
-    if spec.chunk_size is not None and spec.chunk_size != there.chunk_size:
-        lines.append(f"chunk_size: {there.chunk_size} in the output, {spec.chunk_size} in this job")
-    if lines:
-        shown = "\n  ".join(lines)
-        raise PlanError(
-            f"{store.uri}: holds the results of another job; what differs:\n  {shown}\n"
-            "give another --output, or --overwrite to remove those results first"
-        )
 
 
 def _lack(state: ShardState) -> str:

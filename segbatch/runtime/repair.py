@@ -7,14 +7,13 @@ from typing import Any
 
 from segbatch.output.compact import merge, tidy
 from segbatch.output.ledger import Ledger
+from segbatch.output.owned import SET_ASIDE
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS
 from segbatch.runtime.finish import Outcome
 from segbatch.runtime.verify import Report, recorded_spec
 from segbatch.spec import JobSpec
-
-SET_ASIDE = "set-aside"
 
 
 def repair(

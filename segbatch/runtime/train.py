@@ -36,7 +36,9 @@ def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> T
     if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once
         prepare(spec)
     if spec.overwrite:
-        state.clear(Store(spec.output, spec.storage_options))
+        store = Store(spec.output, spec.storage_options)
+        state.refuse_foreign(store)
+        state.clear(store)
         spec = spec.model_copy(update={"overwrite": False})
     cores = spec.threads or 1
     fields = {"inputs": spec.inputs, "address": spec.address}

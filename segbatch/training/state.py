@@ -22,6 +22,9 @@ CHECKPOINT, WEIGHTS, HISTORY, CURVES, RECORD, CLASSES = (
 )
 
 
+_NAMES = (CHECKPOINT, WEIGHTS, HISTORY, CURVES, RECORD, CLASSES)
+
+
 @dataclass
 class State:
     """Where a training stands after ``update`` updates.
@@ -82,9 +85,33 @@ def load(store: Store, spec: TrainSpec) -> State | None:
 
 
 def clear(store: Store) -> None:
-    """Remove what a training left in the output."""
-    for name in (CHECKPOINT, WEIGHTS, HISTORY, CURVES, RECORD, CLASSES):
-        store.remove(name)
+    """Remove what a training left in the output, which ``refuse_foreign`` has let pass."""
+    store.remove_all(_NAMES)
+
+
+def refuse_foreign(store: Store) -> None:
+    """Raise ``PlanError`` if files that no training of segbatch wrote have the names that this one would write."""
+    existing = [name for name in _NAMES if store.exists(name)]
+    if existing and not any(_is_ours(store, name) for name in (RECORD, WEIGHTS, CHECKPOINT) if name in existing):
+        raise PlanError(
+            f"output {store.uri}: {', '.join(existing)} would be replaced, and no training of segbatch wrote "
+            f"{'it' if len(existing) == 1 else 'them'}; choose another --output"
+        )
+
+
+def _is_ours(store: Store, name: str) -> bool:
+    try:
+        with store.open(name) as f:
+            if name == RECORD:
+                return {"spec", "kept"} <= json.loads(f.read()).keys()
+            if name == WEIGHTS:
+                header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+                return "segbatch" in header.get("__metadata__", {})
+            return {"spec", "state"} <= torch.load(f, map_location="cpu", weights_only=True).keys()
+    except OutputError:
+        raise
+    except Exception:  # torch names no exceptions for files of another kind
+        return False
 
 
 def export(state: Mapping[str, Tensor], half: bool, about: Mapping[str, Any]) -> bytes:

@@ -98,7 +98,9 @@ def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> Job:
     classes = ClassMap(labels.names, spec.ignore, spec.class_map)
     train = open_examples(spec, spec.inputs, spec.labels, classes, tell)
     val = open_examples(spec, spec.val, spec.val_labels, classes, tell) if spec.val else None
-    return Job(spec, labels, train, val, Store(spec.output, spec.storage_options), tell)
+    store = Store(spec.output, spec.storage_options)
+    states.refuse_foreign(store)
+    return Job(spec, labels, train, val, store, tell)
 
 
 def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:

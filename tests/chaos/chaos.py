@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from segbatch.output.writer import Writer
+from segbatch.runtime.claim import publish
 from segbatch.runtime.finish import Tally, finish
-from segbatch.runtime.planning import make_plan, publish
+from segbatch.runtime.planning import make_plan
 from segbatch.runtime.resources import Pools
 from segbatch.runtime.watch import UNWATCHED
 from segbatch.runtime.workers import refine_stage, segment_stage

@@ -43,9 +43,11 @@ def test_move_and_remove(store):
     store.move("masks/a", "retired/a")  # another run was first
     assert store.names("masks") == []
     assert store.read("retired/a") == b"x"
-    store.remove("retired")
-    store.remove("retired")
+    store.remove_all(["retired/a", "retired/b"])
+    store.remove("retired/a")
     assert not store.exists("retired/a")
+    store.remove_empty("retired")
+    assert not store.exists("retired")
 
 
 def test_pickles_without_a_connection(store):

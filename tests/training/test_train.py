@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +167,24 @@ def test_nothing_is_done_twice_and_overwrite_begins_anew(data: dict[str, Any], t
     assert (tmp_path / "weights.safetensors").read_bytes() != before
 
 
-def test_a_damaged_checkpoint_says_what_to_do(data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_says_what_to_do(
+    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
+) -> None:
+    shutil.copy(trained[0] / "train.json", tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"PK" + bytes(100))
     with pytest.raises(SegbatchError, match=r"checkpoint\.pt cannot be read .*remove it, or give --overwrite"):
         train(spec_of(data, tmp_path))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "weights.safetensors", "classes.txt", "train.json", "history.jsonl"])
+def test_files_of_somebody_else_are_never_replaced(
+    data: dict[str, Any], tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(PlanError, match=f"{name} would be replaced.*choose another --output"):
+        train(spec_of(data, tmp_path, overwrite=overwrite))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {name: b"mine"}
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -1,0 +1,105 @@
+"""Which objects of an output are segbatch's own: only these are ever removed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segbatch.chunk import ChunkId
+from segbatch.output.catalog import SHARDS, is_catalog
+from segbatch.output.compact import RETIRED
+from segbatch.output.ledger import generation
+from segbatch.output.run_record import SUCCESS
+from segbatch.output.schema import CLASSES_SCHEMA
+from segbatch.output.stats import CARD, CLASSES, is_card
+from segbatch.output.store import TEMPORARY, Store, is_temporary
+from segbatch.output.switch import INCOMING, SWITCH, Switch
+from segbatch.output.writer import MASKS
+
+SET_ASIDE = "set-aside"
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def is_result(name: str) -> bool:
+    """Whether a file has a name that segbatch alone gives: of a chunk, or of merged chunks."""
+    return ChunkId.parse(name) is not None or generation(name) > 0
+
+
+def owned(store: Store) -> dict[str, list[str]]:
+    """The objects that segbatch wrote into an output, by kind; files of anybody else are never among them.
+
+    Result files and temporary files are known by their names, the others by their content.
+    """
+    kinds = {
+        "result files": _results(store, MASKS),
+        "result files of unfinished nights": _results(store, INCOMING),
+        "retired result files": retired(store),
+        "result files set aside": _results(store, SET_ASIDE),
+        "records and statistics": [name for name, is_ours in _RECORDS.items() if _is_there(store, name, is_ours)],
+        "temporary files": [
+            f"{TEMPORARY}/{n}" for n in (store.names(TEMPORARY) if store.local else ()) if is_temporary(n)
+        ],
+    }
+    return {kind: names for kind, names in kinds.items() if names}
+
+
+def retired(store: Store, before: str | None = None) -> list[str]:
+    """Result files that were retired: all of them, or those of the nights before a date."""
+    names = store.names(RETIRED)
+    dated = [f"{RETIRED}/{n}" for n in names if DATE.fullmatch(n) and (before is None or n < before)]
+    undated = [f"{RETIRED}/{n}" for n in names if is_result(n)] if before is None else []
+    return undated + [name for folder in dated for name in _results(store, folder)]
+
+
+def remove_owned(store: Store, kinds: Mapping[str, list[str]]) -> None:
+    """Remove what ``owned`` found, and the folders of a file system that nothing is left in."""
+    store.remove_all(itertools.chain.from_iterable(kinds.values()))
+    folders = {name.rpartition("/")[0] for names in kinds.values() for name in names} | {RETIRED}
+    for folder in sorted(folders - {"", MASKS}, reverse=True):
+        store.remove_empty(folder)
+
+
+def in_the_way(store: Store) -> Iterator[str]:
+    """Foreign objects of a folder without run.json that a run would replace or have among its own."""
+    names = [name for name in store.names(MASKS) if not name.startswith(".")]
+    yield from (f"{MASKS}/{name}" for name in names if not is_result(name))
+    if not any(is_result(name) for name in names):
+        yield from (name for name in (SUCCESS, CLASSES) if store.exists(name))
+
+
+def _results(store: Store, folder: str) -> list[str]:
+    return [f"{folder}/{name}" for name in sorted(store.names(folder)) if is_result(name)]
+
+
+def _is_there(store: Store, name: str, is_ours: Callable[[bytes], bool]) -> bool:
+    try:
+        return is_ours(store.read(name))
+    except FileNotFoundError:
+        return False
+
+
+def _is_classes(data: bytes) -> bool:
+    try:
+        return bool(pq.read_schema(pa.BufferReader(data)).equals(CLASSES_SCHEMA))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _is_switch(data: bytes) -> bool:
+    try:
+        return isinstance(Switch(**json.loads(data)), Switch)
+    except (ValueError, TypeError):
+        return False
+
+
+_RECORDS: dict[str, Callable[[bytes], bool]] = {
+    CLASSES: _is_classes,
+    CARD: is_card,
+    SHARDS: is_catalog,
+    SWITCH: _is_switch,
+}

@@ -1,0 +1,96 @@
+"""Claims an output for one job: whose it is, what is in the way, and run.json before any work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segbatch.errors import PlanError
+from segbatch.output.ledger import Ledger
+from segbatch.output.owned import in_the_way, owned, remove_owned
+from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
+from segbatch.output.store import Store
+from segbatch.output.writer import MASKS
+
+if TYPE_CHECKING:
+    from segbatch.runtime.planning import Plan
+    from segbatch.spec import JobSpec
+
+_MAX_NAMES = 5
+
+
+def existing_record(store: Store, overwrite: bool) -> RunRecord | None:
+    """The run.json that a job finds in its output; None for a folder that is empty, or of no concern to it.
+
+    Raises ``PlanError`` if the folder holds what segbatch did not write under names that the job would write, with
+    ``overwrite`` too, and if it holds result files whose job is unknown.
+    """
+    existing = RunRecord.read(store)
+    if existing is not None:
+        return existing
+    foreign = list(in_the_way(store))
+    if foreign:
+        raise PlanError(
+            f"{store.uri}: is no output of segbatch (it holds no {RUN}), and files that segbatch did not write are in "
+            f"the way: {', '.join(foreign[:_MAX_NAMES])}{', …' if len(foreign) > _MAX_NAMES else ''}; "
+            "choose another --output"
+        )
+    if not overwrite and any(not name.startswith(".") for name in store.names(MASKS)):
+        raise PlanError(
+            f"{store.uri}: holds result files but no {RUN}, so the job that wrote them is unknown; "
+            "choose another --output, or give --overwrite to remove these result files"
+        )
+    return None
+
+
+def refuse_other(store: Store, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
+    """Raise ``PlanError`` with what differs if the output holds the results of another job."""
+    if existing.rows_version != requested.rows_version:
+        raise PlanError(
+            f"{store.uri}: written by segbatch {existing.versions.get('segbatch', '?')} with rows version "
+            f"{existing.rows_version}, this version of segbatch writes {requested.rows_version}, whose rows differ; "
+            "choose another --output, or resume with the segbatch that wrote it"
+        )
+    lines = differences(existing.identity, requested.identity)
+    if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
+        lines.append(f"chunk_size: {existing.chunk_size} in the output, {spec.chunk_size} in this job")
+    if lines:
+        shown = "\n  ".join(lines)
+        raise PlanError(
+            f"{store.uri}: holds the results of another job; what differs:\n  {shown}\n"
+            "choose another --output, or give --overwrite to remove those results first "
+            "(--dry-run --overwrite lists them; nothing else is removed)"
+        )
+
+
+def publish(plan: Plan) -> None:
+    """Make the output ready for a run's commits: run.json is there, ``_SUCCESS`` is not."""
+    if plan.fresh and plan.job.spec.overwrite:
+        _take_over(plan.store, plan.record)
+    else:
+        establish(plan)
+        plan.store.remove(SUCCESS)
+
+
+def establish(plan: Plan) -> None:
+    """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
+    if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
+        existing = RunRecord.need(plan.store)
+        refuse_other(plan.store, existing, plan.record, plan.job.spec)
+        plan.record, plan.ledger = existing, Ledger.read(plan.store)
+
+
+def _take_over(store: Store, record: RunRecord) -> None:
+    """Replace run.json, then remove what another job left: from the first on it commits nothing more."""
+    store.remove(SUCCESS)
+    store.write(RUN, record.to_bytes())
+    remove_owned(store, owned(store))
+
+
+def describe_removal(store: Store) -> list[str]:
+    """What ``publish`` with overwrite would remove, a line for each kind with the first names."""
+    existing = [name for name in (RUN, SUCCESS) if store.exists(name)]
+    lines = [f"{len(existing)} of the run itself: {', '.join(existing)}"] if existing else []
+    for kind, names in owned(store).items():
+        shown = ", ".join(names[:_MAX_NAMES])
+        lines.append(f"{len(names):,} {kind}: {shown}{', …' if len(names) > _MAX_NAMES else ''}")
+    return lines

@@ -1,0 +1,152 @@
+"""An output is claimed by one job: only what segbatch wrote is removed, and foreign files are never in danger."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segbatch.demo import run_demo
+from segbatch.errors import PlanError, SpecError
+from segbatch.nightly.record import Entry, Night, dates, remove_night, write_night
+from segbatch.output.owned import owned, remove_owned, retired
+from segbatch.output.store import Store
+from segbatch.runtime.claim import describe_removal
+from segbatch.runtime.progress import Progress
+from segbatch.runtime.verify import verify
+from tests import here
+
+CHUNK = "a-tar.0efa6aa00efa6aa0.9efaa6009efaa600-00000.parquet"
+# What people keep beside results, or had there before: hand-made labels, notes, tables of their own.
+LAID = {
+    "masks/preview.png": b"mine",
+    "masks/part-0.parquet": b"mine",
+    "masks/train/a.png": b"mine",
+    "stats/notes.csv": b"mine",
+    "retired/keep.txt": b"mine",
+    "retired/2026-11-20/why.md": b"mine",
+    "incoming/todo.tar": b"mine",
+    "set-aside/part-1.parquet": b"mine",
+    ".tmp/editor.swp": b"mine",
+    "shards.parquet": b"mine",
+    "switch.json": b'{"on": true}',
+    "README.md": b"Labelled by hand for two years.\n",
+    "notes.txt": b"mine",
+}
+
+
+def lay(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def output(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def test_overwrite_removes_what_segbatch_wrote_and_nothing_else(output: Path, small_corpus: Path) -> None:
+    lay(output, LAID)
+    leftovers = [f"{f}/{CHUNK}" for f in ("masks", "incoming", "retired", "retired/2026-11-20", "set-aside")]
+    leftovers += [f"masks/merged-2-{'0' * 16}.parquet", f".tmp/{'0' * 32}"]
+    lay(output, dict.fromkeys(leftovers, b"old"))
+    here.run(here.spec([str(small_corpus)], output, prune=0.01, overwrite=True))
+    found = content(output)
+    assert {name: found.get(name) for name in LAID} == LAID
+    assert not set(leftovers) & set(found)
+    assert len([name for name in found if name.startswith("masks/a-tar")]) == 3
+    assert [p for p in verify(str(output)).problems if "not a name that segbatch gives" not in p] == []
+
+
+def test_what_overwrite_would_remove_is_listed(output: Path) -> None:
+    lay(output, LAID)
+    before = content(output)
+    text = "\n".join(describe_removal(Store(str(output))))
+    assert "2 of the run itself: run.json, _SUCCESS" in text
+    assert "6 result files: masks/a-tar" in text
+    assert "stats/classes.parquet" in text
+    assert not any(name in text for name in LAID)
+    assert content(output) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("masks/a.png", "masks/a.png"),
+        ("masks/train/a.png", "masks/train"),
+        ("masks/part-0.parquet", "masks/part-0.parquet"),
+        ("stats/classes.parquet", "stats/classes.parquet"),
+        ("_SUCCESS", "_SUCCESS"),
+        ("run.json", "run.json"),
+    ],
+)
+def test_foreign_files_under_names_of_an_output_refuse_the_folder(
+    name: str, said: str, overwrite: bool, small_corpus: Path, tmp_path: Path
+) -> None:
+    lay(tmp_path, {name: b'{"run": 7}'})
+    with pytest.raises(PlanError, match=rf"{said}.* another --output") as refused:
+        here.run(here.spec([str(small_corpus)], tmp_path, overwrite=overwrite))
+    assert "--overwrite" not in str(refused.value)
+    assert content(tmp_path) == {name: b'{"run": 7}'}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_elsewhere_hinder_nobody_and_stay(overwrite: bool, small_corpus: Path, tmp_path: Path) -> None:
+    laid = {n: c for n, c in LAID.items() if not n.startswith("masks/")} | {"masks/.DS_Store": b"mine"}
+    lay(tmp_path, laid)
+    assert here.run(here.spec([str(small_corpus)], tmp_path, overwrite=overwrite)).chunks == 6
+    found = content(tmp_path)
+    assert {name: found.get(name) for name in laid} == laid
+
+
+def test_result_files_whose_job_is_unknown_are_replaced_only_on_demand(output: Path, small_corpus: Path) -> None:
+    (output / "run.json").unlink()
+    with pytest.raises(
+        PlanError, match=r"the job that wrote them is unknown.*--overwrite to remove these result files"
+    ):
+        here.run(here.spec([str(small_corpus)], output))
+    assert here.run(here.spec([str(small_corpus)], output, overwrite=True)).computed == 6
+    assert verify(str(output)).problems == []
+
+
+def test_a_run_record_of_somebody_else_is_told_by_its_fingerprint(output: Path, small_corpus: Path) -> None:
+    record = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps(record | {"fingerprint": "0" * 16}))
+    with pytest.raises(PlanError, match=r"run\.json: not a run record of segbatch"):
+        here.run(here.spec([str(small_corpus)], output, overwrite=True))
+
+
+def test_old_nights_are_forgotten_but_for_what_people_laid_there(tmp_path: Path) -> None:
+    state = Store(str(tmp_path))
+    for date in ("2026-11-20", "2026-11-21"):
+        write_night(state, Night(date, "", datasets={"street": Entry("out")}))
+        lay(tmp_path, {f"retired/{date}/{CHUNK}": b"old"})
+    lay(tmp_path, {"nights/2026-11-20/notes.txt": b"mine", "retired/2026-11-20/why.md": b"mine"})
+    for date in ("2026-11-20", "2026-11-21"):
+        remove_night(state, date)
+    remove_owned(state, {"retired": retired(state, before="2026-11-21")})
+    assert dates(state) == ["2026-11-20"]
+    assert content(tmp_path) == {
+        "nights/2026-11-20/notes.txt": b"mine",
+        "retired/2026-11-20/why.md": b"mine",
+        f"retired/2026-11-21/{CHUNK}": b"old",
+    }
+    assert list(owned(state)) == ["retired result files"]
+
+
+@pytest.mark.parametrize("name", ["photographs/cat.png", "contact-sheet.png", "masks/run.json"])
+def test_the_demonstration_replaces_nothing_of_somebody_else(name: str, output: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    lay(folder, {name: (output / "run.json").read_bytes()})
+    before = content(folder)
+    with pytest.raises(SpecError, match="choose another -o"):
+        run_demo(folder, Progress())
+    assert content(folder) == before
