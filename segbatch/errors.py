@@ -48,6 +48,14 @@ class ModelError(SegbatchError):
     exit_code = 2
 
 
+class NetworkError(SegbatchError):
+    """A network or refiner breaks its contract, changed since the plan, or fails on every image: the job stops."""
+
+
+class WrongSize(NetworkError):
+    """Scores of another height or width than the image and the stride say; those of other images may be right."""
+
+
 class OutputError(SegbatchError):
     """The output store refused a read or a write, or holds something this run must not touch."""
 

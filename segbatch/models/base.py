@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segbatch.errors import ModelError, RecordFailure, SpecError
+from segbatch.errors import ModelError, NetworkError, RecordFailure, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.fold import fold_batch_norms
 from segbatch.models.tiles import Geometry, Window
@@ -188,7 +188,7 @@ class TorchModel:
         n, _, height, width = x.shape
         expected = (n, len(self.labels), height // self.stride, width // self.stride)
         if tuple(y.shape) != expected:
-            raise ModelError(f"{self.name}: the network gave scores of shape {tuple(y.shape)}, expected {expected}")
+            raise NetworkError(f"{self.name}: the network gave scores of shape {tuple(y.shape)}, expected {expected}")
         if self.device.type != "cuda":
             return y.float().cpu(), None
         host = y.float().to("cpu", non_blocking=True)

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from segbatch.chunk import digest
-from segbatch.errors import ModelError, SpecError
+from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
 from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.scores import try_on_samples
 from segbatch.registry import suggest
+
+_MAX_REASON = 500  # characters
+
+
+class CustomModel:
+    """What a factory returned, completed to what every model of the registry has."""
+
+    def __init__(self, model: Any, entry: str, digest: str) -> None:
+        self._model, self.digest = model, digest
+        self.name = f"{model.name} ({entry})"
+        self.labels: LabelSet = model.labels
+        self.stride: int = model.stride
+        self.needs_ids = bool(getattr(model, "needs_ids", False))
+
+    def scores(self, images: Sequence[np.ndarray], *ids: Sequence[str]) -> list[np.ndarray]:
+        """Whatever the network returns, unchecked."""
+        return self._model.scores(images, *ids)
+
+    def parameters(self) -> int:
+        """Numbers that were trained, of a torch module in the attribute ``network``; else 0."""
+        network: Any = getattr(self._model, "network", None)
+        return sum(p.numel() for p in network.parameters()) if hasattr(network, "parameters") else 0
 
 
 @dataclass(frozen=True)
@@ -32,9 +57,17 @@ class CustomEntry:
     name: str
 
     def describe(self, choice: Choice) -> ModelInfo:
-        """Built on the CPU to be asked: only the factory knows."""
-        model: Any = self.build(choice, Execution(device="cpu"))
-        network: Any = getattr(model, "network", None)
+        """Built on the CPU to be asked, for only the factory knows, and tried on sample images."""
+        try:
+            model = self.build(choice, Execution(device="cpu"))
+        except SegbatchError:
+            raise
+        except Exception as e:  # a foreign factory may raise anything
+            raise ModelError(
+                f"model {self.name!r}: the factory raised {_reason(e)}; it is called on the machine that plans the job "
+                "too, for the CPU, to learn the network's classes and stride"
+            ) from e
+        wrong_size, untried = _trial(model)
         return ModelInfo(
             name=self.name,
             summary=(inspect.getdoc(self._factory()) or "a model of your own").splitlines()[0],
@@ -42,11 +75,13 @@ class CustomEntry:
             source=self.name,
             labels=model.labels,
             stride=model.stride,
-            digest=getattr(model, "digest", "") or f"custom:{digest(self.name, choice.weights)}",
-            parameters=sum(p.numel() for p in network.parameters()) if hasattr(network, "parameters") else 0,
+            digest=model.digest,
+            parameters=model.parameters(),
+            wrong_size=wrong_size,
+            untried=untried,
         )
 
-    def build(self, choice: Choice, execution: Execution) -> Model:
+    def build(self, choice: Choice, execution: Execution) -> CustomModel:
         factory = self._factory()
         offered = {
             "weights": choice.weights,
@@ -65,7 +100,9 @@ class CustomEntry:
                 f"model {self.name!r}: calling the factory with {', '.join(offered) or 'no arguments'}: {e}"
             ) from e
         self._check(model)
-        return model
+        return CustomModel(
+            model, self.name, getattr(model, "digest", "") or f"custom:{digest(self.name, choice.weights)}"
+        )
 
     def infos(self) -> list[ModelInfo]:
         return [self.describe(Choice())]
@@ -99,3 +136,25 @@ class CustomEntry:
                 f"model {self.name!r} returned {type(model).__name__}, which lacks {'; '.join(absent)}; see "
                 "segbatch.interfaces.Model"
             )
+
+
+def _trial(model: Model) -> tuple[str, str]:
+    """What running the network on sample images shows: a wrong size of its scores, or why it could not be run here.
+
+    Neither ends a job before its first image: that image may have sides for which the size is right, or a size that the
+    network insists on, and its workers may have the GPU that the network needs. Raises ``ModelError`` for an answer
+    that is wrong whatever the image.
+    """
+    try:
+        try_on_samples(model)
+    except WrongSize as e:
+        return str(e), ""
+    except NetworkError as e:
+        raise ModelError(str(e)) from e
+    except Exception as e:  # a foreign network may raise anything
+        return "", _reason(e)
+    return "", ""
+
+
+def _reason(e: Exception) -> str:
+    return visible(f"{type(e).__name__}: {e}"[:_MAX_REASON])

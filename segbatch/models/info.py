@@ -19,7 +19,9 @@ class ModelInfo:
     ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
     it, ``terms`` the terms of use beyond this package's licence. ``known_weights`` are the names that
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
-    CRF after it would; empty if it has none.
+    CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it
+    is described: ``wrong_size`` says how the size of its scores differs from what its stride says, ``untried`` why it
+    could not be run there.
     """
 
     name: str
@@ -34,6 +36,8 @@ class ModelInfo:
     terms: str = ""
     known_weights: tuple[str, ...] = ()
     refines: str = ""
+    wrong_size: str = ""
+    untried: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ray
 
+from segbatch.errors import ModelError
 from segbatch.runtime.claim import describe_removal
 from segbatch.runtime.cluster import cluster, is_remote
 from segbatch.runtime.planning import Plan, make_plan
@@ -14,9 +15,12 @@ from segbatch.spec import JobSpec
 def explain(spec: JobSpec) -> str:
     """The plan: shards, chunks, what is done already, model, classes, refiner, workers. Writes nothing.
 
-    Raises what a run would raise before its work begins.
+    Raises what a run would raise before its work begins, and ``ModelError`` for a network whose scores of sample images
+    have a wrong size.
     """
     plan = make_plan(spec)
+    if plan.job.model.wrong_size:
+        raise ModelError(plan.job.model.wrong_size)
     if is_remote(spec) and not ray.is_initialized():
         with cluster(spec) as hardware:
             return _describe(plan, hardware)

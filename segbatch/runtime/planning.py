@@ -70,13 +70,20 @@ class Job:
 
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
-        name, spec = self.model.name, self.spec
-        if not self.model.refines or spec.refiner == "none":
-            return []
-        return [
-            f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them again; "
-            "give --refiner none, unless you want both"
-        ]
+        name, spec, said = self.model.name, self.spec, []
+        if self.model.wrong_size:
+            said.append(f"{self.model.wrong_size}. The job stops at the first image whose scores have a wrong size")
+        if self.model.untried:
+            said.append(
+                f"network {name} could not be tried on this machine ({self.model.untried}); its scores are checked "
+                "at each image, in the workers"
+            )
+        if self.model.refines and spec.refiner != "none":
+            said.append(
+                f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them "
+                "again; give --refiner none, unless you want both"
+            )
+        return said
 
     def identity(self) -> dict[str, Any]:
         """All that decides the rows; its digest is the run's fingerprint."""

@@ -11,10 +11,11 @@ import numpy as np
 
 from segbatch.chunk import Chunk, Record, RecordError, Scores
 from segbatch.encodings import png
-from segbatch.errors import RecordFailure
+from segbatch.errors import NetworkError, RecordFailure
 from segbatch.interfaces import Model, Refiner
 from segbatch.labels import LabelSet
 from segbatch.metrics import pixels
+from segbatch.models.scores import checked_scores
 from segbatch.output.schema import Result
 from segbatch.runtime.watch import UNWATCHED, Watch, lost_gpu
 from segbatch.sources.decode import decode, image_size
@@ -88,9 +89,10 @@ class Segment:
     def _scores(self, named: list[tuple[str, np.ndarray]]) -> list[np.ndarray | RecordError]:
         """Scores of each image; if the batch fails, each image alone, so that one cannot take others with it."""
         ids, images = [name for name, _ in named], [image for _, image in named]
-        more = (ids,) if getattr(self.model, "needs_ids", False) else ()
         try:
-            return list(self.model.scores(images, *more)) if images else []
+            return [*checked_scores(self.model, images, ids)]
+        except NetworkError:
+            raise
         except Exception as e:
             if lost_gpu(e):
                 raise

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from segbatch.errors import ModelError, RecordFailure, SpecError
+from segbatch.errors import ModelError, NetworkError, RecordFailure, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.base import TorchModel, is_out_of_memory, resolve_device, supports_bf16
 from segbatch.models.tiles import Geometry
@@ -199,7 +199,7 @@ def test_scores_that_are_not_finite_are_not_hidden() -> None:
 
 
 def test_scores_off_the_grid_are_an_error_of_the_network() -> None:
-    with pytest.raises(ModelError, match=r"\(1, 3, 2, 2\), expected \(1, 3, 4, 4\)"):
+    with pytest.raises(NetworkError, match=r"\(1, 3, 2, 2\), expected \(1, 3, 4, 4\)"):
         model_of(CellMeans(8), Geometry(4, 16)).scores([ramp(16, 16)])
 
 

@@ -1,0 +1,94 @@
+"""The contract of ``Model.scores``, checked on every answer. Does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segbatch.errors import NetworkError, WrongSize, visible
+from segbatch.interfaces import Model
+
+_SAMPLE_IDS = ("sample image 1", "sample image 2")
+
+
+def checked_scores(model: Model, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
+    """The scores of each image, checked: float32 (C, ceil(H/stride), ceil(W/stride)), of any values.
+
+    Raises:
+        NetworkError: The answer breaks the contract, which no image can be blamed for. ``WrongSize`` if nothing but
+            the size of the scores is wrong.
+        Exception: Whatever the network raises.
+    """
+    if not images:
+        return []
+    more = (ids,) if getattr(model, "needs_ids", False) else ()
+    answer: Any = model.scores(images, *more)
+    if isinstance(answer, (Mapping, str, bytes)) or not isinstance(answer, Iterable):
+        raise NetworkError(
+            f"network {model.name}: scores() returned {_kind(answer)} for {len(images)} images; it must return a list "
+            "with one array for each image"
+        )
+    arrays = list(answer)
+    if len(arrays) != len(images):
+        raise NetworkError(
+            f"network {model.name}: scores() returned {len(arrays)} arrays for {len(images)} images; it must return "
+            "one for each image, in their order"
+        )
+    return [_checked(model, *one) for one in zip(arrays, images, ids, strict=True)]
+
+
+def try_on_samples(model: Model) -> None:
+    """Run the network on two small images whose unequal sides are multiples of no stride.
+
+    Raises as ``checked_scores`` does, and ``ValueError`` for scores that are not finite.
+    """
+    images = [_sample(67, 101), _sample(107, 73)]
+    try:
+        answers = checked_scores(model, images, _SAMPLE_IDS)
+    except NetworkError:
+        raise
+    except Exception:  # some take only images of one size together: a job, too, then gives them each image alone
+        answers = [checked_scores(model, [i], [k])[0] for i, k in zip(images, _SAMPLE_IDS, strict=True)]
+    if not all(np.isfinite(scores).all() for scores in answers):
+        raise ValueError("the network's scores of a sample image hold NaN or infinity")
+
+
+def _checked(model: Model, array: Any, image: np.ndarray, image_id: str) -> np.ndarray:
+    height, width = image.shape[:2]
+    grid = (-(-height // model.stride), -(-width // model.stride))
+    expected = (len(model.labels), *grid)
+    fault: type[NetworkError]
+    if not isinstance(array, np.ndarray):
+        fault, hint = NetworkError, "return numpy arrays; of a torch tensor: tensor.detach().float().cpu().numpy()"
+    elif not np.issubdtype(array.dtype, np.floating):
+        fault, hint = NetworkError, "return the scores (logits) of each class, not class ids or masks"
+    elif array.ndim != 3:
+        fault, hint = NetworkError, "return (classes, rows, columns) for each image"
+    elif array.shape[1:] != grid:
+        fault, hint = WrongSize, "correct the network's stride, or its scores"
+    elif len(array) != len(model.labels):
+        fault, hint = NetworkError, "give as many class names as the network has channels, background included"
+    else:
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+            return np.asarray(array, np.float32)
+    raise fault(
+        f"network {model.name}: scores of {visible(image_id)} ({height} x {width} pixels): float32 {expected} "
+        f"expected, for {len(model.labels)} classes and stride {model.stride} (sides rounded up); got {_kind(array)}; "
+        f"{hint}"
+    )
+
+
+def _kind(value: Any) -> str:
+    """``float32 (3, 6, 9)`` of an array, else the name of the type."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__ + (f" {tuple(value.shape)}" if isinstance(getattr(value, "shape", None), tuple) else "")
+
+
+def _sample(height: int, width: int) -> np.ndarray:
+    """Soft gradients, uint8 (height, width, 3)."""
+    rows, columns = np.linspace(64, 192, height)[:, None], np.linspace(64, 192, width)[None, :]
+    planes = (rows + 0 * columns, columns + 0 * rows, (rows + columns) / 2)
+    return np.stack(planes, axis=2).astype(np.uint8)
