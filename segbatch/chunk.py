@@ -35,7 +35,7 @@ class Shard:
     ``version`` changes when the object's content does (size and etag, or size and mtime).
     ``records`` is the number of records if the format tells without reading, else None.
     ``listing`` holds what the planner found beforehand, so that the reader reads what was planned: the
-    names of loose images, where in a manifest to begin.
+    names of loose images (see ``sources.images``), where in a manifest to begin.
     """
 
     uri: str
@@ -56,6 +56,14 @@ class Shard:
     def id(self) -> str:
         """Key and version: names the committed files, so that changed content gets other names."""
         return f"{self.key}.{digest(self.version, length=16)}"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The shards that a job's inputs name, each once; names are relative to ``root`` ("" across kinds of stores)."""
+
+    root: str
+    shards: list[Shard]
 
 
 @dataclass(frozen=True)

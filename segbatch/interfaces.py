@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from segbatch.chunk import Chunk, Scores, Shard
+from segbatch.chunk import Chunk, Corpus, Scores, Shard
 from segbatch.labels import LabelSet
 
 
@@ -15,7 +15,15 @@ class Source(Protocol):
     """Lists shards, and reads one shard as chunks. One class a format."""
 
     def shards(self) -> Iterator[Shard]:
-        """Every shard of the input once, in a fixed order. Raises ``SourceError`` if nothing is found."""
+        """``corpus().shards``."""
+        ...
+
+    def corpus(self, root: str | None = None) -> Corpus:
+        """Every shard of the input once: in the order of the inputs, then of names; all loose images are the last.
+
+        Names are relative to ``root``, or, without one, to the folder that all inputs lie in. Raises ``SourceError`` if
+        nothing is found, and ``OutsideRoot`` for an input that is not below ``root``.
+        """
         ...
 
     def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:

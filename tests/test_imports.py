@@ -13,6 +13,7 @@ LAYERS = [
     {"errors"},
     {"skipped"},
     {"registry", "labels", "spec", "chunk", "retry"},
+    {"leaves"},
     {"interfaces"},
     {"sources", "models", "refiners", "encodings", "metrics", "output", "crf"},
     {"report", "export", "training"},

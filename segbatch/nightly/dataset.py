@@ -244,8 +244,8 @@ def _confidences(store: Store, ids: set[str]) -> np.ndarray:
 
 
 def _model(identity: dict[str, Any]) -> str:
-    """What decides the rows but for the inputs: nights are compared if it is the same."""
-    return digest(json.dumps({**identity, "inputs": None}, sort_keys=True), length=16)
+    """What decides the rows but for the corpus: nights are compared if it is the same."""
+    return digest(json.dumps({**identity, "root": None}, sort_keys=True), length=16)
 
 
 def _shard_id(filename: str) -> str:

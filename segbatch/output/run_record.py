@@ -22,7 +22,7 @@ class RunRecord:
     """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest.
 
     ``skipped`` is what the inputs hold besides records, each a ``Skipped`` as plain data: ``files`` of the listings,
-    ``members`` within shards.
+    ``members`` within shards. ``inputs`` are those of the latest run, absolute; each run may spell them otherwise.
     """
 
     identity: dict[str, Any]
@@ -31,6 +31,7 @@ class RunRecord:
     spec: dict[str, Any]
     versions: dict[str, str]
     started: str
+    inputs: list[str] = field(default_factory=list)
     state: str = "running"
     finished: str | None = None
     totals: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class RunRecord:
         try:
             plain = json.loads(store.read(RUN))
             fingerprint = plain.pop("fingerprint")
+            plain.setdefault("inputs", plain["identity"].get("inputs", []))  # rows version 2
             record = RunRecord(**plain)
             if record.fingerprint != fingerprint:
                 raise ValueError(f"its fingerprint is {fingerprint}, of its identity {record.fingerprint}")

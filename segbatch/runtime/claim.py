@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segbatch.errors import PlanError
-from segbatch.output.ledger import Ledger
 from segbatch.output.owned import in_the_way, owned, remove_owned
 from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
 from segbatch.output.store import Store
@@ -72,11 +71,18 @@ def publish(plan: Plan) -> None:
 
 
 def establish(plan: Plan) -> None:
-    """Write run.json before any work, exactly once: whoever comes second takes the chunk size of the first."""
+    """Write run.json before any work, exactly once: whoever comes second plans again by what the first has fixed."""
     if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
-        existing = RunRecord.need(plan.store)
-        refuse_other(plan.store, existing, plan.record, plan.job.spec)
-        plan.record, plan.ledger = existing, Ledger.read(plan.store)
+        plan.adopt()
+    note_inputs(plan)
+
+
+def note_inputs(plan: Plan) -> None:
+    """Keep in run.json how the latest run spells its inputs: `verify` and `--repair` list them again."""
+    inputs = plan.job.record().inputs
+    if plan.record.inputs != inputs:
+        plan.record.inputs = inputs
+        plan.store.write(RUN, plan.record.to_bytes())
 
 
 def _take_over(store: Store, record: RunRecord) -> None:

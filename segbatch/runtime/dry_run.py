@@ -8,6 +8,7 @@ from segbatch.errors import ModelError
 from segbatch.runtime.claim import describe_removal
 from segbatch.runtime.cluster import cluster, is_remote
 from segbatch.runtime.planning import Plan, make_plan
+from segbatch.runtime.reconcile import Outdated
 from segbatch.runtime.resources import Hardware, plan_pools
 from segbatch.spec import JobSpec
 
@@ -43,6 +44,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         "chunks": f"{'about ' if unknown else ''}{total:,} of {plan.chunk_size} records",
         "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
+        **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}",
         "classes": shown,
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,

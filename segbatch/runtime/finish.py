@@ -14,7 +14,9 @@ from segbatch.output.run_record import RUN, SUCCESS, RunRecord
 from segbatch.output.stats import write_card, write_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import Receipt
-from segbatch.runtime.planning import Plan, missing, stale
+from segbatch.runtime.claim import note_inputs
+from segbatch.runtime.planning import Plan
+from segbatch.runtime.reconcile import missing, stale
 from segbatch.skipped import Skipped
 
 
@@ -86,6 +88,7 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
     if lacking:
         shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
         raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
+    note_inputs(plan)
     outdated = stale(plan.job.shards, ledger)
     listing_changed = record.skipped_of("files") != plan.job.skipped
     record.skipped["files"] = plan.job.skipped.to_json()

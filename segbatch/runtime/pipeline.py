@@ -26,6 +26,7 @@ from segbatch.runtime.log import Logs, event
 from segbatch.runtime.metrics import committed, gauge
 from segbatch.runtime.planning import Job, Plan, make_plan, resolve
 from segbatch.runtime.progress import Progress
+from segbatch.runtime.reconcile import Outdated
 from segbatch.runtime.resources import Hardware, Pools, plan_pools
 from segbatch.runtime.watch import Limits
 from segbatch.runtime.workers import refine_stage, segment_stage
@@ -59,6 +60,8 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
 def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
     begun = time.monotonic()
     plan = make_plan(spec)
+    if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
+        progress.warn(retired)
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
         with cluster(spec) as hardware:

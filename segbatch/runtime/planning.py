@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,12 +14,12 @@ from segbatch import models, refiners
 from segbatch.chunk import Shard
 from segbatch.errors import PlanError, SpecError
 from segbatch.interfaces import Source
-from segbatch.output.ledger import Ledger, ShardState
+from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
 from segbatch.runtime.claim import existing_record, refuse_other
 from segbatch.skipped import Skipped
-from segbatch.sources import open_source
+from segbatch.sources import divided, open_source
 from segbatch.spec import JobSpec, without_credentials
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
@@ -54,10 +54,12 @@ class Job:
     """A spec with what it names found: the source, its shards, the network's facts, the precision decided.
 
     ``skipped`` is what the listings of the inputs hold besides shards.
+    ``root`` is the corpus root, to which the names of shards and the ids of images are relative.
     """
 
     spec: JobSpec
     source: Source
+    root: str
     shards: list[Shard] = field(repr=False)
     model: models.ModelInfo
     precision: str
@@ -66,7 +68,7 @@ class Job:
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Workers need no list of shards: each read task carries its own.
-        return (Job, (self.spec, self.source, [], self.model, self.precision, self.refiner))
+        return (Job, (self.spec, self.source, self.root, [], self.model, self.precision, self.refiner))
 
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
@@ -85,11 +87,20 @@ class Job:
             )
         return said
 
+    def divided(self, chunk_size: int) -> Job:
+        """This job with its loose images in shards of one chunk each. Raises ``PlanError`` for shards of one key."""
+        shards = divided(self.shards, chunk_size)
+        _refuse_equal_ids(shards)
+        return replace(self, shards=shards)
+
     def identity(self) -> dict[str, Any]:
-        """All that decides the rows; its digest is the run's fingerprint."""
+        """All that decides the rows; its digest is the run's fingerprint.
+
+        How the inputs are spelled is no part of it: a pattern that grows names the same corpus.
+        """
         spec = self.spec
         return {
-            "inputs": [_absolute(without_credentials(u)) for u in spec.inputs],
+            "root": without_credentials(self.root),
             "read": spec.model_dump(include={"format", "image_column", "id_column", "uri_column"}),
             "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
             "model": {
@@ -115,16 +126,17 @@ class Job:
                 for i, (n, c) in enumerate(zip(labels.names, labels.colours, strict=True))
             ],
             spec=self.spec.public(),
+            inputs=[_absolute(without_credentials(u)) for u in self.spec.inputs],
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
 
-def resolve(spec: JobSpec, kept_precision: str | None = None) -> Job:
+def resolve(spec: JobSpec, kept_precision: str | None = None, root: str | None = None) -> Job:
     """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
 
     ``kept_precision`` is what ``auto`` means for an output that exists: a resume on other hardware then gives
-    the same rows.
+    the same rows. ``root`` is the corpus root of such an output; by default the folder that all inputs lie in.
     """
     refiners.build(spec)
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
@@ -133,9 +145,9 @@ def resolve(spec: JobSpec, kept_precision: str | None = None) -> Job:
     if precision == "auto":
         precision = kept_precision or _auto_precision(spec)
     source = open_inputs(spec)
-    shards = list(source.shards())
-    _refuse_equal_ids(shards)
-    return Job(spec, source, shards, model, precision, refiner)
+    corpus = source.corpus(root)
+    _refuse_equal_ids(corpus.shards)
+    return Job(spec, source, corpus.root, corpus.shards, model, precision, refiner)
 
 
 def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
@@ -196,6 +208,12 @@ class Plan:
         """Choose the chunk size, if the output or the spec has not fixed it."""
         if not self.record.chunk_size:
             self.record.chunk_size = choose_chunk_size(self.job.shards, cores)
+            self.job = self.job.divided(self.chunk_size)
+
+    def adopt(self) -> None:
+        """Plan again by the run.json that another first run has written meanwhile."""
+        again = make_plan(self.job.spec.model_copy(update={"overwrite": False}))
+        self.job, self.record, self.ledger = again.job, again.record, again.ledger
 
     @property
     def complete(self) -> bool:
@@ -240,19 +258,6 @@ class Plan:
             yield from (n for n in ledger.committed(shard.id).filenames(shard.id) if n not in received)
 
 
-def missing(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
-    """Shards that ``ledger`` does not show complete, with what is missing of each."""
-    states = ((s, ledger.committed(s.id)) for s in shards)
-    return [f"{s.name}: {_lack(state)}" for s, state in states if not state.complete]
-
-
-def stale(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
-    """Committed files of shards, or of versions of shards, that are not among ``shards``."""
-    current = {s.id for s in shards}
-    gone = (item for item in ledger.shards.items() if item[0] not in current)
-    return [name for shard_id, state in gone for name in state.filenames(shard_id)]
-
-
 def make_plan(spec: JobSpec) -> Plan:
     """What is to be done, and what is done. Writes nothing. Raises ``SegbatchError`` for all that cannot be run."""
     if not spec.output:
@@ -261,12 +266,13 @@ def make_plan(spec: JobSpec) -> Plan:
     there = existing_record(store, spec.overwrite)
     if spec.overwrite:
         there = None
-    job = resolve(spec, there.identity.get("precision") if there else None)
+    kept = there.identity if there else {}
+    job = resolve(spec, kept.get("precision"), kept.get("root"))
     record = job.record()
     if there is None:
-        return Plan(job, store, record, Ledger(()), fresh=True)
+        return Plan(job.divided(record.chunk_size) if record.chunk_size else job, store, record, Ledger(()), fresh=True)
     refuse_other(store, there, record, spec)
-    return Plan(job, store, there, Ledger.read(store), fresh=False)
+    return Plan(job.divided(there.chunk_size), store, there, Ledger.read(store), fresh=False)
 
 
 def chunks_of(records: int, chunk_size: int) -> int:
@@ -285,13 +291,6 @@ def choose_chunk_size(shards: list[Shard], cores: float) -> int:
 
 def _records(shard: Shard) -> int:
     return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1
-
-
-def _lack(state: ShardState) -> str:
-    if state.last is None:
-        return f"its last chunk ({len(state.indices)} are there)"
-    gaps = sorted(set(range(state.last + 1)) - state.indices)
-    return f"{len(gaps)} of {state.last + 1} chunks, the first is {gaps[0]}"
 
 
 def _absolute(uri: str) -> str:

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segbatch.chunk import ChunkId
+from segbatch.chunk import ChunkId, Corpus
 from segbatch.encodings import png
 from segbatch.errors import OutputError
+from segbatch.interfaces import Source
 from segbatch.metrics.pixels import ClassCount, Totals
 from segbatch.output.ledger import Ledger, read_file
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS, Receipt
-from segbatch.runtime.planning import STAGES_VERSION, missing, open_inputs, stale
+from segbatch.runtime.planning import STAGES_VERSION, open_inputs
+from segbatch.runtime.reconcile import missing, stale
 from segbatch.skipped import Skipped
+from segbatch.sources import OutsideRoot, divided
 from segbatch.spec import JobSpec
 
 _MOST_PROBLEMS = 50
@@ -261,7 +264,7 @@ def _check_input(
         )
         return
     source = open_inputs(recorded_spec(record, inputs, storage_options))
-    shards = list(source.shards())
+    shards = divided(_listed(source, record, moved=inputs is not None).shards, record.chunk_size)
     for problem in missing(shards, ledger):
         report.wrong(problem)
     for name in stale(shards, ledger):
@@ -287,10 +290,19 @@ def _check_input(
     report.against = f"held against {len(shards):,} input shards{every}"
 
 
+def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
+    try:
+        return source.corpus(record.identity["root"])
+    except OutsideRoot:
+        if not moved:
+            raise
+        return source.corpus()  # what was given is all of the corpus, at another place
+
+
 def recorded_spec(
     record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
 ) -> JobSpec:
     """The spec that run.json keeps, for use on this machine whatever cluster the run was on."""
     fields = {name: value for name, value in record.spec.items() if name not in _OF_ONE_CALL}
-    where = inputs or record.identity["inputs"]  # absolute, unlike those of the spec
+    where = inputs or record.inputs  # absolute, unlike those of the spec
     return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from segbatch.chunk import Chunk, Shard
+from segbatch.chunk import Chunk, Corpus, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions
-from segbatch.sources.images import Images, image_shards
-from segbatch.sources.io import Files, shown_uri, split_uri
+from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
+from segbatch.sources.images import Images, image_shard
+from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.listing import Entry, Listed, join, list_input
 from segbatch.sources.manifest import Manifest, is_parquet, survey
 from segbatch.sources.parquet import Parquet, image_and_id, open_rows
@@ -52,7 +52,7 @@ def open_source(
     """A source over any mix of tars, Parquet files, folders, globs and manifests.
 
     ``format`` (webdataset, parquet, images, manifest) settles what names do not tell. Nothing is read before
-    ``shards()``. Picklable.
+    ``corpus()``. Picklable.
     """
     if format is not None and format not in _READERS:
         raise SourceError(f"format {format!r} is unknown; known: {', '.join(_READERS)}")
@@ -70,21 +70,30 @@ class AnySource:
         return _READERS[shard.format](self._files, self._options).chunks(shard, size, skip)
 
     def shards(self) -> Iterator[Shard]:
-        """Every shard once, in the order of the inputs, then of names. Raises ``SourceError``."""
-        listed = [item for given in self._inputs for item in list_input(self._files, given)]
-        common = _common_root([item.root for item in listed])
+        """See ``interfaces.Source``."""
+        return iter(self.corpus().shards)
+
+    def corpus(self, root: str | None = None) -> Corpus:
+        """See ``interfaces.Source``."""
+        listed = [(given, item) for given in self._inputs for item in list_input(self._files, given)]
+        if root is None:
+            root = common_root([item.root for _, item in listed])
         found: list[Shard] = []
-        for item in listed:
-            prefix = _prefix(item.root, common)
+        images: list[Entry] = []
+        for given, item in listed:
+            prefix = prefix_below(root, item.root, given)
             for format, entries in self._by_format(item).items():
                 if format == "images":
-                    found.extend(image_shards(item.root, entries, prefix))
+                    names = (prefix + e.name if root else join(item.root, e.name) for e in entries)
+                    images.extend(replace(e, name=name) for e, name in zip(entries, names, strict=True))
                 else:
                     found.extend(
                         Shard(join(item.root, e.name), prefix + e.name, format, e.version, size=e.size) for e in entries
                     )
-        _refuse_twice(listed, found)
-        yield from self._counted(found)
+        if images:
+            found.append(image_shard(root, images))
+        _refuse_twice([item for _, item in listed], found)
+        return Corpus(root, self._counted(found))
 
     def _by_format(self, item: Listed) -> dict[str, list[Entry]]:
         groups: dict[str, list[Entry]] = {}
@@ -158,20 +167,6 @@ def _format_of(name: str) -> str | None:
     return next((f for f, extensions in _EXTENSIONS.items() if lower.endswith(extensions)), None)
 
 
-def _common_root(roots: list[str]) -> str:
-    """The folder that all inputs have in common, so that names do not tell where the corpus lies; or ""."""
-    if len({split_uri(r)[0] for r in roots}) != 1:
-        return ""
-    protocol, _ = split_uri(roots[0])
-    common = os.path.commonpath([split_uri(r)[1] for r in roots])
-    return common if protocol == "file" else f"{protocol}://{common}"
-
-
-def _prefix(root: str, common: str) -> str:
-    below = root.removeprefix(common).strip("/") if common else root.replace("://", "/").strip("/")
-    return f"{below}/" if below else ""
-
-
 def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:
     seen: set[str] = set()
     for item in listed:
@@ -187,4 +182,4 @@ def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:
         names.add(shard.name)
 
 
-__all__ = ["AnySource", "is_parquet", "open_source"]
+__all__ = ["AnySource", "OutsideRoot", "divided", "is_parquet", "open_source"]

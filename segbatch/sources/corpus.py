@@ -1,0 +1,67 @@
+"""The corpus root: the folder that names of shards and ids of images are relative to, however inputs are spelled."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from segbatch.chunk import Shard
+from segbatch.errors import SourceError
+from segbatch.sources.images import divide
+from segbatch.sources.io import shown_uri, split_uri
+
+_SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+
+
+class OutsideRoot(SourceError):
+    """An input does not lie below the corpus root."""
+
+
+def divided(shards: Iterable[Shard], chunk_size: int) -> list[Shard]:
+    """``shards`` as a run with this chunk size reads them: loose images in shards of one chunk each."""
+    return [part for s in shards for part in (divide(s, chunk_size) if s.format == "images" else [s])]
+
+
+def common_root(folders: Sequence[str]) -> str:
+    """The folder that all ``folders`` lie in; "" if they are in different kinds of stores."""
+    if len({_store(folder) for folder in folders}) != 1:
+        return ""
+    level = zip(*(_segments(folder) for folder in folders), strict=False)
+    shared = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, level)]
+    protocol = split_uri(folders[0])[0]
+    return ("/".join(shared) or "/") if protocol == "file" else f"{protocol}://{'/'.join(shared)}"
+
+
+def prefix_below(root: str, folder: str, what: str) -> str:
+    """What names in ``folder`` have before them, relative to ``root``: ``a/b/``, or nothing for the root itself.
+
+    Raises ``OutsideRoot`` that names the input ``what`` if it lies outside of the root. A local root and a folder that
+    are spelled by different links are compared by the paths these lead to.
+    """
+    if not root:
+        return "".join(f"{part}/" for part in folder.replace("://", "/").strip("/").split("/"))
+    if _store(root) == _store(folder):
+        plain: Callable[[str], str] = str
+        for spelled in (plain, _real) if _store(root) == "file" else (plain,):
+            above, path = _segments(spelled(root)), _segments(spelled(folder))
+            if path[: len(above)] == above:
+                return "".join(f"{part}/" for part in path[len(above) :])
+    raise OutsideRoot(
+        f"{shown_uri(what)}: lies outside of {shown_uri(root)}, the corpus root that the first run of this output has "
+        "fixed (run.json), to which all ids are relative; choose another --output, or move the input below that root"
+    )
+
+
+def _store(uri: str) -> str:
+    protocol = split_uri(uri)[0]
+    return _SAME_STORE.get(protocol, protocol)
+
+
+def _segments(uri: str) -> list[str]:
+    path = split_uri(uri)[1]
+    return path.split("/") if path.strip("/") else [""] if uri.startswith("/") else []
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(split_uri(path)[1])
