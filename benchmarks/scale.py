@@ -30,6 +30,7 @@ from PIL import Image
 import segbatch
 from segbatch.chunk import Chunk
 from segbatch.output.writer import Receipt, Writer
+from segbatch.runtime.claim import publish
 from segbatch.runtime.planning import Plan, make_plan
 from segbatch.runtime.progress import Progress
 from segbatch.runtime.resources import Pools
@@ -110,9 +111,10 @@ def print_job(spec: segbatch.JobSpec, records: int) -> None:
 def print_stages(spec: segbatch.JobSpec) -> None:
     """Microseconds a record of each stage, as a worker runs it: of this process's CPU, and by the clock."""
     plan = make_plan(spec)
+    publish(plan)
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
-    writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
+    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels))
     watchdog = Watchdog(Limits.of(spec))
     cpu: Counter[str] = Counter()
     clock: Counter[str] = Counter()

@@ -27,7 +27,7 @@ def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
 def receipts(plan: Plan) -> Iterable[Receipt]:
     """Does what is left of a plan, chunk by chunk, and commits it."""
     segment, refine = segment_stage(plan.job, POOLS), refine_stage(plan.job, POOLS)
-    writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels))
+    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels))
     for piece in plan.pieces():
         for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
             chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)

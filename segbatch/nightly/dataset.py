@@ -118,8 +118,11 @@ def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
     for name in rows.keys() - {s.name for s in shards}:
         rows[name].removed = rows[name].removed or date
     lease.renew()
+    changed = before != {name: vars(row) for name, row in rows.items()}
+    if switch or changed:
+        plan.record.claim.check(store)
     # The catalog first: a switch that is interrupted is completed, while a night that is not entered is forgotten.
-    if before != {name: vars(row) for name, row in rows.items()}:
+    if changed:
         write_catalog(store, rows)
     carry_out(store, switch)
     done = len(whole) == len(shards)

@@ -12,9 +12,9 @@ from segbatch.chunk import digest
 from segbatch.errors import OutputError
 from segbatch.metrics.pixels import Totals
 from segbatch.output.ledger import Ledger, generation, read_file
-from segbatch.output.run_record import SUCCESS, RunRecord
+from segbatch.output.run_record import SUCCESS, Claim, RunRecord
 from segbatch.output.store import Store
-from segbatch.output.writer import MASKS, Receipt, merged_footer, to_parquet
+from segbatch.output.writer import MASKS, Receipt, merged_footer, publish_claimed, to_parquet
 
 RETIRED = "retired"
 # Small enough that a reader of some rows does not read the whole file, large enough to compress.
@@ -51,35 +51,35 @@ def compact(
     written = 0
     if ledger.redundant or ledger.partial:  # of a compaction that was killed, or of a worker that came late
         store.remove(SUCCESS)
-        ledger = tidy(store, ledger, record.fingerprint)
+        ledger = tidy(store, ledger, record.claim)
     while groups := list(_groups(ledger, store.sizes(MASKS), target)):
         store.remove(SUCCESS)
         for names in groups:
-            merge(store, ledger, names)
+            merge(store, ledger, names, record.claim)
             _remove(store, names)
             written += 1
             tell(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
         ledger = _checked(store, record)
     if not store.exists(SUCCESS):
-        store.write(SUCCESS, b"")
+        publish_claimed(store, record.claim, SUCCESS, b"")
     store.sweep()
     after = store.sizes(MASKS)
     return Compaction(len(before), len(after), sum(before.values()), sum(after.values()), written)
 
 
-def tidy(store: Store, ledger: Ledger, fingerprint: str) -> Ledger:
+def tidy(store: Store, ledger: Ledger, claim: Claim) -> Ledger:
     """Remove rows that do not count, once the files with those that do are read and found whole; the new ledger.
 
-    Raises ``OutputError`` if one is damaged, or is of another job than ``fingerprint``; nothing is removed then.
+    Raises ``OutputError`` if one is damaged, or is of another job than that of ``claim``; nothing is removed then.
     """
     if not ledger.redundant and not ledger.partial:
         return ledger
     for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.holders(file)}:
         for receipt, _ in read_file(store, name):
-            check_fingerprint(store, name, receipt, fingerprint)
+            check_fingerprint(store, name, receipt, claim.fingerprint)
     _remove(store, ledger.redundant)
     for name in ledger.partial:
-        merge(store, ledger, [name])
+        merge(store, ledger, [name], claim)
         _remove(store, [name])
     return Ledger.read(store)
 
@@ -88,11 +88,14 @@ def _remove(store: Store, names: Sequence[str]) -> None:
     store.remove_all(f"{MASKS}/{name}" for name in names)
 
 
-def merge(store: Store, ledger: Ledger, names: Iterable[str], without: frozenset[str] = frozenset()) -> str | None:
+def merge(
+    store: Store, ledger: Ledger, names: Iterable[str], claim: Claim, without: frozenset[str] = frozenset()
+) -> str | None:
     """Write the rows that count of files ``names`` as one new merged file, except chunks ``without``; its name.
 
     The sources stay; the new file is of a later generation than they are, so its rows are now those that count.
-    None, and no file, if no chunk is left. When this returns, the file was read back and is what it should be.
+    None, and no file, if no chunk is left. When this returns, the file was read back and is what it should be, and the
+    output still belongs to ``claim``; raises ``OutputTaken`` otherwise.
     """
     chunks = [
         (receipt, rows)
@@ -105,11 +108,11 @@ def merge(store: Store, ledger: Ledger, names: Iterable[str], without: frozenset
     receipts, table = [r for r, _ in chunks], pa.concat_tables([rows for _, rows in chunks])
     later = 1 + max(generation(name) for name in names)
     name = f"merged-{later}-{digest(receipts[0].fingerprint, *(r.filename for r in receipts), length=16)}.parquet"
-    _publish(store, f"{MASKS}/{name}", table, merged_footer(receipts))
+    _publish(store, f"{MASKS}/{name}", table, merged_footer(receipts), claim)
     return name
 
 
-def retire(store: Store, ledger: Ledger, chunks: Sequence[str], folder: str = RETIRED) -> None:
+def retire(store: Store, ledger: Ledger, chunks: Sequence[str], claim: Claim, folder: str = RETIRED) -> None:
     """Move committed chunks from ``masks/`` to files of their own below ``folder``: nothing is destroyed."""
     merged: dict[str, set[str]] = {}
     for chunk in chunks:
@@ -120,14 +123,14 @@ def retire(store: Store, ledger: Ledger, chunks: Sequence[str], folder: str = RE
     for name, gone in merged.items():
         for receipt, rows in read_file(store, name):
             if receipt.filename in gone:
-                _publish(store, f"{folder}/{receipt.filename}", rows, receipt.footer())
-        merge(store, ledger, [name], without=frozenset(gone))
+                _publish(store, f"{folder}/{receipt.filename}", rows, receipt.footer(), claim)
+        merge(store, ledger, [name], claim, without=frozenset(gone))
         store.remove(f"{MASKS}/{name}")
 
 
-def _publish(store: Store, name: str, table: pa.Table, footer: bytes) -> None:
+def _publish(store: Store, name: str, table: pa.Table, footer: bytes, claim: Claim) -> None:
     """Write a result file, and read it back: its sources are removed next."""
-    store.write(name, to_parquet(table, footer, _ROWS_A_GROUP))
+    publish_claimed(store, claim, name, to_parquet(table, footer, _ROWS_A_GROUP))
     there = pq.read_table(pa.BufferReader(store.read(name)))
     if not there.replace_schema_metadata().equals(table):
         store.remove(name)

@@ -17,6 +17,42 @@ RUN = "run.json"
 SUCCESS = "_SUCCESS"
 
 
+class OutputTaken(OutputError):
+    """Another job has taken the output over: this one writes nothing more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Which job an output belongs to: the fingerprint of its rows and the size of its chunks, as in run.json."""
+
+    fingerprint: str
+    chunk_size: int
+
+    @staticmethod
+    def current(store: Store) -> Claim:
+        """The claim in run.json, by one small read. Raises ``OutputTaken`` if there is none."""
+        try:
+            plain = json.loads(store.read(RUN))
+            return Claim(plain["fingerprint"], plain["chunk_size"])
+        except FileNotFoundError:
+            raise OutputTaken(
+                f"{store.uri}/{RUN}: is gone; nothing more is written. Run the same command again if the output is "
+                "still wanted"
+            ) from None
+        except (ValueError, TypeError, KeyError) as e:
+            raise OutputTaken(f"{store.uri}/{RUN}: is not a run record of segbatch any more: {e}") from None
+
+    def check(self, store: Store) -> None:
+        """Raise ``OutputTaken`` unless run.json still names this job."""
+        current = Claim.current(store)
+        if current != self:
+            raise OutputTaken(
+                f"{store.uri}: another job has taken this output over (fingerprint {current.fingerprint}, chunks of "
+                f"{current.chunk_size}; this job has {self.fingerprint}, chunks of {self.chunk_size}), as --overwrite "
+                "does; nothing more is written. Choose another --output for one of them"
+            )
+
+
 @dataclass
 class RunRecord:
     """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest.
@@ -41,6 +77,10 @@ class RunRecord:
     @property
     def fingerprint(self) -> str:
         return digest(json.dumps(self.identity, sort_keys=True), length=16)
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.fingerprint, self.chunk_size)
 
     @property
     def rows_version(self) -> int:

@@ -16,7 +16,7 @@ from segbatch.chunk import Shard
 from segbatch.errors import OutputError
 from segbatch.output.compact import RETIRED, retire
 from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import SUCCESS
+from segbatch.output.run_record import SUCCESS, Claim
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS
 
@@ -78,13 +78,14 @@ def complete_switch(store: Store) -> bool:
         return False
     except (ValueError, TypeError) as e:
         raise OutputError(f"{store.uri}/{SWITCH}: not a list of renames ({e}); move it out of the output") from None
+    claim = Claim.current(store)
     store.remove(SUCCESS)
     with ThreadPoolExecutor(_MOVERS) as pool:
         # New masks are in before old ones leave: nothing is ever lost.
         list(pool.map(lambda n: store.move(f"{INCOMING}/{n}", f"{MASKS}/{n}"), switch.arrive))
         ledger = Ledger.read(store)
         there = set(ledger.filenames())
-        retire(store, ledger, [n for n in switch.retire if n in there], switch.folder)
+        retire(store, ledger, [n for n in switch.retire if n in there], claim, switch.folder)
     store.remove_all(f"{INCOMING}/{name}" for name in switch.drop)
     store.remove(SWITCH)
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from segbatch.chunk import ChunkId
 from segbatch.metrics.pixels import Totals
+from segbatch.output.run_record import Claim, OutputTaken
 from segbatch.output.schema import Result, to_table
 from segbatch.output.store import Store
 from segbatch.skipped import Skipped
@@ -74,10 +76,10 @@ def receipts_of(footer: bytes, size: int) -> list[Receipt]:
 
 
 class Writer:
-    """Publishes chunks of one job, told by its fingerprint, into ``folder`` of one output."""
+    """Publishes chunks of the job that holds ``claim`` into ``folder`` of one output."""
 
-    def __init__(self, store: Store, fingerprint: str, num_classes: int, folder: str = MASKS) -> None:
-        self.store, self.fingerprint, self.num_classes, self.folder = store, fingerprint, num_classes, folder
+    def __init__(self, store: Store, claim: Claim, num_classes: int, folder: str = MASKS) -> None:
+        self.store, self.claim, self.num_classes, self.folder = store, claim, num_classes, folder
 
     def commit(
         self, chunk: ChunkId, results: list[Result], timings: dict[str, float], skipped: Skipped | None = None
@@ -85,8 +87,8 @@ class Writer:
         """Publish one chunk's rows as one Parquet object, all or nothing.
 
         The name follows from ``chunk`` alone, so publishing twice is harmless: this is what makes a retry
-        after a lost worker safe. Raises ``OutputError`` if the store refuses the write; nothing is then
-        visible under the name.
+        after a lost worker safe. Raises ``OutputError`` if the store refuses the write, and ``OutputTaken`` if
+        another job has the output, before the write or after it; this chunk is then not in the output.
         """
         totals = Totals(self.num_classes)
         for r in results:
@@ -97,10 +99,26 @@ class Writer:
                 totals.add_error(error.stage, error.type)
             else:
                 totals.add_image(r.classes)
-        receipt = Receipt(chunk.filename, self.fingerprint, totals, 0, timings, skipped or Skipped())
+        receipt = Receipt(chunk.filename, self.claim.fingerprint, totals, 0, timings, skipped or Skipped())
         data = to_parquet(to_table(results), receipt.footer())
-        self.store.write(f"{self.folder}/{chunk.filename}", data)
+        self.claim.check(self.store)
+        publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.filename}", data)
         return replace(receipt, size=len(data))
+
+
+def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> None:
+    """Write an object, and take it back if another job has taken the output over meanwhile. Raises ``OutputTaken``.
+
+    What that job has written under the same name since stays.
+    """
+    store.write(name, data)
+    try:
+        claim.check(store)
+    except OutputTaken:
+        with suppress(FileNotFoundError):
+            if store.read(name) == data:
+                store.remove(name)
+        raise
 
 
 def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:

@@ -67,7 +67,8 @@ def publish(plan: Plan) -> None:
         _take_over(plan.store, plan.record)
     else:
         establish(plan)
-        plan.store.remove(SUCCESS)
+    plan.store.remove(SUCCESS)
+    plan.record.claim.check(plan.store)
 
 
 def establish(plan: Plan) -> None:
@@ -81,12 +82,13 @@ def note_inputs(plan: Plan) -> None:
     """Keep in run.json how the latest run spells its inputs: `verify` and `--repair` list them again."""
     inputs = plan.job.record().inputs
     if plan.record.inputs != inputs:
+        plan.record.claim.check(plan.store)
         plan.record.inputs = inputs
         plan.store.write(RUN, plan.record.to_bytes())
 
 
 def _take_over(store: Store, record: RunRecord) -> None:
-    """Replace run.json, then remove what another job left: from the first on it commits nothing more."""
+    """Replace run.json, and only then remove what another job left: that job, if it still runs, adds nothing more."""
     store.remove(SUCCESS)
     store.write(RUN, record.to_bytes())
     remove_owned(store, owned(store))

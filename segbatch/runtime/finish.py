@@ -13,7 +13,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RUN, SUCCESS, RunRecord
 from segbatch.output.stats import write_card, write_classes
 from segbatch.output.store import Store
-from segbatch.output.writer import Receipt
+from segbatch.output.writer import Receipt, publish_claimed
 from segbatch.runtime.claim import note_inputs
 from segbatch.runtime.planning import Plan
 from segbatch.runtime.reconcile import missing, stale
@@ -79,9 +79,10 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
     """Publish the statistics and ``_SUCCESS``, once every chunk of the plan is seen in the store.
 
     That a dataset ran to its end is no proof that each chunk was written; the listing is. Raises
-    ``OutputError`` naming what is missing; nothing is published then.
+    ``OutputError`` naming what is missing, and ``OutputTaken``; nothing is published then.
     """
     store, record = plan.store, plan.record
+    record.claim.check(store)
     computed = len(tally.filenames)
     ledger = Ledger.read(store)
     lacking = missing(plan.job.shards, ledger)
@@ -104,9 +105,10 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
             check_fingerprint(store, ledger.holder(receipt.filename), receipt, record.fingerprint)
             tally.add(receipt)
         store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
-        retire(store, tidy(store, ledger, record.fingerprint), outdated)
+        retire(store, tidy(store, ledger, record.claim), outdated, record.claim)
         close(store, record, tally, computed, seconds)
     elif listing_changed:
+        record.claim.check(store)
         store.write(RUN, record.to_bytes())
     return Outcome(
         output=store.uri,
@@ -123,6 +125,7 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
 
 def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True) -> None:
     """Write statistics, card and run.json from the sums in ``tally``; ``_SUCCESS`` last, if the output is ``whole``."""
+    record.claim.check(store)
     if not whole:
         store.remove(SUCCESS)
     write_classes(store, tally.totals, record.labels)
@@ -140,5 +143,5 @@ def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds:
     }
     store.write(RUN, record.to_bytes())
     if whole:
-        store.write(SUCCESS, b"")
+        publish_claimed(store, record.claim, SUCCESS, b"")
     store.sweep()

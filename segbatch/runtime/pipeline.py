@@ -88,7 +88,7 @@ def compute(
     pools = plan_pools(plan.job.spec, hardware, plan.chunks_total() - plan.chunks_done())
     progress.start(plan, pools)
     gauge("segbatch_chunks_left", progress.total - progress.done)
-    writer = Writer(plan.store, plan.record.fingerprint, len(plan.job.model.labels), folder)
+    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels), folder)
     attempts = RayAttempts()
     try:
         with attempts.stopping(due):

@@ -39,10 +39,10 @@ def repair(
     for name in report.excess:
         tell(_set_aside(store, name))
     for name, chunks in report.spoilt.items():
-        rest = merge(store, ledger, [name], without=frozenset(chunks)) if chunks else None
+        rest = merge(store, ledger, [name], record.claim, without=frozenset(chunks)) if chunks else None
         kept = f"; what is right in it is in {MASKS}/{rest}" if rest else ""
         tell(_set_aside(store, name) + kept)
-    tidy(store, Ledger.read(store), record.fingerprint)
+    tidy(store, Ledger.read(store), record.claim)
     outcome = run(spec)
     tell(f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics, run.json and {SUCCESS} are new")
     return outcome

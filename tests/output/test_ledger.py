@@ -1,5 +1,7 @@
 """Resume, at its purest: a listing and a set difference."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from segbatch.chunk import ChunkId, Record, RecordError, Shard
 from segbatch.errors import OutputError
 from segbatch.metrics.pixels import ClassCount, Totals
 from segbatch.output.ledger import Ledger, read_receipt, read_receipts
+from segbatch.output.run_record import Claim
 from segbatch.output.schema import Result
 from segbatch.output.store import Store
 from segbatch.output.writer import Receipt, Writer
@@ -45,13 +48,23 @@ def result(image_id, *, error=None):
     return Result(Record(image_id, "s", 0, height=2, width=2), b"png", [ClassCount(1, 4, 1.0, 0.75)], 0.75)
 
 
-def test_receipt_comes_back_from_the_footer(tmp_path):
+CLAIM = Claim("f" * 16, 4)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An output that ``CLAIM`` holds."""
     store = Store(str(tmp_path))
+    store.write("run.json", json.dumps({"fingerprint": CLAIM.fingerprint, "chunk_size": CLAIM.chunk_size}).encode())
+    return store
+
+
+def test_receipt_comes_back_from_the_footer(store):
     chunk = ChunkId(shard().id, 3, False)
     results = [result("a"), result("b", error=RecordError("decode", "TruncatedImage", "cut"))]
     skipped = Skipped()
     skipped.add("members without a suffix", "000.tar/README")
-    receipt = Writer(store, "f" * 16, 3).commit(chunk, results, {"read": 0.25}, skipped)
+    receipt = Writer(store, CLAIM, 3).commit(chunk, results, {"read": 0.25}, skipped)
     assert read_receipt(store, chunk.filename) == receipt
     assert receipt.totals.records == 2
     assert receipt.totals.errors == {"decode/TruncatedImage": 1}
@@ -67,17 +80,16 @@ def test_a_footer_of_an_earlier_version_skipped_nothing():
     assert not Receipt.from_footer(footer, 0).skipped
 
 
-def test_committing_twice_leaves_one_file(tmp_path):
-    store = Store(str(tmp_path))
+def test_committing_twice_leaves_one_file(store):
     chunk = ChunkId(shard().id, 0, True)
     for _ in range(2):
-        Writer(store, "f" * 16, 3).commit(chunk, [result("a")], {})
+        Writer(store, CLAIM, 3).commit(chunk, [result("a")], {})
     assert store.names("masks") == [chunk.filename]
 
 
-def test_a_result_without_mask_and_error_is_a_bug_that_shows(tmp_path):
+def test_a_result_without_mask_and_error_is_a_bug_that_shows(store):
     with pytest.raises(ValueError, match="neither a mask nor an error"):
-        Writer(Store(str(tmp_path)), "f", 3).commit(ChunkId(shard().id, 0, True), [Result(Record("a", "s", 0))], {})
+        Writer(store, CLAIM, 3).commit(ChunkId(shard().id, 0, True), [Result(Record("a", "s", 0))], {})
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])

@@ -9,7 +9,7 @@ import pytest
 from segbatch.chunk import ChunkId, Shard
 from segbatch.errors import OutputError
 from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import SUCCESS
+from segbatch.output.run_record import RUN, SUCCESS
 from segbatch.output.store import Store
 from segbatch.output.switch import INCOMING, SWITCH, Switch, carry_out, complete_switch, key_of, plan_switch
 from segbatch.output.writer import MASKS
@@ -67,6 +67,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     for name in (*new, *other):
         store.write(f"{INCOMING}/{name}", b"new")
     store.write(SUCCESS, b"")
+    store.write(RUN, b'{"fingerprint": "f", "chunk_size": 4}')
     switch = planned([A2], old, [*new, *other])
     done = 0
 

@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 
 from segbatch.demo import run_demo
-from segbatch.errors import PlanError, SpecError
+from segbatch.errors import OutputError, PlanError, SpecError
 from segbatch.nightly.record import Entry, Night, dates, remove_night, write_night
+from segbatch.output.compact import compact
+from segbatch.output.ledger import Ledger
 from segbatch.output.owned import owned, remove_owned, retired
+from segbatch.output.run_record import OutputTaken
 from segbatch.output.store import Store
-from segbatch.runtime.claim import describe_removal
+from segbatch.runtime.claim import describe_removal, publish
+from segbatch.runtime.finish import Tally, finish
+from segbatch.runtime.planning import make_plan
 from segbatch.runtime.progress import Progress
 from segbatch.runtime.verify import verify
 from tests import here
+from tests.kills import Steps
 
 CHUNK = "a-tar.0efa6aa00efa6aa0.9efaa6009efaa600-00000.parquet"
 # What people keep beside results, or had there before: hand-made labels, notes, tables of their own.
@@ -150,3 +156,115 @@ def test_the_demonstration_replaces_nothing_of_somebody_else(name: str, output: 
     with pytest.raises(SpecError, match="choose another -o"):
         run_demo(folder, Progress())
     assert content(folder) == before
+
+
+class Race:
+    """Two jobs on one output: the first begins, the second takes the output over with --overwrite."""
+
+    def __init__(self, corpus: Path, output: Path, **second: object) -> None:
+        self.output = output
+        self.first = make_plan(here.spec([str(corpus)], output, chunk_size=2))
+        fields = {"chunk_size": 2, "prune": 0.01, "overwrite": True, **second}
+        self.second = here.spec([str(corpus)], output, **fields)
+        publish(self.first)
+
+    def names(self) -> set[str]:
+        return {p.name for p in (self.output / "masks").iterdir()}
+
+    def owners(self) -> set[str]:
+        store = Store(str(self.output))
+        return {receipt.fingerprint for receipt in Ledger.read(store).receipts(store)}
+
+
+OTHERS = [{}, {"chunk_size": 3}, {"prune": 1e-3, "chunk_size": 3}]
+
+
+@pytest.mark.parametrize("second", OTHERS)
+def test_the_job_whose_output_is_taken_over_commits_nothing_more(
+    second: dict[str, object], small_corpus: Path, tmp_path: Path
+) -> None:
+    race = Race(small_corpus, tmp_path, **second)
+    work = iter(here.receipts(race.first))
+    for _ in range(3):
+        next(work)
+    outcome = here.run(race.second)
+    assert outcome.computed == outcome.chunks
+    before = content(tmp_path)
+    with pytest.raises(OutputTaken, match=rf"{tmp_path}: another job has taken this output over \(fingerprint"):
+        next(work)
+    with pytest.raises(OutputTaken):
+        finish(race.first, Tally(3), 0.0)
+    assert content(tmp_path) == before
+    assert verify(str(tmp_path)).problems == []
+
+
+@pytest.mark.parametrize("second", OTHERS)
+@pytest.mark.parametrize("winner_is_done", [False, True])
+def test_a_file_that_is_written_as_the_output_is_taken_over_goes_unless_the_other_job_wrote_it(
+    second: dict[str, object],
+    winner_is_done: bool,
+    small_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other job takes the output between the first check of a commit and its second."""
+    race = Race(small_corpus, tmp_path, **second)
+    work = iter(here.receipts(race.first))
+    next(work)
+    write = Store.write
+
+    def write_late(store: Store, name: str, data: bytes) -> None:
+        monkeypatch.undo()
+        if winner_is_done:
+            write(store, name, data)
+            here.run(race.second)
+        else:
+            publish(make_plan(race.second))
+            write(store, name, data)
+
+    monkeypatch.setattr(Store, "write", write_late)
+    with pytest.raises(OutputTaken):
+        next(work)
+    if not winner_is_done:
+        assert race.names() == set()
+        here.run(race.second)
+    assert len(race.owners()) == 1
+    assert verify(str(tmp_path)).problems == []
+
+
+def test_the_same_command_twice_at_once_is_harmless(small_corpus: Path, tmp_path: Path) -> None:
+    spec = here.spec([str(small_corpus)], tmp_path, chunk_size=2)
+    first = make_plan(spec)
+    publish(first)
+    work = iter(here.receipts(first))
+    next(work)
+    assert here.run(spec).computed == 8
+    tally = Tally(3)
+    for receipt in work:
+        tally.add(receipt)
+    assert finish(first, tally, 0.0).chunks == 9
+    assert verify(str(tmp_path)).problems == []
+
+
+def test_a_removed_output_is_not_written_again_by_a_job_that_still_runs(small_corpus: Path, tmp_path: Path) -> None:
+    race = Race(small_corpus, tmp_path / "out")
+    work = iter(here.receipts(race.first))
+    next(work)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(OutputTaken, match=r"run\.json: is gone"):
+        next(work)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_compaction_never_adds_to_an_output_that_was_taken_over(
+    step: int, whole: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    """What it removes in the very moment of the takeover, the other job's command computes again."""
+    output = Path(shutil.copytree(whole, tmp_path / "out"))
+    other = {"prune": 0.01}
+    takeover = here.spec([str(small_corpus)], output, overwrite=True, **other)
+    with Steps(step, lambda steps: here.run(takeover)), pytest.raises(OutputError):
+        compact(str(output), 10**9)
+    assert here.run(here.spec([str(small_corpus)], output, **other)).chunks == 6
+    assert verify(str(output)).problems == []
