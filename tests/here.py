@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from segbatch.output.writer import Receipt, Writer
+from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.runtime.claim import publish
 from segbatch.runtime.finish import Outcome, Tally, finish
 from segbatch.runtime.planning import Plan, make_plan
@@ -24,10 +24,10 @@ def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
     return JobSpec.create(inputs=inputs, output=str(output), **fields)
 
 
-def receipts(plan: Plan) -> Iterable[Receipt]:
-    """Does what is left of a plan, chunk by chunk, and commits it."""
+def receipts(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
+    """Does what is left of a plan, chunk by chunk, and commits it into ``folder`` of the output."""
     segment, refine = segment_stage(plan.job, POOLS), refine_stage(plan.job, POOLS)
-    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels))
+    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels), folder)
     for piece in plan.pieces():
         for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
             chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)

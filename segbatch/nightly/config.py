@@ -81,7 +81,10 @@ class NightlySpec(BaseModel):
         300, ge=5, description="a night that gives no sign of life for so long is dead, and another may begin"
     )
     max_removed: float = Field(
-        0.5, ge=0, le=1, description="if a larger share of a dataset's shards is gone from the input, it is not touched"
+        0.5,
+        ge=0,
+        le=1,
+        description="if a larger share of a dataset's shards or loose images is gone from the input, it is not touched",
     )
     keep_nights: int = Field(90, gt=0, description="records and replaced masks of older nights are removed")
     drift: DriftSpec = Field(default_factory=lambda: DriftSpec(), description="what is an alert")

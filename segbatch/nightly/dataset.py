@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from segbatch.chunk import ChunkId, Shard, digest
 from segbatch.errors import OutputError, PlanError
+from segbatch.leaves import Overlaps, bits_of
 from segbatch.metrics.pixels import Totals
 from segbatch.nightly.drift import Content, histogram
 from segbatch.nightly.lease import Lease
@@ -55,16 +56,38 @@ class Work:
     def counts(self) -> dict[str, int]:
         """Shards in all, new, changed, gone, and not whole yet, as they are found."""
         keys = {key_of(i) for i in self.masks.shards}
-        shards = self.plan.job.shards
+        shards, before = self.plan.job.shards, Overlaps(keys)
+        now = Overlaps(s.key for s in shards)
         lacking = [s for s in shards if not self.masks.committed(s.id).complete]
-        changed = sum(s.key in keys and s.id not in self.masks.shards for s in lacking)
+        changed = sum(s.key in before and s.id not in self.masks.shards for s in lacking)
         return {
             "total": len(shards),
             "new": len(lacking) - changed,
             "changed": changed,
-            "removed": len(keys - {s.key for s in shards}),
+            "removed": sum(key not in now for key in keys),
             "left": sum(not self.plan.ledger.committed(s.id).complete for s in shards),
         }
+
+    def vanished(self) -> dict[str, tuple[int, int]]:
+        """How many of the current shards and loose images are gone from the input, and of how many.
+
+        Shards of loose images come and go as these do: they are compared by the number of images in all of them.
+        """
+        leaves = [i for i in self.masks.shards if bits_of(key_of(i)) is not None]
+        keys = {key_of(i) for i in self.masks.shards.keys() - set(leaves)}
+        found = {"shards": (len(keys - {s.key for s in self.plan.job.shards}), len(keys))}
+        if leaves:
+            images = self._records(leaves)
+            listed = sum(s.records or 0 for s in self.plan.job.shards if bits_of(s.key) is not None)
+            found["loose images"] = (max(0, images - listed), images)
+        return found
+
+    def _records(self, shard_ids: Collection[str]) -> int:
+        """Current records of shards: by the catalog, else by the footers of their files."""
+        known = {row.shard_id: row.records for row in self.catalog.values()}
+        unknown = [n for i in shard_ids if i not in known for n in self.masks.committed(i).filenames(i)]
+        receipts = self.masks.receipts(self.store, unknown)
+        return sum(known.get(i, 0) for i in shard_ids) + sum(r.totals.records for r in receipts)
 
 
 def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
@@ -78,14 +101,14 @@ def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
     plan = make_plan(job)
     masks = plan.ledger
     plan.ledger = Ledger([*masks.filenames(), *Ledger(store.names(INCOMING)).filenames()])
-    keys, there = {key_of(i) for i in masks.shards}, {s.key for s in plan.job.shards}
-    gone = len(keys - there)
-    if gone > max_removed * len(keys):
-        raise PlanError(
-            f"{store.uri}: {gone} of its {len(keys)} shards are gone from the inputs, a larger share than max_removed "
-            f"= {max_removed:g}; nothing is done. If they were removed on purpose, raise max_removed for one night"
-        )
-    return Work(plan, masks, read_catalog(store))
+    found = Work(plan, masks, read_catalog(store))
+    for what, (gone, total) in found.vanished().items():
+        if gone > max_removed * total:
+            raise PlanError(
+                f"{store.uri}: {gone:,} of its {total:,} {what} are gone from the inputs, a larger share than "
+                f"max_removed = {max_removed:g}; nothing is done. If that was meant, raise max_removed for one night"
+            )
+    return found
 
 
 def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
@@ -107,16 +130,17 @@ def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
     """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
     store, plan = found.store, found.plan
     masks, incoming = Ledger.read(store), Ledger(store.names(INCOMING))
-    both = Ledger([*masks.filenames(), *incoming.filenames()])
     shards = plan.job.shards
-    whole = [s for s in shards if both.committed(s.id).complete]
     switch = plan_switch(shards, masks, incoming, date)
+    after = Ledger([*(set(masks.filenames()) - set(switch.retire)), *switch.arrive])
+    whole = [s for s in shards if after.committed(s.id).complete]
     rows = found.catalog
     before = {name: vars(row).copy() for name, row in rows.items()}
     arrived = {key_of(_shard_id(n)) for n in switch.arrive}
     _enter(found, [s for s in whole if _is_news(s, rows)], arrived, masks, incoming, date)
     for name in rows.keys() - {s.name for s in shards}:
-        rows[name].removed = rows[name].removed or date
+        if rows[name].shard_id not in after.shards:
+            rows[name].removed = rows[name].removed or date
     lease.renew()
     changed = before != {name: vars(row) for name, row in rows.items()}
     if switch or changed:
@@ -140,12 +164,12 @@ def _is_news(shard: Shard, rows: dict[str, ShardRow]) -> bool:
 
 def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Ledger, incoming: Ledger, date: str) -> None:
     """Enter shards that are whole into the catalog, with their sums."""
-    keys = {key_of(i) for i in masks.shards}
+    before = Overlaps(key_of(i) for i in masks.shards)
     sums = _read_sums(found, {s.id for s in news}, masks, incoming)
     for shard in news:
         row, total = found.catalog.get(shard.name), sums[shard.id]
         known = row is not None and row.removed is None
-        changed = known or (shard.key in keys and shard.id not in masks.shards)
+        changed = known or (shard.key in before and shard.id not in masks.shards)
         # What a plain `segbatch run` left is current, and of no night.
         night = date if shard.key in arrived or row is not None else ""
         found.catalog[shard.name] = ShardRow(
@@ -206,10 +230,12 @@ def _sums(found: Work, masks: Ledger) -> Tally:
 
 def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:
     rows, labels = list(found.catalog.values()), found.plan.job.model.labels
+    now = Overlaps(s.key for s in found.plan.job.shards)
     tonight = {
         "new": [r for r in rows if r.night == date and r.removed is None and r.change == "new"],
         "changed": [r for r in rows if r.night == date and r.removed is None and r.change == "changed"],
-        "removed": [r for r in rows if r.removed == date],
+        # A leaf of loose images that was split or merged is not gone.
+        "removed": [r for r in rows if r.removed == date and key_of(r.shard_id) not in now],
     }
     content = Content(Totals(len(labels)))
     for row in tonight["new"] + tonight["changed"]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 from segbatch.chunk import Shard
 from segbatch.errors import OutputError
+from segbatch.leaves import Overlaps
 from segbatch.output.compact import RETIRED, retire
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import SUCCESS, Claim
@@ -44,21 +45,24 @@ class Switch:
 def plan_switch(shards: Sequence[Shard], masks: Ledger, incoming: Ledger, folder: str) -> Switch:
     """What makes ``shards`` current as far as they are whole. Pure.
 
-    Of a shard that is in the input and not whole in its present version, the earlier one stays.
+    Of a shard that is in the input and not whole in its present version, the earlier one stays. So does a leaf of loose
+    images that was split or merged while one of those that take over its images is not whole; the others wait with it.
     """
     both = Ledger([*masks.filenames(), *incoming.filenames()])
     present = {s.id for s in shards}
     whole = {s.id for s in shards if both.committed(s.id).complete}
-    waiting = {s.key for s in shards if s.id not in whole}
+    waiting = Overlaps(s.key for s in shards if s.id not in whole)
+    outdated = [i for i in masks.shards if i not in present]
+    staying = Overlaps(key_of(i) for i in outdated if key_of(i) in waiting)
     switch = Switch(f"{RETIRED}/{folder}")
     for shard_id, state in incoming.shards.items():
-        if shard_id in whole:
-            switch.arrive.extend(state.filenames(shard_id))
-        elif shard_id not in present:
+        if shard_id not in present:
             switch.drop.extend(state.filenames(shard_id))
-    for shard_id, state in masks.shards.items():
-        if shard_id not in present and key_of(shard_id) not in waiting:
-            switch.retire.extend(state.filenames(shard_id))
+        elif shard_id in whole and key_of(shard_id) not in staying:
+            switch.arrive.extend(state.filenames(shard_id))
+    for shard_id in outdated:
+        if key_of(shard_id) not in waiting:
+            switch.retire.extend(masks.shards[shard_id].filenames(shard_id))
     return switch
 
 
