@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from segbatch.skipped import Skipped
+from segbatch.text import redact_text
 
 
 def digest(*parts: str, length: int = 8) -> str:
@@ -129,7 +130,7 @@ class Record:
 
     def failed(self, stage: str, kind: str, message: str) -> Record:
         """This record as an error row: no bytes, no scores, its size kept if known."""
-        return replace(self, data=None, scores=None, error=RecordError(stage, kind, message[:2000]))
+        return replace(self, data=None, scores=None, error=RecordError(stage, kind, redact_text(message)[:2000]))
 
 
 @dataclass

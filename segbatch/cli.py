@@ -9,6 +9,7 @@ import datetime
 import json
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from segbatch import show
 from segbatch.errors import SegbatchError, SpecError, visible_lines
 from segbatch.options import with_spec_options, with_train_options
 from segbatch.spec import JobSpec, merge, read_config
+from segbatch.text import redact_text
 from segbatch.training.spec import TrainSpec
 
 app = typer.Typer(
@@ -289,7 +291,7 @@ def _storage_options(config: str | None) -> dict[str, Any]:
 
 
 def _tell(text: str) -> None:
-    console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
+    console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:
@@ -301,6 +303,9 @@ def main() -> None:
             f"[bold red]error:[/bold red] {show.escape(visible_lines(str(e)))}", highlight=False, soft_wrap=True
         )
         sys.exit(e.exit_code)
+    except Exception:  # a defect of segbatch: whoever reports it pastes this somewhere
+        sys.stderr.write(redact_text(traceback.format_exc()))
+        sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what is committed stays, the same command goes on from there")
         sys.exit(130)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from segbatch.text import redact_text
+
 # Control characters of C0 and C1, which terminals obey, marks that reorder text, line separators, lone surrogates.
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -19,9 +21,15 @@ def visible_lines(text: str) -> str:
 
 
 class SegbatchError(Exception):
-    """Base of every error this package raises on purpose. ``exit_code`` is what the command returns."""
+    """Base of every error this package raises on purpose. ``exit_code`` is what the command returns.
+
+    The message is redacted here, since it may quote a client's exception, which names the URI as it was asked for.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact_text(message))
 
 
 class SpecError(SegbatchError):
@@ -75,7 +83,7 @@ class RecordFailure(SegbatchError):
 
     def __init__(self, stage: str, kind: str, message: str) -> None:
         super().__init__(message)
-        self.stage, self.kind, self.message = stage, kind, message
+        self.stage, self.kind, self.message = stage, kind, str(self)
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return (RecordFailure, (self.stage, self.kind, self.message))

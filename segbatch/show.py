@@ -16,6 +16,7 @@ from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.output.stats import ClassRow, class_rows
 from segbatch.skipped import Skipped
+from segbatch.text import redact_text
 
 if TYPE_CHECKING:
     from segbatch.models import ModelInfo
@@ -209,7 +210,7 @@ def _size(count: int) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
+    console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
 
 __all__ = [

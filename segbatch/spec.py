@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segbatch.errors import SpecError
+from segbatch.text import redact, redact_text
 
 S = TypeVar("S", bound=BaseModel)
 _LARGEST_CONFIG = 16 * 2**20
@@ -146,12 +146,8 @@ class JobSpec(BaseModel):
         return JobSpec.create(**merge(read_config(uri), overrides))
 
     def public(self) -> dict[str, Any]:
-        """The spec as plain data, fit to be stored: no storage options, no credentials in URIs."""
-        plain = self.model_dump(mode="json", exclude={"storage_options"})
-        plain["inputs"] = [without_credentials(u) for u in self.inputs]
-        for key in ("output", "weights", "refiner_weights", "classes"):
-            plain[key] = without_credentials(plain[key]) if plain[key] else plain[key]
-        return plain
+        """The spec as plain data, fit to be stored: no storage options, every URI redacted."""
+        return public_fields(self)
 
 
 def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -167,17 +163,25 @@ def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = Non
         loaded = None if root is None else loader.construct_document(root)
     except FileNotFoundError:
         raise SpecError(f"{uri}: no such configuration file") from None
-    except (OSError, ImportError, ValueError) as e:
-        raise SpecError(f"{uri}: cannot read the configuration: {e}") from None
     except yaml.YAMLError as e:
-        raise SpecError(f"{uri}: not valid YAML: {e}") from None
+        raise SpecError(f"{uri}: not valid YAML: {_without_snippet(e)}") from None
     except RecursionError:
         raise SpecError(f"{uri}: the configuration nests too deeply; write it flat, as in README.md") from None
+    except SpecError:
+        raise
+    except Exception as e:  # clients of stores have exceptions of their own
+        raise SpecError(f"{uri}: cannot read the configuration: {e}") from None
     if not isinstance(loaded, dict):
         raise SpecError(
             f"{uri}: a configuration is a mapping of keys, such as `inputs:`; found {type(loaded).__name__}"
         )
     return loaded
+
+
+def _without_snippet(error: yaml.YAMLError) -> str:
+    """What is wrong, and where; PyYAML's own text quotes the line, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else str(error)  # type: ignore[attr-defined]
 
 
 def _check_aliases(root: yaml.Node | None, uri: str) -> None:
@@ -211,9 +215,18 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def without_credentials(uri: str) -> str:
-    """``s3://key:secret@bucket/x`` -> ``s3://bucket/x``."""
-    return re.sub(r"^([a-z0-9+.-]+://)[^/@]*@", r"\1", uri, flags=re.IGNORECASE)
+def public_fields(spec: BaseModel) -> dict[str, Any]:
+    """The fields of a spec as plain data without its ``storage_options``, every URI redacted."""
+
+    def public(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: public(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [public(item) for item in value]
+        return redact(value) if isinstance(value, str) else value
+
+    plain: dict[str, Any] = public(spec.model_dump(mode="json", exclude={"storage_options"}))
+    return plain
 
 
 def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
@@ -242,7 +255,7 @@ def _explain(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
         return f"{field}: required, and not given"
-    given = json.dumps(error["input"], default=str)
+    given = redact_text(json.dumps(error["input"], default=str))  # before it is cut: half a URI hides its "@"
     if field == "webhook" or field.startswith(_SECRET):
         given = "(hidden)"
     return f"{field}: got {given[:200]}; {error['msg'][0].lower() + error['msg'][1:]}"

@@ -3,7 +3,7 @@
 import pytest
 
 from segbatch.errors import SpecError
-from segbatch.spec import JobSpec, merge, read_config, without_credentials
+from segbatch.spec import JobSpec, merge, read_config
 
 
 def spec(**fields):
@@ -51,11 +51,6 @@ def test_secrets_are_not_shown():
     assert "hunter2" not in repr(s.storage_options) or "hunter2" not in str(s.public())
     assert "hunter2" not in str(s.public())
     assert s.public()["output"] == "s3://bucket/out"
-
-
-def test_credentials_are_taken_out_of_uris():
-    assert without_credentials("s3://k:s@b/x@y") == "s3://b/x@y"
-    assert without_credentials("/home/me@work/x") == "/home/me@work/x"
 
 
 def test_flags_win_over_the_file(tmp_path):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from segbatch.errors import ModelError
 from segbatch.models import caffe
 from segbatch.models.weights import HDF5
+from segbatch.text import without_query
 
 StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -35,7 +36,8 @@ def parse(data: bytes, source: str) -> StateDict:
     ``module.`` that DataParallel puts before every key. Nothing in the file is executed: ``ModelError`` for a
     file that would need it, is damaged, or holds no tensors by name. Caffe's blobs are called ``LAYER/INDEX``.
     """
-    suffix = source[source.rfind(".") :].lower()
+    path = without_query(source)
+    suffix = path[path.rfind(".") :].lower()
     if suffix in HDF5:
         raise ModelError(f"weights {source!r} are HDF5, which is not read here. {_CONVERSION}")
     if suffix not in READERS:

@@ -17,6 +17,7 @@ from segbatch.labels import LabelSet
 from segbatch.models.info import Choice, Execution, ModelInfo
 from segbatch.models.scores import try_on_samples
 from segbatch.registry import suggest
+from segbatch.text import redact
 
 _MAX_REASON = 500  # characters
 
@@ -101,7 +102,7 @@ class CustomEntry:
             ) from e
         self._check(model)
         return CustomModel(
-            model, self.name, getattr(model, "digest", "") or f"custom:{digest(self.name, choice.weights)}"
+            model, self.name, getattr(model, "digest", "") or f"custom:{digest(self.name, redact(choice.weights))}"
         )
 
     def infos(self) -> list[ModelInfo]:

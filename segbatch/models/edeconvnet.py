@@ -26,6 +26,7 @@ from segbatch.models.proposals import Proposals, clipped, from_grid, read_propos
 from segbatch.models.weights import content_digest
 from segbatch.registry import suggest
 from segbatch.spec import read_config
+from segbatch.text import without_query
 
 MOST = 50
 _NAME = "edeconvnet"
@@ -171,7 +172,7 @@ class EDeconvNetEntry:
         uri = choice.weights
         if uri.partition(":")[0] == "random":
             return _Parts(uri, uri, None, MOST, ("grid", str(MOST)))
-        if not uri.lower().endswith((".yaml", ".yml", ".json")):
+        if not without_query(uri).lower().endswith((".yaml", ".yml", ".json")):
             raise SpecError(
                 f"model {_NAME!r} is made of two networks, so weights {uri!r} are not enough; give --weights FILE.yaml "
                 f"that names both, and the object proposals if there are any: {_EXAMPLE}"
@@ -199,7 +200,7 @@ def _beside(config: str, path: str) -> str:
     """``path``, which is absolute, a URI, or relative to the folder of ``config``; ``random`` stays."""
     if "://" in path or path.startswith("/") or path.partition(":")[0] == "random":
         return path
-    folder = config.rpartition("/")[0]
+    folder = without_query(config).rpartition("/")[0]
     return f"{folder}/{path}" if folder else f"./{path}"
 
 

@@ -8,14 +8,15 @@ from typing import Any, Protocol
 
 from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
+from segbatch.text import redact
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """A model with one set of weights, described. Two infos with equal ``digest`` compute the same function.
 
-    ``weights`` is the name or URI of the weights, ``source`` where they come from, ``digest`` what identifies
-    their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
+    ``weights`` is the name or URI of the weights, ``source`` where they come from, both redacted, ``digest`` what
+    identifies their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
     ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
     it, ``terms`` the terms of use beyond this package's licence. ``known_weights`` are the names that
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
@@ -38,6 +39,10 @@ class ModelInfo:
     refines: str = ""
     wrong_size: str = ""
     untried: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "source"):
+            object.__setattr__(self, name, redact(getattr(self, name)))
 
     @property
     def classes(self) -> tuple[str, ...]:

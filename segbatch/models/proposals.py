@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from segbatch.errors import ModelError, RecordFailure
 from segbatch.models.weights import read_uri
+from segbatch.text import without_query
 
 # (image uint8 (H, W, 3), its id or None) -> int (N, 4): top, left, height, width in pixels, the best box first.
 Proposals = Callable[[np.ndarray, str | None], np.ndarray]
@@ -53,9 +54,9 @@ class FileProposals:
     """
 
     def __init__(self, data: bytes, uri: str) -> None:
-        self._uri = uri
+        self._uri, path = uri, without_query(uri)
         try:
-            table = _READERS[uri[uri.rfind(".") :].lower()](data)
+            table = _READERS[path[path.rfind(".") :].lower()](data)
         except KeyError:
             raise ModelError(f"proposals {uri!r}: unknown kind of file; give one of {' '.join(_READERS)}") from None
         except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as e:

@@ -31,6 +31,7 @@ from segbatch.runtime.pipeline import compute
 from segbatch.runtime.planning import Plan, make_plan
 from segbatch.runtime.progress import Progress
 from segbatch.skipped import Skipped
+from segbatch.sources.io import shown_uri
 from segbatch.spec import JobSpec
 
 _READERS = 16
@@ -174,7 +175,7 @@ def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Ledger, inc
         night = date if shard.key in arrived or row is not None else ""
         found.catalog[shard.name] = ShardRow(
             shard.name,
-            shard.uri,
+            shown_uri(shard.uri),
             shard.id,
             night,
             "changed" if changed else "new",

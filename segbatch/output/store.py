@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import OutputError, SpecError
 from segbatch.retry import RangeReader, answer, call, is_transient, retry
-from segbatch.spec import without_credentials
+from segbatch.text import redact
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _WRITE_DEADLINE = 120.0
 class Store:
     """Reads, lists and atomically writes objects below one URI. Picklable; holds no connection when pickled.
 
-    ``uri`` is fit to be shown: without user and password. Requests to object stores are tried again after failures
+    ``uri`` is redacted, to be shown. Requests to object stores are tried again after failures
     that pass, for one minute, writes for two.
     """
 
@@ -45,7 +45,7 @@ class Store:
         self._connect()
 
     def _connect(self) -> None:
-        self.uri = without_credentials(self._uri)
+        self.uri = redact(self._uri)
         try:
             self.fs, self.path = fsspec.core.url_to_fs(self._uri, **self._options)
         except ImportError as e:

@@ -22,7 +22,7 @@ from segbatch.runtime.cluster import cluster, failure
 from segbatch.runtime.compare import MOST_EXAMPLES, Finding, Part, compare
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.labels import list_labels
-from segbatch.spec import JobSpec, without_credentials
+from segbatch.spec import JobSpec
 
 _TASKS_A_CORE = 4
 _FILES_A_TASK = 16
@@ -131,7 +131,7 @@ def evaluate(
         seed=seed,
         outputs=tuple(
             Evaluated(
-                without_credentials(store.uri),
+                store.uri,
                 {key: str(record.spec.get(key)) for key in ("model", "weights", "refiner")},
                 part.tally.images,
                 dict(sorted(part.findings.items())),
@@ -153,7 +153,7 @@ def _gather(store: Store, total: Part, shared: Any, cores: int, tell: Callable[[
     size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
     told = time.monotonic()
-    tell(f"{without_credentials(store.uri)}: {len(files)} files")
+    tell(f"{store.uri}: {len(files)} files")
     for done, part in enumerate(_results(task, [(store, g, shared) for g in groups], 2 * cores), 1):
         total += part
         if time.monotonic() - told > 10:

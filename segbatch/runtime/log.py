@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import re
 import sys
 import uuid
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segbatch.spec import JobSpec
+from segbatch.text import redact_text
 
 _SHORTEST_SECRET = 6
-_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class JsonFormatter(logging.Formatter):
             return value if value is None or isinstance(value, bool | int | float) else self._clean(str(value))
         for secret in self._secrets:
             value = value.replace(secret, "(hidden)")
-        return _CREDENTIALS.sub(r"\1", value)
+        return redact_text(value)
 
 
 def _strings(value: Any) -> Iterator[str]:

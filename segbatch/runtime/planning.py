@@ -20,7 +20,8 @@ from segbatch.output.store import Store
 from segbatch.runtime.claim import existing_record, refuse_other
 from segbatch.skipped import Skipped
 from segbatch.sources import divided, open_source
-from segbatch.spec import JobSpec, without_credentials
+from segbatch.spec import JobSpec
+from segbatch.text import redact
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
 STAGES_VERSION = 3
@@ -54,7 +55,7 @@ class Job:
     """A spec with what it names found: the source, its shards, the network's facts, the precision decided.
 
     ``skipped`` is what the listings of the inputs hold besides shards.
-    ``root`` is the corpus root, to which the names of shards and the ids of images are relative.
+    ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
     """
 
     spec: JobSpec
@@ -100,7 +101,7 @@ class Job:
         """
         spec = self.spec
         return {
-            "root": without_credentials(self.root),
+            "root": self.root,
             "read": spec.model_dump(include={"format", "image_column", "id_column", "uri_column"}),
             "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
             "model": {
@@ -126,7 +127,7 @@ class Job:
                 for i, (n, c) in enumerate(zip(labels.names, labels.colours, strict=True))
             ],
             spec=self.spec.public(),
-            inputs=[_absolute(without_credentials(u)) for u in self.spec.inputs],
+            inputs=[_absolute(redact(u)) for u in self.spec.inputs],
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )

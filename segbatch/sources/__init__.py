@@ -11,13 +11,14 @@ from segbatch.chunk import Chunk, Corpus, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
-from segbatch.sources.images import Images, image_shard
-from segbatch.sources.io import Files, shown_uri
+from segbatch.sources.images import Images, image_entry, image_shard
+from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.sources.listing import Entry, Listed, join, list_input
 from segbatch.sources.manifest import Manifest, is_parquet, survey
 from segbatch.sources.parquet import Parquet, image_and_id, open_rows
 from segbatch.sources.rows import is_bytes, is_text
 from segbatch.sources.webdataset import WebDataset
+from segbatch.text import redact, without_query
 
 # A new format is a file here and a line in each of these two.
 _READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images | Manifest]] = {
@@ -77,18 +78,24 @@ class AnySource:
         """See ``interfaces.Source``."""
         listed = [(given, item) for given in self._inputs for item in list_input(self._files, given)]
         if root is None:
-            root = common_root([item.root for _, item in listed])
+            root = common_root([redact(item.root) for _, item in listed])
         found: list[Shard] = []
         images: list[Entry] = []
         for given, item in listed:
-            prefix = prefix_below(root, item.root, given)
+            prefix = prefix_below(root, redact(item.root), given)
             for format, entries in self._by_format(item).items():
                 if format == "images":
-                    names = (prefix + e.name if root else join(item.root, e.name) for e in entries)
-                    images.extend(replace(e, name=name) for e, name in zip(entries, names, strict=True))
+                    images.extend(image_entry(root, prefix, item.root, e) for e in entries)
                 else:
                     found.extend(
-                        Shard(join(item.root, e.name), prefix + e.name, format, e.version, size=e.size) for e in entries
+                        Shard(
+                            uri=join(item.root, e.name),
+                            name=prefix + shown_name(item.root, e.name),
+                            format=format,
+                            version=e.version,
+                            size=e.size,
+                        )
+                        for e in entries
                     )
         if images:
             found.append(image_shard(root, images))
@@ -98,7 +105,7 @@ class AnySource:
     def _by_format(self, item: Listed) -> dict[str, list[Entry]]:
         groups: dict[str, list[Entry]] = {}
         for entry in item.entries:
-            found = self._format if self._format and not item.folder else _format_of(entry.name)
+            found = self._format if self._format and not item.folder else _format_of(join(item.root, entry.name))
             if found is not None:
                 groups.setdefault(found, []).append(entry)
             elif not item.folder:
@@ -162,8 +169,8 @@ class AnySource:
         return not has_bytes and column in schema.names and is_text(schema.field(column).type)
 
 
-def _format_of(name: str) -> str | None:
-    lower = name.lower()
+def _format_of(uri: str) -> str | None:
+    lower = without_query(uri).lower()
     return next((f for f, extensions in _EXTENSIONS.items() if lower.endswith(extensions)), None)
 
 
@@ -171,9 +178,9 @@ def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:
     seen: set[str] = set()
     for item in listed:
         for entry in item.entries:
-            uri = join(item.root, entry.name)
+            uri = redact(join(item.root, entry.name))  # the same object, whatever signs it
             if uri in seen:
-                raise SourceError(f"{shown_uri(uri)}: is named by two inputs; each shard may be given once")
+                raise SourceError(f"{uri}: is named by two inputs; each shard may be given once")
             seen.add(uri)
     names: set[str] = set()
     for shard in shards:

@@ -8,15 +8,16 @@ import json
 import zlib
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbatch.chunk import Chunk, Record, Shard, digest
 from segbatch.errors import SourceError
 from segbatch.leaves import leaf_name
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, clean, wanted_rows
 from segbatch.sources.fetch import fetch
-from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.listing import Entry
+from segbatch.sources.io import Files, shown_name, shown_uri
+from segbatch.sources.listing import Entry, join
+from segbatch.text import redact
 
 MAX_LOOSE_IMAGES = 1_000_000
 _HASH_BITS = 64
@@ -42,10 +43,18 @@ class Images:
             for _, rows, _ in wanted_rows(len(listing.names), size, skip):
                 for row in rows:
                     image_id, uri = _id_and_uri(shard.uri, listing.names[row])
-                    yield Record(clean(image_id), shown_uri(uri), row), uri, listing.sizes[row]
+                    record = Record(clean(image_id), shown_uri(uri), row)
+                    yield record, listing.uris[row] if listing.uris else uri, listing.sizes[row]
 
         records = fetch(self._files, wanted(), self._options.max_record_bytes)
         return chunks_by_number(records, shard, len(listing.names), size, skip)
+
+
+def image_entry(root: str, prefix: str, folder: str, entry: Entry) -> Entry:
+    """An image below ``folder`` by its name below ``root``, redacted, or by its redacted URI if ``root`` is ""."""
+    uri = join(folder, entry.name)
+    name = prefix + shown_name(folder, entry.name) if root else redact(uri)
+    return replace(entry, name=name, uri="" if uri == redact(uri) else uri)
 
 
 def image_shard(root: str, entries: Sequence[Entry]) -> Shard:
@@ -72,8 +81,9 @@ def divide(shard: Shard, chunk_size: int) -> list[Shard]:
     the others keep name and version. How the images came, and in which order they are listed, does not matter.
     """
     listing = Listing.of(shard)
-    images = zip(listing.names, listing.sizes, listing.versions, strict=True)
-    hashed = sorted((_hash(name), Entry(name, size, version)) for name, size, version in images)
+    uris = listing.uris or [""] * len(listing.names)
+    images = zip(listing.names, listing.sizes, listing.versions, uris, strict=True)
+    hashed = sorted((_hash(image[0]), Entry(*image)) for image in images)
     hashes = [value for value, _ in hashed]
 
     def leaves(begin: int, end: int, bits: str) -> Iterator[Shard]:
@@ -95,7 +105,8 @@ def _hash(name: str) -> int:
 
 def _shard(root: str, bits: str, entries: Sequence[Entry], listed_versions: bool = False) -> Shard:
     versions = [e.version for e in entries]
-    listing = Listing([e.name for e in entries], [e.size for e in entries], versions if listed_versions else [])
+    uris = [e.uri for e in entries] if any(e.uri for e in entries) else []
+    listing = Listing([e.name for e in entries], [e.size for e in entries], versions if listed_versions else [], uris)
     return Shard(
         uri=root,
         name=leaf_name(bits),
@@ -109,14 +120,18 @@ def _shard(root: str, bits: str, entries: Sequence[Entry], listed_versions: bool
 
 @dataclass(frozen=True)
 class Listing:
-    """Names and sizes of a shard's images; versions too before the shard is divided."""
+    """Names and sizes of a shard's images; versions too before the shard is divided.
+
+    ``uris`` are what is read, where an image is not at its name below the root: a signature is no part of a name.
+    """
 
     names: list[str]
     sizes: list[int]
     versions: list[str]
+    uris: list[str]
 
     def packed(self) -> bytes:
-        plain = [self.names, self.sizes, self.versions]
+        plain = [self.names, self.sizes, self.versions, self.uris]
         return zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 6)
 
     @staticmethod

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from segbatch.errors import Outage, RecordFailure, SourceError
 from segbatch.retry import RangeReader, call, is_transient, retry
 from segbatch.sources.chunking import clean
-from segbatch.spec import without_credentials
+from segbatch.text import redact, redact_text, without_query
 
 T = TypeVar("T")
 
@@ -70,10 +70,10 @@ class Files:
             except ValueError as e:
                 raise SourceError(
                     f"{protocol}:// is not a protocol that fsspec knows, or its storage options are wrong "
-                    f"({_brief(e)}); s3, gs, az, hf, https and local paths are usual"
+                    f"({brief(e)}); s3, gs, az, hf, https and local paths are usual"
                 ) from None
             except TypeError as e:
-                raise SourceError(f"storage options that {protocol}:// does not take: {_brief(e)}") from None
+                raise SourceError(f"storage options that {protocol}:// does not take: {brief(e)}") from None
         return self._open[protocol]
 
     def retry(self, fs: Any, attempt: Callable[[], T]) -> T:
@@ -154,8 +154,21 @@ class Files:
 
 
 def shown_uri(uri: str) -> str:
-    """``uri`` as rows and messages may show it: valid Unicode, without user and password."""
-    return clean(without_credentials(uri))
+    """``uri`` as rows and messages may show it: redacted, and valid Unicode."""
+    return clean(redact(uri))
+
+
+def shown_name(root: str, name: str) -> str:
+    """``name``, a URI or relative to the URI ``root``, as ids show it: redacted."""
+    if "://" not in root or "://" in name or name.startswith("/"):
+        return redact(name)
+    root = f"{root.rstrip('/')}/"
+    return redact(root + name).removeprefix(redact(root))
+
+
+def folder_of(uri: str) -> str:
+    """The URI of the folder that an object is in."""
+    return without_query(uri).rpartition("/")[0]
 
 
 def too_large(what: str, size: int, limit: int) -> RecordFailure:
@@ -173,11 +186,11 @@ def unreadable(uri: str, error: Exception) -> RecordFailure:
     if isinstance(error, FileNotFoundError):
         return RecordFailure("read", "MissingObject", f"{shown}: does not exist")
     if isinstance(error, PermissionError):
-        return RecordFailure("read", "UnreadableObject", f"{shown}: access is denied ({_brief(error)})")
+        return RecordFailure("read", "UnreadableObject", f"{shown}: access is denied ({brief(error)})")
     if isinstance(error, IsADirectoryError):
         return RecordFailure("read", "UnreadableObject", f"{shown}: is a folder, where one file must be named")
     return RecordFailure(
-        "read", "UnreadableObject", f"{shown}: cannot be read ({type(error).__name__}: {_brief(error)})"
+        "read", "UnreadableObject", f"{shown}: cannot be read ({type(error).__name__}: {brief(error)})"
     )
 
 
@@ -193,19 +206,31 @@ def shard_failure(uri: str, error: Exception) -> RecordFailure:
 
 def outage(uri: str, error: Exception) -> Outage:
     return Outage(
-        f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {_brief(error)}); "
+        f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {brief(error)}); "
         "what is committed is kept: run the job again when it answers"
     )
 
 
 def version_of(info: dict[str, Any]) -> str:
     """Changes when the object's content does: its size with the store's tag, or with its time of change."""
-    for name in ("ETag", "etag", "md5Hash", "md5", "content_md5", "generation", "blob_id", "oid", "sha256", "crc32c"):
+    for name in (
+        "ETag",
+        "etag",
+        "md5Hash",
+        "md5",
+        "content_md5",
+        "Content-MD5",
+        "generation",
+        "blob_id",
+        "oid",
+        "sha256",
+        "crc32c",
+    ):
         if info.get(name):
             return f"{info['size']}:{_text(info[name])}"
     if "mtime_ns" in info:
         return f"{info['size']}:{info['mtime_ns']}"
-    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
+    for name in ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created"):
         if info.get(name):
             return f"{info['size']}:{_text(info[name])}"
     return f"{info['size']}"
@@ -255,8 +280,9 @@ def _read_local(uri: str, path: str, limit: int) -> bytes:
         return f.read(limit)
 
 
-def _brief(error: BaseException) -> str:
-    text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+def brief(error: BaseException) -> str:
+    """What an exception says, on one short line, redacted."""
+    text = " ".join(redact_text(getattr(error, "strerror", None) or str(error)).split())
     return text[:200] or type(error).__name__
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.listing import join, list_input
+from segbatch.text import without_query
 
 _LARGEST = 2**30
 # Formats that keep values as they are; a JPEG of class ids holds ids that nobody drew.
@@ -31,7 +32,7 @@ def list_labels(files: Files, labels: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for listed in list_input(files, labels):
         for entry in listed.entries:
-            name = stem(entry.name)
+            name = stem(without_query(join(listed.root, entry.name)))
             if name in found:
                 raise SpecError(
                     f"labels: {shown_uri(labels)} holds two files named {name!r}; name one folder of labels"

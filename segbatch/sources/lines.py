@@ -16,17 +16,18 @@ import numpy as np
 
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
-from segbatch.sources.io import Files, shown_uri
+from segbatch.sources.io import Files, folder_of, shown_name, shown_uri
+from segbatch.text import redact, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")
 _MOST_MARKS = 2048
 
 
 class Line(NamedTuple):
-    """What one row says: where the image is, what it is called, or why that cannot be told."""
+    """What one row says: where the image is, its name, redacted, or why that cannot be told."""
 
     uri: str | None
-    id: str | None = None
+    name: str | None = None
     problem: RecordFailure | None = None
 
 
@@ -61,8 +62,8 @@ class TextRows:
     """
 
     def __init__(self, files: Files, uri: str, options: ReadOptions) -> None:
-        name = uri.lower()
-        self._uri, self._options = uri, options
+        name = without_query(uri).lower()
+        self._uri, self._folder, self._options = uri, folder_of(uri), options
         self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
         self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
         self._raw = files.open(uri)
@@ -178,7 +179,7 @@ class TextRows:
                 continue
             if row:
                 uri = clean(row[at]).strip() if at < len(row) else ""
-                yield begin, number, Line(uri or None, row[key] or None if key is not None and key < len(row) else None)
+                yield begin, number, self._line(uri, row[key] if key is not None and key < len(row) else "")
 
     def _json_lines(self, lines: _Lines) -> Iterator[tuple[int, int, Line]]:
         while True:
@@ -200,7 +201,10 @@ class TextRows:
         value = row.get(column)
         names = [self._options.id_column] if self._options.id_column else ID_NAMES
         key = next((row[n] for n in names if isinstance(row.get(n), str | int) and row[n] != ""), None)
-        return Line(clean(value).strip() or None if isinstance(value, str) else None, None if key is None else str(key))
+        return self._line(clean(value).strip() if isinstance(value, str) else "", "" if key is None else str(key))
+
+    def _line(self, uri: str, key: str) -> Line:
+        return Line(uri or None, redact(key) or shown_name(self._folder, uri) or None)
 
 
 class _Lines:
@@ -237,7 +241,7 @@ class _Lines:
 
 
 def _name(line: Line, row: int) -> str:
-    return line.id or line.uri or f"#{row}"
+    return line.name or f"#{row}"
 
 
 def _bad(message: str) -> Line:

@@ -14,7 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import SourceError
 from segbatch.retry import is_transient
-from segbatch.sources.io import Files, infos, local_info, outage, shown_uri, split_uri, version_of
+from segbatch.sources.io import Files, brief, folder_of, infos, local_info, outage, shown_uri, split_uri, version_of
+from segbatch.text import is_web
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _PADDED = re.compile(r"-?0\d+")
@@ -23,11 +24,15 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Entry:
-    """One object: its path below the root of its input, its size in bytes, and what tells its content's version."""
+    """One object: its path below the root of its input, its size in bytes, and what tells its content's version.
+
+    ``uri`` is what is read, if not the object of that name.
+    """
 
     name: str
     size: int
     version: str
+    uri: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ def list_input(files: Files, given: str) -> list[Listed]:
     found: list[Listed] = []
     try:
         files.resolve(plain[0])[0].invalidate_cache()  # an earlier run in this process may have listed it
+        if is_web(given):
+            return [_web_object(files, uri) for uri in plain]
         if len(plain) > 1 and not any(_MAGIC.search(p) for p in plain):
             return _all_named(files, given, plain)
         for uri in plain:
@@ -85,7 +92,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
     except Exception as e:
         if is_transient(e):
             raise outage(given, e) from e
-        raise SourceError(f"{shown_uri(given)}: cannot be listed ({type(e).__name__}: {str(e)[:200]})") from e
+        raise SourceError(f"{shown_uri(given)}: cannot be listed ({type(e).__name__}: {brief(e)})") from e
     return found
 
 
@@ -111,6 +118,16 @@ def _list_one(files: Files, uri: str) -> Listed:
     if not entries:
         raise FileNotFoundError(path)
     return Listed(_uri(fs, protocol, still), entries, folder=False)
+
+
+def _web_object(files: Files, uri: str) -> Listed:
+    """One object of a web server, which lists nothing: ``?`` begins a query, and ``*`` is a character."""
+    fs, path = files.resolve(uri)
+    info = files.call(fs, "info", path)
+    if info["size"] is None:
+        raise SourceError(f"{shown_uri(uri)}: the server does not tell its size; download it and give the file")
+    folder = folder_of(uri)
+    return Listed(folder, [Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))], folder=False)
 
 
 def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
@@ -175,6 +192,8 @@ def _uri(fs: Any, protocol: str, path: str) -> str:
 def _near(files: Files, uri: str) -> str:
     """``; did you mean …?`` from what stands beside a local path that is not there."""
     fs, path = files.resolve(uri)
+    if is_web(uri):
+        return "; a web server lists no folders and no globs: name each object, by a range {000..099} or in a manifest"
     if not isinstance(fs, LocalFileSystem):
         return "; check the bucket, the prefix and the credentials"
     parent = path

@@ -11,11 +11,12 @@ from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.sources.fetch import fetch
-from segbatch.sources.io import Files, shown_uri
+from segbatch.sources.io import Files, folder_of, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
 from segbatch.sources.listing import join
 from segbatch.sources.parquet import describe, id_column, open_rows, row_id
 from segbatch.sources.rows import is_text, texts
+from segbatch.text import without_query
 
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -24,7 +25,7 @@ class Manifest:
     """Reads the images that the rows of a manifest name, several at once, in the order of the rows.
 
     URIs are absolute, or relative to the manifest's folder. Ids come from the column that ``id_column`` names,
-    from ``image_id, id, key, __key__``, or else are the URIs as written. Error rows: MissingUri,
+    from ``image_id, id, key, __key__``, or else are the URIs, redacted. Error rows: MissingUri,
     BadManifestRow, CorruptRowGroup, MissingObject, UnreadableObject, RecordTooLarge.
     """
 
@@ -41,7 +42,7 @@ class Manifest:
     def _wanted(
         self, shard: Shard, total: int, size: int, skip: Collection[int]
     ) -> Iterator[tuple[Record, str, int | None]]:
-        folder = shard.uri.rpartition("/")[0]
+        folder = folder_of(shard.uri)
         ranges = [rows for _, rows, _ in wanted_rows(total, size, skip)]
         for row, name, line in self._rows(shard, ranges):
             record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
@@ -92,7 +93,7 @@ def survey(files: Files, uri: str, options: ReadOptions) -> tuple[int, bytes | N
 
 
 def is_parquet(uri: str) -> bool:
-    return uri.lower().endswith((".parquet", ".pq"))
+    return without_query(uri).lower().endswith((".parquet", ".pq"))
 
 
 def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None]:

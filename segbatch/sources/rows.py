@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
-from segbatch.sources.io import Files, is_transient, shard_failure
+from segbatch.sources.io import Files, folder_of, is_transient, shard_failure, shown_name
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
@@ -29,7 +29,7 @@ class ParquetRows:
     """
 
     def __init__(self, files: Files, uri: str) -> None:
-        self._uri = uri
+        self._uri, self._folder = uri, folder_of(uri)
         self._stream = files.open(uri, read_ahead=False)
         try:
             self._file = pq.ParquetFile(
@@ -116,7 +116,7 @@ class ParquetRows:
                     row = begin + len(ids)
                     if row == end:
                         return ids
-                    ids.append(seen.unique(text or f"#{row}", row))
+                    ids.append(seen.unique(shown_name(self._folder, text) or f"#{row}", row))
         except (pa.ArrowException, OSError) as e:
             if is_transient(e):
                 shard_failure(self._uri, e)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from segbatch.chunk import digest
-from segbatch.spec import parse_spec, without_credentials
+from segbatch.spec import parse_spec, public_fields
 from segbatch.training.defaults import defaults_of
 
 # What may change between a run and its continuation: where and how fast, not what is computed.
@@ -125,12 +125,8 @@ class TrainSpec(BaseModel):
         return parse_spec(TrainSpec, {**defaults, **fields})
 
     def public(self) -> dict[str, Any]:
-        """The spec as plain data, fit to be stored: no storage options, no credentials in URIs."""
-        plain = self.model_dump(mode="json", exclude={"storage_options"})
-        for key, value in plain.items():
-            if isinstance(value, str):
-                plain[key] = without_credentials(value)
-        return plain | {key: [without_credentials(u) for u in plain[key]] for key in ("inputs", "val")}
+        """The spec as plain data, fit to be stored: no storage options, every URI redacted."""
+        return public_fields(self)
 
     def decisive(self) -> dict[str, str]:
         """What two trainings must share to be one: everything that changes what is computed."""

@@ -198,11 +198,12 @@ def test_a_refused_object_is_an_error_row(tmp_path: Path):
     assert "access is denied (Forbidden)" in chunk.records[0].error.message  # type: ignore[union-attr]
 
 
-def test_a_store_without_ranges_is_an_error_and_not_garbage(tmp_path: Path):
-    source = open_source([write_inputs(tmp_path)["tar"]])
-    (shard,) = source.shards()
+def test_of_a_store_without_ranges_small_objects_are_read_whole_and_large_ones_are_an_error():
     Flaky.ignores_ranges = True
-    stream = Files().open(shard.uri, read_ahead=False)
+    stream = Files().open(put("small", b"0123456789"), read_ahead=False)
+    stream.seek(4)
+    assert (stream.read(3), stream.read(100), Flaky.calls) == (b"456", b"789", 2)
+    stream = Files().open(put("large", bytes(32 * 2**20 + 1)), read_ahead=False)
     with pytest.raises(OSError, match="ignores ranges"):
         stream.read(16)
 

@@ -1,0 +1,235 @@
+"""Secrets taken out of URIs and of text that names them, before anything is shown, logged or stored."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, unquote
+
+HIDDEN = "(hidden)"
+
+_PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
+_LINK = re.compile(rf"({_PROTOCOL})://(.*)", re.DOTALL)
+_CHAIN = re.compile(rf"::(?={_PROTOCOL}(?:://|::))")
+# Without one of these a URI holds no secret: nearly all of them are decided here.
+_SUSPECT = re.compile(r"[@?#;=%]|eyJ|://[^/]*:")
+_LOCAL = {"file", "local"}
+_AZURE = {"abfs", "abfss", "wasb", "wasbs", "adl", "az"}
+# A name may hold "@" (container@account of Azure, paths in archives): without ":" before it, it separates no secret.
+_NAMES_WITH_AT = {"zip", "tar", "libarchive", "memory", "reference", "dir", *_AZURE}
+_WITHOUT_PORT = {"s3", "s3a", "s3n", "gs", "gcs", "oss", "cos", "obs", *_AZURE}
+_WEB = {"http", "https", "ftp", "webdav", "davs", "dav"}
+
+# Names of parameters, in lower case without punctuation. These say "secret" wherever they stand.
+_CLEARLY_SECRET = re.compile(
+    r"token|secret|signature|passw|passphrase|passcode|pwd|credential|jwt|hmac|bearer|authoriz|sharedaccess"
+    r"|(?:api|access|account|shared|private|auth|client)key|accessid|keypairid|jsessionid|phpsessid"
+    r"|^(?:xamz|xgoog|xoss|xcos|xobs|xtos|xms|hdnea|hdnts|hdntl)|^(?:sig|gda)$"
+)
+# These do as parameters of a URI, where it is better to hide a name too many. Words that only contain them do not.
+_LIKELY_SECRET = re.compile(
+    r"sig|key|auth|sess|policy|code|cookie|ticket|nonce|csrf|xsrf|saml|^(?:q(?:sign|ak|header|url)|expir)"
+)
+_HARMLESS = re.compile(
+    r"author(?!i)|(?:de|as|re)sign|signal(?!g)|signage|insight|keyword|keyframe|keypoint|monkey|turkey|hockey|obsess"
+    r"|(?:zip|post|postal|country|area|bar|qr|geo|lang|language|colou?r|airport)code|(?:en|de)cod|codec|unicode"
+)
+_SECRET_WORDS = {
+    *("pass", "pw", "psw", "pin", "otp", "sid", "ssid", "tk", "tok", "ak", "cred", "creds", "salt", "mac", "exp"),
+    *("verify", "private", "cert", "assertion", "invite", "grant", "magic", "login", "wstime", "upn", "vs"),
+}  # fmt: skip
+# What else belongs to a signature: of Azure, beside ``sig``; times, beside any secret; digests that nginx signs with.
+_SAS = set("sv se sp sr st spr sip sks skoid sktid ske skt skv ss srt si sdd saoid suoid scid ses sduoid".split())
+_TIMES = set(
+    "e st ts t time timestamp date start end valid validfrom validto validuntil from until ttl nbf iat".split()
+)
+_TIME = re.compile(r"\d{10}(?:\d{3})?|\d{4}-?\d\d-?\d\d[T ]?[\d:]*(?:\.\d+)?Z?")
+_DIGESTS = {"md5", "sha1", "sha256", "hash", "digest", "checksum", "h"}
+# Long random values of these names tell an image or its version.
+_CONTENT = _DIGESTS | set(
+    "v version generation rev revision snapshot uuid guid etag cid image img photo file filename name path object "
+    "asset media item page doc document blob".split()
+)
+_FILE_NAME = re.compile(
+    r"[^?&=]*\.(?:jpe?g|png|webp|tiff?|bmp|gif|avif|heic|tar|tgz|gz|zip|parquet|csv|tsv|jsonl)", re.IGNORECASE
+)
+_SEPARATOR = re.compile("(&|;(?=[^&;=]+=))")
+_JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}\.?[\w-]*")
+
+_IN_TEXT = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}(?:://|%3A%2F%2F)[^\s\"'<>`]+", re.IGNORECASE)
+_AFTER_URI = ".,:;!?)]}"
+_ASSIGNED = re.compile(r"""(?P<before>[?&;]|(?<![\w.%-]))(?P<name>[A-Za-z_][\w.%-]*)=(?P<value>["']?[^\s&;,"'<>]+)""")
+_PAIR_AT_HOST = re.compile(r"""(?:(?<=[\s"'(=,])|^)[^\s"'()/:@=,]+:(?!//|\\)[^\s"'@]+@(?=[\w\[])""")
+_HEADER = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{6,}", re.IGNORECASE)
+_TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|eyJ|basic |bearer ", re.IGNORECASE)
+
+
+def redact(uri: str) -> str:
+    """``uri`` without what opens it: ``https://host/a.jpg?v=2&sig=…`` -> ``https://host/a.jpg?v=2``.
+
+    Taken out are user and password, parameters that sign or authenticate (also in the fragment, in web paths, in URIs
+    within parameters, in each link of a chain ``zip://…::s3://…``), and long random values of unknown names. What tells
+    objects apart stays, so that a URI that is signed again gives the same result. Local paths are not changed.
+    """
+    if not _SUSPECT.search(uri):
+        return uri
+    return "::".join(map(_redact_link, _CHAIN.split(uri)))
+
+
+def redact_text(text: str) -> str:
+    """``text``, such as that of an exception, with every URI in it redacted, and credentials outside URIs hidden."""
+    if not _TEXT_SUSPECT.search(text):
+        return text
+    text = _IN_TEXT.sub(_redact_match, text)
+    text = _ASSIGNED.sub(_hide_value, text)
+    text = _PAIR_AT_HOST.sub(f"{HIDDEN}@", text)
+    text = _HEADER.sub(rf"\1 {HIDDEN}", text)
+    return _JWT.sub(HIDDEN, text)
+
+
+def is_web(uri: str) -> bool:
+    """Whether ``uri`` is the address of one object on a web server."""
+    return uri.lower().startswith(("http://", "https://"))
+
+
+def without_query(uri: str) -> str:
+    """The URI of an object without query and fragment, which only web addresses have: its end tells the format."""
+    return re.split("[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
+
+
+def _redact_match(found: re.Match[str]) -> str:
+    uri = found[0].rstrip(_AFTER_URI)
+    after = found[0][len(uri) :]
+    if "://" in uri:
+        return redact(uri) + after
+    decoded = _decoded(uri)
+    public = redact(decoded)
+    return (uri if public == decoded else quote(public, safe="")) + after
+
+
+def _hide_value(found: re.Match[str]) -> str:
+    name = _decoded(found["name"])
+    secret = _CLEARLY_SECRET.search(_compact(name)) or (found["before"] and _is_secret_name(name, found["value"]))
+    return f"{found['before']}{found['name']}={HIDDEN}" if secret else found[0]
+
+
+def _redact_link(link: str) -> str:
+    parts = _LINK.fullmatch(link)
+    if parts is None or parts[1].lower() in _LOCAL:
+        return re.sub(r"((?:AccountKey|SharedAccess\w+)=)[^;]+", rf"\1{HIDDEN}", link)
+    protocol = parts[1].lower()
+    rest = parts[2] if protocol == "github" else _without_userinfo(protocol, parts[2])  # org:repo@revision
+    path, *others = re.split(r"([?#])", rest)
+    pieces = [piece for text in others[1::2] for piece in _SEPARATOR.split(text)[::2]]
+    signed = any(map(_names_secret, pieces))
+    sas = any(_compact(_decoded(piece).partition("=")[0]) == "sig" for piece in pieces)
+    if protocol in _WEB:
+        path = _public_path(path)
+    for mark, text in zip(others[::2], others[1::2], strict=True):
+        public = _public_parameters(text, signed, sas)
+        path += mark + public if public or not text else ""
+    return f"{parts[1]}://{path}"
+
+
+def _without_userinfo(protocol: str, rest: str) -> str:
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = authority.rpartition("@")
+    if at:
+        return rest if protocol in _NAMES_WITH_AT and ":" not in user else rest[len(user) + 1 :]
+    name, colon, port = authority.rpartition(":")
+    is_port = port.isdecimal() and protocol not in _WITHOUT_PORT
+    if not colon or authority.startswith("arn:") or is_port or not port or port.endswith("]"):
+        return rest
+    # Keys of S3 hold "/" and other marks that are not escaped everywhere, so that the "@" comes later; or never, where
+    # the text was cut off.
+    _, at, after = rest.partition("@")
+    return _without_userinfo(protocol, after) if at else name
+
+
+def _public_path(path: str) -> str:
+    """A web path without the tokens of content delivery networks: ``/token=…/a.jpg``, ``/a.jpg;jsessionid=…``."""
+    if not re.search("=|%3D|eyJ", path, re.IGNORECASE):
+        return path
+    segments = []
+    for segment in path.split("/"):
+        pieces = re.split(r"([;,&?]|%3B|%26|%3F)", segment, flags=re.IGNORECASE)
+        if any(map(_opens_path, pieces[::2])):
+            names = [piece for piece in pieces[::2] if "=" not in _decoded(piece) and not _JWT.search(piece)]
+            segments += names[:1]
+        else:
+            segments.append(segment)
+    return "/".join(segments)
+
+
+def _opens_path(piece: str) -> bool:
+    """Whether part of a path opens it. Folders are named ``key=5`` and ``code=US``, too: only clear names count."""
+    return bool(_JWT.search(piece)) or any(_CLEARLY_SECRET.search(_compact(name)) for name in _names(piece))
+
+
+def _public_parameters(text: str, signed: bool, sas: bool) -> str:
+    pieces = _SEPARATOR.split(text)
+    kept = [
+        (mark, _public_value(piece))
+        for mark, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True)
+        if not (_names_secret(piece) or _goes_with_it(piece, signed, sas))
+    ]
+    joined = "".join(mark + piece for mark, piece in kept)
+    return joined if kept and not kept[0][0] else joined[1:]
+
+
+def _public_value(piece: str) -> str:
+    """A parameter, with the secrets taken out of a URI that is its value."""
+    name, equals, value = piece.partition("=")
+    decoded = _decoded(value)
+    public = redact_text(decoded)
+    if public == decoded:
+        return piece
+    return name + equals + (public if decoded == value else quote(public, safe=""))
+
+
+def _names_secret(piece: str) -> bool:
+    return any(_is_secret_name(name, _decoded(piece).partition("=")[2]) for name in _names(piece))
+
+
+def _names(piece: str) -> list[str]:
+    """Names in a parameter: the one before ``=``, and those in a value of Akamai's, ``exp=…~acl=…~hmac=…``."""
+    return re.findall(r"(?:^|~)([^~=]+)=", _decoded(piece))
+
+
+def _is_secret_name(name: str, value: str = "") -> bool:
+    compact = _HARMLESS.sub("", _compact(name))
+    if compact.endswith("key") and _FILE_NAME.fullmatch(value):
+        return False  # the key of an object
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = re.split(r"[^a-z0-9]+", spaced.lower())
+    return bool(_CLEARLY_SECRET.search(compact) or _LIKELY_SECRET.search(compact) or _SECRET_WORDS.intersection(words))
+
+
+def _goes_with_it(piece: str, signed: bool, sas: bool) -> bool:
+    """Whether a parameter of a harmless or unknown name is part of a signature, or a secret by its looks."""
+    name, _, value = _decoded(piece).rpartition("=")
+    compact = _compact(name)
+    if sas and compact in _SAS:
+        return True
+    if signed and (compact in _DIGESTS or (compact in _TIMES and _TIME.fullmatch(value))):
+        return True
+    is_content = compact in _CONTENT or compact.endswith("id")
+    return bool(_JWT.search(value)) or (not is_content and _is_random(value))
+
+
+def _is_random(value: str) -> bool:
+    """Whether ``value`` looks drawn by chance: 16 letters and digits in a run that change kind at every fourth."""
+    runs = re.findall(r"[A-Za-z0-9]{16,}", value)
+    return any(len(re.findall(r"[a-z]+|[A-Z]+|[0-9]+", run)) - 1 >= len(run) / 4 for run in runs)
+
+
+def _compact(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _decoded(text: str) -> str:
+    """Percent-encoding undone, also where it was applied up to three times."""
+    for _ in range(3):
+        if "%" not in text:
+            break
+        text = unquote(text, errors="surrogateescape")
+    return text
