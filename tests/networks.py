@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from segbatch.errors import ModelError
 from segbatch.labels import LabelSet
 
 LABELS = LabelSet.of(("dark", "middle", "bright"))
@@ -76,3 +79,38 @@ class Moody(Brightness):
 
 def moody() -> Moody:
     return Moody()
+
+
+def unsteady(weights: str) -> Brightness:
+    """Brightness that fails to start in a worker as often as the file ``weights`` has words; each start takes one.
+
+    ``exit`` ends the process, ``hiccup``, ``broken`` and ``certain`` raise; the last word stays if ``always`` precedes.
+    """
+    import ray
+
+    if not (ray.is_initialized() and ray.get_runtime_context().get_actor_id()):
+        return Brightness()
+    words = Path(weights).read_text().split()
+    if words[:1] == ["always"]:
+        words.insert(0, words[1])
+    Path(weights).write_text(" ".join(words[1:]))
+    with open(weights + ".starts", "a") as log:
+        log.write(".")
+    match words[:1]:
+        case ["exit"]:
+            os._exit(7)
+        case ["hiccup"]:
+            raise ConnectionResetError("the store of the weights hung up")
+        case ["broken"]:
+            raise Unportable("the driver", code=802)
+        case ["certain"]:
+            raise ModelError("these weights are of another network")
+    return Brightness()
+
+
+class Unportable(Exception):
+    """Cannot be restored from its arguments, as exceptions of many libraries."""
+
+    def __init__(self, what: str, *, code: int) -> None:
+        super().__init__(f"{what} says {code}")
+        self.lock = threading.Lock()

@@ -12,7 +12,7 @@ ROOT = Path(segbatch.__file__).parent
 LAYERS = [
     {"text"},
     {"errors"},
-    {"skipped"},
+    {"skipped", "causes"},
     {"registry", "labels", "spec", "chunk", "retry"},
     {"leaves"},
     {"interfaces"},

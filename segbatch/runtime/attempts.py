@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -27,6 +27,7 @@ class _Counter:
 
     def __init__(self) -> None:
         self._begun: dict[str, tuple[int, float]] = {}
+        self._starts: dict[str, tuple[int, str]] = {}
         self._stopped = False
 
     def begin(self, key: str) -> tuple[int, float] | None:
@@ -39,6 +40,17 @@ class _Counter:
 
     def end(self, key: str) -> None:
         self._begun.pop(key, None)
+
+    def start(self, worker: str) -> tuple[int, str]:
+        earlier, cause = self._starts.get(worker, (0, ""))
+        self._starts[worker] = (earlier + 1, cause)
+        return earlier, cause
+
+    def failed(self, worker: str, cause: str) -> None:
+        self._starts[worker] = (self._starts.get(worker, (1, ""))[0], cause)
+
+    def ready(self, worker: str) -> None:
+        self._starts.pop(worker, None)
 
     def stop(self) -> None:
         self._stopped = True
@@ -71,6 +83,21 @@ class RayAttempts:
 
     def end(self, key: str) -> None:
         self._counter.end.remote(key)
+
+    def start(self, worker: str) -> tuple[int, str]:
+        try:
+            started: tuple[int, str] = ray.get(self._counter.start.remote(worker), timeout=_ANSWER_SECONDS)
+        except RayError:
+            return 0, ""
+        return started
+
+    def failed(self, worker: str, cause: str) -> None:
+        """Waits until it is noted: the process ends next."""
+        with suppress(RayError):
+            ray.get(self._counter.failed.remote(worker, cause), timeout=_ANSWER_SECONDS)
+
+    def ready(self, worker: str) -> None:
+        self._counter.ready.remote(worker)
 
     @contextmanager
     def stopping(self, due: Callable[[], bool]) -> Iterator[None]:

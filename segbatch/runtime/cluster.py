@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 
 import ray
 
-from segbatch.errors import PlanError, SegbatchError
+from segbatch.errors import PlanError
 from segbatch.runtime import local
 from segbatch.runtime.resources import Hardware
 from segbatch.spec import JobSpec
@@ -139,22 +138,3 @@ def _token_hint(message: str) -> str:
             "for the head and for every client"
         )
     return ""
-
-
-def failure(e: BaseException) -> SegbatchError:
-    """What a person needs to know of an exception that came out of a running dataset."""
-    chain: list[BaseException] = []
-    link: BaseException | None = e
-    while link is not None and link not in chain:
-        if isinstance(link, SegbatchError):
-            return link
-        chain.append(link)
-        inner = getattr(link, "cause", None)
-        link = inner if isinstance(inner, BaseException) else link.__cause__
-    # Ray nests the worker's traceback in the message; the last line that names an exception is what went wrong.
-    text = next((str(c) for c in reversed(chain) if str(c).strip()), type(e).__name__)
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
-    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failure|Exit)\b", line)]
-    return SegbatchError(
-        f"a worker failed: {(named or lines)[-1]}\nwhat is committed stays; the same command goes on from there"
-    )

@@ -11,6 +11,7 @@ from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.interfaces import Source
+from segbatch.runtime.failures import carried
 from segbatch.runtime.guard import Attempts, Stopped, begin
 from segbatch.runtime.metrics import count
 from segbatch.runtime.planning import Piece
@@ -53,15 +54,17 @@ class _Read:
 
     def _rows(self) -> Iterator[pa.Table]:
         for piece in self._pieces:
-            key = f"read {piece.shard.id} {piece.first}"
-            try:
-                begin(self._attempts, key, f"{shown_uri(piece.shard.uri)} at reading")
-            except Stopped:
-                return
-            begun = time.perf_counter()
-            for chunk in self._source.chunks(piece.shard, self._chunk_size, piece.skip(self._chunk_size)):
-                chunk.timings["read"] = time.perf_counter() - begun
-                count("segbatch_bytes", sum(len(r.data or b"") for r in chunk.records), direction="read")
-                yield chunk.to_row()
+            what = f"{shown_uri(piece.shard.uri)} at reading"
+            with carried(what):
+                key = f"read {piece.shard.id} {piece.first}"
+                try:
+                    begin(self._attempts, key, what)
+                except Stopped:
+                    return
                 begun = time.perf_counter()
-            self._attempts.end(key)
+                for chunk in self._source.chunks(piece.shard, self._chunk_size, piece.skip(self._chunk_size)):
+                    chunk.timings["read"] = time.perf_counter() - begun
+                    count("segbatch_bytes", sum(len(r.data or b"") for r in chunk.records), direction="read")
+                    yield chunk.to_row()
+                    begun = time.perf_counter()
+                self._attempts.end(key)

@@ -18,8 +18,9 @@ from segbatch.metrics.tally import Estimate, Tally
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
-from segbatch.runtime.cluster import cluster, failure
+from segbatch.runtime.cluster import cluster
 from segbatch.runtime.compare import MOST_EXAMPLES, Finding, Part, compare
+from segbatch.runtime.failures import failure
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.labels import list_labels
 from segbatch.spec import JobSpec

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from ray import get_runtime_context
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
 from segbatch.chunk import Chunk
@@ -18,8 +19,9 @@ from segbatch.output.schema import Result, to_table
 from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.claim import publish
-from segbatch.runtime.cluster import cluster, failure, join
+from segbatch.runtime.cluster import cluster, join
 from segbatch.runtime.datasource import ShardDatasource
+from segbatch.runtime.failures import carried, failure
 from segbatch.runtime.finish import Outcome, Tally, finish
 from segbatch.runtime.guard import Attempts, Guard, Stopped
 from segbatch.runtime.log import Logs, event
@@ -29,7 +31,7 @@ from segbatch.runtime.progress import Progress
 from segbatch.runtime.reconcile import Outdated
 from segbatch.runtime.resources import Hardware, Pools, plan_pools
 from segbatch.runtime.watch import Limits
-from segbatch.runtime.workers import refine_stage, segment_stage
+from segbatch.runtime.workers import Item, Stage, refine_stage, segment_stage
 from segbatch.spec import JobSpec
 
 logger = logging.getLogger(__name__)
@@ -114,9 +116,28 @@ def build_dataset(spec: JobSpec) -> Dataset:
 
 def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
     """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
-    context = DataContext.get_current()
+    with DataContext.current(_context(plan)):  # a dataset keeps a copy of the context that it is made in
+        return _dataset(plan, pools, writer, attempts, logs)
+
+
+def _context(plan: Plan) -> DataContext:
+    """The caller's settings of Ray Data, but for those by which Ray would end or thin out a job on its own."""
+    spec = plan.job.spec
+    context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
+    # Ray's default ends a job in which no chunk moved for 30 minutes, which a chunk within our limits may take.
+    context.execution_no_progress_timeout_s = Limits.of(spec).chunk_seconds(plan.chunk_size, spec.max_pixels)
+    context.wait_for_min_actors_s = -1  # nodes may take any time to come
+    context.max_errored_blocks = 0  # more would drop chunks
+    # A worker counts its failed starts (see guard.started); an exception of its start is meant to end the job.
+    context.actor_init_retry_on_errors = False
+    context.max_consecutive_actor_init_deaths = 0
+    context.raise_original_map_exception = True  # Ray's own exception loses its cause on the way to the driver
+    return context
+
+
+def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
     chunks = read_datasource(
         ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
     )
@@ -151,15 +172,16 @@ class SegmentWorker:
 
     def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs) -> None:
         logs.install(worker="segment")
-        self._guard = Guard(partial(segment_stage, job, pools), attempts, Limits.of(job.spec))
+        self._guard = _guard("segment", partial(segment_stage, job, pools), attempts, job)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
-        try:
-            records, timings = self._guard(chunk)
-        except Stopped:
-            return row.slice(0, 0)
-        return replace(chunk, records=records, timings=timings).to_row()
+        with carried(f"{chunk.id.filename} at segment"):
+            try:
+                records, timings = self._guard(chunk)
+            except Stopped:
+                return row.slice(0, 0)
+            return replace(chunk, records=records, timings=timings).to_row()
 
 
 _RECEIPT = pa.schema([("footer", pa.binary()), ("size", pa.int64())])
@@ -170,11 +192,15 @@ class RefineWorker:
 
     def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs, writer: Writer | None) -> None:
         logs.install(worker="refine")
-        self._guard = Guard(partial(refine_stage, job, pools), attempts, Limits.of(job.spec))
+        self._guard = _guard("refine", partial(refine_stage, job, pools), attempts, job)
         self._writer = writer
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
+        with carried(f"{chunk.id.filename} at refine"):
+            return self._run(chunk)
+
+    def _run(self, chunk: Chunk) -> pa.Table:
         try:
             results, timings = self._guard(chunk)
         except Stopped:
@@ -186,6 +212,11 @@ class RefineWorker:
         committed(receipt, time.perf_counter() - begun)
         _log_commit(receipt, results)
         return pa.table({"footer": [receipt.footer()], "size": [receipt.size]}, schema=_RECEIPT)
+
+
+def _guard(stage: str, build: Callable[[], Stage[Item]], attempts: Attempts, job: Job) -> Guard[Item]:
+    with carried(f"{stage} worker"):
+        return Guard(build, attempts, Limits.of(job.spec), f"{stage} {get_runtime_context().get_actor_id()}")
 
 
 def _log_commit(receipt: Receipt, results: list[Result]) -> None:

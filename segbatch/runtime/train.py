@@ -13,7 +13,8 @@ import ray.train
 
 from segbatch.errors import PlanError
 from segbatch.output.store import Store
-from segbatch.runtime.cluster import cluster, failure
+from segbatch.runtime.cluster import cluster
+from segbatch.runtime.failures import failure
 from segbatch.spec import JobSpec
 from segbatch.training import state
 from segbatch.training.spec import TrainSpec

@@ -15,7 +15,8 @@ from segbatch.chunk import Chunk, ChunkId, Record
 from segbatch.errors import SpecError
 from segbatch.metrics.confusion import Confusion
 from segbatch.runtime.attempts import RayAttempts
-from segbatch.runtime.cluster import cluster, failure
+from segbatch.runtime.cluster import cluster
+from segbatch.runtime.failures import failure
 from segbatch.runtime.log import Logs
 from segbatch.runtime.pipeline import SegmentWorker
 from segbatch.runtime.planning import Job, resolve

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # What ``stall_seconds`` is meant for; more pixels in hand have proportionally more time. A window of records is at
 # most this large, so only single images that are larger have more.
 _PIXELS = 16_000_000
+_DAY_SECONDS = 86_400.0
+_RUNS = 4
 _MEMORY_SHARE = 0.7
 _MEMORY_CHECK_SECONDS = 0.1
 # Of the time limit; a new deadline that differs by less is not set, since setting it starts a thread.
@@ -52,6 +54,14 @@ class Limits:
 
     def seconds(self, pixels: int) -> float:
         return min(self.stall_seconds * max(1.0, pixels / _PIXELS), threading.TIMEOUT_MAX)
+
+    def chunk_seconds(self, records: int, max_pixels: int) -> float:
+        """What these limits allow a chunk of ``records`` at most, and never less than a day.
+
+        Each record may take its time, in a first run, whole in quarantine, alone, and whole again. What nobody limits,
+        such as waiting for nodes or passing over the committed chunks of a large compressed shard, has the day.
+        """
+        return max(_DAY_SECONDS, _RUNS * records * self.seconds(max_pixels))
 
 
 class Watchdog(Watch):

@@ -110,14 +110,23 @@ class Counted:
     def end(self, key: str) -> None:
         self.ended.append(key)
 
+    def start(self, worker: str) -> tuple[int, str]:
+        return 0, ""
+
+    def failed(self, worker: str, cause: str) -> None:
+        raise AssertionError(cause)
+
+    def ready(self, worker: str) -> None:
+        pass
+
 
 def test_the_job_ends_if_a_chunk_takes_its_workers_out_of_quarantine_too() -> None:
     given, attempts = chunk(40), Counted(12)
     with pytest.raises(
         SegbatchError, match=r"^s\.00000000\.000000-00000-end\.parquet at refine, in quarantine too: 12 workers"
     ):
-        Guard(poisons.fatal, attempts, LIMITS)(given)
+        Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
     attempts.earlier = 0
-    items, _ = Guard(poisons.fatal, attempts, LIMITS)(given)
+    items, _ = Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
     assert to_table(items).to_pylist() == plain(given)
     assert attempts.ended == [f"refine {given.id.filename}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -15,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from ray.data import DataContext
 
 import segbatch
 from segbatch import JobSpec
 from segbatch.encodings import png
-from segbatch.errors import OutputError, PlanError
+from segbatch.errors import ModelError, OutputError, PlanError, SegbatchError
 from segbatch.output.schema import SCHEMA
 from segbatch.runtime.verify import verify
 from tests.cluster.jobs import committed, picture, rows, statistics, tars
@@ -182,3 +184,48 @@ def test_the_built_in_network_and_the_dense_crf(tmp_path: Path) -> None:
     outcome = segbatch.run(JobSpec.create(inputs=[str(tmp_path / "in")], output=str(tmp_path / "out")))
     assert (outcome.totals.records, outcome.totals.failed) == (2, 0)
     assert outcome.labels.names[15] == "person"
+
+
+def test_a_dataset_has_the_limits_of_the_job_and_the_caller_keeps_its_own(tmp_path: Path) -> None:
+    mine = DataContext.get_current()
+    mine.execution_no_progress_timeout_s, mine.max_errored_blocks = 20.0, 7
+    before = {f.name: getattr(mine, f.name) for f in dataclasses.fields(mine)}
+    try:
+        dataset = segbatch.build_dataset(job(tars(tmp_path, 1, 4), "", chunk_size=256))
+        assert dataset.context.execution_no_progress_timeout_s == 4 * 600 * 12.5 * 256
+        assert (dataset.context.max_errored_blocks, dataset.context.wait_for_min_actors_s) == (0, -1)
+        assert DataContext.get_current() is mine
+        assert {f.name: getattr(mine, f.name) for f in dataclasses.fields(mine)} == before
+    finally:
+        mine.execution_no_progress_timeout_s, mine.max_errored_blocks = 1800.0, 0
+
+
+def unsteady(tmp_path: Path, words: str) -> tuple[segbatch.JobSpec, Path]:
+    (tmp_path / "words").write_text(words)
+    how = {"model": "tests.networks:unsteady", "weights": str(tmp_path / "words"), "segment_actors": 1}
+    return job(tars(tmp_path / "in", 1, 4), tmp_path / "out", **how), tmp_path / "words.starts"
+
+
+def test_the_job_goes_on_after_failed_starts_of_either_kind(tmp_path: Path) -> None:
+    spec, starts = unsteady(tmp_path, "hiccup exit")
+    assert segbatch.run(spec).exit_code == 0
+    assert (len(rows(tmp_path / "out")), starts.read_text()) == (4, "...")
+
+
+def test_an_error_of_segbatch_at_a_start_ends_the_job_at_once_in_its_own_words(tmp_path: Path) -> None:
+    spec, starts = unsteady(tmp_path, "always certain")
+    with pytest.raises(ModelError, match=r"^these weights are of another network$"):
+        segbatch.run(spec)
+    assert starts.read_text() == "."
+
+
+@pytest.mark.long  # fifteen seconds each of starting processes
+@pytest.mark.parametrize(
+    ("how", "says"), [("broken", "Unportable: the driver says 802"), ("exit", "4 starts in a row")]
+)
+def test_a_worker_that_never_starts_ends_the_job_with_the_cause(tmp_path: Path, how: str, says: str) -> None:
+    spec, starts = unsteady(tmp_path, f"always {how}")
+    with pytest.raises(SegbatchError, match=says) as e:
+        segbatch.run(spec)
+    assert "DataContext" not in str(e.value)
+    assert starts.read_text() == "...."

@@ -1,0 +1,122 @@
+"""What a person needs to know of a failure that crossed processes. Does not import Ray."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from segbatch import errors
+from segbatch.causes import causes, place, remedy
+from segbatch.errors import SegbatchError
+
+logger = logging.getLogger(__name__)
+
+RESUME = "what is committed stays; the same command goes on from there"
+# Ray's exceptions that are a condition of the machine, by name; the others only carry what happened to us.
+_RAY_CONDITIONS = {
+    "OutOfDiskError": "No space left on device for the objects that Ray spills (RAY_TMPDIR, by default /tmp): free "
+    "space there, or set RAY_TMPDIR to a folder on a larger disk",
+    "ObjectStoreFullError": "Ray's object store is full: take machines with more memory, or a smaller chunk_size for "
+    "a new output",
+    "OutOfMemoryError": "the machine ran out of memory and Ray ended a worker: lower --segment-actors or "
+    "--refine-actors, or take machines with more memory",
+    "ExecutionTimeoutError": "no chunk moved for longer than any healthy chunk may take: see `ray status` for nodes "
+    "without free cores or GPUs, and the workers' logs for what they wait for (a mount, a download)",
+    "ActorDiedError": "a worker's process ended while it started: see the workers' logs",
+    "RuntimeEnvSetupError": "the runtime environment of the workers cannot be set up",
+}
+_MAX_TEXT = 1000
+_ADVICE = re.compile(r"\n?(?:Failed to [^\n]* attempts \(total backoff|To change retry attempts, backoff).*", re.DOTALL)
+_LAST_LINE = re.compile(r"(?:(?<=\n)|^)(?P<name>[A-Za-z_][\w.]*)(?:: (?P<text>.*))?", re.DOTALL)
+
+
+class WorkerFailure(SegbatchError):
+    """Carries the ``error`` of a worker to the driver unchanged: Ray adds advice to the message of what it carries."""
+
+    def __init__(self, error: SegbatchError) -> None:
+        super().__init__(str(error))
+        self.error, self.exit_code = error, error.exit_code
+
+    def __reduce__(self) -> tuple[type, tuple[SegbatchError]]:
+        return (WorkerFailure, (self.error,))
+
+
+@contextmanager
+def carried(what: str) -> Iterator[None]:
+    """Within, every exception leaves as ``WorkerFailure`` that says ``what`` failed.
+
+    It is made where the whole chain of causes still exists: pickling keeps only the outermost. The traceback goes
+    to the worker's log.
+    """
+    try:
+        yield
+    except Exception as e:
+        error = _portable(failure(e, what))
+        logger.error("%s: failed", what, exc_info=e)
+        raise WorkerFailure(error) from None
+
+
+def failure(e: BaseException, what: str = "a worker failed") -> SegbatchError:
+    """The error of segbatch in the causes of ``e``; else one made of the exceptions among them that are not Ray's."""
+    chain = list(causes(e))
+    for link in chain:
+        if isinstance(link, SegbatchError) and not _is_ray(link):
+            return link.error if isinstance(link, WorkerFailure) else link
+    ours = [link for link in chain if not _is_ray(link)]
+    if ours:
+        return _described(what, [f"{type(link).__name__}: {_text(link)}".rstrip(": ") for link in ours], e)
+    known = next((text for link in chain for name, text in _RAY_CONDITIONS.items() if type(link).__name__ == name), "")
+    nested = next((found for link in chain if (found := _nested(str(link)))), None)
+    if nested is not None:
+        return nested if isinstance(nested, SegbatchError) else _described(what, [nested], e)
+    return SegbatchError(f"{what}: {known or _text(chain[-1]) or type(e).__name__}\n{RESUME}")
+
+
+def _described(what: str, lines: list[str], e: BaseException) -> SegbatchError:
+    """From the outermost exception to the deepest, as one or two lines, with what can be done."""
+    text = lines[0] if lines[0] == lines[-1] else f"{lines[0]} (caused by {lines[-1]})"
+    parts = [f"{what}: {text}", place(e), remedy(e)]
+    return SegbatchError("; ".join(filter(None, parts)) + f"\n{RESUME}")
+
+
+def _is_ray(link: BaseException) -> bool:
+    return type(link).__module__.partition(".")[0] == "ray"
+
+
+def _text(link: BaseException) -> str:
+    return _ADVICE.sub("", str(link)).strip()[:_MAX_TEXT]
+
+
+def _nested(text: str) -> SegbatchError | str | None:
+    """The last exception in a traceback that Ray gives as text only, for want of an object it could restore."""
+    found: SegbatchError | str | None = None
+    lines = _ADVICE.sub("", text).splitlines()
+    for before, line in itertools.pairwise(lines):
+        match = _LAST_LINE.fullmatch(line)
+        # The line that names an exception follows the indented lines of its traceback.
+        if match is None or not before.startswith(" ") or match["name"].startswith("ray."):
+            continue
+        module, _, name = match["name"].rpartition(".")
+        kind = getattr(errors, name, None)
+        if module == errors.__name__ and isinstance(kind, type) and issubclass(kind, SegbatchError):
+            found = SegbatchError(match["text"] or name)
+            found.exit_code = kind.exit_code
+        else:
+            found = f"{name}: {match['text']}" if match["text"] else name
+    return found
+
+
+def _portable(error: SegbatchError) -> SegbatchError:
+    """``error``, or if it does not survive pickling one that says the same."""
+    try:
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error
+    except Exception:  # of any class: it is somebody else's __reduce__
+        pass
+    plain = SegbatchError(str(error))
+    plain.exit_code = error.exit_code
+    return plain
