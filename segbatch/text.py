@@ -57,10 +57,11 @@ _JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}\.?[\w-]*")
 
 _IN_TEXT = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}(?:://|%3A%2F%2F)[^\s\"'<>`]+", re.IGNORECASE)
 _AFTER_URI = ".,:;!?)]}"
-_ASSIGNED = re.compile(r"""(?P<before>[?&;]|(?<![\w.%-]))(?P<name>[A-Za-z_][\w.%-]*)=(?P<value>["']?[^\s&;,"'<>]+)""")
+_ASSIGNED = re.compile(r"""(?P<before>[?&;]|(?<![\w.%-]))(?P<name>[A-Za-z_][\w.%-]*)=(?P<value>[^\s&;,"'<>]+)""")
+_QUOTED = re.compile(r"""(?P<before>(?P<name>[A-Za-z_][\w.-]*)["']?\s*[:=]\s*(?P<mark>["']))(?:(?!(?P=mark)).)+""")
 _PAIR_AT_HOST = re.compile(r"""(?:(?<=[\s"'(=,])|^)[^\s"'()/:@=,]+:(?!//|\\)[^\s"'@]+@(?=[\w\[])""")
 _HEADER = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{6,}", re.IGNORECASE)
-_TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|eyJ|basic |bearer ", re.IGNORECASE)
+_TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|eyJ|basic |bearer |[\"']:? *[\"']", re.IGNORECASE)
 
 
 def redact(uri: str) -> str:
@@ -81,6 +82,7 @@ def redact_text(text: str) -> str:
         return text
     text = _IN_TEXT.sub(_redact_match, text)
     text = _ASSIGNED.sub(_hide_value, text)
+    text = _QUOTED.sub(_hide_quoted, text)
     text = _PAIR_AT_HOST.sub(f"{HIDDEN}@", text)
     text = _HEADER.sub(rf"\1 {HIDDEN}", text)
     return _JWT.sub(HIDDEN, text)
@@ -110,6 +112,10 @@ def _hide_value(found: re.Match[str]) -> str:
     name = _decoded(found["name"])
     secret = _CLEARLY_SECRET.search(_compact(name)) or (found["before"] and _is_secret_name(name, found["value"]))
     return f"{found['before']}{found['name']}={HIDDEN}" if secret else found[0]
+
+
+def _hide_quoted(found: re.Match[str]) -> str:
+    return found["before"] + HIDDEN if _CLEARLY_SECRET.search(_compact(found["name"])) else found[0]
 
 
 def _redact_link(link: str) -> str:

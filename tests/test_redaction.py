@@ -111,7 +111,10 @@ TEXTS = {
     "https://h/a?sig=s: does not exist; see (https://h/b?token=s).": "https://h/a: does not exist; see (https://h/b).",
     "cannot open https%3A%2F%2Fu%3Ap%40h%2Fa%3Fsig%3Ds": "cannot open https%3A%2F%2Fh%2Fa",
     "EndpointSuffix=x;AccountKey=s==;": "EndpointSuffix=x;AccountKey=(hidden);",
-    "headers {'Authorization': 'Bearer abcdef123'}": "headers {'Authorization': 'Bearer (hidden)'}",
+    "headers {'Authorization': 'Bearer abcdef123'}": "headers {'Authorization': '(hidden)'}",
+    "Authorization: Basic dTpTRUNQVw==": "Authorization: Basic (hidden)",
+    '{"key": "AK", "client_secret": "s", "anon": false}': '{"key": "AK", "client_secret": "(hidden)", "anon": false}',
+    "Client(user='u', password='s')": "Client(user='u', password='(hidden)')",
     '{"inputs": ["https://h/a?sig=s", "s3://k:s@b/c"]}': '{"inputs": ["https://h/a", "s3://b/c"]}',
     "exit_code=3, key=5: a@b.c, 12 records = 3 chunks": "exit_code=3, key=5: a@b.c, 12 records = 3 chunks",
 }
