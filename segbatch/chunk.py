@@ -61,10 +61,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The shards that a job's inputs name, each once; names are relative to ``root`` ("" across kinds of stores)."""
+    """The shards that a job's inputs name, each once; names are relative to ``root`` ("" across kinds of stores).
+
+    ``skipped`` is what the listings of the inputs hold besides.
+    """
 
     root: str
     shards: list[Shard]
+    skipped: Skipped = field(default_factory=Skipped)
 
 
 @dataclass(frozen=True)

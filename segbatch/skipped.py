@@ -54,6 +54,10 @@ class Skipped:
         for reason, kind in other.kinds.items():
             self.kinds.setdefault(reason, SkippedKind()).merge(kind)
 
+    def below(self, prefix: str) -> Skipped:
+        """The same with ``prefix`` before every name."""
+        return Skipped({r: SkippedKind(k.count, [prefix + n for n in k.names]) for r, k in self.kinds.items()})
+
     def lines(self) -> Iterator[str]:
         """``12 with an unknown suffix: a.arw, b.pdf, …`` for each reason, the most frequent first."""
         for reason, kind in sorted(self.kinds.items(), key=lambda item: (-item[1].count, item[0])):

@@ -148,7 +148,7 @@ def resolve(spec: JobSpec, kept_precision: str | None = None, root: str | None =
     source = open_inputs(spec)
     corpus = source.corpus(root)
     _refuse_equal_ids(corpus.shards)
-    return Job(spec, source, corpus.root, corpus.shards, model, precision, refiner)
+    return Job(spec, source, corpus.root, corpus.shards, model, precision, refiner, corpus.skipped)
 
 
 def _refuse_equal_ids(shards: Sequence[Shard]) -> None:

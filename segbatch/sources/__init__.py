@@ -9,33 +9,26 @@ from typing import Any
 
 from segbatch.chunk import Chunk, Corpus, Shard
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions
+from segbatch.skipped import Skipped
+from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions, clean
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
+from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
 from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.sources.listing import Entry, Listed, join, list_input
 from segbatch.sources.manifest import Manifest, is_parquet, survey
 from segbatch.sources.parquet import Parquet, image_and_id, open_rows
 from segbatch.sources.rows import is_bytes, is_text
+from segbatch.sources.tables import refuse_tables
 from segbatch.sources.webdataset import WebDataset
-from segbatch.text import redact, without_query
+from segbatch.text import redact
 
-# A new format is a file here and a line in each of these two.
+# A new format is a file here, a line in this table, and one in formats.py.
 _READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images | Manifest]] = {
     "webdataset": WebDataset,
     "parquet": Parquet,
     "images": Images,
     "manifest": Manifest,
-}
-_EXTENSIONS = {
-    "webdataset": (".tar", ".tar.gz", ".tgz"),
-    "parquet": (".parquet", ".pq"),
-    # The last row cannot be decoded: records with an error, so that they are not passed over in silence.
-    "images": (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-        *(".heic", ".heif", ".avif", ".jxl", ".jp2"),
-    ),
-    "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
 }
 _FOOTER_READERS = 8
 
@@ -81,9 +74,15 @@ class AnySource:
             root = common_root([redact(item.root) for _, item in listed])
         found: list[Shard] = []
         images: list[Entry] = []
+        skipped = Skipped()
         for given, item in listed:
             prefix = prefix_below(root, redact(item.root), given)
-            for format, entries in self._by_format(item).items():
+            groups = by_format(item, self._format)
+            if not item.named:
+                chosen = [e.name for entries in groups.values() for e in entries]
+                refuse_tables(self._files, item.root, chosen, item.marks, whole=item.folder)
+            skipped.merge(item.skipped.below(clean(prefix)))
+            for format, entries in groups.items():
                 if format == "images":
                     images.extend(image_entry(root, prefix, item.root, e) for e in entries)
                 else:
@@ -100,39 +99,7 @@ class AnySource:
         if images:
             found.append(image_shard(root, images))
         _refuse_twice([item for _, item in listed], found)
-        return Corpus(root, self._counted(found))
-
-    def _by_format(self, item: Listed) -> dict[str, list[Entry]]:
-        groups: dict[str, list[Entry]] = {}
-        for entry in item.entries:
-            found = self._format if self._format and not item.folder else _format_of(join(item.root, entry.name))
-            if found is not None:
-                groups.setdefault(found, []).append(entry)
-            elif not item.folder:
-                known = ", ".join(e for group in _EXTENSIONS.values() for e in group)
-                raise SourceError(
-                    f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {known}; "
-                    "or set the option format"
-                )
-        if item.folder and self._format is not None:
-            groups = {
-                self._format: [
-                    e for group, entries in groups.items() for e in entries
-                    if group == self._format or (self._format == "manifest" and group == "parquet")
-                ]
-            }  # fmt: skip
-        elif item.folder and len(groups) > 1:
-            groups.pop("manifest", None)  # beside images or shards it is a note on them
-        groups = {format: entries for format, entries in groups.items() if entries}
-        if not groups:
-            names = ", ".join(e.name for e in item.entries[:5]) or "nothing"
-            raise SourceError(f"{shown_uri(item.root)}: holds no shard and no image, only {names}")
-        if item.folder and len(groups) > 1:
-            counts = ", ".join(f"{len(e)} of {f} ({e[0].name})" for f, e in groups.items())
-            raise SourceError(
-                f"{shown_uri(item.root)}: a mix of formats: {counts}; set the option format to the one that is meant"
-            )
-        return groups
+        return Corpus(root, self._counted(found), skipped)
 
     def _counted(self, shards: list[Shard]) -> list[Shard]:
         """The shards with their number of records, where a footer or a manifest tells it."""
@@ -167,11 +134,6 @@ class AnySource:
         column = self._options.uri_column
         has_bytes = any(is_bytes(f.type) or str(f.type).startswith("struct<bytes:") for f in schema)
         return not has_bytes and column in schema.names and is_text(schema.field(column).type)
-
-
-def _format_of(uri: str) -> str | None:
-    lower = without_query(uri).lower()
-    return next((f for f, extensions in _EXTENSIONS.items() if lower.endswith(extensions)), None)
 
 
 def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:

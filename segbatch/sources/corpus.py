@@ -40,7 +40,7 @@ def prefix_below(root: str, folder: str, what: str) -> str:
     are spelled by different links are compared by the paths these lead to.
     """
     if not root:
-        return "".join(f"{part}/" for part in folder.replace("://", "/").strip("/").split("/"))
+        return "".join(f"{part}/" for part in folder.replace("://", "/").removeprefix("/").split("/"))
     if _store(root) == _store(folder):
         plain: Callable[[str], str] = str
         for spelled in (plain, _real) if _store(root) == "file" else (plain,):

@@ -146,5 +146,5 @@ class Listing:
 def _id_and_uri(root: str, name: str) -> tuple[str, str]:
     """The id of an image and its URI; without a root, ``name`` is the URI."""
     if not root:
-        return name.replace("://", "/").strip("/"), name
-    return name, f"{root}{'' if root.endswith('/') else '/'}{name}"
+        return name.replace("://", "/").removeprefix("/"), name
+    return name, join(root, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO, TypeVar
@@ -23,6 +24,8 @@ _BLOCK = 8 * 2**20
 _FIRST_READ = 32 * 2**20
 # Told by the store, and not altered by waiting.
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# Two slashes in a row, which stores keep in their keys; not those after a protocol.
+EMPTY_SEGMENT = re.compile(r"(?<!:)//")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 
 
@@ -51,12 +54,19 @@ class Files:
         return {"_options": self._options, "_deadline": self._deadline, "_open": {}}
 
     def resolve(self, uri: str) -> tuple[Any, str]:
-        """(file system, path in it). Raises ``SourceError`` for a protocol that is unknown or not installed."""
+        """(file system, path in it). Raises ``SourceError`` for a protocol that is unknown or not installed.
+
+        Local paths are normalized. Keys of stores stay as they are, with empty parts: of slashes at the end of a folder
+        only one is dropped, ``s3://bucket/in//`` is the folder of ``bucket/in//x``.
+        """
         protocol, rest = split_uri(uri)
         if protocol == "file":
-            return self._system("file"), os.path.abspath(os.path.expanduser(rest))
+            path = os.path.abspath(os.path.expanduser(rest))
+            return self._system("file"), f"/{path.lstrip('/')}"  # abspath keeps two slashes at the beginning
         fs = self._system(protocol)
-        return fs, str(fs._strip_protocol(uri))
+        path = str(fs._strip_protocol(f"{protocol}://{rest}"))
+        dropped = _slashes_at_end(rest) - _slashes_at_end(path)
+        return fs, path + "/" * (dropped - 1)
 
     def _system(self, protocol: str) -> Any:
         if protocol not in self._open:
@@ -151,6 +161,10 @@ class Files:
             return open(path, "rb", buffering=2**20)
         remote = RangeReader(fs, path, int(self.call(fs, "info", path)["size"]), self._deadline)
         return io.BufferedReader(remote, _BLOCK) if read_ahead else remote  # type: ignore[return-value]
+
+
+def _slashes_at_end(text: str) -> int:
+    return len(text) - len(text.rstrip("/"))
 
 
 def shown_uri(uri: str) -> str:
@@ -253,7 +267,7 @@ def infos(files: Files, fs: Any, paths: Iterable[str]) -> dict[str, dict[str, An
         if isinstance(fs, LocalFileSystem):
             found.update({p: local_info(p) for p in group if os.path.exists(p)})
             continue
-        if len(group) > 8:
+        if len(group) > 8 and not EMPTY_SEGMENT.search(f"{parent}/"):  # which a client's ls drops
             try:
                 there = {str(i["name"]): i for i in files.retry(fs, lambda parent=parent: fs.ls(parent, detail=True))}  # type: ignore[misc]
             except FileNotFoundError:

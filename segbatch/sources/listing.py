@@ -6,47 +6,58 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import SourceError
 from segbatch.retry import is_transient
-from segbatch.sources.io import Files, brief, folder_of, infos, local_info, outage, shown_uri, split_uri, version_of
+from segbatch.skipped import Skipped
+from segbatch.sources.chunking import clean
+from segbatch.sources.hidden import hidden_reason
+from segbatch.sources.io import (
+    Files,
+    brief,
+    folder_of,
+    infos,
+    local_info,
+    outage,
+    shown_name,
+    shown_uri,
+    split_uri,
+    version_of,
+)
+from segbatch.sources.outputs import REASON as OUTPUTS
+from segbatch.sources.outputs import without_outputs
+from segbatch.sources.tables import table_mark
+from segbatch.sources.walk import MAGIC, Entry, Found, below, matches
 from segbatch.text import is_web
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _PADDED = re.compile(r"-?0\d+")
-_MAGIC = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One object: its path below the root of its input, its size in bytes, and what tells its content's version.
-
-    ``uri`` is what is read, if not the object of that name.
-    """
-
-    name: str
-    size: int
-    version: str
-    uri: str = ""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What one input names: ``entries`` below the URI ``root``; with ``folder`` all that it holds, chosen by nobody."""
+    """What one input names: ``entries`` below the URI ``root``; with ``folder`` all that it holds, chosen by nobody.
+
+    ``named``: one object, by its full name. ``skipped`` has what is no record by its name or kind, ``marks`` where
+    tables of a lake are (see ``tables.table_mark``); both by names below ``root``.
+    """
 
     root: str
     entries: list[Entry]
     folder: bool
+    named: bool = False
+    skipped: Skipped = field(default_factory=Skipped)
+    marks: frozenset[tuple[str, str]] = frozenset()
 
 
 def join(root: str, name: str) -> str:
-    """The URI of ``name`` below ``root``."""
-    return f"{root.rstrip('/')}/{name}" if root else name
+    """The URI of ``name`` below ``root``; slashes in a row are kept, since stores keep them in their keys."""
+    return f"{root}{'' if root.endswith('://') or root == '/' else '/'}{name}" if root else name
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -81,7 +92,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
         files.resolve(plain[0])[0].invalidate_cache()  # an earlier run in this process may have listed it
         if is_web(given):
             return [_web_object(files, uri) for uri in plain]
-        if len(plain) > 1 and not any(_MAGIC.search(p) for p in plain):
+        if len(plain) > 1 and not any(MAGIC.search(p) for p in plain):
             return _all_named(files, given, plain)
         for uri in plain:
             found.append(_list_one(files, uri))
@@ -99,25 +110,46 @@ def list_input(files: Files, given: str) -> list[Listed]:
 def _list_one(files: Files, uri: str) -> Listed:
     fs, path = files.resolve(uri)
     protocol = split_uri(uri)[0]
-    if os.path.exists(path) if isinstance(fs, LocalFileSystem) else not _MAGIC.search(path):
-        info = local_info(path) if isinstance(fs, LocalFileSystem) else files.retry(fs, lambda: fs.info(path))
+    local = isinstance(fs, LocalFileSystem)
+    if os.path.exists(path) if local else not MAGIC.search(path):
+        if path.endswith("/") and not local:  # of a key with an empty part
+            return _folder(files, fs, protocol, path)
+        info = local_info(path) if local else files.retry(fs, lambda: fs.info(path))
         if info["type"] == "directory":
-            return Listed(_uri(fs, protocol, path), sorted(_below(files, fs, path), key=lambda e: e.name), folder=True)
+            return _folder(files, fs, protocol, path)
         parent, _, name = path.rpartition("/")
-        return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], folder=False)
-    if not _MAGIC.search(path):
+        return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], False, named=True)
+    if not MAGIC.search(path):
         raise FileNotFoundError(path)
-    parts = path.split("/")
-    still = "/".join(itertools.takewhile(lambda p: not _MAGIC.search(p), parts))
-    paths = files.retry(fs, lambda: fs.glob(path, detail=True))
-    entries = []
-    for found, info in sorted(paths.items()):
-        info = local_info(found) if isinstance(fs, LocalFileSystem) else info
-        if info["type"] == "file":
-            entries.append(Entry(found[len(still) :].lstrip("/"), int(info["size"]), version_of(info)))
-    if not entries:
+    root, found = matches(files, fs, path)
+    if not found:
         raise FileNotFoundError(path)
-    return Listed(_uri(fs, protocol, still), entries, folder=False)
+    return _chosen(files, fs, protocol, root, found, path)
+
+
+def _folder(files: Files, fs: Any, protocol: str, path: str) -> Listed:
+    found = list(below(files, fs, path))
+    if not found and not isinstance(fs, LocalFileSystem):
+        raise FileNotFoundError(path)
+    return _chosen(files, fs, protocol, path, found)
+
+
+def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found], pattern: str = "") -> Listed:
+    """Of what was found below ``root`` what may be a record; the rest is counted by reason."""
+    uri, skipped = _uri(fs, protocol, root), Skipped()
+    found, outputs = without_outputs(files, partial(_uri, fs, protocol), root, found, whole=not pattern)
+    for name in outputs:
+        skipped.add(OUTPUTS, clean(shown_name(uri, name)))
+    entries, meant = [], pattern.split("/")
+    for entry, problem in found:
+        reason = hidden_reason(entry.name, meant) or problem
+        if reason is None:
+            entries.append(entry)
+        else:
+            skipped.add(reason, clean(shown_name(uri, entry.name)))
+    entries.sort(key=lambda e: e.name)
+    marks = frozenset(mark for entry, _ in found if (mark := table_mark(entry.name)))
+    return Listed(uri, entries, folder=not pattern, skipped=skipped, marks=marks)
 
 
 def _web_object(files: Files, uri: str) -> Listed:
@@ -127,7 +159,8 @@ def _web_object(files: Files, uri: str) -> Listed:
     if info["size"] is None:
         raise SourceError(f"{shown_uri(uri)}: the server does not tell its size; download it and give the file")
     folder = folder_of(uri)
-    return Listed(folder, [Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))], folder=False)
+    entry = Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
+    return Listed(folder, [entry], folder=False, named=True)
 
 
 def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
@@ -143,50 +176,21 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
         )
     if any(found[p]["type"] == "directory" for p in paths):
         return [_list_one(files, u) for u in uris]
-    root = os.path.commonpath([os.path.dirname(p) for p in paths])
-    entries = [Entry(os.path.relpath(p, root), int(found[p]["size"]), version_of(found[p])) for p in paths]
+    root = _common_folder(paths)
+    entries = [Entry(p[len(root) + 1 :], int(found[p]["size"]), version_of(found[p])) for p in paths]
     return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, folder=False)]
 
 
-def _below(files: Files, fs: Any, root: str) -> Iterator[Entry]:
-    """Files below a folder, but those that are hidden, or in a hidden folder (a leading ``.`` or ``_``)."""
-    if isinstance(fs, LocalFileSystem):
-        yield from _below_local(root, "", frozenset())
-        return
-    for path, info in files.retry(fs, lambda: fs.find(root, detail=True)).items():
-        relative = path[len(root) :].lstrip("/")
-        if relative and not any(_hidden(part) for part in relative.split("/")):
-            yield Entry(relative, int(info["size"]), version_of(info))
-
-
-def _below_local(root: str, below: str, within: frozenset[tuple[int, int]]) -> Iterator[Entry]:
-    """Links to folders are followed, unless they lead back into a folder that the path is already in."""
-    folder = os.path.join(root, below)
-    here = os.stat(folder)
-    if (here.st_dev, here.st_ino) in within:
-        return
-    within |= {(here.st_dev, here.st_ino)}
-    for name in os.listdir(folder):
-        relative = os.path.join(below, name)
-        if _hidden(name):
-            continue
-        try:
-            info = local_info(os.path.join(folder, name))
-        except OSError:  # a broken link: a record whose reading fails, not one that is passed over
-            yield Entry(relative, 0, "missing")
-            continue
-        if info["type"] == "directory":
-            yield from _below_local(root, relative, within)
-        elif info["type"] == "file":
-            yield Entry(relative, int(info["size"]), version_of(info))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
+def _common_folder(paths: list[str]) -> str:
+    """The folder of all ``paths``, by the parts of their names as they are: keys may have empty ones."""
+    first, last = min(paths).split("/")[:-1], max(paths).split("/")[:-1]
+    return "/".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 def _uri(fs: Any, protocol: str, path: str) -> str:
-    return (path or "/") if isinstance(fs, LocalFileSystem) else f"{protocol}://{path.lstrip('/')}"
+    if isinstance(fs, LocalFileSystem):
+        return path or "/"
+    return f"{protocol}://{path.removeprefix('/')}"
 
 
 def _near(files: Files, uri: str) -> str:
@@ -197,7 +201,7 @@ def _near(files: Files, uri: str) -> str:
     if not isinstance(fs, LocalFileSystem):
         return "; check the bucket, the prefix and the credentials"
     parent = path
-    while parent != "/" and (_MAGIC.search(parent) or not os.path.isdir(parent)):
+    while parent != "/" and (MAGIC.search(parent) or not os.path.isdir(parent)):
         path, parent = parent, os.path.dirname(parent)
     try:
         names = sorted(n for n in os.listdir(parent) if not n.startswith("."))

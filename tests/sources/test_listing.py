@@ -108,12 +108,6 @@ def test_a_name_that_is_not_utf8(tmp_path: Path):
     assert record.data == SAMPLES[0][1]
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path: Path):
-    write_folder(tmp_path, [*SAMPLES[:1], (".b.jpg", b""), ("_c.jpg", b""), (".git/d.jpg", b""), ("_tmp/e.jpg", b"")])
-    write_folder(tmp_path / "sub", SAMPLES[1:2])
-    assert images(tmp_path) == [SAMPLES[0][0], f"sub/{SAMPLES[1][0]}"]
-
-
 def test_a_link_to_a_folder_is_followed_and_a_circle_is_not(tmp_path: Path):
     write_folder(tmp_path / "elsewhere", SAMPLES[:2])
     write_folder(tmp_path / "corpus" / "own", SAMPLES[2:3])
@@ -134,11 +128,6 @@ def test_a_broken_link_is_a_record_with_an_error(tmp_path: Path):
 def test_pictures_in_formats_that_cannot_be_decoded_count_as_records(tmp_path: Path):
     write_folder(tmp_path, [*SAMPLES[:1], ("a.HEIC", b"x"), ("b.avif", b"x"), ("c.JFIF", SAMPLES[1][1])])
     assert images(tmp_path) == [SAMPLES[0][0], "a.HEIC", "b.avif", "c.JFIF"]
-
-
-def test_notes_beside_the_images_do_not_disturb(tmp_path: Path):
-    write_folder(tmp_path, [*SAMPLES, ("README.md", b"hello"), ("labels.csv", b"name,class\nx,1\n")])
-    assert images(tmp_path) == [name for name, _ in SAMPLES]
 
 
 def test_a_folder_with_a_mix_of_formats_is_refused_until_one_is_meant(tmp_path: Path):

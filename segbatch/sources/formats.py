@@ -1,0 +1,76 @@
+"""Formats by the names of files: which entries of a listing are read as what, and which are skipped."""
+
+from __future__ import annotations
+
+from segbatch.errors import SourceError
+from segbatch.sources.chunking import clean
+from segbatch.sources.io import shown_name, shown_uri
+from segbatch.sources.listing import Listed, join
+from segbatch.sources.walk import Entry
+from segbatch.text import without_query
+
+_EXTENSIONS = {
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "parquet": (".parquet", ".pq"),
+    # The last row cannot be decoded: records with an error, so that they are not passed over in silence.
+    "images": (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+        *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"),
+    ),
+    "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
+}
+
+
+def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
+    """The entries of an input by format; those of a folder that are not read are counted in ``item.skipped``.
+
+    ``format`` settles what names do not tell. Raises ``SourceError`` if nothing is left, for a folder of several
+    formats, and for a file that the input names, alone or by a pattern, and whose name tells no format.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for entry in item.entries:
+        found = format if format and not item.folder else _format_of(join(item.root, entry.name))
+        if found is not None:
+            groups.setdefault(found, []).append(entry)
+        elif item.folder:
+            item.skipped.add("with an unknown suffix", clean(shown_name(item.root, entry.name)))
+        else:
+            known = ", ".join(e for group in _EXTENSIONS.values() for e in group)
+            raise SourceError(
+                f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {known}; "
+                "or set the option format"
+            )
+    if item.folder:
+        groups = _meant(item, groups, format)
+    if not groups:
+        held = "; ".join(item.skipped.lines()) or "nothing"
+        raise SourceError(f"{shown_uri(item.root)}: holds no shard and no image, only {held}")
+    return groups
+
+
+def _meant(item: Listed, groups: dict[str, list[Entry]], format: str | None) -> dict[str, list[Entry]]:
+    """Of a folder: what is of ``format``, or without one all but the manifests beside other files."""
+    if format is not None:
+        read_as = {format: format, **({"parquet": "manifest"} if format == "manifest" else {})}
+        reason = f"of another format than {format}"
+    else:
+        read_as = {name: name for name in groups if name != "manifest" or len(groups) == 1}
+        reason = "manifests beside other files"
+    meant: dict[str, list[Entry]] = {}
+    for name, entries in groups.items():
+        if name in read_as:
+            meant.setdefault(read_as[name], []).extend(entries)
+        else:
+            for entry in entries:
+                item.skipped.add(reason, clean(shown_name(item.root, entry.name)))
+    if len(meant) > 1:
+        counts = ", ".join(f"{len(e)} of {f} ({e[0].name})" for f, e in meant.items())
+        raise SourceError(
+            f"{shown_uri(item.root)}: a mix of formats: {counts}; set the option format to the one that is meant"
+        )
+    return meant
+
+
+def _format_of(uri: str) -> str | None:
+    lower = without_query(uri).lower()
+    return next((f for f, extensions in _EXTENSIONS.items() if lower.endswith(extensions)), None)
