@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,3 +85,40 @@ only_45 = _each(_only_45)
 
 def unbuildable() -> Altered:
     raise RuntimeError("no CUDA here")
+
+
+class Failing(Brightness):
+    """Brightness that fails on images for which ``fails(images seen so far, image)``, until it is repaired."""
+
+    name = "failing"
+
+    def __init__(self, fails: Callable[[int, np.ndarray], bool], how: str = "raise") -> None:
+        super().__init__()
+        self._fails, self._how, self._seen = fails, how, 0
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        self._seen += 1
+        if os.environ.get(REPAIRED) or not self._fails(self._seen, image):
+            return super().score(image)
+        if self._how == "raise":
+            raise RuntimeError("no kernel image is available for execution on the device")
+        return super().score(image) * np.nan
+
+
+REPAIRED = "SEGBATCH_TEST_REPAIRED"
+STRANGE = 50  # pixels high
+
+
+def _is_sample(image: np.ndarray) -> bool:
+    return image.shape[0] in (67, 107)
+
+
+always = partial(Failing, lambda seen, image: True)
+always_nan = partial(Failing, lambda seen, image: True, "nan")
+nan_of_real_images = partial(Failing, lambda seen, image: not _is_sample(image), "nan")
+real_images = partial(Failing, lambda seen, image: not _is_sample(image))
+after_12 = partial(Failing, lambda seen, image: seen > 12)
+after_17_nan = partial(Failing, lambda seen, image: seen > 17 and not _is_sample(image), "nan")
+strange_ones = partial(Failing, lambda seen, image: image.shape[0] == STRANGE)
+strange_nan = partial(Failing, lambda seen, image: image.shape[0] == STRANGE, "nan")
+only_40 = partial(Failing, lambda seen, image: image.shape[0] != 40)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segbatch.output.writer import MASKS, Receipt, Writer
+from segbatch.runtime.breaker import Breaker, Rows
 from segbatch.runtime.claim import publish
 from segbatch.runtime.finish import Outcome, Tally, finish
 from segbatch.runtime.planning import Plan, make_plan
@@ -28,10 +29,15 @@ def receipts(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
     """Does what is left of a plan, chunk by chunk, and commits it into ``folder`` of the output."""
     segment, refine = segment_stage(plan.job, POOLS), refine_stage(plan.job, POOLS)
     writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels), folder)
-    for piece in plan.pieces():
-        for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
-            chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)
-            yield writer.commit(chunk.id, *refine.run(chunk, UNWATCHED), chunk.skipped)
+
+    def outcomes() -> Iterator[Receipt | Rows]:
+        for piece in plan.pieces():
+            for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
+                chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)
+                rows = Rows(chunk.id, *refine.run(chunk, UNWATCHED), chunk.skipped)
+                yield rows if rows.is_suspect() else rows.commit(writer)
+
+    return Breaker(plan, lambda rows: rows.commit(writer)).receipts(outcomes())
 
 
 def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = receipts) -> Outcome:

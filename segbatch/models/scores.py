@@ -39,12 +39,21 @@ def checked_scores(model: Model, images: Sequence[np.ndarray], ids: Sequence[str
     return [_checked(model, *one) for one in zip(arrays, images, ids, strict=True)]
 
 
+def sample_images() -> list[np.ndarray]:
+    """Two small images, uint8 (H, W, 3) of soft gradients, whose unequal sides are multiples of no stride."""
+    images = []
+    for height, width in ((67, 101), (107, 73)):
+        rows, columns = np.meshgrid(np.linspace(64, 192, height), np.linspace(64, 192, width), indexing="ij")
+        images.append(np.stack([rows, columns, (rows + columns) / 2], axis=2).astype(np.uint8))
+    return images
+
+
 def try_on_samples(model: Model) -> None:
-    """Run the network on two small images whose unequal sides are multiples of no stride.
+    """Run the network on the sample images.
 
     Raises as ``checked_scores`` does, and ``ValueError`` for scores that are not finite.
     """
-    images = [_sample(67, 101), _sample(107, 73)]
+    images = sample_images()
     try:
         answers = checked_scores(model, images, _SAMPLE_IDS)
     except NetworkError:
@@ -85,10 +94,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     return type(value).__name__ + (f" {tuple(value.shape)}" if isinstance(getattr(value, "shape", None), tuple) else "")
-
-
-def _sample(height: int, width: int) -> np.ndarray:
-    """Soft gradients, uint8 (height, width, 3)."""
-    rows, columns = np.linspace(64, 192, height)[:, None], np.linspace(64, 192, width)[None, :]
-    planes = (rows + 0 * columns, columns + 0 * rows, (rows + columns) / 2)
-    return np.stack(planes, axis=2).astype(np.uint8)

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic
 
 from segbatch.chunk import Chunk
+from segbatch.errors import NetworkError
 from segbatch.runtime.watch import Limits, Watch, lost_gpu, resident
 from segbatch.runtime.workers import Item, Items, Stage
 
@@ -146,7 +147,8 @@ def main() -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             stage: Stage[Any] = pickle.loads(connection.recv_bytes())()
-            stage.run(stage.canary, watch)
+            with suppress(NetworkError):  # wrong scores are no danger: the records' own are checked
+                stage.run(stage.canary, watch)
             connection.send(("done", None))
             while True:
                 connection.send(("done", stage.run(connection.recv(), watch)))

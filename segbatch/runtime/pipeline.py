@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from segbatch.errors import SegbatchError
 from segbatch.output.schema import Result, to_table
 from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.runtime.attempts import RayAttempts
+from segbatch.runtime.breaker import Breaker, Rows
 from segbatch.runtime.claim import publish
 from segbatch.runtime.cluster import cluster, join
 from segbatch.runtime.datasource import ShardDatasource
@@ -92,9 +94,11 @@ def compute(
     gauge("segbatch_chunks_left", progress.total - progress.done)
     writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels), folder)
     attempts = RayAttempts()
+    breaker = Breaker(plan, partial(_commit, writer))
     try:
-        with attempts.stopping(due):
-            for receipt in _receipts(_stages(plan, pools, writer, attempts, logs)):
+        outcomes = _outcomes(_stages(plan, pools, writer, attempts, logs))
+        with attempts.stopping(due), closing(outcomes):
+            for receipt in breaker.receipts(outcomes, due):
                 tally.add(receipt)
                 progress.advance(receipt)
                 gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
@@ -184,11 +188,15 @@ class SegmentWorker:
             return replace(chunk, records=records, timings=timings).to_row()
 
 
-_RECEIPT = pa.schema([("footer", pa.binary()), ("size", pa.int64())])
+# A chunk that is committed has a footer and a size, one that is held back its packed rows.
+_OUTCOME = pa.schema([("footer", pa.binary()), ("size", pa.int64()), ("held", pa.binary())])
 
 
 class RefineWorker:
-    """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk."""
+    """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk.
+
+    A chunk whose last records failed is left for the driver to commit, which sees whether others succeed.
+    """
 
     def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs, writer: Writer | None) -> None:
         logs.install(worker="refine")
@@ -204,14 +212,22 @@ class RefineWorker:
         try:
             results, timings = self._guard(chunk)
         except Stopped:
-            return _RECEIPT.empty_table() if self._writer else to_table([])
+            return _OUTCOME.empty_table() if self._writer else to_table([])
         if self._writer is None:
             return to_table(results)
-        begun = time.perf_counter()
-        receipt = self._writer.commit(chunk.id, results, timings, chunk.skipped)
-        committed(receipt, time.perf_counter() - begun)
-        _log_commit(receipt, results)
-        return pa.table({"footer": [receipt.footer()], "size": [receipt.size]}, schema=_RECEIPT)
+        rows = Rows(chunk.id, results, timings, chunk.skipped)
+        if rows.is_suspect():
+            return pa.table({"footer": [None], "size": [None], "held": [rows.pack()]}, schema=_OUTCOME)
+        receipt = _commit(self._writer, rows)
+        return pa.table({"footer": [receipt.footer()], "size": [receipt.size], "held": [None]}, schema=_OUTCOME)
+
+
+def _commit(writer: Writer, rows: Rows) -> Receipt:
+    begun = time.perf_counter()
+    receipt = rows.commit(writer)
+    committed(receipt, time.perf_counter() - begun)
+    _log_commit(receipt, rows.results)
+    return receipt
 
 
 def _guard(stage: str, build: Callable[[], Stage[Item]], attempts: Attempts, job: Job) -> Guard[Item]:
@@ -230,12 +246,12 @@ def _log_commit(receipt: Receipt, results: list[Result]) -> None:
     event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
 
 
-def _receipts(commits: Dataset) -> Iterator[Receipt]:
-    """Receipts as the commits happen. Raises ``SegbatchError`` for what went wrong in a worker."""
+def _outcomes(chunks: Dataset) -> Generator[Receipt | Rows]:
+    """Receipts as the commits happen, and rows that are not committed yet. Raises ``SegbatchError`` of a worker."""
     try:
-        for batch in commits.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
-            for footer, size in zip(batch["footer"].to_pylist(), batch["size"].to_pylist(), strict=True):
-                yield Receipt.from_footer(footer, size)
+            for row in batch.to_pylist():
+                yield Rows.unpack(row["held"]) if row["held"] else Receipt.from_footer(row["footer"], row["size"])
     except Exception as e:
         raise failure(e) from e

@@ -111,7 +111,7 @@ class _Ward(Generic[Item]):
                 return outcome
             if attempt:
                 raise SegbatchError(
-                    f"{self._stage.name}: fails on this machine even for a small grey image: it {outcome.cause}; "
+                    f"{self._stage.name}: fails on this machine even for small sample images: it {outcome.cause}; "
                     "see the worker's log (device, driver, memory, max_worker_bytes)"
                 )
         raise AssertionError("unreachable")

@@ -5,29 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
 import numpy as np
 from PIL import Image
 
 from segbatch import models, refiners
 from segbatch.chunk import Chunk, ChunkId, Record, Scores
+from segbatch.models.scores import sample_images
 from segbatch.output.schema import Result
+from segbatch.runtime.canary import Canary, Item, Items
 from segbatch.runtime.planning import Job
 from segbatch.runtime.resources import Pools
 from segbatch.runtime.stages import Refine, Segment
 from segbatch.runtime.watch import Watch
 
-Item = TypeVar("Item")
-# One item a record, in order, and the seconds of each stage so far.
-Items = tuple[list[Item], dict[str, float]]
-
-_SIDE = 64
-
 
 @dataclass(frozen=True)
 class Stage(Generic[Item]):
-    """What a worker does with a chunk. ``canary`` is a chunk that cannot be at fault if the stage does not survive it.
+    """What a worker does with a chunk. ``canary`` cannot be at fault if the stage does not survive it.
 
     ``refuse`` makes the item of a record that has an ``error``.
     """
@@ -63,21 +59,30 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
         scored = segment(chunk, watch)
         return scored.records, scored.timings
 
-    return Stage("segment", run, lambda record: record, _canary(None))
+    proven = not (job.model.wrong_size or job.model.untried or getattr(model, "needs_ids", False))
+    canary = Canary("segment", run, lambda record: record, _samples(), is_trusted=proven)
+    return Stage("segment", canary, lambda record: record, canary.chunk)
 
 
 def refine_stage(job: Job, pools: Pools) -> Stage[Result]:
     """Refine, encode, count."""
     spec = job.spec
     refine = Refine(refiners.build(spec), job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
-    cells = -(-_SIDE // job.model.stride)
-    classes = np.arange(len(job.model.labels), dtype=np.int16)
-    scores = Scores(np.zeros((len(classes), cells, cells), np.float16), classes, _SIDE, _SIDE, job.model.stride)
-    return Stage("refine", refine, Result, _canary(scores))
+    canary = Canary("refine", refine, lambda result: result.record, _samples(job.model), is_trusted=True)
+    return Stage("refine", canary, Result, canary.chunk)
 
 
-def _canary(scores: Scores | None) -> Chunk:
-    png = io.BytesIO()
-    Image.new("RGB", (_SIDE, _SIDE), (127, 127, 127)).save(png, "PNG")
-    record = Record("canary", "canary", 0, png.getvalue(), scores, _SIDE, _SIDE)
-    return Chunk(ChunkId("canary", 0, True), [record])
+def _samples(scored_by: models.ModelInfo | None = None) -> Chunk:
+    """The sample images as a chunk; with scores in which all classes are equal, if it is for after the network."""
+    records = []
+    for index, image in enumerate(sample_images()):
+        height, width = image.shape[:2]
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "PNG")
+        scores = None
+        if scored_by is not None:
+            classes, stride = np.arange(len(scored_by.labels), dtype=np.int16), scored_by.stride
+            values = np.zeros((len(classes), -(-height // stride), -(-width // stride)), np.float16)
+            scores = Scores(values, classes, height, width, stride)
+        records.append(Record(f"sample image {index + 1}", "sample", index, data.getvalue(), scores, height, width))
+    return Chunk(ChunkId("sample", 0, True), records)

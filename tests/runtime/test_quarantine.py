@@ -82,7 +82,7 @@ def test_a_gpu_that_a_record_spoils() -> None:
 
 
 def test_a_broken_machine_accuses_no_record() -> None:
-    with pytest.raises(SegbatchError, match=r"refine: fails on this machine even for a small grey image: .*SIGSEGV"):
+    with pytest.raises(SegbatchError, match=r"refine: fails on this machine even for small sample images: .*SIGSEGV"):
         in_quarantine(poisons.broken, chunk(40))
 
 
