@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import functools
 import gzip
 import importlib.util
 import io
 import json
+import lzma
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,9 +94,23 @@ def tar_bytes(members: Iterable[Sample], format: int = tarfile.USTAR_FORMAT) -> 
 
 
 def write_tar(path: Path, members: Iterable[Sample]) -> Path:
-    """``members`` in the order given; compressed if ``path`` ends in gz."""
-    data = tar_bytes(members)
-    return _write(path, gzip.compress(data, 1, mtime=0) if path.suffix in (".gz", ".tgz") else data)
+    """``members`` in the order given; compressed as the suffix of ``path`` says."""
+    return _write(path, COMPRESS.get(path.suffix, bytes)(tar_bytes(members)))
+
+
+def _zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    **dict.fromkeys((".gz", ".tgz"), lambda data: gzip.compress(data, 1, mtime=0)),
+    **dict.fromkeys((".bz2", ".tbz2", ".tbz"), bz2.compress),
+    **dict.fromkeys((".xz", ".txz"), lambda data: lzma.compress(data, preset=0)),
+    **dict.fromkeys((".zst", ".tzst"), _zstd),
+}
 
 
 def write_parquet(

@@ -7,40 +7,49 @@ pax, GNU long names, base-256 numbers.
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from segbatch.errors import RecordFailure
+from segbatch.sources.compression import MAGIC_BYTES, Decompressed, compression_of
+from segbatch.sources.sparse import SparseMap, old_gnu_numbers, pax_numbers, pax_size
 
 _BLOCK = 512
 _PIECE = 2**20
 _MAX_EXTENDED = 2**20
 _LONGEST_NAME = 4096  # of a path, on Linux
-_KEPT = ("path", "linkpath", "size")
-_REGULAR = (b"0", b"\0", b"7")
+_KEPT = ("path", "linkpath", "size", *(f"GNU.sparse.{name}" for name in ("name", "size", "realsize", "major", "map")))
+_REPEATED = ("GNU.sparse.offset", "GNU.sparse.numbytes")
+_REGULAR = (b"0", b"\0", b"7", b"S")
 _LINKS = (b"1", b"2")
-_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
+# Folders, lists of their contents, volume labels.
+_NO_MEMBERS = (b"5", b"D", b"V")
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6", b"V")
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 
 
 @dataclass
 class Member:
-    """A file in the archive: its name, which is only a name, its size in bytes, and where it points if it is a link."""
+    """A file in the archive: its name, which is only a name, its size in bytes, and where it points if it is a link.
+
+    ``special`` are devices, pipes, and what a vendor's own types stand for: nothing that could be read.
+    """
 
     name: str
     size: int
     link: str | None
+    special: bool
     _archive: TarReader = field(repr=False)
+    _sparse: SparseMap | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
         """The contents. To be called at most once, before the next member is asked for."""
-        return self._archive._take(self.size)
+        stored = self._archive._take(self._archive._unread)
+        return stored if self._sparse is None else self._sparse.expand(stored)
 
     def skip(self) -> None:
         """Pass over the contents, and raise as ``read`` does if they are not all there."""
@@ -48,7 +57,7 @@ class Member:
 
 
 class TarReader:
-    """Files, and links to files, of a tar or tar.gz stream. Memory does not grow with the archive.
+    """Files, and links to files, of a tar stream, which may be compressed. Memory does not grow with the archive.
 
     What follows the end mark is read too, as ``cat a.tar b.tar`` and a hole of zeros in the middle look the same.
 
@@ -57,14 +66,16 @@ class TarReader:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._compressed = stream.read(2) == b"\x1f\x8b"
+        self.compression = compression = compression_of(stream.read(MAGIC_BYTES))
         self._total = stream.seek(0, os.SEEK_END)
         stream.seek(0)
-        self._stream: BinaryIO = gzip.GzipFile(fileobj=stream) if self._compressed else stream  # type: ignore[assignment]
+        self._plain = stream if compression is None else None
+        self._stream = Decompressed(compression, stream) if compression is not None else stream
         self._at = 0
         self._unread = 0
 
     def __iter__(self) -> Iterator[Member]:
+        """Once: the stream is not read again."""
         long_name: str | None = None
         pax: dict[str, str] = {}
         always: dict[str, str] = {}
@@ -81,11 +92,9 @@ class TarReader:
                 self._begin(size)
                 continue
             long_name, pax = None, {}
-            if kind == b"S":
-                self._sparse_maps(header)
             if fields.get("size", "").isdecimal():
                 size = int(fields["size"])
-            name = fields.get("path") or name or _name(header)
+            name = fields.get("GNU.sparse.name") or fields.get("path") or name or _name(header)
             link = (fields.get("linkpath") or _text(header[157:257].split(b"\0", 1)[0])) if kind in _LINKS else None
             if len(name) > _LONGEST_NAME or len(link or "") > _LONGEST_NAME:
                 raise RecordFailure(
@@ -93,9 +102,12 @@ class TarReader:
                 )
             self._begin(0 if kind in _WITHOUT_DATA else size)
             if kind in _LINKS:
-                yield Member(name, 0, link, self)
+                yield Member(name, 0, link, False, self)
+            elif kind not in _REGULAR + _NO_MEMBERS:
+                yield Member(name, 0, None, True, self)
             elif kind in _REGULAR and not name.endswith("/"):
-                yield Member(name, size, None, self)
+                sparse = self._sparse_map(kind, header, fields)
+                yield Member(name, size if sparse is None else sparse.size, None, False, self, sparse)
 
     def _pass_over(self) -> None:
         self._skip(self._unread)
@@ -132,13 +144,22 @@ class TarReader:
         self._begin(size)
         return self._take(size)
 
-    def _sparse_maps(self, header: bytes) -> None:
-        more = header[482]
-        while more:
-            block = self._read(_BLOCK)
-            if len(block) < _BLOCK:
-                raise RecordFailure("read", "TruncatedShard", f"the tar breaks off within the map at byte {self._at}")
-            more = block[504]
+    def _sparse_map(self, kind: bytes, header: bytes, fields: dict[str, str]) -> SparseMap | None:
+        """The map of a sparse member, which is read where it stands before the data."""
+        where = f"near byte {self._at}"
+        if kind == b"S":
+            stored = self._unread  # does not count the blocks of the map, unlike that of pax
+            size, numbers = old_gnu_numbers(header, self._map_block, lambda raw: _number(raw, self._at), where)
+            self._begin(stored)
+        elif (real := pax_size(fields)) is not None:
+            size, numbers = real, pax_numbers(fields, lambda: self._take(_BLOCK), where)
+        else:
+            return None
+        return SparseMap.of(size, numbers, self._unread, where)
+
+    def _map_block(self) -> bytes:
+        self._begin(_BLOCK)
+        return self._take(_BLOCK)
 
     def _take(self, size: int) -> bytes:
         begin = self._at
@@ -157,12 +178,12 @@ class TarReader:
     def _skip(self, size: int) -> None:
         if not size:
             return
-        if not self._compressed:
+        if self._plain is not None:
             if self._at + size > self._total:
                 raise RecordFailure(
                     "read", "TruncatedShard", f"the tar ends at byte {self._total}, {self._at + size} must be there"
                 )
-            self._stream.seek(size, os.SEEK_CUR)
+            self._plain.seek(size, os.SEEK_CUR)
             self._at += size
             return
         self._unread += size  # _take counts it down again
@@ -172,16 +193,7 @@ class TarReader:
             size -= piece
 
     def _read(self, size: int) -> bytes:
-        try:
-            data = self._stream.read(size)
-        except EOFError:
-            raise RecordFailure(
-                "read", "TruncatedShard", f"the gzip stream breaks off; {self._at} bytes came out of it"
-            ) from None
-        except (gzip.BadGzipFile, zlib.error) as e:
-            raise RecordFailure(
-                "read", "CorruptShard", f"the gzip stream is damaged after {self._at} bytes ({e})"
-            ) from None
+        data = self._stream.read(size)
         self._at += len(data)
         return data
 
@@ -205,16 +217,21 @@ def _number(raw: bytes, at: int) -> int:
 
 
 def _pax(data: bytes, at: int) -> dict[str, str]:
-    fields, begin = {}, 0
+    fields: dict[str, str] = {}
+    sparse_map: list[str] = []
+    begin = 0
     while begin < len(data) and data[begin]:
         found = _PAX_RECORD.match(data, begin)
         end = begin + int(found[1]) if found else 0
         if found is None or not found.end() < end <= len(data):
             raise RecordFailure("read", "CorruptShard", f"a pax header near byte {at} that cannot be read")
-        if (key := _text(found[2])) in _KEPT:
-            fields[key] = _text(data[found.end() : end - 1])
+        key, value = _text(found[2]), _text(data[found.end() : end - 1])
+        if key in _REPEATED:  # an offset and a length for each part, in version 0.0
+            sparse_map.append(value)
+        elif key in _KEPT:
+            fields[key] = value
         begin = end
-    return fields
+    return {**fields, "GNU.sparse.map": ",".join(sparse_map)} if sparse_map else fields
 
 
 def _name(header: bytes) -> str:
