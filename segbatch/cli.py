@@ -1,4 +1,5 @@
-"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows.
+"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows, or a
+shard that failed as a whole.
 
 Of nights also 4, drift, and 5, another night runs.
 """

@@ -89,6 +89,10 @@ class RecordFailure(SegbatchError):
         return (RecordFailure, (self.stage, self.kind, self.message))
 
 
+# Types of the error row, of stage ``read``, with which a shard ends that fails as a whole, and its job with it.
+COLLAPSED_KEYS, NO_SAMPLES = SHARD_FAILURES = ("CollapsedKeys", "NoSamples")
+
+
 class Busy(SegbatchError):
     """Another process is at the same work; this one leaves it alone."""
 

@@ -26,6 +26,10 @@ class Source(Protocol):
         """
         ...
 
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Raise ``SourceError`` for what a look into the first shards shows to be wrong with all of them."""
+        ...
+
     def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
         """Chunks of up to ``size`` records in order, leaving out the chunk indices in ``skip``.
 

@@ -44,7 +44,11 @@ def outcome(console: Console, result: Outcome) -> None:
     _skipped(console, result.skipped)
     if result.retired:
         _line(console, f"{result.retired} chunks of inputs that changed or are gone were moved to retired/")
-    if result.exit_code:
+    for message in result.failed_shards:
+        _line(console, f"a shard failed: {visible(message)}")
+    if unnamed := result.totals.failed_shards - len(result.failed_shards):
+        _line(console, f"and {unnamed:,} more shards failed; see `segbatch errors {result.output}`")
+    if result.error_fraction > result.max_error_fraction:
         _line(
             console,
             f"{result.error_fraction:.2%} of the records are errors, more than max_error_fraction "

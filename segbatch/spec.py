@@ -57,6 +57,11 @@ class JobSpec(BaseModel):
     image_column: str | None = Field(None, description="Parquet column that holds the image bytes")
     id_column: str | None = Field(None, description="column that identifies a record (Parquet, manifests)")
     uri_column: str = Field("uri", description="manifest column that holds the image URIs")
+    key: Literal["first-dot", "last-dot"] = Field(
+        "first-dot",
+        description="dot of a tar member's name that ends the key of its sample: first-dot (WebDataset's rule), or "
+        "last-dot for names with dots of their own",
+    )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         description="passed to fsspec; never written to the output or to logs",

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from segbatch.errors import SHARD_FAILURES
+
 # Confidence is summed in 1/1024 of a pixel as an integer: the sum of a corpus is then exact, whatever the
 # order in which chunks finish, and can be recomputed from the rows.
 CONFIDENCE_UNIT = 1024
@@ -53,6 +55,11 @@ class Totals:
     @property
     def failed(self) -> int:
         return sum(self.errors.values())
+
+    @property
+    def failed_shards(self) -> int:
+        """Shards that failed as a whole: each ends with one such error row."""
+        return sum(self.errors.get(f"read/{kind}", 0) for kind in SHARD_FAILURES)
 
     def add_image(self, counts: list[ClassCount]) -> None:
         self.records += 1

@@ -251,7 +251,11 @@ def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:
         classes=list(labels.names),
         totals=content.totals.to_json(),
         confidence=content.confidence.tolist(),
-        current={"records": sums.totals.records, "errors": sums.totals.failed},
+        current={
+            "records": sums.totals.records,
+            "errors": sums.totals.failed,
+            "failed_shards": sums.totals.failed_shards,
+        },
     )
 
 

@@ -219,6 +219,9 @@ def judge(entry: Entry, name: str, earlier: Sequence[Night], spec: NightlySpec, 
         if share > limit:
             entry.alerts.append(f"{share:.2%} of {which} records are errors, more than max_error_fraction {limit:.2%}")
             entry.exit_code = entry.exit_code or ERRORS
+    if failed := entry.current.get("failed_shards", 0):
+        entry.alerts.append(f"{failed:,} shards failed as a whole; see `segbatch errors {entry.output}`")
+        entry.exit_code = entry.exit_code or ERRORS
     if content is None or entry.state == "failed":
         return
     nights = [n for n in earlier if name in n.datasets and _comparable(n.datasets[name], entry)][: spec.drift.nights]

@@ -60,7 +60,7 @@ def compact(
             written += 1
             tell(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
         ledger = _checked(store, record)
-    if not store.exists(SUCCESS):
+    if not store.exists(SUCCESS) and not record.sums().failed_shards:
         publish_claimed(store, record.claim, SUCCESS, b"")
     store.sweep()
     after = store.sizes(MASKS)

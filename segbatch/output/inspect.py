@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from segbatch.errors import SHARD_FAILURES
 from segbatch.metrics.pixels import Totals
 from segbatch.output.ledger import Ledger, read_footers
 from segbatch.output.run_record import RunRecord
@@ -38,14 +39,26 @@ def summary(uri: str, storage_options: dict[str, Any] | None = None) -> Summary:
 
 def error_rows(uri: str, limit: int, storage_options: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Up to ``limit`` error rows (image_id, source, index, error), in order of the files."""
-    store = Store(uri, storage_options)
+    yield from _rows(Store(uri, storage_options), limit, lambda totals: totals.failed, lambda error: True)
+
+
+def failed_shards(store: Store, limit: int) -> list[str]:
+    """Why up to ``limit`` shards failed as a whole, a message each."""
+    rows = _rows(store, limit, lambda totals: totals.failed_shards, lambda error: error["type"] in SHARD_FAILURES)
+    return [row["error"]["message"] for row in rows]
+
+
+def _rows(
+    store: Store, limit: int, count: Callable[[Totals], int], wanted: Callable[[dict[str, Any]], bool]
+) -> Iterator[dict[str, Any]]:
+    """Error rows that are ``wanted``, from the files whose totals ``count`` some."""
     files = {file.name: file for file in Ledger.read(store).files()}
     for name, receipts in read_footers(store, list(files)):
         if limit <= 0:
             return
-        if not any(r.totals.failed for r in receipts):
+        if not any(count(r.totals) for r in receipts):
             continue
         rows = files[name].read(store, ["image_id", "source", "index", "error"]).to_pylist()
-        for row in [r for r in rows if r["error"] is not None][:limit]:
+        for row in [r for r in rows if r["error"] is not None and wanted(r["error"])][:limit]:
             limit -= 1
             yield row

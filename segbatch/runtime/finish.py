@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from segbatch.errors import OutputError
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.output.compact import check_fingerprint, retire, tidy
+from segbatch.output.inspect import failed_shards
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RUN, SUCCESS, RunRecord
 from segbatch.output.stats import write_card, write_classes
@@ -18,6 +20,8 @@ from segbatch.runtime.claim import note_inputs
 from segbatch.runtime.planning import Plan
 from segbatch.runtime.reconcile import missing, stale
 from segbatch.skipped import Skipped
+
+_MAX_FAILED_SHARDS = 20
 
 
 @dataclass
@@ -52,7 +56,8 @@ class Tally:
 class Outcome:
     """What a run came to. ``computed`` chunks were done by this call, the others were there before.
 
-    ``skipped`` is what the input holds besides the records.
+    ``skipped`` is what the input holds besides the records; ``failed_shards`` why shards failed as a whole, the first
+    of them a message each.
     """
 
     output: str
@@ -64,6 +69,7 @@ class Outcome:
     seconds: float
     max_error_fraction: float
     skipped: Skipped = field(default_factory=Skipped)
+    failed_shards: Sequence[str] = ()
 
     @property
     def error_fraction(self) -> float:
@@ -71,8 +77,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 if a larger share of the records are errors than the job allows."""
-        return 3 if self.error_fraction > self.max_error_fraction else 0
+        """0, or 3 if a larger share of the records are errors than the job allows, or a shard failed as a whole."""
+        return 3 if self.error_fraction > self.max_error_fraction or self.totals.failed_shards else 0
 
 
 def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
@@ -110,21 +116,26 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
     elif listing_changed:
         record.claim.check(store)
         store.write(RUN, record.to_bytes())
+    totals = record.sums()
     return Outcome(
         output=store.uri,
         labels=record.labels,
-        totals=record.sums(),
+        totals=totals,
         chunks=record.timings["chunks"],
         computed=computed,
         retired=len(outdated),
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
         skipped=record.skipped_of(),
+        failed_shards=failed_shards(store, _MAX_FAILED_SHARDS) if totals.failed_shards else (),
     )
 
 
 def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True) -> None:
-    """Write statistics, card and run.json from the sums in ``tally``; ``_SUCCESS`` last, if the output is ``whole``."""
+    """Write statistics, card and run.json from the sums in ``tally``; ``_SUCCESS`` last, if all is ``whole``.
+
+    There is no ``_SUCCESS`` while a shard has failed as a whole.
+    """
     record.claim.check(store)
     if not whole:
         store.remove(SUCCESS)
@@ -142,6 +153,6 @@ def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds:
         "mask_bytes": tally.size,
     }
     store.write(RUN, record.to_bytes())
-    if whole:
+    if whole and not tally.totals.failed_shards:
         publish_claimed(store, record.claim, SUCCESS, b"")
     store.sweep()

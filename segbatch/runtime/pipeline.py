@@ -113,6 +113,7 @@ def build_dataset(spec: JobSpec) -> Dataset:
     and leaves Ray running.
     """
     job = resolve(spec)
+    job.source.check(job.shards)
     hardware = join(spec)
     plan = Plan.unwritten(job, hardware.cpus)
     return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, RayAttempts(), Logs.of(spec))

@@ -102,7 +102,7 @@ class Job:
         spec = self.spec
         return {
             "root": self.root,
-            "read": spec.model_dump(include={"format", "image_column", "id_column", "uri_column"}),
+            "read": spec.model_dump(include={"format", "image_column", "id_column", "uri_column", "key"}),
             "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
             "model": {
                 "name": spec.model,
@@ -179,6 +179,7 @@ def open_inputs(spec: JobSpec) -> Source:
         image_column=spec.image_column,
         id_column=spec.id_column,
         uri_column=spec.uri_column,
+        key=spec.key,
         format=spec.format,
         max_record_bytes=spec.max_record_bytes,
     )
@@ -271,6 +272,7 @@ def make_plan(spec: JobSpec) -> Plan:
     job = resolve(spec, kept.get("precision"), kept.get("root"))
     record = job.record()
     if there is None:
+        job.source.check(job.shards)
         return Plan(job.divided(record.chunk_size) if record.chunk_size else job, store, record, Ledger(()), fresh=True)
     refuse_other(store, there, record, spec)
     return Plan(job.divided(there.chunk_size), store, there, Ledger.read(store), fresh=False)

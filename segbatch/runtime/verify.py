@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from segbatch.chunk import ChunkId, Corpus
 from segbatch.encodings import png
-from segbatch.errors import OutputError
+from segbatch.errors import SHARD_FAILURES, OutputError
 from segbatch.interfaces import Source
 from segbatch.metrics.pixels import ClassCount, Totals
 from segbatch.output.ledger import Ledger, read_file
@@ -76,13 +76,17 @@ class Report:
 
 @dataclass
 class _Chunk:
-    """One chunk as read: its file, hashes of its image ids, the sums of its rows, what was skipped, what is wrong."""
+    """One chunk as read: its file, hashes of its image ids, the sums of its rows.
+
+    ``failed_shards`` are the messages of rows that say that a shard failed, ``problems`` what is wrong with the rows.
+    """
 
     name: str
     file: str
     hashes: np.ndarray
     totals: Totals
     skipped: Skipped
+    failed_shards: list[str]
     problems: list[str]
 
 
@@ -118,6 +122,8 @@ def verify(
     report.records, report.errors = totals.records, totals.failed
     report.masks = totals.records - totals.failed
     _check_unique(report, store, chunks)
+    for message in (message for chunk in chunks for message in chunk.failed_shards):
+        report.wrong(f"a shard failed: {message}")
     _check_statistics(report, store, record, totals)
     _check_skipped(report, record, Skipped.merged(*(c.skipped for c in chunks)))
     _check_input(report, record, ledger, {c.name: c.hashes for c in chunks}, inputs, storage_options, read_input)
@@ -158,6 +164,7 @@ def _without_place(error: OutputError, name: str) -> str:
 def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord) -> _Chunk:
     totals = Totals(len(record.classes))
     problems: list[str] = []
+    failed: list[str] = []
     if receipt.fingerprint != record.fingerprint:
         problems.append(f"written by another job (fingerprint {receipt.fingerprint})")
     chunk, rows = ChunkId.parse(receipt.filename), table.num_rows
@@ -169,12 +176,16 @@ def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord
         problems.append(f"{receipt.filename}: its rows are not those from {first} to {first + rows - 1}")
     for batch in table.to_batches(max_chunksize=64):
         for row in batch.to_pylist():
+            if (row["error"] or {}).get("type") in SHARD_FAILURES:
+                failed.append(row["error"]["message"])
             problem = _check_row(row, totals)
             if problem:
                 problems.append(f"{row['image_id']}: {problem}")
     if totals != receipt.totals:
         problems.append(f"{receipt.filename}: the sums in the footer are not those of the rows")
-    return _Chunk(receipt.filename, file, _hashes(table["image_id"].to_pylist()), totals, receipt.skipped, problems)
+    return _Chunk(
+        receipt.filename, file, _hashes(table["image_id"].to_pylist()), totals, receipt.skipped, failed, problems
+    )
 
 
 def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
@@ -222,7 +233,7 @@ def _check_unique(report: Report, store: Store, chunks: list[_Chunk]) -> None:
 
 
 def _check_statistics(report: Report, store: Store, record: RunRecord, totals: Totals) -> None:
-    if record.state != "done" or not store.exists(SUCCESS):
+    if record.state != "done" or (not store.exists(SUCCESS) and not totals.failed_shards):
         report.wrong("no _SUCCESS: a run or a compaction is not finished; give the same command again")
         return
     if record.sums() != totals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from segbatch.chunk import Chunk, Corpus, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.skipped import Skipped
-from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, ReadOptions, clean
+from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions, clean
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
 from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
@@ -20,7 +20,7 @@ from segbatch.sources.manifest import Manifest, is_parquet, survey
 from segbatch.sources.parquet import Parquet, image_and_id, open_rows
 from segbatch.sources.rows import is_bytes, is_text
 from segbatch.sources.tables import refuse_tables
-from segbatch.sources.webdataset import WebDataset
+from segbatch.sources.webdataset import WebDataset, contradiction
 from segbatch.text import redact
 
 # A new format is a file here, a line in this table, and one in formats.py.
@@ -31,6 +31,7 @@ _READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images
     "manifest": Manifest,
 }
 _FOOTER_READERS = 8
+_TARS_LOOKED_AT = 3
 
 
 def open_source(
@@ -42,6 +43,7 @@ def open_source(
     uri_column: str = "uri",
     format: str | None = None,
     max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES,
+    key: KeyRule = "first-dot",
 ) -> AnySource:
     """A source over any mix of tars, Parquet files, folders, globs and manifests.
 
@@ -50,7 +52,7 @@ def open_source(
     """
     if format is not None and format not in _READERS:
         raise SourceError(f"format {format!r} is unknown; known: {', '.join(_READERS)}")
-    options = ReadOptions(image_column, id_column, uri_column, max_record_bytes)
+    options = ReadOptions(image_column, id_column, uri_column, max_record_bytes, key)
     return AnySource(list(inputs), Files(storage_options), options, format)
 
 
@@ -100,6 +102,14 @@ class AnySource:
             found.append(image_shard(root, images))
         _refuse_twice([item for _, item in listed], found)
         return Corpus(root, self._counted(found), skipped)
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """See ``interfaces.Source``. Looks into the first few tars: a request each, or headers of a local file."""
+        tars = [shard for shard in shards if shard.format == "webdataset"][:_TARS_LOOKED_AT]
+        for shard in tars:
+            problem = contradiction(self._files, shard, self._options)
+            if problem is not None:
+                raise SourceError(f"{shown_uri(shard.uri)}: {problem}")
 
     def _counted(self, shards: list[Shard]) -> list[Shard]:
         """The shards with their number of records, where a footer or a manifest tells it."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from segbatch.chunk import Chunk, ChunkId, Record, Shard
 from segbatch.errors import SourceError
+from segbatch.skipped import Skipped
 
 DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
 _MAX_CHUNK_BYTES = 4 * 2**30
+KeyRule = Literal["first-dot", "last-dot"]
 
 
 @dataclass(frozen=True)
@@ -21,25 +24,41 @@ class ReadOptions:
     id_column: str | None = None
     uri_column: str = "uri"
     max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES
+    key: KeyRule = "first-dot"
 
 
-def chunked(records: Iterable[Record], shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
+@dataclass(frozen=True)
+class NoRecord:
+    """Part of a shard that is not a record, nor part of one: counted by ``reason``, shown by ``name``."""
+
+    reason: str
+    name: str
+
+
+def chunked(
+    content: Iterable[Record | NoRecord], shard: Shard, size: int, skip: Collection[int] = ()
+) -> Iterator[Chunk]:
     """Cut all records of a shard into chunks. For formats that learn the end only by reaching it.
 
     One record is read ahead, so that the chunk which ends the shard is known to, also when the number of
-    records is a multiple of ``size``. No records give one empty chunk.
+    records is a multiple of ``size``. No records give one empty chunk. What is not a record is counted in the chunk of
+    the record before it.
     """
     held: list[Record] = []
+    skipped = Skipped()
     index = held_bytes = 0
-    for record in records:
+    for item in content:
+        if isinstance(item, NoRecord):
+            skipped.add(item.reason, item.name)
+            continue
         if len(held) == size:
             if index not in skip:
-                yield Chunk(ChunkId(shard.id, index, False), held)
-            held, index, held_bytes = [], index + 1, 0
-        record, held_bytes = _within_limit(record, held_bytes)
+                yield Chunk(ChunkId(shard.id, index, False), held, skipped=skipped)
+            held, skipped, index, held_bytes = [], Skipped(), index + 1, 0
+        record, held_bytes = _within_limit(item, held_bytes)
         held.append(record)
     if index not in skip:
-        yield Chunk(ChunkId(shard.id, index, True), held)
+        yield Chunk(ChunkId(shard.id, index, True), held, skipped=skipped)
 
 
 def wanted_rows(total: int, size: int, skip: Collection[int]) -> Iterator[tuple[int, range, bool]]:
@@ -105,6 +124,9 @@ class UniqueIds:
             return False
         self._seen.add(key)
         return True
+
+    def __contains__(self, name: str) -> bool:
+        return id_hash(name) in self._seen
 
     def unique(self, name: str, row: int) -> str:
         """``name``, or ``name#row`` if an earlier record has that id already."""

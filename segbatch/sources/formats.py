@@ -9,8 +9,8 @@ from segbatch.sources.listing import Listed, join
 from segbatch.sources.walk import Entry
 from segbatch.text import without_query
 
-_EXTENSIONS = {
-    "webdataset": (".tar", ".tar.gz", ".tgz"),
+EXTENSIONS = {
+    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
     "parquet": (".parquet", ".pq"),
     # The last row cannot be decoded: records with an error, so that they are not passed over in silence.
     "images": (
@@ -35,7 +35,7 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
         elif item.folder:
             item.skipped.add("with an unknown suffix", clean(shown_name(item.root, entry.name)))
         else:
-            known = ", ".join(e for group in _EXTENSIONS.values() for e in group)
+            known = ", ".join(e for group in EXTENSIONS.values() for e in group)
             raise SourceError(
                 f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {known}; "
                 "or set the option format"
@@ -73,4 +73,4 @@ def _meant(item: Listed, groups: dict[str, list[Entry]], format: str | None) -> 
 
 def _format_of(uri: str) -> str | None:
     lower = without_query(uri).lower()
-    return next((f for f, extensions in _EXTENSIONS.items() if lower.endswith(extensions)), None)
+    return next((f for f, extensions in EXTENSIONS.items() if lower.endswith(extensions)), None)

@@ -162,6 +162,13 @@ class Files:
         remote = RangeReader(fs, path, int(self.call(fs, "info", path)["size"]), self._deadline)
         return io.BufferedReader(remote, _BLOCK) if read_ahead else remote  # type: ignore[return-value]
 
+    def beginning(self, uri: str, size: int) -> BinaryIO:
+        """The first ``size`` bytes of a remote object, by one request; all of a local file, where seeking is cheap."""
+        fs, path = self.resolve(uri)
+        if isinstance(fs, LocalFileSystem):
+            return self.open(uri)
+        return io.BytesIO(bytes(self.call(fs, "cat_file", path, start=0, end=size, size=size)))
+
 
 def _slashes_at_end(text: str) -> int:
     return len(text) - len(text.rstrip("/"))

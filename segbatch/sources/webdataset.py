@@ -1,33 +1,52 @@
-"""WebDataset: tar shards whose adjacent members with one key are a sample."""
+"""WebDataset: tar shards whose members with one key are a sample."""
 
 from __future__ import annotations
 
+import io
+import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure
-from segbatch.sources.chunking import ReadOptions, UniqueIds, check_size, chunked
+from segbatch.sources.census import Census
+from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, clean, id_hash
+from segbatch.sources.formats import EXTENSIONS
 from segbatch.sources.io import Files, shard_failure, shown_uri, too_large
 from segbatch.sources.tar import Member, open_tar
 
 # By preference: beside a photograph (jpg), a png is nearly always its label map.
-_IMAGES = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")
+_PREFERRED = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")
+_IMAGES = (*_PREFERRED, *(e[1:] for e in EXTENSIONS["images"] if e[1:] not in _PREFERRED))
+_NAMES: dict[KeyRule, re.Pattern[str]] = {
+    "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),
+    "last-dot": re.compile(r"((?:.*/|)[^./][^/]*)\.([^./]+)", re.DOTALL),
+}
 _REMEMBERED = 20
-_SPLIT = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
+_MAX_SHOWN_NAME = 300
+# Names of samples without an image, until the image is met; of more samples, their hashes.
+_MAX_WAITING_BYTES = 16 * 2**20
+# What the plan looks at of a shard: members, and bytes of one in an object store.
+_LOOKED_AT = 2000
+_LOOKED_AT_BYTES = 512 * 2**10
+_OF_MACOS = re.compile(r"\._|\.DS_Store$")
 
 
 @dataclass
 class _Sample:
-    """Members with one key, as far as they are read; of the images only the one that counts is held.
+    """Adjacent members with one key, as far as they are read; of the images only the one that counts is held.
 
-    ``rivals`` are those that count as much. Of them, and of ``others``, the first few are remembered.
+    ``rivals`` are those that count as much, ``equal`` their number, ``fields`` images that count less, ``others`` no
+    images: of each the first few extensions are remembered. ``images`` counts all images.
     """
 
     key: str
     others: list[str] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
     rivals: list[str] = field(default_factory=list)
+    equal: int = 0
+    images: int = 0
     chosen: str | None = None
     data: bytes | None = None
     failure: RecordFailure | None = None
@@ -35,14 +54,17 @@ class _Sample:
 
     def add(self, extension: str, member: Member, limit: int, wanted: bool) -> None:
         if not _is_image(extension):
-            _remember(extension, self.others)
+            _remember([extension], self.others)
             return
+        self.images += 1
         if self.chosen is not None and _rank(self.chosen) <= _rank(extension):
-            if _rank(self.chosen) == _rank(extension):
-                _remember(extension, self.rivals)
+            same = _rank(self.chosen) == _rank(extension)
+            self.equal += same
+            _remember([extension], self.rivals if same else self.fields)
             return
+        _remember(self.rivals, self.fields)
         self.chosen, self.data, self.failure, self.complete = extension, None, None, False
-        self.rivals = [extension]
+        self.rivals, self.equal = [extension], 1
         if member.link is not None:
             self.failure = RecordFailure(
                 "read",
@@ -60,26 +82,29 @@ class _Sample:
 
     def problem(self) -> RecordFailure | None:
         """Why the sample has no image that can be told, or None."""
-        if self.chosen is None:
-            found = ", ".join(sorted(set(self.others)))
-            return RecordFailure("read", "NoImage", f"no image among the members ({found}) of sample {self.key!r}")
-        if len(self.rivals) > 1:
+        if self.equal > 1:
+            names = ", ".join(self.rivals) + (", …" if self.equal > len(self.rivals) else "")
             return RecordFailure(
                 "read",
                 "AmbiguousImage",
-                f"sample {self.key!r} has several images: {', '.join(self.rivals)}; name the one that is meant KEY.jpg",
+                f"sample {self.key!r} has {self.equal} images: {names}; name the one that is meant KEY.jpg",
             )
         return self.failure
 
 
 class WebDataset:
-    """Reads ``.tar``, ``.tar.gz`` and ``.tgz`` shards in one pass.
+    """Reads tar shards, plain or compressed (gzip, bzip2, xz, zstd), in one pass.
 
-    The key is the path up to the first dot of its last part; members without a dot, or whose last part begins
-    with one, are no part of any sample. The image of a sample is KEY.jpg, or else KEY.jpeg, .webp, .png, .tif,
-    .tiff, .bmp, .gif in this order; only if there is none, the single member such as KEY.input.jpg. Error rows:
-    NoImage, AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (the key occurred before, with others in
-    between), and at the end of a damaged shard one of TruncatedShard, CorruptShard, MissingObject, UnreadableObject.
+    The key of a member is its path up to the first dot of its last part, or, with ``key = "last-dot"``, up to the last
+    one. The image of a sample is KEY.jpg, or else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``; only if there
+    is none, the single member such as KEY.input.jpg. Members whose last part has no dot or begins with one, and what is
+    no file, are no part of a sample: they are counted as skipped.
+
+    The members of a sample are adjacent, but for those that are not images, which may be anywhere. Error rows:
+    NoImage (told at the end of the shard), AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (an image whose key
+    has one already, with others in between); at the end of a damaged shard one of TruncatedShard, CorruptShard,
+    MissingObject, UnreadableObject; at the end of one that is not a set of samples CollapsedKeys or NoSamples, with
+    which the job fails.
     """
 
     def __init__(self, files: Files, options: ReadOptions) -> None:
@@ -88,40 +113,159 @@ class WebDataset:
     def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
         """See ``interfaces.Source``. The members of chunks in ``skip`` are passed over, not read."""
         check_size(size)
-        return chunked(self._records(shard, size, frozenset(skip)), shard, size, skip)
+        reading = _Reading(shard, self._options, size, frozenset(skip))
+        return chunked(reading.content(_members(self._files, shard.uri)), shard, size, skip)
 
-    def _records(self, shard: Shard, size: int, skip: Collection[int]) -> Iterator[Record]:
-        seen, row = UniqueIds(), 0
+
+def _members(files: Files, uri: str) -> Iterator[Member]:
+    with files.open(uri) as stream:
+        yield from open_tar(stream)
+
+
+class _Reading:
+    """One pass over the members of one shard. Which records there are does not depend on the chunks in ``skip``."""
+
+    def __init__(self, shard: Shard, options: ReadOptions, size: int, skip: Collection[int]) -> None:
+        self._shard, self._options, self._size, self._skip = shard, options, size, skip
+        self._row = 0
+        self._ids, self._waiting = UniqueIds(), _Waiting()
+        self.census = Census(options.key)
+        self.failure: RecordFailure | None = None
+
+    def content(self, members: Iterator[Member]) -> Iterator[Record | NoRecord]:
+        """Every record in order, and every member that is not part of one."""
         sample: _Sample | None = None
-        failure: RecordFailure | None = None
         try:
-            with self._files.open(shard.uri) as stream:
-                for member in open_tar(stream):
-                    name = _SPLIT.fullmatch(member.name.removeprefix("./"))
-                    if name is None:
-                        continue
-                    if sample is not None and sample.key != name[1]:
-                        yield _record(shard, sample, row, seen)
-                        sample, row = None, row + 1
-                    sample = sample or _Sample(name[1])
-                    wanted = row // size not in skip
-                    sample.add(name[2].lower(), member, self._options.max_record_bytes, wanted)
+            for member in members:
+                name = None if member.special else _NAMES[self._options.key].fullmatch(member.name.removeprefix("./"))
+                if name is None:
+                    yield self._outside(member)
+                    continue
+                if sample is not None and sample.key != name[1]:
+                    yield from self._finished(sample)
+                    sample = None
+                sample = sample or _Sample(name[1])
+                extension, wanted = name[2].lower(), self._row // self._size not in self._skip
+                self.census.add_member(_is_image(extension))
+                sample.add(extension, member, self._options.max_record_bytes, wanted)
         except RecordFailure as e:
-            failure = e
+            self.failure = e
         except Exception as e:
-            failure = shard_failure(shard.uri, e)
-        if sample is not None and (failure is None or sample.complete):
-            yield _record(shard, sample, row, seen)
-            row += 1
-        if failure is not None:
-            blank = Record(f"{shard.name}/{seen.unique(f'#{row}', row)}", shown_uri(shard.uri), row)
-            yield blank.failed("read", failure.kind, f"{failure.message}; the records before it are kept")
+            self.failure = shard_failure(self._shard.uri, e)
+        if sample is not None and (self.failure is None or sample.complete):
+            yield from self._finished(sample)
+        yield from self._end()
+
+    def _outside(self, member: Member) -> NoRecord:
+        last = member.name.rpartition("/")[2]
+        if _OF_MACOS.match(last):
+            reason = "members that macOS adds (._*, .DS_Store)"
+        else:
+            self.census.add_outside()
+            reason = "members without a suffix"
+            if member.special:
+                reason = "members that are devices, pipes or of a vendor's own type"
+            elif last.startswith("."):
+                reason = "members whose names begin with a dot"
+        return NoRecord(reason, self._shown(member.name))
+
+    def _shown(self, name: str) -> str:
+        return clean(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
+
+    def _finished(self, sample: _Sample) -> Iterator[Record]:
+        if not sample.images:
+            if sample.key not in self._ids:
+                self._waiting.add(sample)
+            return
+        self._waiting.remove(sample.key)
+        if not self._ids.add(sample.key):
+            self.census.add_sharing(sample.key, sample.equal, sample.rivals, repeated=True)
+            split = RecordFailure(
+                "read",
+                "SplitSample",
+                f"sample {sample.key!r} has an image already, with other samples in between: its images are not "
+                "adjacent; pack the shard sorted by key",
+            )
+            yield self._record(self._ids.unique(f"{sample.key}#{self._row}", self._row), split)
+        else:
+            if sample.equal > 1:
+                self.census.add_sharing(sample.key, sample.equal, sample.rivals, repeated=False)
+            else:
+                names = [self._shown(f"{sample.key}.{extension}") for extension in sample.fields]
+                self.census.add_sample(sample.key, sample.images, sample.fields, names)
+            yield self._record(sample.key, sample.problem(), sample.data)
+
+    def _end(self) -> Iterator[Record | NoRecord]:
+        """What is known only when all is read: samples without an image, and what is wrong with the shard."""
+        for name in self.census.lonely_fields():
+            yield NoRecord("images beside the image of their sample, in a field that no other sample has", name)
+        far = "" if self.failure is None else ", as far as the shard can be read"
+        for key, extensions in self._waiting:
+            message = f"no image among the members ({extensions}) of sample {key!r}{far}"
+            name = self._ids.unique(key or f"#{self._row}", self._row)
+            yield self._record(name, RecordFailure("read", "NoImage", message))
+        if (failure := self.census.failure(whole=self.failure is None)) is not None:
+            yield self._last(failure.kind, f"{self._shard.name}: {failure.message}")
+        if self.failure is not None:
+            yield self._last(self.failure.kind, f"{self.failure.message}; the records before it are kept")
+
+    def _last(self, kind: str, message: str) -> Record:
+        return self._record(self._ids.unique(f"#{self._row}", self._row), RecordFailure("read", kind, message))
+
+    def _record(self, name: str, problem: RecordFailure | None, data: bytes | None = None) -> Record:
+        record = Record(f"{self._shard.name}/{name}", shown_uri(self._shard.uri), self._row, data)
+        self._row += 1
+        return record if problem is None else record.failed(problem.stage, problem.kind, problem.message)
 
 
-def _remember(extension: str, among: list[str]) -> None:
+class _Waiting:
+    """Samples without an image so far, in the order of their first members: (key, extensions)."""
+
+    def __init__(self) -> None:
+        self._samples: dict[int, tuple[str, str]] = {}
+        self._bytes = 0
+
+    def add(self, sample: _Sample) -> None:
+        code = id_hash(sample.key)
+        if code not in self._samples:
+            names = sample.key, ", ".join(sorted(set(sample.others)))[:_MAX_SHOWN_NAME]
+            if self._bytes > _MAX_WAITING_BYTES:
+                names = "", "not kept"
+            self._samples[code] = names
+            self._bytes += sum(map(len, names))
+
+    def remove(self, key: str) -> None:
+        self._bytes -= sum(map(len, self._samples.pop(id_hash(key), ())))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._samples.values())
+
+
+def contradiction(files: Files, shard: Shard, options: ReadOptions) -> str | None:
+    """What the first members of a shard show that makes it fail as a whole, or None. Reads little of it.
+
+    A shard that cannot be read contradicts nothing: it is an error row.
+    """
+    reading = _Reading(shard, options, 2**62, (0,))  # one chunk, whose data is not wanted
+    try:
+        with files.beginning(shard.uri, _LOOKED_AT_BYTES) as stream:
+            archive = open_tar(stream)
+            if archive.compression is not None:
+                stream.seek(0)
+                archive = open_tar(io.BytesIO(stream.read(_LOOKED_AT_BYTES)))
+            members = iter(archive)
+            for _ in reading.content(itertools.islice(members, _LOOKED_AT)):
+                pass
+            whole = reading.failure is None and next(members, None) is None
+    except Exception:  # whoever reads the shard meets it, too
+        return None
+    failure = reading.census.failure(whole)
+    return None if failure is None else f"in its first {reading.census.members:,} members {failure.message}"
+
+
+def _remember(extensions: Sequence[str], among: list[str]) -> None:
     """An archive may hold any number of members with one key."""
-    if len(among) < _REMEMBERED:
-        among.append(extension)
+    among.extend(extensions[: _REMEMBERED - len(among)])
 
 
 def _is_image(extension: str) -> bool:
@@ -130,17 +274,3 @@ def _is_image(extension: str) -> bool:
 
 def _rank(extension: str) -> int:
     return _IMAGES.index(extension) if extension in _IMAGES else len(_IMAGES)
-
-
-def _record(shard: Shard, sample: _Sample, row: int, seen: UniqueIds) -> Record:
-    if not seen.add(sample.key):
-        record = Record(f"{shard.name}/{seen.unique(f'{sample.key}#{row}', row)}", shown_uri(shard.uri), row)
-        return record.failed(
-            "read",
-            "SplitSample",
-            f"sample {sample.key!r} occurred before, with other samples in between: its members are not adjacent; "
-            "pack the shard sorted by key",
-        )
-    record = Record(f"{shard.name}/{sample.key}", shown_uri(shard.uri), row, sample.data)
-    problem = sample.problem()
-    return record if problem is None else record.failed(problem.stage, problem.kind, problem.message)

@@ -56,10 +56,10 @@ def _tars(names: list[str], good: list[bytes]) -> dict[str, tuple[bytes, list[by
     """Whole archives whose samples are wrong."""
     keys = [n.removesuffix(".jpg") for n in names]
     samples: dict[str, tuple[list[Sample], list[bytes | str]]] = {
-        "json-only.tar": ([("a.jpg", good[0]), ("b.json", b"{}"), ("c.jpg", good[2])], [good[0], "NoImage", good[2]]),
-        "not-adjacent.tar": (
-            [("a.jpg", good[0]), ("b.jpg", good[1]), ("a.json", b"{}")],
-            [good[0], good[1], "SplitSample"],
+        "json-only.tar": ([("a.jpg", good[0]), ("b.json", b"{}"), ("c.jpg", good[2])], [good[0], good[2], "NoImage"]),
+        "notes-apart.tar": (
+            [("a.jpg", good[0]), ("b.json", b"{}"), ("a.json", b"{}"), ("b.txt", b""), ("b.jpg", good[1])],
+            [good[0], good[1]],
         ),
         "duplicate.tar": (
             [("a.jpg", good[0]), ("b.jpg", good[1]), ("a.jpg", good[2])],
@@ -71,7 +71,7 @@ def _tars(names: list[str], good: list[bytes]) -> dict[str, tuple[bytes, list[by
             [("../../etc/a.jpg", good[0]), ("/b.jpg", good[1]), ("c/../d.jpg", good[2])],
             [good[0], good[1], good[2]],
         ),
-        "no-samples.tar": ([("README", b"hello"), (".hidden.jpg", b"x"), ("folder/", b"")], []),
+        "no-samples.tar": ([("README", b"hello"), (".hidden.jpg", b"x"), ("folder/", b"")], ["NoSamples"]),
         "prefers-the-photograph.tar": ([(f"{keys[0]}.png", b"labels"), (names[0], good[0])], [good[0]]),
     }
     return {name: (tar_bytes(members), records) for name, (members, records) in samples.items()}

@@ -29,6 +29,18 @@ class TestTarGz(TestTar):
     name = "a.tar.gz"
 
 
+class TestTarBzip2(TestTar):
+    name = "a.tbz2"
+
+
+class TestTarXz(TestTar):
+    name = "a.tar.xz"
+
+
+class TestTarZstd(TestTar):
+    name = "a.tar.zst"
+
+
 class TestTarWithNotes(TestTar):
     """Members beside the images, some of which look like images too."""
 

@@ -1,0 +1,104 @@
+"""Whether an archive is what its key rule takes it for: members are parts of samples, and keys tell images apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from segbatch.errors import COLLAPSED_KEYS, NO_SAMPLES, RecordFailure
+from segbatch.sources.chunking import id_hash
+
+# More images than this under one key are not one sample: the names of different images have one key.
+_MAX_IMAGES_OF_A_KEY = 8
+# Fewer images than this without a key of their own are error rows only, even where they are most of an archive.
+_MIN_SHARING = 4
+_MAX_FIELDS = 65_536
+_MAX_EXAMPLES = 3
+
+
+@dataclass
+class Census:
+    """Counts of an archive's members as they are read.
+
+    ``sharing`` images have no key of their own, so that they are no records; ``outside`` members are no part of any
+    sample. A field is what follows the key in the name of an image that is not the one of its sample, as ``seg.png``.
+    Memory: a hash for each key that images share, and a name for each of up to ``_MAX_FIELDS`` fields.
+    """
+
+    key_rule: str
+    members: int = 0
+    images: int = 0
+    outside: int = 0
+    sharing: int = 0
+    _samples: int = 0
+    _crowded: int = 0
+    _most_fields: tuple[int, str] = (0, "")
+    _fields: dict[int, str] = field(default_factory=dict)  # the one image that has the field, or ""
+    _of_key: dict[int, int] = field(default_factory=dict)
+    _most_sharing: tuple[int, str] = (0, "")
+
+    def add_member(self, is_image: bool) -> None:
+        """A member of a sample."""
+        self.members += 1
+        self.images += is_image
+
+    def add_outside(self) -> None:
+        self.members += 1
+        self.outside += 1
+
+    def add_sample(self, key: str, images: int, fields: Sequence[str], names: Sequence[str]) -> None:
+        """A sample of ``images``, one of which is its image; of the others the first ``fields`` and ``names``."""
+        self._samples += 1
+        self._crowded += images > _MAX_IMAGES_OF_A_KEY
+        if images > self._most_fields[0]:
+            self._most_fields = images, f"{key!r} ({_some(fields, images)})"
+        for extension, name in zip(fields, names, strict=True):
+            code = id_hash(extension)
+            if code in self._fields or len(self._fields) < _MAX_FIELDS:
+                self._fields[code] = "" if code in self._fields else name
+
+    def add_sharing(self, key: str, images: int, extensions: Sequence[str], repeated: bool) -> None:
+        """``images`` that cannot be told apart, or that come (``repeated``) after a sample of the same key."""
+        code = id_hash(key)
+        self.sharing += images
+        self._of_key[code] = self._of_key.get(code, int(repeated)) + images
+        if self._of_key[code] > self._most_sharing[0]:
+            self._most_sharing = self._of_key[code], f"{key!r} ({_some(extensions, images)})"
+
+    def lonely_fields(self) -> Iterator[str]:
+        """Names of images whose field occurs in no other sample: it may be part of the image's name instead."""
+        return (name for name in self._fields.values() if name)
+
+    def failure(self, whole: bool) -> RecordFailure | None:
+        """Why the archive as a whole fails, or None. Without ``whole``, only what its remainder cannot refute."""
+        count, key = self._most_sharing
+        if count > _MAX_IMAGES_OF_A_KEY or (whole and self.sharing >= max(_MIN_SHARING, self.images // 2 + 1)):
+            return self._collapsed(self.sharing, count, key)
+        # Views of a sample have fields that other samples have too. 07.jpg, 08.jpg, … of a collapsed key do not.
+        lonely = sum(1 for _ in self.lonely_fields())
+        if whole and self._crowded and (2 * lonely > len(self._fields) or 2 * self._crowded < self._samples):
+            count, key = self._most_fields
+            return self._collapsed(count - 1, count, key)
+        if whole and 2 * self.outside > self.members:
+            return RecordFailure(
+                "read",
+                NO_SAMPLES,
+                f"{self.outside} of the {self.members} members are not part of a sample, as their names have no suffix "
+                "or begin with a dot; pack the images under names such as KEY.jpg",
+            )
+        return None
+
+    def _collapsed(self, images: int, count: int, key: str) -> RecordFailure:
+        remedy = "pack each image under a key of its own"
+        if self.key_rule == "first-dot":
+            remedy = "if the dots belong to the names, run with --key last-dot, otherwise " + remedy
+        return RecordFailure(
+            "read",
+            COLLAPSED_KEYS,
+            f"{images} of the {self.images} images have no key of their own (key rule {self.key_rule}): "
+            f"{count} have the key {key}; {remedy}",
+        )
+
+
+def _some(extensions: Sequence[str], of: int) -> str:
+    return ", ".join(extensions[:_MAX_EXAMPLES]) + (", …" if of > _MAX_EXAMPLES else "")
