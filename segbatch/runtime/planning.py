@@ -18,6 +18,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
 from segbatch.runtime.claim import existing_record, refuse_other
+from segbatch.runtime.nesting import refuse_nesting
 from segbatch.skipped import Skipped
 from segbatch.sources import divided, open_source
 from segbatch.spec import JobSpec
@@ -264,6 +265,7 @@ def make_plan(spec: JobSpec) -> Plan:
     """What is to be done, and what is done. Writes nothing. Raises ``SegbatchError`` for all that cannot be run."""
     if not spec.output:
         raise SpecError("output: required; give the folder or object-store prefix that the masks go to")
+    refuse_nesting(spec)
     store = Store(spec.output, spec.storage_options)
     there = existing_record(store, spec.overwrite)
     if spec.overwrite:

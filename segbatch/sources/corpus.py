@@ -25,7 +25,7 @@ def divided(shards: Iterable[Shard], chunk_size: int) -> list[Shard]:
 
 def common_root(folders: Sequence[str]) -> str:
     """The folder that all ``folders`` lie in; "" if they are in different kinds of stores."""
-    if len({_store(folder) for folder in folders}) != 1:
+    if len({store_of(folder) for folder in folders}) != 1:
         return ""
     level = zip(*(_segments(folder) for folder in folders), strict=False)
     shared = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, level)]
@@ -41,9 +41,9 @@ def prefix_below(root: str, folder: str, what: str) -> str:
     """
     if not root:
         return "".join(f"{part}/" for part in folder.replace("://", "/").removeprefix("/").split("/"))
-    if _store(root) == _store(folder):
+    if store_of(root) == store_of(folder):
         plain: Callable[[str], str] = str
-        for spelled in (plain, _real) if _store(root) == "file" else (plain,):
+        for spelled in (plain, _real) if store_of(root) == "file" else (plain,):
             above, path = _segments(spelled(root)), _segments(spelled(folder))
             if path[: len(above)] == above:
                 return "".join(f"{part}/" for part in path[len(above) :])
@@ -53,7 +53,8 @@ def prefix_below(root: str, folder: str, what: str) -> str:
     )
 
 
-def _store(uri: str) -> str:
+def store_of(uri: str) -> str:
+    """The kind of store, by one of its protocols."""
     protocol = split_uri(uri)[0]
     return _SAME_STORE.get(protocol, protocol)
 

@@ -16,7 +16,7 @@ _MAX_RECORD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """One kind of output. The first line of ``record`` that is JSON has ``keys``.
 
     ``folders`` and ``files`` are segbatch's own below the output. ``witnesses`` are those of the files, and ``suffix``
@@ -31,8 +31,8 @@ class _Layout:
     suffix: str | None
 
 
-_LAYOUTS = (
-    _Layout(
+LAYOUTS = (
+    Layout(
         record="run.json",
         keys=frozenset({"fingerprint", "identity", "chunk_size"}),
         folders=frozenset({"masks", "stats", "incoming", "retired", "set-aside", ".tmp"}),
@@ -40,7 +40,7 @@ _LAYOUTS = (
         witnesses=frozenset({"run.json", "shards.parquet"}),
         suffix=".parquet",
     ),
-    _Layout(
+    Layout(
         record="history.jsonl",
         keys=frozenset({"update", "epoch", "loss", "lr"}),
         folders=frozenset({".tmp"}),
@@ -51,7 +51,7 @@ _LAYOUTS = (
         suffix=None,
     ),
 )
-FOLDERS = _LAYOUTS[0].folders
+FOLDERS = LAYOUTS[0].folders
 
 
 def without_outputs(
@@ -62,18 +62,18 @@ def without_outputs(
     ``root`` is the path of the input in its store, ``uri_of`` makes a URI of a path there. ``whole``: ``found`` is all
     that lies below ``root``, so that a record which is not among it need not be asked for.
     """
-    names = {entry.name for entry, _ in found if entry.name.endswith(tuple(x.record for x in _LAYOUTS))}
+    names = {entry.name for entry, _ in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
     above = f"{root}/"
 
     @cache
-    def is_output(folder: str, layout: _Layout) -> bool:
+    def is_output(folder: str, layout: Layout) -> bool:
         record = f"{folder}/{layout.record}"
         if whole and record.startswith(above) and record[len(above) :] not in names:
             return False
         return _has_keys(files, uri_of(record), layout)
 
-    owned: dict[str, set[_Layout]] = {}
-    for layout in _LAYOUTS:
+    owned: dict[str, set[Layout]] = {}
+    for layout in LAYOUTS:
         for folder in _candidates((f"{above}{entry.name}" for entry, _ in found), layout, whole):
             if is_output(folder, layout):
                 owned.setdefault(folder, set()).add(layout)
@@ -83,7 +83,7 @@ def without_outputs(
     return kept, sorted(f"{folder[len(above) :]}/" if folder.startswith(above) else "./" for folder in owned)
 
 
-def _candidates(paths: Iterable[str], layout: _Layout, whole: bool) -> Iterator[str]:
+def _candidates(paths: Iterable[str], layout: Layout, whole: bool) -> Iterator[str]:
     """Folders that may be outputs of a layout, each once, from files that would be read if they are not."""
     seen: set[str] = set()
     for path in paths:
@@ -97,7 +97,7 @@ def _candidates(paths: Iterable[str], layout: _Layout, whole: bool) -> Iterator[
         yield from ("/".join(parts[:i]) for i, part in enumerate(parts) if part in layout.folders)
 
 
-def _is_owned(path: str, owned: dict[str, set[_Layout]]) -> bool:
+def _is_owned(path: str, owned: dict[str, set[Layout]]) -> bool:
     for folder, layouts in owned.items():
         if path.startswith(f"{folder}/"):
             first, below, _ = path[len(folder) + 1 :].partition("/")
@@ -106,7 +106,7 @@ def _is_owned(path: str, owned: dict[str, set[_Layout]]) -> bool:
     return False
 
 
-def _has_keys(files: Files, uri: str, layout: _Layout) -> bool:
+def _has_keys(files: Files, uri: str, layout: Layout) -> bool:
     try:
         text = files.read(uri, _MAX_RECORD_BYTES)
         plain = json.loads(text.splitlines()[0] if layout.record.endswith("l") else text)
@@ -115,4 +115,4 @@ def _has_keys(files: Files, uri: str, layout: _Layout) -> bool:
     return isinstance(plain, dict) and layout.keys <= plain.keys()
 
 
-__all__ = ["FOLDERS", "REASON", "without_outputs"]
+__all__ = ["FOLDERS", "LAYOUTS", "REASON", "without_outputs"]
