@@ -17,8 +17,8 @@ from segbatch.sources.images import Images, image_entry, image_shard
 from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.sources.listing import Entry, Listed, join, list_input
 from segbatch.sources.manifest import Manifest, is_parquet, survey
-from segbatch.sources.parquet import Parquet, image_and_id, open_rows
-from segbatch.sources.rows import is_bytes, is_text
+from segbatch.sources.parquet import Parquet, holds_images, image_and_id, open_rows
+from segbatch.sources.rows import is_text
 from segbatch.sources.tables import refuse_tables
 from segbatch.sources.webdataset import WebDataset, contradiction
 from segbatch.text import redact
@@ -142,8 +142,11 @@ class AnySource:
     def _names_images(self, schema: Any) -> bool:
         """Whether a Parquet file holds URIs of images, not images."""
         column = self._options.uri_column
-        has_bytes = any(is_bytes(f.type) or str(f.type).startswith("struct<bytes:") for f in schema)
-        return not has_bytes and column in schema.names and is_text(schema.field(column).type)
+        return (
+            not any(holds_images(f.type) for f in schema)
+            and column in schema.names
+            and is_text(schema.field(column).type)
+        )
 
 
 def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:

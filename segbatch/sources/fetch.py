@@ -20,11 +20,11 @@ def fetch(
     """(index, record with its bytes or as an error row), in the order given.
 
     In: (record without bytes, URI of its bytes, their size if known). At most ``concurrent`` objects are being read or
-    wait to be taken. A record that has an error already is passed on. Error rows: see ``Files.read``.
+    wait to be taken. A record that has its bytes or an error already is passed on. Error rows: see ``Files.read``.
     """
 
     def read(record: Record, uri: str, size: int | None) -> tuple[int, Record]:
-        if record.error is not None:
+        if _is_complete(record):
             return record.index, record
         try:
             return record.index, replace(record, data=files.read(uri, limit, size))
@@ -35,6 +35,9 @@ def fetch(
     pending: deque[Future[tuple[int, Record]]] = deque()
     try:
         for item in wanted:
+            if not pending and _is_complete(item[0]):  # held by nobody
+                yield item[0].index, item[0]
+                continue
             if len(pending) == concurrent:
                 yield pending.popleft().result()
             pending.append(pool.submit(read, *item))
@@ -42,3 +45,7 @@ def fetch(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_complete(record: Record) -> bool:
+    return record.data is not None or record.error is not None

@@ -60,6 +60,13 @@ def join(root: str, name: str) -> str:
     return f"{root}{'' if root.endswith('://') or root == '/' else '/'}{name}" if root else name
 
 
+def beside(uri: str, reference: str) -> str:
+    """The URI of what a row of the object ``uri`` names: a URI, an absolute path, or one relative to its folder."""
+    if "://" in reference or reference.startswith("/"):
+        return reference
+    return join(folder_of(uri) or "/", reference.removeprefix("./"))
+
+
 def expand_braces(pattern: str) -> list[str]:
     """As the shell does: ``s/{000..002}.tar`` -> three names, zeros kept; ``{0..9..3}`` -> four; ``{a,b}`` -> two.
 

@@ -11,9 +11,9 @@ from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.sources.fetch import fetch
-from segbatch.sources.io import Files, folder_of, shown_uri
+from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
-from segbatch.sources.listing import join
+from segbatch.sources.listing import beside
 from segbatch.sources.parquet import describe, id_column, open_rows, row_id
 from segbatch.sources.rows import is_text, texts
 from segbatch.text import without_query
@@ -42,7 +42,6 @@ class Manifest:
     def _wanted(
         self, shard: Shard, total: int, size: int, skip: Collection[int]
     ) -> Iterator[tuple[Record, str, int | None]]:
-        folder = folder_of(shard.uri)
         ranges = [rows for _, rows, _ in wanted_rows(total, size, skip)]
         for row, name, line in self._rows(shard, ranges):
             record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
@@ -52,8 +51,7 @@ class Manifest:
                 )
                 yield record.failed(problem.stage, problem.kind, problem.message), "", None
                 continue
-            absolute = "://" in line.uri or line.uri.startswith("/")
-            uri = line.uri if absolute else join(folder, line.uri.removeprefix("./"))
+            uri = beside(shard.uri, line.uri)
             yield Record(record.image_id, shown_uri(uri), row), uri, None
 
     def _rows(self, shard: Shard, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:

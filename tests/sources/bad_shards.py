@@ -39,9 +39,12 @@ def bad_shards(folder: Path) -> dict[str, BadShard]:
     put("cut.parquet", data[: len(data) // 2], ["CorruptShard"])
     put("group-overwritten.parquet", _without_group(whole, 1), [*good[:2], *["CorruptRowGroup"] * 2, *good[4:]])
     rows = [(names[0], good[0]), (names[1], None), (names[2], good[2])]
-    for name, hugging_face in (("null.parquet", False), ("null-struct.parquet", True)):
+    for name, hugging_face, problem in (
+        ("null.parquet", False, "MissingBytes"),
+        ("null-struct.parquet", True, "MissingObject"),
+    ):
         path = write_parquet(folder / name, rows, hugging_face=hugging_face)
-        found[name] = BadShard(path, [good[0], "MissingBytes", good[2]])
+        found[name] = BadShard(path, [good[0], problem, good[2]])
     (folder / "one.jpg").write_bytes(good[0])
     uris = ["one.jpg", "", "none.jpg", ".", "nosuch://bucket/x.jpg"]
     kinds = [good[0], "MissingUri", "MissingObject", "UnreadableObject", "UnreadableObject"]
