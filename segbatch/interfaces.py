@@ -43,11 +43,13 @@ class Model(Protocol):
     """A network in eval mode on its device, with what is needed to feed and to read it.
 
     If it has an attribute ``needs_ids`` that is true, ``scores`` is called with the images' ids as a second argument.
+    ``digest`` identifies what it computes; a network of a ``module:factory`` may leave it out (``models.custom``).
     """
 
     name: str
     labels: LabelSet
     stride: int
+    digest: str
 
     def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ceil(H/stride), ceil(W/stride)) logits each.

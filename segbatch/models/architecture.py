@@ -115,7 +115,8 @@ class Architecture:
                 weights = replace(weights, labels=labels)
             if not read_named:
                 return weights, None
-            return weights, self._state(weights.read(), weights.source, len(weights.labels))
+            data = weights.read()
+            return replace(weights, digest=content_digest(data)), self._state(data, weights.source, len(weights.labels))
         weights = Weights(chosen, "uri", chosen, self.labels, self.preprocess)
         data = weights.read(choice.storage_options)
         state = self.convert(checkpoint.parse(data, chosen))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import sys
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segbatch.chunk import digest
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
 from segbatch.models.info import Choice, Execution, ModelInfo
 from segbatch.models.scores import try_on_samples
+from segbatch.models.weights import content_digest, named_digest
 from segbatch.registry import suggest
-from segbatch.text import redact
 
 _MAX_REASON = 500  # characters
 
@@ -50,9 +53,9 @@ class CustomEntry:
     batch_size, threads, tile_pixels`` that its signature accepts, at the values the job gives them.
 
     The factory returns an ``interfaces.Model``: attributes ``name`` (str), ``labels`` (``LabelSet``),
-    ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies its
-    weights; without it only the name of the factory and ``--weights`` do, and changed weights under the same
-    name go unnoticed.
+    ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies the network.
+    Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of the factory
+    and of the class that it returns; what these import, or read from elsewhere, may change unnoticed.
     """
 
     name: str
@@ -101,9 +104,7 @@ class CustomEntry:
                 f"model {self.name!r}: calling the factory with {', '.join(offered) or 'no arguments'}: {e}"
             ) from e
         self._check(model)
-        return CustomModel(
-            model, self.name, getattr(model, "digest", "") or f"custom:{digest(self.name, redact(choice.weights))}"
-        )
+        return CustomModel(model, self.name, self._digest(factory, model, choice))
 
     def infos(self) -> list[ModelInfo]:
         return [self.describe(Choice())]
@@ -123,6 +124,17 @@ class CustomEntry:
             what = "is not callable" if factory is not None else "is not there"
             raise SpecError(f"model {self.name!r}: {attribute!r} {what}{suggest(attribute, functions)}")
         return factory
+
+    def _digest(self, factory: Callable[..., Any], model: Any, choice: Choice) -> str:
+        """What identifies the network, as it is after the network was built: changes during the build are noticed."""
+        given = getattr(model, "digest", "")
+        if isinstance(given, str) and given:
+            return given
+        named = importlib.import_module(self.name.partition(":")[0])
+        others = [m for part in (_defined(factory), type(model)) if (m := inspect.getmodule(part)) and _is_own(m)]
+        sources = sorted({_source(module) for module in (named, *others)})
+        weights = named_digest(choice.weights, choice.storage_options)
+        return f"weights {weights}, factory {content_digest(' '.join(sources).encode())}"
 
     def _check(self, model: Any) -> None:
         wanted: dict[str, Callable[[Any], bool]] = {
@@ -155,6 +167,30 @@ def _trial(model: Model) -> tuple[str, str]:
     except Exception as e:  # a foreign network may raise anything
         return "", _reason(e)
     return "", ""
+
+
+def _defined(factory: Callable[..., Any]) -> Any:
+    """The function or class behind decorators and ``functools.partial``; of another object, its class."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    inner = inspect.unwrap(factory)
+    return inner if inspect.isfunction(inner) or inspect.isclass(inner) else type(inner)
+
+
+def _is_own(module: types.ModuleType) -> bool:
+    return module.__name__.partition(".")[0] not in {"segbatch", *sys.stdlib_module_names}
+
+
+def _source(module: types.ModuleType) -> str:
+    """The digest of the module's file as it is now; "" without one."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return ""
+    read = getattr(getattr(module, "__loader__", None), "get_data", None)  # out of archives, too
+    try:
+        return content_digest(read(file) if read else Path(file).read_bytes())
+    except OSError:  # a frozen application, or a module removed since
+        return ""
 
 
 def _reason(e: Exception) -> str:

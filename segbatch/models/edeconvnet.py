@@ -111,6 +111,10 @@ class _Parts:
     most: int
     identity: tuple[str, ...]
 
+    def digest(self, *networks: str) -> str:
+        """Of the boxes, and of networks with these digests."""
+        return content_digest("\n".join([*self.identity, *networks]).encode())
+
 
 class EDeconvNetEntry:
     """The registry's entry. ``--weights`` is a YAML or JSON file of the keys ``deconvnet`` and ``fcn8s`` (weights of
@@ -119,9 +123,7 @@ class EDeconvNetEntry:
     """
 
     def describe(self, choice: Choice) -> ModelInfo:
-        return self._describe(choice, self._parts(choice))
-
-    def _describe(self, choice: Choice, parts: _Parts) -> ModelInfo:
+        parts = self._parts(choice)
         infos = (
             DECONVNET.describe(replace(choice, weights=parts.deconvnet)),
             FCN8S.describe(replace(choice, weights=parts.fcn8s)),
@@ -131,26 +133,21 @@ class EDeconvNetEntry:
                 f"{_NAME}: {choice.weights!r} names networks of other classes: deconvnet has {_few(infos[0].classes)}, "
                 f"fcn8s {_few(infos[1].classes)}; give weights that were trained for the same"
             )
-        identity = [*parts.identity, *(info.digest for info in infos)]
         return self._info(
             weights=choice.weights,
             source=choice.weights,
             labels=infos[0].labels,
-            digest=content_digest("\n".join(identity).encode()),
+            digest=parts.digest(infos[0].digest, infos[1].digest),
             parameters=sum(info.parameters for info in infos),
             accuracy=infos[0].accuracy,
         )
 
     def build(self, choice: Choice, execution: Execution) -> EDeconvNet:
         parts = self._parts(choice)
-        info = self._describe(choice, parts)
-        return EDeconvNet(
-            DECONVNET.build(replace(choice, weights=parts.deconvnet), replace(execution, tile_pixels=None)),
-            FCN8S.build(replace(choice, weights=parts.fcn8s), execution),
-            parts.proposals,
-            most=parts.most,
-            digest=info.digest,
-        )
+        deconvnet = DECONVNET.build(replace(choice, weights=parts.deconvnet), replace(execution, tile_pixels=None))
+        fcn = FCN8S.build(replace(choice, weights=parts.fcn8s), execution)
+        digest = parts.digest(deconvnet.digest, fcn.digest)
+        return EDeconvNet(deconvnet, fcn, parts.proposals, most=parts.most, digest=digest)
 
     def infos(self) -> list[ModelInfo]:
         one, other = DECONVNET.infos()[0], FCN8S.infos()[0]

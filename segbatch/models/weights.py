@@ -19,11 +19,13 @@ import fsspec
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet, parse_label_file
 from segbatch.registry import suggest
+from segbatch.text import redact, redact_text
 
 logger = logging.getLogger(__name__)
 
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 SUFFIXES = (".pth", ".pt", ".safetensors", ".caffemodel")
+MAX_FILES = 10_000
 HDF5 = (".h5", ".hdf5")  # refused, with the way out
 
 
@@ -59,8 +61,8 @@ class Weights:
 
     ``origin`` says how ``source`` is meant: a file in this package's data, a ``url`` that is downloaded once
     into torch.hub's cache, a ``uri`` that fsspec opens, or a ``seed`` (untrained, for tests and benchmarks).
-    ``digest`` begins with ``sha256:``; for a URL it is the beginning that the publisher states. Package data
-    and URIs get theirs from their content (``identified``).
+    ``digest`` begins with ``sha256:``. Once the content was read it is that of these bytes; before, that of package
+    data, or the beginning that the publisher of a URL states (``identified``).
     """
 
     name: str
@@ -93,6 +95,43 @@ def content_digest(data: bytes) -> str:
 @functools.cache
 def _package_digest(source: str) -> str:
     return content_digest((files("segbatch.models") / "data" / source).read_bytes())
+
+
+def named_digest(weights: str, storage_options: Mapping[str, Any] | None = None) -> str:
+    """What identifies weights that only their network understands: the content of the file or folder, else the name.
+
+    Of a folder, the names below it and the contents count; hidden files, which caches keep, do not. Raises
+    ``ModelError`` for what is there and cannot be read.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(weights, **(storage_options or {}))
+    except (ValueError, ImportError):  # a protocol that fsspec does not know, or cannot open here
+        return repr(redact(weights))
+    try:
+        names = [path] if fs.isfile(path) else sorted(fs.find(path)) if fs.isdir(path) else []
+        names = [name for name in names if "/." not in name.removeprefix(path)]
+        if len(names) > MAX_FILES:
+            raise ModelError(
+                f"weights {redact(weights)!r}: a folder of more than {MAX_FILES:,} files; give the folder of the "
+                "weights alone, or let the network carry an attribute `digest`"
+            )
+        if names == [path]:
+            return _file_digest(fs, path)
+        tree = "".join(f"{_file_digest(fs, name)} {name.removeprefix(path)}\n" for name in names)
+        return content_digest(tree.encode()) if names else repr(redact(weights))
+    except ModelError:
+        raise
+    except Exception as e:  # clients of stores have exceptions of their own
+        reason = redact_text(str(e)) or type(e).__name__
+        raise ModelError(
+            f"weights {redact(weights)!r} cannot be read: {reason}; they identify the network. Check the URI and your "
+            "credentials, or let the network carry an attribute `digest`"
+        ) from e
+
+
+def _file_digest(fs: Any, path: str) -> str:
+    with fs.open(path, "rb") as f:
+        return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"
 
 
 def choose(model: str, named: Mapping[str, Weights], choice: str) -> Weights | str:

@@ -109,6 +109,7 @@ class Job:
                 "name": spec.model,
                 "weights": self.model.digest,
                 "classes": list(self.model.labels.names),
+                "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colours],
             },
             "precision": self.precision,
             "prune": spec.prune,

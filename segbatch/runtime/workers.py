@@ -12,6 +12,8 @@ from PIL import Image
 
 from segbatch import models, refiners
 from segbatch.chunk import Chunk, ChunkId, Record, Scores
+from segbatch.errors import NetworkError
+from segbatch.interfaces import Model
 from segbatch.models.scores import sample_images
 from segbatch.output.schema import Result
 from segbatch.runtime.canary import Canary, Item, Items
@@ -19,6 +21,12 @@ from segbatch.runtime.planning import Job
 from segbatch.runtime.resources import Pools
 from segbatch.runtime.stages import Refine, Segment
 from segbatch.runtime.watch import Watch
+from segbatch.text import redact
+
+_CHANGED = "changed since the job was planned"
+_REMEDY = (
+    "the same files must be on every machine, and stay as they are until the job is done; run the same command again"
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
         threads=pools.threads,
         storage_options=spec.storage_options,
     )
+    _refuse_changed(job, model)
     segment = Segment(
         model,
         max_pixels=spec.max_pixels,
@@ -67,9 +76,29 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
 def refine_stage(job: Job, pools: Pools) -> Stage[Result]:
     """Refine, encode, count."""
     spec = job.spec
-    refine = Refine(refiners.build(spec), job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
+    refiner = refiners.build(spec)
+    if (loaded := getattr(refiner, "parameters", None)) != job.refiner.parameters:
+        raise NetworkError(
+            f"{_CHANGED}: refiner {spec.refiner}, refiner_weights {redact(spec.refiner_weights or '')!r}: planned "
+            f"{job.refiner.parameters}, loaded {loaded}; {_REMEDY}"
+        )
+    refine = Refine(refiner, job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
     canary = Canary("refine", refine, lambda result: result.record, _samples(job.model), is_trusted=True)
     return Stage("refine", canary, Result, canary.chunk)
+
+
+def _refuse_changed(job: Job, model: Model) -> None:
+    """Raise ``NetworkError`` if ``model``, as it was loaded here, is another one than the job was planned with."""
+    planned, spec = job.model, job.spec
+    pairs = {
+        f"weights {redact(spec.weights)!r} and their network": (planned.digest, model.digest),
+        f"classes {redact(spec.classes or '')!r}": (planned.labels.names, model.labels.names),
+        f"colors of classes {redact(spec.classes or '')!r}": (planned.labels.colours, model.labels.colours),
+        "stride": (planned.stride, model.stride),
+    }
+    differ = [f"{what}: planned {before}, loaded {now}" for what, (before, now) in pairs.items() if before != now]
+    if differ:
+        raise NetworkError(f"{_CHANGED}: model {spec.model}, {'; '.join(differ)}; {_REMEDY}")
 
 
 def _samples(scored_by: models.ModelInfo | None = None) -> Chunk:
