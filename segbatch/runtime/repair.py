@@ -12,7 +12,8 @@ from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS
 from segbatch.runtime.finish import Outcome
-from segbatch.runtime.verify import Report, recorded_spec
+from segbatch.runtime.verify import Report
+from segbatch.runtime.verify_input import recorded_spec
 from segbatch.spec import JobSpec
 
 

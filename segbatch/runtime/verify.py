@@ -11,29 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segbatch.chunk import ChunkId, Corpus
+from segbatch.chunk import ChunkId
 from segbatch.encodings import png
 from segbatch.errors import SHARD_FAILURES, OutputError
-from segbatch.interfaces import Source
 from segbatch.metrics.pixels import ClassCount, Totals
 from segbatch.output.ledger import Ledger, read_file
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS, Receipt
-from segbatch.runtime.planning import STAGES_VERSION, open_inputs
-from segbatch.runtime.reconcile import missing, stale
+from segbatch.runtime.verify_input import check_input
 from segbatch.skipped import Skipped
-from segbatch.sources import OutsideRoot, divided
-from segbatch.spec import JobSpec
 
 _MOST_PROBLEMS = 50
 _READERS = 4
-# What says where a job runs and how it is seen, or was meant for one call; the rows do not depend on it.
-_OF_ONE_CALL = {
-    *("address", "num_cpus", "num_gpus", "segment_actors", "refine_actors", "threads"),
-    *("overwrite", "log_format"),
-}
 
 
 @dataclass
@@ -96,11 +87,11 @@ def verify(
     storage_options: dict[str, Any] | None = None,
     read_input: bool = False,
 ) -> Report:
-    """Read every file, decode every mask, recount every class, and hold the shards against the input.
+    """Read every file, decode every mask, recount every class, and compare the shards with the input.
 
-    ``inputs`` are those of the run unless given. With ``read_input`` they are read too, and the ids of their records
-    compared one by one. Raises ``SegbatchError`` if output or input cannot be found; what is wrong with the content
-    is in the report. Memory: 8 bytes a record, and the largest files.
+    ``inputs`` are those of the run unless given. With ``read_input`` they are read too: the ids of their records, and
+    what is skipped within shards, are compared chunk by chunk. Raises ``SegbatchError`` if output or input cannot be
+    found; what is wrong with the content is in the report. Memory: 8 bytes a record, and the largest files.
     """
     store = Store(output, storage_options)
     record = RunRecord.need(store)
@@ -126,7 +117,7 @@ def verify(
         report.wrong(f"a shard failed: {message}")
     _check_statistics(report, store, record, totals)
     _check_skipped(report, record, Skipped.merged(*(c.skipped for c in chunks)))
-    _check_input(report, record, ledger, {c.name: c.hashes for c in chunks}, inputs, storage_options, read_input)
+    check_input(report, record, ledger, {c.name: c for c in chunks}, inputs, storage_options, read_input)
     return report
 
 
@@ -256,64 +247,3 @@ def _check_skipped(report: Report, record: RunRecord, members: Skipped) -> None:
             f"run.json: {recorded.count:,} members skipped within shards, {members.count:,} by the receipts of the "
             "chunks, or others; run the job again"
         )
-
-
-def _check_input(
-    report: Report,
-    record: RunRecord,
-    ledger: Ledger,
-    chunks: dict[str, np.ndarray],
-    inputs: list[str] | None,
-    storage_options: dict[str, Any] | None,
-    read_input: bool,
-) -> None:
-    """``chunks``: of each that was read, the hashes of its ids."""
-    if record.rows_version != STAGES_VERSION:
-        report.against = (
-            f"not compared with the input: it has rows version {record.rows_version}, whose shards have other names "
-            f"than those of version {STAGES_VERSION}"
-        )
-        return
-    source = open_inputs(recorded_spec(record, inputs, storage_options))
-    shards = divided(_listed(source, record, moved=inputs is not None).shards, record.chunk_size)
-    for problem in missing(shards, ledger):
-        report.wrong(problem)
-    for name in stale(shards, ledger):
-        report.wrong(f"{name}: its shard is not in the input, or has changed since; run the job again")
-    read = 0
-    for shard in shards:
-        state = ledger.committed(shard.id)
-        names = list(state.filenames(shard.id))
-        if not state.complete or not all(name in chunks for name in names):
-            continue  # told already
-        rows = sum(len(chunks[name]) for name in names)
-        if shard.records is not None and rows != shard.records:
-            report.wrong(f"{shard.name}: {shard.records} records in the input, {rows} rows in the output")
-            for name in names:
-                report.spoilt.setdefault(ledger.holder(name), set()).add(name)
-        for chunk in source.chunks(shard, record.chunk_size) if read_input else ():
-            read += len(chunk.records)
-            expected = _hashes(r.image_id for r in chunk.records)
-            if not np.array_equal(expected, chunks.get(chunk.id.filename, ())):
-                file = ledger.holder(chunk.id.filename)
-                report.spoil(file, chunk.id.filename, f"{chunk.id.filename}: its ids are not those of its input")
-    every = f", all {read:,} records read" if read_input else ""
-    report.against = f"held against {len(shards):,} input shards{every}"
-
-
-def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
-    try:
-        return source.corpus(record.identity["root"])
-    except OutsideRoot:
-        if not moved:
-            raise
-        return source.corpus()  # what was given is all of the corpus, at another place
-
-
-def recorded_spec(
-    record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
-) -> JobSpec:
-    """The spec that run.json keeps, for use on this machine whatever cluster the run was on."""
-    fields = {name: value for name, value in record.spec.items() if name not in _OF_ONE_CALL}
-    where = inputs or record.inputs  # absolute, unlike those of the spec
-    return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})

@@ -102,7 +102,7 @@ def test_every_morning_each_record_is_there_once(nights: list[Told]) -> None:
 def test_the_last_state_is_proved_against_the_input(nights: list[Told], bench: Bench) -> None:
     report = verify(str(bench.output))
     assert report.ok, report.problems
-    assert report.against == "held against 4 input shards"
+    assert report.against == "compared with 4 input shards"
 
 
 def test_what_changed_and_what_was_removed_is_told_and_kept_aside(nights: list[Told]) -> None:

@@ -16,7 +16,8 @@ from segbatch.runtime.claim import establish, publish
 from segbatch.runtime.dry_run import explain
 from segbatch.runtime.finish import Outcome
 from segbatch.runtime.planning import make_plan
-from segbatch.runtime.verify import recorded_spec, verify
+from segbatch.runtime.verify import verify
+from segbatch.runtime.verify_input import recorded_spec
 from tests import here
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder, write_tar

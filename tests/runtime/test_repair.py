@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch.errors import PlanError
+from segbatch.errors import SourceError
 from segbatch.output.compact import compact
 from segbatch.output.ledger import Ledger, read_file
 from segbatch.output.stats import read_classes
@@ -192,7 +192,7 @@ def test_the_whole_output_is_proved_by_reading_the_input(small_corpus: Path, tmp
     source = Path(shutil.copytree(small_corpus, tmp_path / "in"))
     output = tmp_path / "out"
     here.run(here.spec([str(source)], output))
-    assert verify(str(output), read_input=True).against == "held against 3 input shards, all 15 records read"
+    assert verify(str(output), read_input=True).against == "compared with 3 input shards, all 15 records read"
     tar = source / "b.tar"
     before = tar.stat()
     tar.write_bytes(tar_bytes([(n.replace("0009-", "0099-"), d) for n, d in photographs(14, side=24)[9:]]))
@@ -214,5 +214,5 @@ def test_a_run_that_cannot_be_repeated_is_refused_with_the_difference(
     moved = Path(shutil.copytree(small_corpus, tmp_path / "moved"))
     first(output).unlink()
     report = verify(str(output))
-    with pytest.raises(PlanError, match=r"inputs: .*in the output.*moved.*in this job"):
+    with pytest.raises(SourceError, match=r"moved: lies outside of .*, the corpus root"):
         repair(str(output), report, here.run, [str(moved)])
