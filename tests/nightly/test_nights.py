@@ -253,7 +253,7 @@ def test_a_catalog_that_is_lost_is_made_anew(after: Bench) -> None:
     (after.output / "shards.parquet").unlink()
     night = after.night(4)
     assert night.datasets["street"].shards == {"total": 4, "new": 0, "changed": 0, "removed": 0, "left": 0}
-    assert night.datasets["street"].current == {"records": 120, "errors": 0}
+    assert night.datasets["street"].current == {"records": 120, "errors": 0, "failed_shards": 0}
     assert len(read_catalog(Store(str(after.output)))) == 4
 
 
