@@ -44,6 +44,10 @@ class SourceError(SegbatchError):
     exit_code = 2
 
 
+class MissingInput(SourceError):
+    """Nothing is where an input says, or nothing that can be read: it may not have been delivered yet."""
+
+
 class Outage(SourceError):
     """The store of the inputs does not answer: nothing is wrong with the job, which goes on when it does."""
 

@@ -86,6 +86,9 @@ class NightlySpec(BaseModel):
         le=1,
         description="if a larger share of a dataset's shards or loose images is gone from the input, it is not touched",
     )
+    lookback_days: int = Field(
+        1, ge=0, le=366, description="how many earlier dates of datasets with {date} are looked at for late files"
+    )
     keep_nights: int = Field(90, gt=0, description="records and replaced masks of older nights are removed")
     drift: DriftSpec = Field(default_factory=lambda: DriftSpec(), description="what is an alert")
     webhook: WebhookSpec | None = Field(None, description="where the summary is posted")

@@ -35,6 +35,7 @@ from segbatch.sources.io import shown_uri
 from segbatch.spec import JobSpec
 
 _READERS = 16
+_NEWS = ("new", "changed", "removed")
 _MOST_NAMES = 100
 
 
@@ -53,6 +54,11 @@ class Work:
     @property
     def store(self) -> Store:
         return self.plan.store
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a night would change anything."""
+        return not self.plan.complete or self.plan.record.state != "done" or any(self.counts()[k] for k in _NEWS)
 
     def counts(self) -> dict[str, int]:
         """Shards in all, new, changed, gone, and not whole yet, as they are found."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 import datetime
 import gc
 import logging
-import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from segbatch.errors import SegbatchError, SpecError
-from segbatch.metrics.pixels import Totals
 from segbatch.nightly.config import Hours, NightlySpec
 from segbatch.nightly.dataset import Work, prepare, settle, work
-from segbatch.nightly.drift import Content, compare
+from segbatch.nightly.judge import judge, judge_errors
 from segbatch.nightly.lease import Lease, LeaseLost, holder
+from segbatch.nightly.lookback import EarlierDate, earlier_dates, look_back
 from segbatch.nightly.record import (
-    DRIFT,
-    ERRORS,
     Entry,
     Night,
     dates,
@@ -32,8 +30,6 @@ from segbatch.output.store import Store
 from segbatch.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
-
-_SLOW = 0.5
 
 
 def run_night(
@@ -70,7 +66,8 @@ def run_night(
         def due() -> bool:
             return lease.lost or (hours.deadline is not None and clock() >= hours.deadline)
 
-        _datasets(spec, names, record, lease, due, progress, tell)
+        late = earlier_dates(spec, names, hours.date, state) if date is None else []
+        _datasets(_Context(record, lease, due, progress, tell), spec, names, late)
         earlier = _earlier(state, night, spec)
         for name in names:
             judge(record.datasets[name], name, earlier, spec, date or hours.date)
@@ -119,6 +116,12 @@ def explain(
     for name in names:
         found = prepare(spec.job_of(name, date or hours.date), spec.max_removed, look=True)
         lines.append(f"{name:13}{_said(found.counts())}; output {found.store.uri}")
+    for earlier in earlier_dates(spec, names, hours.date, state) if date is None else []:
+        past = look_back(earlier, dry_run=True)
+        if isinstance(past, Work):
+            lines.append(f"{earlier.entry:13} {_said(past.counts())}; output {past.store.uri}")
+        elif past is not None:
+            lines.append(f"{earlier.entry:13} is left as it is: {past}")
     return "\n".join(lines)
 
 
@@ -145,59 +148,99 @@ def chosen(spec: NightlySpec, only: Sequence[str], other_date: datetime.date | N
     return dated
 
 
-def _datasets(
-    spec: NightlySpec,
-    names: list[str],
-    record: Night,
-    lease: Lease,
-    due: Callable[[], bool],
-    progress: Callable[[], Progress],
-    tell: Callable[[str], None],
-) -> None:
-    """Plan them all first, so that a mistake is found before any work; then do one after the other."""
-    date = datetime.date.fromisoformat(record.date)
-    before = {name: record.datasets.get(name) for name in names}
+@dataclass(frozen=True)
+class _Context:
+    """What the datasets of one night have in common."""
+
+    record: Night
+    lease: Lease
+    due: Callable[[], bool]
+    progress: Callable[[], Progress]
+    tell: Callable[[str], None]
+
+
+def _datasets(context: _Context, spec: NightlySpec, names: list[str], late: Sequence[EarlierDate]) -> None:
+    """Plan them all, so that a mistake is found before any work; then do tonight's, and what came late after them."""
+    record, before = context.record, dict(context.record.datasets)
+    tonight, past = _plan(context, spec, names), _plan_earlier(context, late)
+    for name, dataset in [*tonight.items(), *((date.entry, found) for date, found in past if isinstance(found, Work))]:
+        _do(context, name, dataset, before.get(name))
+    for date, found in past:
+        if isinstance(found, Work):
+            # Too few, and too much of their own, to be judged for drift.
+            judge_errors(record.datasets[date.entry], date.job.max_error_fraction, spec.drift.min_images)
+        else:
+            record.datasets[date.name].notes.append(f"{date.date} is left as it is: {found}")
+
+
+def _plan(context: _Context, spec: NightlySpec, names: list[str]) -> dict[str, Work]:
+    """What is to do tonight, by the name of its entry in the record."""
     found: dict[str, Work] = {}
     for name in names:
-        job = spec.job_of(name, date)
-        record.datasets[name] = Entry(output=Store(job.output, job.storage_options).uri)
+        job = spec.job_of(name, datetime.date.fromisoformat(context.record.date))
+        context.record.datasets[name] = Entry(output=Store(job.output, job.storage_options).uri)
         try:
             found[name] = prepare(job, spec.max_removed)
         except SegbatchError as e:
-            _fail(record.datasets[name], name, e, tell)
-    for name, dataset in found.items():
-        counts = dataset.counts()
-        if due() and counts["left"]:
-            record.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
+            _fail(context, name, e)
+    return found
+
+
+def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[EarlierDate, Work | str]]:
+    """What came late for earlier dates, or why one is left as it is; those without news are left out."""
+    past: list[tuple[EarlierDate, Work | str]] = []
+    for date in late:
+        entry = Entry(output=Store(date.job.output, date.job.storage_options).uri)
+        try:
+            found = look_back(date)
+        except SegbatchError as e:
+            context.record.datasets[date.entry] = entry
+            _fail(context, date.entry, e)
             continue
-        for said in (_said(counts), *dataset.plan.job.warnings()):
-            tell(f"{name}: {said}")
-        begun = time.monotonic()
-        failure: SegbatchError | None = None
-        try:
-            work(dataset, progress(), due)
-        except SegbatchError as e:
-            failure = e
-            gc.collect()  # the pools of a dataset that broke off hold their cores until then
-        seconds = time.monotonic() - begun
-        try:
-            entry = settle(dataset, record.date, lease, seconds)
-            entry.computed, entry.seconds = dataset.tally.totals.records, seconds if dataset.tally.filenames else 0.0
-            if earlier := before[name]:
-                entry.computed, entry.seconds = entry.computed + earlier.computed, entry.seconds + earlier.seconds
-            record.datasets[name] = entry
-        except LeaseLost:
-            raise
-        except SegbatchError as e:
-            failure = failure or e
-        if failure is not None:
-            _fail(record.datasets[name], name, failure, tell)
+        if isinstance(found, Work) and not found.has_news:
+            continue
+        if isinstance(found, Work):
+            context.record.datasets[date.entry] = entry
+        if found is not None:
+            past.append((date, found))
+    return past
 
 
-def _fail(entry: Entry, name: str, error: SegbatchError, tell: Callable[[str], None]) -> None:
+def _do(context: _Context, name: str, dataset: Work, before: Entry | None) -> None:
+    """Compute and promote one dataset, unless no time is left; ``before`` is its entry of an earlier start tonight."""
+    record, counts = context.record, dataset.counts()
+    if context.due() and counts["left"]:
+        record.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
+        return
+    for said in (_said(counts), *dataset.plan.job.warnings()):
+        context.tell(f"{name}: {said}")
+    begun = time.monotonic()
+    failure: SegbatchError | None = None
+    try:
+        work(dataset, context.progress(), context.due)
+    except SegbatchError as e:
+        failure = e
+        gc.collect()  # the pools of a dataset that broke off hold their cores until then
+    seconds = time.monotonic() - begun
+    try:
+        entry = settle(dataset, record.date, context.lease, seconds)
+        entry.computed, entry.seconds = dataset.tally.totals.records, seconds if dataset.tally.filenames else 0.0
+        if before is not None:
+            entry.computed, entry.seconds = entry.computed + before.computed, entry.seconds + before.seconds
+        record.datasets[name] = entry
+    except LeaseLost:
+        raise
+    except SegbatchError as e:
+        failure = failure or e
+    if failure is not None:
+        _fail(context, name, failure)
+
+
+def _fail(context: _Context, name: str, error: SegbatchError) -> None:
+    entry = context.record.datasets[name]
     entry.state, entry.message, entry.exit_code = "failed", str(error), 2 if error.exit_code == 2 else 1
     entry.alerts.append(f"failed: {error}")
-    tell(f"{name}: failed: {error}")
+    context.tell(f"{name}: failed: {error}")
 
 
 def _earlier(state: Store, night: str, spec: NightlySpec) -> list[Night]:
@@ -205,51 +248,6 @@ def _earlier(state: Store, night: str, spec: NightlySpec) -> list[Night]:
     first = spec.drift.reference_from.isoformat() if spec.drift.reference_from else ""
     found = [d for d in dates(state) if first <= d < night]
     return [n for n in (read_night(state, d) for d in reversed(found)) if n is not None]
-
-
-def judge(entry: Entry, name: str, earlier: Sequence[Night], spec: NightlySpec, date: datetime.date) -> None:
-    """Add what is worth an alert or a note, and the exit code."""
-    content = entry.content
-    records, errors = entry.current.get("records", 0), entry.current.get("errors", 0)
-    limit = spec.job_of(name, date).max_error_fraction
-    shares = [(errors / records, "all")] if records else []
-    if content and content.totals.records >= spec.drift.min_images:
-        shares.append((content.error_share, "tonight's"))
-    for share, which in shares:
-        if share > limit:
-            entry.alerts.append(f"{share:.2%} of {which} records are errors, more than max_error_fraction {limit:.2%}")
-            entry.exit_code = entry.exit_code or ERRORS
-    if failed := entry.current.get("failed_shards", 0):
-        entry.alerts.append(f"{failed:,} shards failed as a whole; see `segbatch errors {entry.output}`")
-        entry.exit_code = entry.exit_code or ERRORS
-    if content is None or entry.state == "failed":
-        return
-    nights = [n for n in earlier if name in n.datasets and _comparable(n.datasets[name], entry)][: spec.drift.nights]
-    reference = Content(Totals(len(entry.classes)))
-    for n in nights:
-        reference.add(n.datasets[name].content or Content(Totals(len(entry.classes))))
-    findings = compare(content, reference, entry.classes, spec.drift)
-    entry.drift = [f.to_json() for f in findings]
-    entry.compared_with = sorted(n.date for n in nights)
-    drifted = [f"drift of {f.kind}: {f.detail}" for f in findings if f.alert]
-    rise = content.error_share - reference.error_share
-    if findings and rise > spec.drift.error_rise:
-        drifted.append(f"errors rose from {reference.error_share:.2%} to {content.error_share:.2%} of the records")
-    if drifted:
-        entry.alerts += drifted
-        entry.exit_code = entry.exit_code or DRIFT
-    if not findings:
-        entry.notes.append(
-            f"drift is not judged: {content.images:,} images tonight and {reference.images:,} in {len(nights)} earlier "
-            f"nights, where it takes {spec.drift.min_images:,} (drift.min_images)"
-        )
-    rates = [n.datasets[name].rate for n in nights if n.datasets[name].rate]
-    if rates and entry.rate and entry.rate < _SLOW * statistics.median(rates):
-        entry.notes.append(f"slow: {entry.rate:.1f} images/s, earlier nights {statistics.median(rates):.1f}")
-
-
-def _comparable(there: Entry, here: Entry) -> bool:
-    return there.model == here.model and there.classes == here.classes and there.content is not None
 
 
 def _forget(spec: NightlySpec, state: Store, names: list[str], night: str) -> None:

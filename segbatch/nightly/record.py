@@ -25,7 +25,7 @@ DRIFT, ERRORS = 4, 3
 
 @dataclass
 class Entry:
-    """One dataset on one night.
+    """One dataset on one night, or what came late for an earlier date of it (``street 2026-11-24``).
 
     ``state``: done; stopped (the deadline came first); failed; waiting (the deadline left no time for it).
     ``shards`` counts them: total, new, changed, removed, left (not whole yet); ``names`` are the first of each.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segbatch.errors import SourceError
+from segbatch.errors import MissingInput, SourceError
 from segbatch.sources.chunking import clean
 from segbatch.sources.io import shown_name, shown_uri
 from segbatch.sources.listing import Listed, join
@@ -44,7 +44,7 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
         groups = _meant(item, groups, format)
     if not groups:
         held = "; ".join(item.skipped.lines()) or "nothing"
-        raise SourceError(f"{shown_uri(item.root)}: holds no shard and no image, only {held}")
+        raise MissingInput(f"{shown_uri(item.root)}: holds no shard and no image, only {held}")
     return groups
 
 

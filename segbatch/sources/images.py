@@ -38,13 +38,14 @@ class Images:
         """See ``interfaces.Source``. Images of chunks in ``skip`` are not read."""
         check_size(size)
         listing = Listing.of(shard)
+        uris = listing.uris or [""] * len(listing.names)
 
         def wanted() -> Iterator[tuple[Record, str, int | None]]:
             for _, rows, _ in wanted_rows(len(listing.names), size, skip):
                 for row in rows:
                     image_id, uri = _id_and_uri(shard.uri, listing.names[row])
                     record = Record(clean(image_id), shown_uri(uri), row)
-                    yield record, listing.uris[row] if listing.uris else uri, listing.sizes[row]
+                    yield record, uris[row] or uri, listing.sizes[row]
 
         records = fetch(self._files, wanted(), self._options.max_record_bytes)
         return chunks_by_number(records, shard, len(listing.names), size, skip)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from segbatch.errors import SourceError
+from segbatch.errors import MissingInput, SourceError
 from segbatch.retry import is_transient
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import clean
@@ -104,7 +104,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
         for uri in plain:
             found.append(_list_one(files, uri))
     except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
+        raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
     except SourceError:
         raise
     except Exception as e:
@@ -177,7 +177,8 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
     found = infos(files, fs, paths)
     lacking = [u for u, p in zip(uris, paths, strict=True) if p not in found]
     if lacking:
-        raise SourceError(
+        error = MissingInput if len(lacking) == len(paths) else SourceError
+        raise error(
             f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {shown_uri(lacking[0])}"
             f"{_near(files, lacking[0])}"
         )
