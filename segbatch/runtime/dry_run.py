@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ray
 
-from segbatch.errors import ModelError
+from segbatch.errors import ModelError, visible
 from segbatch.runtime.claim import describe_removal
 from segbatch.runtime.cluster import cluster, is_remote
 from segbatch.runtime.planning import Plan, make_plan
@@ -56,7 +56,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     removed = describe_removal(plan.store) if spec.overwrite else []
     notes = [
         *(("removes", text) for text in removed),
-        *(("skipped", text) for text in plan.job.skipped.lines()),
+        *(("skipped", visible(text)) for text in plan.job.skipped.lines()),
         *(("warning", text) for text in plan.job.warnings()),
     ]
     return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *notes])

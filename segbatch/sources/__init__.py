@@ -80,9 +80,9 @@ class AnySource:
         for given, item in listed:
             prefix = prefix_below(root, redact(item.root), given)
             groups = by_format(item, self._format)
-            if not item.named:
+            if item.by != "name":
                 chosen = [e.name for entries in groups.values() for e in entries]
-                refuse_tables(self._files, item.root, chosen, item.marks, whole=item.folder)
+                refuse_tables(self._files, item.root, chosen, item.marks, whole=item.by == "folder")
             skipped.merge(item.skipped.below(clean(prefix)))
             for format, entries in groups.items():
                 if format == "images":

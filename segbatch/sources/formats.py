@@ -19,33 +19,41 @@ EXTENSIONS = {
     ),
     "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
 }
+_UNKNOWN = "with an unknown suffix"
 
 
 def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
-    """The entries of an input by format; those of a folder that are not read are counted in ``item.skipped``.
+    """The entries of an input by format; those that are not read are counted in ``item.skipped``.
 
-    ``format`` settles what names do not tell. Raises ``SourceError`` if nothing is left, for a folder of several
-    formats, and for a file that the input names, alone or by a pattern, and whose name tells no format.
+    ``format`` settles what names do not tell, and in a folder which names are meant. Raises ``SourceError`` if nothing
+    is left, for a folder of several formats, and for a file given by its name, if that tells no format.
     """
     groups: dict[str, list[Entry]] = {}
     for entry in item.entries:
-        found = format if format and not item.folder else _format_of(join(item.root, entry.name))
+        found = format if format and item.by != "folder" else _format_of(join(item.root, entry.name))
         if found is not None:
             groups.setdefault(found, []).append(entry)
-        elif item.folder:
-            item.skipped.add("with an unknown suffix", clean(shown_name(item.root, entry.name)))
+        elif item.by in ("folder", "pattern"):
+            item.skipped.add(_UNKNOWN, clean(shown_name(item.root, entry.name)))
         else:
-            known = ", ".join(e for group in EXTENSIONS.values() for e in group)
             raise SourceError(
-                f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {known}; "
+                f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {_known()}; "
                 "or set the option format"
             )
-    if item.folder:
+    if item.by == "folder":
         groups = _meant(item, groups, format)
     if not groups:
         held = "; ".join(item.skipped.lines()) or "nothing"
-        raise MissingInput(f"{shown_uri(item.root)}: holds no shard and no image, only {held}")
+        remedy = f"; known: {_known()}; or give them by a pattern, and set the option format"
+        raise MissingInput(
+            f"{shown_uri(item.root)}: holds no shard and no image, only {held}"
+            f"{remedy if _UNKNOWN in item.skipped.kinds else ''}"
+        )
     return groups
+
+
+def _known() -> str:
+    return ", ".join(extension for group in EXTENSIONS.values() for extension in group)
 
 
 def _meant(item: Listed, groups: dict[str, list[Entry]], format: str | None) -> dict[str, list[Entry]]:

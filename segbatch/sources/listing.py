@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -41,16 +41,16 @@ _PADDED = re.compile(r"-?0\d+")
 
 @dataclass(frozen=True)
 class Listed:
-    """What one input names: ``entries`` below the URI ``root``; with ``folder`` all that it holds, chosen by nobody.
+    """What one input names: ``entries`` below the URI ``root``.
 
-    ``named``: one object, by its full name. ``skipped`` has what is no record by its name or kind, ``marks`` where
-    tables of a lake are (see ``tables.table_mark``); both by names below ``root``.
+    ``by``: one object by its name, several by theirs (braces), what matches a pattern, or all that a folder holds.
+    ``skipped`` has what is no record by its name or kind, ``marks`` where tables of a lake are (see
+    ``tables.table_mark``); both by names below ``root``.
     """
 
     root: str
     entries: list[Entry]
-    folder: bool
-    named: bool = False
+    by: Literal["name", "names", "pattern", "folder"]
     skipped: Skipped = field(default_factory=Skipped)
     marks: frozenset[tuple[str, str]] = frozenset()
 
@@ -116,22 +116,18 @@ def list_input(files: Files, given: str) -> list[Listed]:
 
 def _list_one(files: Files, uri: str) -> Listed:
     fs, path = files.resolve(uri)
-    protocol = split_uri(uri)[0]
-    local = isinstance(fs, LocalFileSystem)
-    if os.path.exists(path) if local else not MAGIC.search(path):
-        if path.endswith("/") and not local:  # of a key with an empty part
-            return _folder(files, fs, protocol, path)
-        info = local_info(path) if local else files.retry(fs, lambda: fs.info(path))
-        if info["type"] == "directory":
-            return _folder(files, fs, protocol, path)
-        parent, _, name = path.rpartition("/")
-        return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], False, named=True)
-    if not MAGIC.search(path):
-        raise FileNotFoundError(path)
-    root, found = matches(files, fs, path)
-    if not found:
-        raise FileNotFoundError(path)
-    return _chosen(files, fs, protocol, root, found, path)
+    protocol, local = split_uri(uri)[0], isinstance(fs, LocalFileSystem)
+    if MAGIC.search(path) and not (local and os.path.exists(path)):
+        root, found = matches(files, fs, path)
+        if found:
+            return _chosen(files, fs, protocol, root, found, path)
+    if path.endswith("/") and not local:  # of a key with an empty part
+        return _folder(files, fs, protocol, path)
+    info = local_info(path) if local else files.retry(fs, lambda: fs.info(path))
+    if info["type"] == "directory":
+        return _folder(files, fs, protocol, path)
+    parent, _, name = path.rpartition("/")
+    return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], "name")
 
 
 def _folder(files: Files, fs: Any, protocol: str, path: str) -> Listed:
@@ -156,7 +152,7 @@ def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found],
             skipped.add(reason, clean(shown_name(uri, entry.name)))
     entries.sort(key=lambda e: e.name)
     marks = frozenset(mark for entry, _ in found if (mark := table_mark(entry.name)))
-    return Listed(uri, entries, folder=not pattern, skipped=skipped, marks=marks)
+    return Listed(uri, entries, "pattern" if pattern else "folder", skipped, marks)
 
 
 def _web_object(files: Files, uri: str) -> Listed:
@@ -167,7 +163,7 @@ def _web_object(files: Files, uri: str) -> Listed:
         raise SourceError(f"{shown_uri(uri)}: the server does not tell its size; download it and give the file")
     folder = folder_of(uri)
     entry = Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
-    return Listed(folder, [entry], folder=False, named=True)
+    return Listed(folder, [entry], "name")
 
 
 def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
@@ -186,7 +182,7 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
         return [_list_one(files, u) for u in uris]
     root = _common_folder(paths)
     entries = [Entry(p[len(root) + 1 :], int(found[p]["size"]), version_of(found[p])) for p in paths]
-    return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, folder=False)]
+    return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, "names")]
 
 
 def _common_folder(paths: list[str]) -> str:

@@ -130,7 +130,7 @@ def _keys(files: Files, fs: Any, root: str) -> dict[str, dict[str, Any]]:
         found = {path: info for path, info in found.items() if path.startswith(f"{root}/")}
     if not fs.async_impl and any(info["type"] == "directory" for info in found.values()):
         raise SourceError(
-            f"{shown_uri(root)}: holds keys with two slashes in a row, which this file system cannot list; "
-            "give these objects one by one"
+            f"{shown_uri(fs.unstrip_protocol(root))}: holds keys with two slashes in a row, which this file system "
+            "cannot list; give these objects one by one"
         )
     return {path: info for path, info in found.items() if info["type"] != "directory"}

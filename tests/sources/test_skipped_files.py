@@ -118,6 +118,21 @@ def test_a_pattern_means_hidden_names_only_if_it_begins_as_they_do(tmp_path: Pat
     }
 
 
+def test_a_pattern_counts_files_of_unknown_suffix_unless_the_option_tells_their_format(tmp_path: Path):
+    folder(tmp_path, "a.jpg", "IMG_2", "b.arw")
+    assert listing(tmp_path / "*") == (["a.jpg"], {"with an unknown suffix": ["IMG_2", "b.arw"]})
+    assert listing(tmp_path / "*", format="images") == (["IMG_2", "a.jpg", "b.arw"], {})
+    with pytest.raises(SourceError, match=r"only 1 with an unknown suffix: IMG_2; known: .*set the option format"):
+        listing(tmp_path / "IMG*")
+    with pytest.raises(SourceError, match="IMG_2: its name tells no format"):
+        listing(tmp_path / "{a.jpg,IMG_2}")
+
+
+def test_a_name_in_a_store_may_have_characters_of_patterns():
+    fsspec.filesystem("memory").pipe_file("/magic/a[1]*.jpg", JPEG)
+    assert listing("memory://magic/a[1]*.jpg") == (["a[1]*.jpg"], {})
+
+
 def test_a_folder_that_a_pattern_matches_is_counted(tmp_path: Path):
     folder(tmp_path, "a.jpg", "sub.jpg/b.jpg")
     ids, skipped = listing(tmp_path / "*.jpg")

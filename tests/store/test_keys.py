@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec.spec import AbstractFileSystem
 
 from segbatch.errors import SourceError
 from segbatch.sources import open_source
@@ -92,6 +94,42 @@ def test_a_folder_that_a_store_marks_is_no_record_and_other_such_keys_are_counte
     assert not open_source(["s3://bucket/in"], storage_options=options).corpus().skipped
     with pytest.raises(SourceError, match="1 with a key that ends in a slash"):
         open_source(["s3://bucket/odd"], storage_options=options).corpus()
+
+
+class Walked(AbstractFileSystem):
+    """A store whose client lists folder by folder: it cannot look into a folder with an empty name."""
+
+    protocol = "walked"
+    keys: ClassVar = {"in/a.jpg": "a", "in//b.jpg": "b", "other/c.jpg": "c"}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix("walked://").strip("/")
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        if path in self.keys:
+            return {"name": path, "size": len(JPEGS[self.keys[path]]), "type": "file"}
+        if any(key.startswith(f"{path}/") for key in self.keys):
+            return {"name": path, "size": 0, "type": "directory"}
+        raise FileNotFoundError(path)
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        below = (key[len(path) + 1 :] for key in self.keys if key.startswith(f"{path}/"))
+        names = sorted({f"{path}/{name.split('/')[0]}" for name in below})
+        return [self.info(name) for name in names] if detail else names
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        return JPEGS[self.keys[self._strip_protocol(path)]][start:end]
+
+
+def test_keys_that_a_client_cannot_list_are_a_refusal_and_read_where_they_are_named():
+    fsspec.register_implementation("walked", Walked, clobber=True)
+    assert [r.data for r in read(open_source(["walked://other"]))] == [JPEGS["c"]]
+    with pytest.raises(SourceError, match="walked://in: holds keys with two slashes in a row"):
+        open_source(["walked://in"]).corpus()
+    assert [r.data for r in read(open_source(["walked://in//b.jpg", "walked://in/a.jpg"]))] == [JPEGS["b"], JPEGS["a"]]
 
 
 def test_on_a_disk_slashes_in_a_row_are_one(tmp_path: Path):
