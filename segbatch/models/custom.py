@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import sys
+import threading
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from segbatch.models.weights import content_digest, named_digest
 from segbatch.registry import suggest
 
 _MAX_REASON = 500  # characters
+MAX_TRIAL_SECONDS = 60.0
 
 
 class CustomModel:
@@ -158,15 +160,26 @@ def _trial(model: Model) -> tuple[str, str]:
     network insists on, and its workers may have the GPU that the network needs. Raises ``ModelError`` for an answer
     that is wrong whatever the image.
     """
-    try:
-        try_on_samples(model)
-    except WrongSize as e:
-        return str(e), ""
-    except NetworkError as e:
-        raise ModelError(str(e)) from e
-    except Exception as e:  # a foreign network may raise anything
-        return "", _reason(e)
-    return "", ""
+    found: list[Exception] = []
+
+    def run() -> None:
+        try:
+            try_on_samples(model)
+        except Exception as e:  # a foreign network may raise anything
+            found.append(e)
+
+    # A thread that is left to itself if need be: a network made for a GPU may take minutes for an image on a CPU.
+    thread = threading.Thread(target=run, name="segbatch-trial", daemon=True)
+    thread.start()
+    thread.join(MAX_TRIAL_SECONDS)
+    if thread.is_alive():
+        return "", f"it did not score two small images within {MAX_TRIAL_SECONDS:g} s"
+    error = found[0] if found else None
+    if isinstance(error, WrongSize):
+        return str(error), ""
+    if isinstance(error, NetworkError):
+        raise ModelError(str(error)) from error
+    return "", "" if error is None else _reason(error)
 
 
 def _defined(factory: Callable[..., Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
@@ -103,30 +104,34 @@ def named_digest(weights: str, storage_options: Mapping[str, Any] | None = None)
     Of a folder, the names below it and the contents count; hidden files, which caches keep, do not. Raises
     ``ModelError`` for what is there and cannot be read.
     """
+    name = repr(redact(weights))
     try:
         fs, path = fsspec.core.url_to_fs(weights, **(storage_options or {}))
-    except (ValueError, ImportError):  # a protocol that fsspec does not know, or cannot open here
-        return repr(redact(weights))
-    try:
-        names = [path] if fs.isfile(path) else sorted(fs.find(path)) if fs.isdir(path) else []
-        names = [name for name in names if "/." not in name.removeprefix(path)]
-        if len(names) > MAX_FILES:
-            raise ModelError(
-                f"weights {redact(weights)!r}: a folder of more than {MAX_FILES:,} files; give the folder of the "
-                "weights alone, or let the network carry an attribute `digest`"
-            )
-        if names == [path]:
-            return _file_digest(fs, path)
-        tree = "".join(f"{_file_digest(fs, name)} {name.removeprefix(path)}\n" for name in names)
-        return content_digest(tree.encode()) if names else repr(redact(weights))
-    except ModelError:
-        raise
+        kind = fs.info(path)["type"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, ImportError):  # or a protocol that fsspec cannot open
+        return name
     except Exception as e:  # clients of stores have exceptions of their own
-        reason = redact_text(str(e)) or type(e).__name__
-        raise ModelError(
-            f"weights {redact(weights)!r} cannot be read: {reason}; they identify the network. Check the URI and your "
-            "credentials, or let the network carry an attribute `digest`"
-        ) from e
+        if isinstance(e, OSError) and e.errno == errno.ENAMETOOLONG:
+            return name
+        raise _unreadable(name, e) from e
+    try:
+        if kind == "file":
+            return _file_digest(fs, path)
+        files = [file for file in sorted(fs.find(path)) if "/." not in file.removeprefix(path)]
+        if len(files) > MAX_FILES:
+            raise ValueError(f"a folder of more than {MAX_FILES:,} files; give that of the weights alone")
+        tree = "".join(f"{_file_digest(fs, file)} {file.removeprefix(path)}\n" for file in files)
+    except Exception as e:
+        raise _unreadable(name, e) from e
+    return content_digest(tree.encode())
+
+
+def _unreadable(name: str, e: Exception) -> ModelError:
+    reason = redact_text(str(e)) or type(e).__name__
+    return ModelError(
+        f"weights {name} cannot be read, to know which network it is: {reason}. Check the URI and your credentials, or "
+        "let the network carry an attribute `digest`"
+    )
 
 
 def _file_digest(fs: Any, path: str) -> str:

@@ -109,7 +109,8 @@ def compute(
 def build_dataset(spec: JobSpec) -> Dataset:
     """The masks as a lazy Ray dataset, one row a record (``output.schema.SCHEMA``), for one's own pipelines.
 
-    Nothing is written and nothing resumed; ``spec.output`` is not used. Joins the cluster as ``run`` does,
+    Nothing is written and nothing resumed, and error rows of a broken network are not held back; ``spec.output`` is
+    not used. Joins the cluster as ``run`` does,
     and leaves Ray running.
     """
     job = resolve(spec)

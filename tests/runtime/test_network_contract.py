@@ -135,6 +135,14 @@ def test_a_network_that_cannot_run_where_the_job_is_planned_is_warned_of(tmp_pat
     assert here.run(spec).totals.failed == 0
 
 
+def test_a_network_that_is_too_slow_where_the_job_is_planned_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segbatch.models.custom.MAX_TRIAL_SECONDS", 0.01)
+    spec = here.spec([pictures(tmp_path)], tmp_path / "out", model="tests.networks:slow")
+    assert "could not be tried on this machine (it did not score two small images within 0.01 s)" in explain(spec)
+
+
 def test_a_factory_that_fails_where_the_job_is_planned_is_named_with_its_cause(tmp_path: Path) -> None:
     spec = here.spec([pictures(tmp_path)], tmp_path / "out", model="tests.faulty_networks:unbuildable")
     with pytest.raises(SegbatchError, match=r"'tests\.faulty_networks:unbuildable'.*RuntimeError: no CUDA here"):

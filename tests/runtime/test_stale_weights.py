@@ -133,7 +133,9 @@ def test_a_changed_file_of_a_folder_is_other_weights(change: str, tmp_path: Path
 
 
 def test_weights_that_are_no_file_count_by_their_name(tmp_path: Path) -> None:
-    names = ["default", "v2", "v3", "org/network", "unknown://bucket/w", str(tmp_path / "absent.pt")]
+    file = str(saved(tmp_path / "w.npy", 1))
+    absent = [str(tmp_path / "absent.pt"), f"{file}/inside", "{" + "a" * 5000 + "}"]
+    names = ["default", "v2", "v3", "org/network", "unknown://bucket/w", *absent]
     assert len({named_digest(name) for name in names}) == len(names)
     assert named_digest("v2") == named_digest("v2")
 
