@@ -106,10 +106,10 @@ class AnySource:
     def check(self, shards: Sequence[Shard]) -> None:
         """See ``interfaces.Source``. Looks into the first few tars: a request each, or headers of a local file."""
         tars = [shard for shard in shards if shard.format == "webdataset"][:_TARS_LOOKED_AT]
-        for shard in tars:
-            problem = contradiction(self._files, shard, self._options)
-            if problem is not None:
-                raise SourceError(f"{shown_uri(shard.uri)}: {problem}")
+        found = [(shard, contradiction(self._files, shard, self._options)) for shard in tars]
+        problems = [f"{shown_uri(shard.uri)}: {problem}" for shard, problem in found if problem is not None]
+        if problems:
+            raise SourceError("\n".join(problems))
 
     def _counted(self, shards: list[Shard]) -> list[Shard]:
         """The shards with their number of records, where a footer or a manifest tells it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from segbatch.errors import COLLAPSED_KEYS, NO_SAMPLES, RecordFailure
+from segbatch.skipped import MAX_NAMES
 from segbatch.sources.chunking import id_hash
 
 # More images than this under one key are not one sample: the names of different images have one key.
@@ -30,6 +31,7 @@ class Census:
     images: int = 0
     outside: int = 0
     sharing: int = 0
+    _outside_names: list[str] = field(default_factory=list)
     _samples: int = 0
     _crowded: int = 0
     _most_fields: tuple[int, str] = (0, "")
@@ -42,9 +44,11 @@ class Census:
         self.members += 1
         self.images += is_image
 
-    def add_outside(self) -> None:
+    def add_outside(self, name: str) -> None:
         self.members += 1
         self.outside += 1
+        if len(self._outside_names) < MAX_NAMES:
+            self._outside_names.append(name)
 
     def add_sample(self, key: str, images: int, fields: Sequence[str], names: Sequence[str]) -> None:
         """A sample of ``images``, one of which is its image; of the others the first ``fields`` and ``names``."""
@@ -84,7 +88,8 @@ class Census:
                 "read",
                 NO_SAMPLES,
                 f"{self.outside} of the {self.members} members are not part of a sample, as their names have no suffix "
-                "or begin with a dot; pack the images under names such as KEY.jpg",
+                "or begin with a dot; pack the images under names such as KEY.jpg. They are "
+                + _some(self._outside_names, self.outside, MAX_NAMES),
             )
         return None
 
@@ -100,5 +105,5 @@ class Census:
         )
 
 
-def _some(extensions: Sequence[str], of: int) -> str:
-    return ", ".join(extensions[:_MAX_EXAMPLES]) + (", …" if of > _MAX_EXAMPLES else "")
+def _some(names: Sequence[str], of: int, shown: int = _MAX_EXAMPLES) -> str:
+    return ", ".join(names[:shown]) + (", …" if of > shown else "")

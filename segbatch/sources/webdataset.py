@@ -52,16 +52,17 @@ class _Sample:
     failure: RecordFailure | None = None
     complete: bool = False
 
-    def add(self, extension: str, member: Member, limit: int, wanted: bool) -> None:
+    def add(self, extension: str, member: Member, limit: int, wanted: bool) -> bool:
+        """Whether the member is an image."""
         if not _is_image(extension):
             _remember([extension], self.others)
-            return
+            return False
         self.images += 1
         if self.chosen is not None and _rank(self.chosen) <= _rank(extension):
             same = _rank(self.chosen) == _rank(extension)
             self.equal += same
             _remember([extension], self.rivals if same else self.fields)
-            return
+            return True
         _remember(self.rivals, self.fields)
         self.chosen, self.data, self.failure, self.complete = extension, None, None, False
         self.rivals, self.equal = [extension], 1
@@ -79,6 +80,7 @@ class _Sample:
         else:
             member.skip()  # a member that is cut off counts the same whether it is wanted or not
         self.complete = True
+        return True
 
     def problem(self) -> RecordFailure | None:
         """Why the sample has no image that can be told, or None."""
@@ -127,6 +129,7 @@ class _Reading:
 
     def __init__(self, shard: Shard, options: ReadOptions, size: int, skip: Collection[int]) -> None:
         self._shard, self._options, self._size, self._skip = shard, options, size, skip
+        self._source = shown_uri(shard.uri)
         self._row = 0
         self._ids, self._waiting = UniqueIds(), _Waiting()
         self.census = Census(options.key)
@@ -135,9 +138,10 @@ class _Reading:
     def content(self, members: Iterator[Member]) -> Iterator[Record | NoRecord]:
         """Every record in order, and every member that is not part of one."""
         sample: _Sample | None = None
+        parts = _NAMES[self._options.key]
         try:
             for member in members:
-                name = None if member.special else _NAMES[self._options.key].fullmatch(member.name.removeprefix("./"))
+                name = None if member.special else parts.fullmatch(member.name.removeprefix("./"))
                 if name is None:
                     yield self._outside(member)
                     continue
@@ -145,9 +149,9 @@ class _Reading:
                     yield from self._finished(sample)
                     sample = None
                 sample = sample or _Sample(name[1])
-                extension, wanted = name[2].lower(), self._row // self._size not in self._skip
-                self.census.add_member(_is_image(extension))
-                sample.add(extension, member, self._options.max_record_bytes, wanted)
+                wanted = self._row // self._size not in self._skip
+                is_image = sample.add(name[2].lower(), member, self._options.max_record_bytes, wanted)
+                self.census.add_member(is_image)
         except RecordFailure as e:
             self.failure = e
         except Exception as e:
@@ -157,17 +161,17 @@ class _Reading:
         yield from self._end()
 
     def _outside(self, member: Member) -> NoRecord:
-        last = member.name.rpartition("/")[2]
+        last, name = member.name.rpartition("/")[2], self._shown(member.name)
         if _OF_MACOS.match(last):
             reason = "members that macOS adds (._*, .DS_Store)"
         else:
-            self.census.add_outside()
+            self.census.add_outside(name)
             reason = "members without a suffix"
             if member.special:
                 reason = "members that are devices, pipes or of a vendor's own type"
             elif last.startswith("."):
                 reason = "members whose names begin with a dot"
-        return NoRecord(reason, self._shown(member.name))
+        return NoRecord(reason, name)
 
     def _shown(self, name: str) -> str:
         return clean(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
@@ -213,7 +217,7 @@ class _Reading:
         return self._record(self._ids.unique(f"#{self._row}", self._row), RecordFailure("read", kind, message))
 
     def _record(self, name: str, problem: RecordFailure | None, data: bytes | None = None) -> Record:
-        record = Record(f"{self._shard.name}/{name}", shown_uri(self._shard.uri), self._row, data)
+        record = Record(f"{self._shard.name}/{name}", self._source, self._row, data)
         self._row += 1
         return record if problem is None else record.failed(problem.stage, problem.kind, problem.message)
 
@@ -235,7 +239,8 @@ class _Waiting:
             self._bytes += sum(map(len, names))
 
     def remove(self, key: str) -> None:
-        self._bytes -= sum(map(len, self._samples.pop(id_hash(key), ())))
+        if self._samples:
+            self._bytes -= sum(map(len, self._samples.pop(id_hash(key), ())))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._samples.values())
