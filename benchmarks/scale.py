@@ -114,7 +114,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
     publish(plan)
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
-    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels))
+    writer = Writer(plan.store, plan.record.claim)
     watchdog = Watchdog(Limits.of(spec))
     cpu: Counter[str] = Counter()
     clock: Counter[str] = Counter()

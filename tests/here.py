@@ -28,7 +28,7 @@ def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
 def receipts(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
     """Does what is left of a plan, chunk by chunk, and commits it into ``folder`` of the output."""
     segment, refine = segment_stage(plan.job, POOLS), refine_stage(plan.job, POOLS)
-    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels), folder)
+    writer = Writer(plan.store, plan.record.claim, folder)
 
     def outcomes() -> Iterator[Receipt | Rows]:
         for piece in plan.pieces():

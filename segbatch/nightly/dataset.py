@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from segbatch.chunk import ChunkId, Shard, digest
-from segbatch.errors import OutputError, PlanError
+from segbatch.errors import PlanError
 from segbatch.leaves import Overlaps, bits_of
 from segbatch.metrics.pixels import Totals
 from segbatch.nightly.drift import Content, histogram
 from segbatch.nightly.lease import Lease
 from segbatch.nightly.record import Entry
 from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
-from segbatch.output.ledger import Ledger, ResultFile, read_file, read_receipts
+from segbatch.output.file_table import FileTable
+from segbatch.output.inventory import Inventory
+from segbatch.output.ledger import Ledger, ResultFile, read_file
 from segbatch.output.run_record import SUCCESS
 from segbatch.output.store import Store
 from segbatch.output.switch import INCOMING, carry_out, complete_switch, key_of, plan_switch
-from segbatch.output.writer import MASKS, Receipt
-from segbatch.runtime.claim import establish
+from segbatch.runtime.claim import establish, settle_files
 from segbatch.runtime.cluster import cluster
 from segbatch.runtime.finish import Tally, close
 from segbatch.runtime.log import Logs
@@ -41,10 +42,11 @@ _MOST_NAMES = 100
 
 @dataclass
 class Work:
-    """What a night finds: the plan of what is left, the current masks, the catalog of shards."""
+    """What a night finds: the plan of what is left, the current masks, those of earlier nights, the catalog."""
 
     plan: Plan
     masks: Ledger
+    incoming: Inventory
     catalog: dict[str, ShardRow]
     tally: Tally = field(init=False)
 
@@ -90,10 +92,10 @@ class Work:
         return found
 
     def _records(self, shard_ids: Collection[str]) -> int:
-        """Current records of shards: by the catalog, else by the footers of their files."""
+        """Current records of shards: by the catalog, else by the receipts of their files."""
         known = {row.shard_id: row.records for row in self.catalog.values()}
         unknown = [n for i in shard_ids if i not in known for n in self.masks.committed(i).filenames(i)]
-        receipts = self.masks.receipts(self.store, unknown)
+        receipts = self.plan.inventory.receipts(unknown)
         return sum(known.get(i, 0) for i in shard_ids) + sum(r.totals.records for r in receipts)
 
 
@@ -106,9 +108,9 @@ def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
     if not look:
         complete_switch(store)
     plan = make_plan(job)
-    masks = plan.ledger
-    plan.ledger = Ledger([*masks.filenames(), *Ledger(store.names(INCOMING)).filenames()])
-    found = Work(plan, masks, read_catalog(store))
+    masks, incoming = plan.ledger, Inventory.take(store, plan.record.claim, FileTable(), INCOMING)
+    plan.ledger = Ledger([*masks.filenames(), *incoming.ledger.filenames()])
+    found = Work(plan, masks, incoming, read_catalog(store))
     for what, (gone, total) in found.vanished().items():
         if gone > max_removed * total:
             raise PlanError(
@@ -130,16 +132,18 @@ def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
         both = plan.ledger
         establish(plan)
         plan.ledger = both
+        found.incoming.set_aside(plan.store)
         compute(plan, hardware, found.tally, progress, logs, INCOMING, due)
 
 
 def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
     """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
     store, plan = found.store, found.plan
-    masks, incoming = Ledger.read(store), Ledger(store.names(INCOMING))
-    shards = plan.job.shards
-    switch = plan_switch(shards, masks, incoming, date)
-    after = Ledger([*(set(masks.filenames()) - set(switch.retire)), *switch.arrive])
+    claim, shards = plan.record.claim, plan.job.shards
+    masks = plan.inventory.again(store, claim)
+    incoming = found.incoming.again(store, claim, found.tally.written.table())
+    switch = plan_switch(shards, masks.ledger, incoming.ledger, date)
+    after = Ledger([*(set(masks.ledger.filenames()) - set(switch.retire)), *switch.arrive])
     whole = [s for s in shards if after.committed(s.id).complete]
     rows = found.catalog
     before = {name: vars(row).copy() for name, row in rows.items()}
@@ -151,13 +155,15 @@ def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
     lease.renew()
     changed = before != {name: vars(row) for name, row in rows.items()}
     if switch or changed:
-        plan.record.claim.check(store)
+        claim.check(store)
     # The catalog first: a switch that is interrupted is completed, while a night that is not entered is forgotten.
     if changed:
         write_catalog(store, rows)
     carry_out(store, switch)
     done = len(whole) == len(shards)
-    sums = _sums(found, Ledger.read(store) if switch else masks)
+    plan.inventory = masks.again(store, claim, incoming.files.untagged()) if switch else masks
+    settle_files(plan)
+    sums = _sums(found, plan.inventory)
     if switch or done != (plan.record.state == "done" and store.exists(SUCCESS)):
         plan.record.skipped["files"] = plan.job.skipped.to_json()
         close(store, plan.record, sums, len(found.tally.filenames), seconds, done)
@@ -169,14 +175,14 @@ def _is_news(shard: Shard, rows: dict[str, ShardRow]) -> bool:
     return row is None or row.removed is not None or row.shard_id != shard.id
 
 
-def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Ledger, incoming: Ledger, date: str) -> None:
+def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Inventory, incoming: Inventory, date: str) -> None:
     """Enter shards that are whole into the catalog, with their sums."""
-    before = Overlaps(key_of(i) for i in masks.shards)
-    sums = _read_sums(found, {s.id for s in news}, masks, incoming)
+    before = Overlaps(key_of(i) for i in masks.ledger.shards)
+    sums = _read_sums(found, {s.id for s in news}, incoming, masks)
     for shard in news:
         row, total = found.catalog.get(shard.name), sums[shard.id]
         known = row is not None and row.removed is None
-        changed = known or (shard.key in before and shard.id not in masks.shards)
+        changed = known or (shard.key in before and shard.id not in masks.ledger.shards)
         # What a plain `segbatch run` left is current, and of no night.
         night = date if shard.key in arrived or row is not None else ""
         found.catalog[shard.name] = ShardRow(
@@ -197,32 +203,22 @@ def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Ledger, inc
         )
 
 
-def _read_sums(found: Work, ids: set[str], masks: Ledger, incoming: Ledger) -> dict[str, Tally]:
-    """Sums of shards from the footers of their files, in whichever folder these are."""
+def _read_sums(found: Work, ids: set[str], *folders: Inventory) -> dict[str, Tally]:
+    """Sums of shards by the receipts of their files, in whichever folder these are."""
     sums = {i: Tally(found.tally.num_classes) for i in ids}
-    new, old = ([n for i in sorted(ids) for n in x.committed(i).filenames(i)] for x in (incoming, masks))
-    for receipt in read_receipts(found.store, new, INCOMING):
-        _add_receipt(found, sums, receipt, f"{INCOMING}/{receipt.filename}")
-    for receipt in masks.receipts(found.store, old):
-        _add_receipt(found, sums, receipt, f"{MASKS}/{masks.holder(receipt.filename)}")
+    for folder in folders:
+        chunks = [name for i in sorted(ids) for name in folder.ledger.committed(i).filenames(i)]
+        for receipt in folder.receipts(chunks):
+            sums[_shard_id(receipt.filename)].add(receipt)
     return sums
 
 
-def _add_receipt(found: Work, sums: dict[str, Tally], receipt: Receipt, file: str) -> None:
-    if receipt.fingerprint != found.plan.record.fingerprint:
-        raise OutputError(
-            f"{found.store.uri}/{file}: written by another job (fingerprint "
-            f"{receipt.fingerprint}, this one is {found.plan.record.fingerprint}); remove the file and start again"
-        )
-    sums[_shard_id(receipt.filename)].add(receipt)
-
-
-def _sums(found: Work, masks: Ledger) -> Tally:
+def _sums(found: Work, masks: Inventory) -> Tally:
     """Sums of all current shards: those of the catalog, and read anew where it has none."""
-    current = set(masks.shards)
+    current = set(masks.ledger.shards)
     by_id = {row.shard_id: row for row in found.catalog.values() if row.removed is None}
     total = Tally(found.tally.num_classes)
-    for tally in _read_sums(found, current - by_id.keys(), masks, Ledger(())).values():
+    for tally in _read_sums(found, current - by_id.keys(), masks).values():
         total.add_sums(tally.totals, tally.timings, tally.size, tally.skipped)
     for shard_id in current & by_id.keys():
         sums = by_id[shard_id].sums
@@ -231,7 +227,7 @@ def _sums(found: Work, masks: Ledger) -> Tally:
             Skipped.from_json(sums.get("skipped", {})),
         )
         total.add_sums(totals, sums["timings"], sums["bytes"], skipped)
-    total.filenames.update(masks.filenames())
+    total.filenames.update(masks.ledger.filenames())
     return total
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +16,10 @@ from segbatch.chunk import ChunkId
 from segbatch.errors import OutputError
 from segbatch.output.schema import SCHEMA
 from segbatch.output.store import Store
-from segbatch.output.writer import FOOTER_KEY, MASKS, Receipt, receipts_of
+from segbatch.output.writer import FOOTER_KEY, MASKS, Receipt, digest_of, receipts_of
 from segbatch.retry import is_transient
+
+ReadFooters = Callable[[list[str]], Iterator[tuple[str, list[Receipt]]]]
 
 _READERS = 16
 _MERGED = re.compile(r"merged-(\d+)-[0-9a-f]{16}\.parquet")
@@ -51,7 +54,7 @@ class ResultFile:
             with store.open(f"{MASKS}/{self.name}") as f:
                 table = pq.read_table(f, columns=columns).replace_schema_metadata()
         except (OSError, ValueError, OutputError) as e:
-            raise _unreadable(store, self.name, e) from e
+            raise unreadable(store, self.name, e) from e
         if self.ranges is None:
             return table
         return pa.concat_tables([table.slice(0, 0), *(table.slice(a, b - a) for a, b in self.ranges)])
@@ -152,22 +155,32 @@ class Ledger:
 
     def receipts(self, store: Store, chunks: Iterable[str] | None = None) -> Iterator[Receipt]:
         """Receipts of committed chunks (all of them unless given), read from the footers of their files."""
-        wanted: dict[str, set[str]] = {}
+        return self.receipts_by(partial(read_footers, store), self.filenames() if chunks is None else chunks)
+
+    def receipts_by(self, read: ReadFooters, chunks: Iterable[str]) -> Iterator[Receipt]:
+        """Receipts of committed chunks, as ``read`` gives them of each file."""
+        merged: dict[str, set[str]] = {}
         own: list[str] = []
-        for chunk in self.filenames() if chunks is None else chunks:
+        for chunk in chunks:
             if chunk in self._holder:
-                wanted.setdefault(self._holder[chunk], set()).add(chunk)
+                merged.setdefault(self._holder[chunk], set()).add(chunk)
             else:
                 own.append(chunk)
-        yield from read_receipts(store, own)
-        for name, found in read_footers(store, list(wanted)):
-            yield from (receipt for receipt in found if receipt.filename in wanted[name])
+        for _, found in read(own):
+            yield found[0]
+        for name, found in read(list(merged)):
+            yield from (receipt for receipt in found if receipt.filename in merged[name])
 
 
 def generation(filename: str) -> int:
     """How often the rows of a file were merged, from its name; 0 for a file that is not a merged one."""
     m = _MERGED.fullmatch(filename)
     return int(m[1]) if m else 0
+
+
+def is_result(filename: str) -> bool:
+    """Whether a file has a name that segbatch alone gives: of a chunk, or of merged chunks."""
+    return ChunkId.parse(filename) is not None or generation(filename) > 0
 
 
 def read_footer(store: Store, filename: str, folder: str = MASKS) -> list[Receipt]:
@@ -177,7 +190,7 @@ def read_footer(store: Store, filename: str, folder: str = MASKS) -> list[Receip
             size = f.seek(0, os.SEEK_END)
             return receipts_of((pq.read_schema(f).metadata or {})[FOOTER_KEY], size)
     except (OSError, ValueError, KeyError, TypeError, OutputError) as e:
-        raise _unreadable(store, filename, e, folder) from e
+        raise unreadable(store, filename, e, folder) from e
 
 
 def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
@@ -185,8 +198,21 @@ def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
 
     Raises ``OutputError`` for a file that is damaged or none of ours.
     """
+    return read_whole(store, filename)[1]
+
+
+def read_whole(store: Store, filename: str) -> tuple[str, list[tuple[Receipt, pa.Table]]]:
+    """The digest of a file's bytes, and what ``read_file`` gives."""
     try:
         data = store.read(f"{MASKS}/{filename}")
+        return digest_of(data), parse_file(data)
+    except (OSError, ValueError, OutputError) as e:
+        raise unreadable(store, filename, e) from e
+
+
+def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
+    """What ``read_file`` gives, of the bytes of a file. Raises ``ValueError`` if it is damaged or none of ours."""
+    try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         if not table.schema.equals(SCHEMA):
             raise ValueError("its columns are not those of a result file")
@@ -194,8 +220,8 @@ def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
         rows = sum(r.totals.records for r in receipts)
         if rows != table.num_rows:
             raise ValueError(f"it has {table.num_rows} rows, its footer tells of {rows}")
-    except (OSError, ValueError, KeyError, TypeError, OutputError) as e:
-        raise _unreadable(store, filename, e) from e
+    except (pa.ArrowException, OSError, LookupError, TypeError, AttributeError) as e:  # whatever damage makes of it
+        raise ValueError(f"{type(e).__name__}: {' '.join(str(e).split())}") from e
     table, start, found = table.replace_schema_metadata(), 0, []
     for receipt in receipts:
         found.append((receipt, table.slice(start, receipt.totals.records)))
@@ -222,7 +248,8 @@ def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) ->
             yield from zip(names, pool.map(lambda n: read_footer(store, n, folder), names), strict=True)
 
 
-def _unreadable(store: Store, filename: str, e: Exception, folder: str = MASKS) -> OutputError:
+def unreadable(store: Store, filename: str, e: Exception, folder: str = MASKS) -> OutputError:
+    """What a person needs to know of a result file that could not be read."""
     if isinstance(e, OutputError):
         return e
     where, reason = f"{store.uri}/{folder}/{filename}", " ".join(str(e).split())

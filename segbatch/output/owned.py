@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segbatch.chunk import ChunkId
 from segbatch.output.catalog import SHARDS, is_catalog
 from segbatch.output.compact import RETIRED
-from segbatch.output.ledger import generation
+from segbatch.output.file_table import FILES, is_file_table
+from segbatch.output.inventory import SET_ASIDE
+from segbatch.output.ledger import is_result
 from segbatch.output.run_record import SUCCESS
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import CARD, CLASSES, is_card
@@ -21,13 +22,7 @@ from segbatch.output.store import TEMPORARY, Store, is_temporary
 from segbatch.output.switch import INCOMING, SWITCH, Switch
 from segbatch.output.writer import MASKS
 
-SET_ASIDE = "set-aside"
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-
-
-def is_result(name: str) -> bool:
-    """Whether a file has a name that segbatch alone gives: of a chunk, or of merged chunks."""
-    return ChunkId.parse(name) is not None or generation(name) > 0
 
 
 def owned(store: Store) -> dict[str, list[str]]:
@@ -69,7 +64,7 @@ def in_the_way(store: Store) -> Iterator[str]:
     names = [name for name in store.names(MASKS) if not name.startswith(".")]
     yield from (f"{MASKS}/{name}" for name in names if not is_result(name))
     if not any(is_result(name) for name in names):
-        yield from (name for name in (SUCCESS, CLASSES) if store.exists(name))
+        yield from (name for name in (SUCCESS, CLASSES, FILES) if store.exists(name))
 
 
 def _results(store: Store, folder: str) -> list[str]:
@@ -99,6 +94,7 @@ def _is_switch(data: bytes) -> bool:
 
 _RECORDS: dict[str, Callable[[bytes], bool]] = {
     CLASSES: _is_classes,
+    FILES: is_file_table,
     CARD: is_card,
     SHARDS: is_catalog,
     SWITCH: _is_switch,

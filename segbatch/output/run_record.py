@@ -23,17 +23,18 @@ class OutputTaken(OutputError):
 
 @dataclass(frozen=True)
 class Claim:
-    """Which job an output belongs to: the fingerprint of its rows and the size of its chunks, as in run.json."""
+    """Which job an output belongs to: the fingerprint of its rows, their chunks' size, the classes, as in run.json."""
 
     fingerprint: str
     chunk_size: int
+    num_classes: int
 
     @staticmethod
     def current(store: Store) -> Claim:
         """The claim in run.json, by one small read. Raises ``OutputTaken`` if there is none."""
         try:
             plain = json.loads(store.read(RUN))
-            return Claim(plain["fingerprint"], plain["chunk_size"])
+            return Claim(plain["fingerprint"], plain["chunk_size"], len(plain["classes"]))
         except FileNotFoundError:
             raise OutputTaken(
                 f"{store.uri}/{RUN}: is gone; nothing more is written. Run the same command again if the output is "
@@ -80,7 +81,7 @@ class RunRecord:
 
     @property
     def claim(self) -> Claim:
-        return Claim(self.fingerprint, self.chunk_size)
+        return Claim(self.fingerprint, self.chunk_size, len(self.classes))
 
     @property
     def rows_version(self) -> int:

@@ -6,11 +6,11 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -24,12 +24,34 @@ T = TypeVar("T")
 TEMPORARY = ".tmp"
 _TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 _REMOVERS = 16
+# The tag of a file that another writer has replaced at once: no listing shows it.
+REPLACED = "replaced"
+# What object stores call the tag of an object, the best first.
+_TAGS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "md5",
+    "content_md5",
+    "generation",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "created",
+)
 # Holds the footer of a result file, so that it is read by one request.
 _TAIL = 64 * 2**10
 
 
 # A commit is worth waiting for longer than a read: what was computed for it would be lost.
 _WRITE_DEADLINE = 120.0
+
+
+class FileStat(NamedTuple):
+    """Size of an object, and a tag that is another one when the object was written again."""
+
+    size: int
+    tag: str
 
 
 class Store:
@@ -103,9 +125,22 @@ class Store:
         """Names of the objects directly below ``folder``; an absent folder has none."""
         return [_last(path) for path in self._list(folder, detail=False)]
 
-    def sizes(self, folder: str) -> dict[str, int]:
-        """The same names, with the bytes of each object."""
-        return {_last(found["name"]): int(found["size"] or 0) for found in self._list(folder, detail=True)}
+    def files(self, folder: str) -> dict[str, FileStat]:
+        """The same names, with size and tag of each object, by the same listing."""
+        if not self.local:
+            return {_last(info["name"]): _stat_of(info) for info in self._list(folder, detail=True)}
+        try:
+            with os.scandir(self.full(folder)) as entries:
+                return {entry.name: _stat_of_file(entry.stat()) for entry in entries}
+        except FileNotFoundError:  # the folder; or a file that has gone meanwhile
+            return {name: stat for name in self.names(folder) if (stat := self._stat(f"{folder}/{name}")) is not None}
+        except OSError as e:
+            raise self._failed(folder, "cannot be listed", e) from e
+
+    def _stat(self, name: str) -> FileStat | None:
+        with suppress(FileNotFoundError):
+            return _stat_of_file(os.stat(self.full(name)))
+        return None
 
     def _list(self, folder: str, detail: bool) -> list[Any]:
         try:
@@ -118,17 +153,19 @@ class Store:
         self.fs.invalidate_cache()  # s3fs would keep 0.6 KB an object
         return found
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> str:
         """Publish ``data`` under ``name``, replacing what was there: a reader sees the old or the new, whole.
+
+        Returns the tag that a listing will show, or "" on an object store, which does not tell.
 
         File systems: a temporary file, flushed to disk, then renamed. Object stores: one PUT or a completed
         multipart upload. Raises ``OutputError``; nothing new is then visible under the name.
         """
         try:
             if self.local:
-                self._replace(name, data)
-            else:
-                call(self.fs, "pipe_file", self.full(name), data, size=len(data), deadline=_WRITE_DEADLINE)
+                return self._replace(name, data)
+            call(self.fs, "pipe_file", self.full(name), data, size=len(data), deadline=_WRITE_DEADLINE)
+            return ""
         except Exception as e:
             raise self._failed(name, "cannot be written", e, "free space or permissions?") from e
 
@@ -237,16 +274,30 @@ class Store:
                     raise
         raise AssertionError("unreachable")
 
-    def _replace(self, name: str, data: bytes) -> None:
+    def _replace(self, name: str, data: bytes) -> str:
         target = Path(self.full(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         for attempt in (1, 2, 3):
             try:
-                os.replace(self._temporary(data), target)
-                return
+                temporary = self._temporary(data)
+                inode = os.stat(temporary).st_ino
+                os.replace(temporary, target)
+                found = os.stat(target)
+                return _stat_of_file(found).tag if found.st_ino == inode else REPLACED
             except FileNotFoundError:  # swept between write and rename
                 if attempt == 3:
                     raise
+        raise AssertionError("unreachable")
+
+
+def _stat_of_file(found: os.stat_result) -> FileStat:
+    # The time of change too: whoever damages a file may leave its time of modification as it was.
+    return FileStat(found.st_size, f"{found.st_mtime_ns}:{found.st_ctime_ns}")
+
+
+def _stat_of(info: Mapping[str, Any]) -> FileStat:
+    tag = next((info[key] for key in _TAGS if info.get(key)), "")
+    return FileStat(int(info["size"] or 0), str(tag).strip('"'))
 
 
 def is_temporary(name: str) -> bool:

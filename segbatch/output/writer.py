@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,8 @@ FOOTER_KEY = b"segbatch"
 class Receipt:
     """What a committed file says of itself: its name, the job's fingerprint, its sums, its size, its seconds.
 
-    ``skipped`` is what its part of the input holds besides records.
+    ``skipped`` is what its part of the input holds besides records. Who has just written the file knows also its tag in
+    the store and the digest of its bytes.
     """
 
     filename: str
@@ -35,6 +37,8 @@ class Receipt:
     size: int
     timings: dict[str, float]
     skipped: Skipped = field(default_factory=Skipped)
+    tag: str = field(default="", compare=False)
+    digest: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a footer. Without the key ``skipped``, as in earlier versions, nothing was skipped."""
@@ -67,6 +71,11 @@ def merged_footer(receipts: Sequence[Receipt]) -> bytes:
     return json.dumps({"chunks": [{**r.to_json(), "size": r.size} for r in receipts]}).encode()
 
 
+def footer_of(receipts: Sequence[Receipt], merged: bool) -> bytes:
+    """The footer of a file of either kind."""
+    return merged_footer(receipts) if merged else receipts[0].footer()
+
+
 def receipts_of(footer: bytes, size: int) -> list[Receipt]:
     """The receipts in a footer of either kind; ``size`` is that of the file."""
     plain = json.loads(footer)
@@ -78,8 +87,8 @@ def receipts_of(footer: bytes, size: int) -> list[Receipt]:
 class Writer:
     """Publishes chunks of the job that holds ``claim`` into ``folder`` of one output."""
 
-    def __init__(self, store: Store, claim: Claim, num_classes: int, folder: str = MASKS) -> None:
-        self.store, self.claim, self.num_classes, self.folder = store, claim, num_classes, folder
+    def __init__(self, store: Store, claim: Claim, folder: str = MASKS) -> None:
+        self.store, self.claim, self.folder = store, claim, folder
 
     def commit(
         self, chunk: ChunkId, results: list[Result], timings: dict[str, float], skipped: Skipped | None = None
@@ -90,7 +99,7 @@ class Writer:
         after a lost worker safe. Raises ``OutputError`` if the store refuses the write, and ``OutputTaken`` if
         another job has the output, before the write or after it; this chunk is then not in the output.
         """
-        totals = Totals(self.num_classes)
+        totals = Totals(self.claim.num_classes)
         for r in results:
             if r.classes is None:
                 error = r.record.error
@@ -102,16 +111,21 @@ class Writer:
         receipt = Receipt(chunk.filename, self.claim.fingerprint, totals, 0, timings, skipped or Skipped())
         data = to_parquet(to_table(results), receipt.footer())
         self.claim.check(self.store)
-        publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.filename}", data)
-        return replace(receipt, size=len(data))
+        tag = publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.filename}", data)
+        return replace(receipt, size=len(data), tag=tag, digest=digest_of(data))
 
 
-def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> None:
+def digest_of(data: bytes) -> str:
+    """128 bits of the bytes of a result file."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> str:
     """Write an object, and take it back if another job has taken the output over meanwhile. Raises ``OutputTaken``.
 
-    What that job has written under the same name since stays.
+    What that job has written under the same name since stays. Returns the tag as ``Store.write`` does.
     """
-    store.write(name, data)
+    tag = store.write(name, data)
     try:
         claim.check(store)
     except OutputTaken:
@@ -119,6 +133,7 @@ def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> None:
             if store.read(name) == data:
                 store.remove(name)
         raise
+    return tag
 
 
 def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:

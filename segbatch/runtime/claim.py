@@ -76,6 +76,7 @@ def establish(plan: Plan) -> None:
     if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
         plan.adopt()
     note_inputs(plan)
+    settle_files(plan)
 
 
 def note_inputs(plan: Plan) -> None:
@@ -85,6 +86,15 @@ def note_inputs(plan: Plan) -> None:
         plan.record.claim.check(plan.store)
         plan.record.inputs = inputs
         plan.store.write(RUN, plan.record.to_bytes())
+
+
+def settle_files(plan: Plan) -> None:
+    """Move damaged files out of ``masks/``, and keep what was read of the others: the next run need not read them."""
+    inventory = plan.inventory
+    if inventory.damaged or not inventory.is_saved:
+        plan.record.claim.check(plan.store)
+        inventory.set_aside(plan.store)
+        inventory.save(plan.store, plan.record.claim)
 
 
 def _take_over(store: Store, record: RunRecord) -> None:

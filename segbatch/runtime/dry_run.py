@@ -5,6 +5,7 @@ from __future__ import annotations
 import ray
 
 from segbatch.errors import ModelError, visible
+from segbatch.output.writer import MASKS
 from segbatch.runtime.claim import describe_removal
 from segbatch.runtime.cluster import cluster, is_remote
 from segbatch.runtime.planning import Plan, make_plan
@@ -54,7 +55,9 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "fingerprint": plan.record.fingerprint,
     }
     removed = describe_removal(plan.store) if spec.overwrite else []
+    damaged = plan.inventory.damaged.items()
     notes = [
+        *(("damaged", f"{MASKS}/{name}: {problem}; is computed again") for name, problem in damaged),
         *(("removes", text) for text in removed),
         *(("skipped", visible(text)) for text in plan.job.skipped.lines()),
         *(("warning", text) for text in plan.job.warnings()),

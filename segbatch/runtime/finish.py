@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from segbatch.errors import OutputError
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
-from segbatch.output.compact import check_fingerprint, retire, tidy
+from segbatch.output.compact import retire, tidy
+from segbatch.output.file_table import Collected, FileRow, FileTable
 from segbatch.output.inspect import failed_shards
-from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RUN, SUCCESS, RunRecord
 from segbatch.output.stats import write_card, write_classes
 from segbatch.output.store import Store
 from segbatch.output.writer import Receipt, publish_claimed
-from segbatch.runtime.claim import note_inputs
+from segbatch.runtime.claim import note_inputs, settle_files
 from segbatch.runtime.planning import Plan
 from segbatch.runtime.reconcile import missing, stale
 from segbatch.skipped import Skipped
@@ -33,6 +33,7 @@ class Tally:
     size: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     skipped: Skipped = field(default_factory=Skipped)
+    written: Collected = field(default_factory=Collected)
 
     def __post_init__(self) -> None:
         self.totals = Totals(self.num_classes)
@@ -41,6 +42,9 @@ class Tally:
         if receipt.filename in self.filenames:
             return
         self.filenames.add(receipt.filename)
+        if receipt.digest:  # written by this run
+            fields = (receipt.filename, receipt.size, receipt.tag, receipt.digest, receipt.footer())
+            self.written.add(FileRow(*fields))
         self.add_sums(receipt.totals, receipt.timings, receipt.size, receipt.skipped)
 
     def add_sums(self, totals: Totals, timings: dict[str, float], size: int, skipped: Skipped) -> None:
@@ -90,28 +94,24 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
     store, record = plan.store, plan.record
     record.claim.check(store)
     computed = len(tally.filenames)
-    ledger = Ledger.read(store)
+    plan.inventory = plan.inventory.again(store, record.claim, tally.written.table())
+    settle_files(plan)
+    ledger = plan.inventory.ledger
     lacking = missing(plan.job.shards, ledger)
     if lacking:
         shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
         raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
     note_inputs(plan)
     outdated = stale(plan.job.shards, ledger)
+    files_changed = bool(outdated or ledger.redundant or ledger.partial)
     listing_changed = record.skipped_of("files") != plan.job.skipped
     record.skipped["files"] = plan.job.skipped.to_json()
-    if (
-        computed
-        or outdated
-        or ledger.redundant
-        or ledger.partial
-        or record.state != "done"
-        or not store.exists(SUCCESS)
-    ):
-        for receipt in ledger.receipts(store, plan.others(ledger, tally.filenames)):
-            check_fingerprint(store, ledger.holder(receipt.filename), receipt, record.fingerprint)
+    if computed or files_changed or record.state != "done" or not store.exists(SUCCESS):
+        for receipt in plan.inventory.receipts(plan.others(ledger, tally.filenames)):
             tally.add(receipt)
         store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
-        retire(store, tidy(store, ledger, record.claim), outdated, record.claim)
+        if files_changed:
+            _remove_superseded(plan, outdated)
         close(store, record, tally, computed, seconds)
     elif listing_changed:
         record.claim.check(store)
@@ -129,6 +129,16 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         skipped=record.skipped_of(),
         failed_shards=failed_shards(store, _MAX_FAILED_SHARDS) if totals.failed_shards else (),
     )
+
+
+def _remove_superseded(plan: Plan, outdated: list[str]) -> None:
+    """Take rows that do not count out of ``masks/``: those that are in another file too, and those of ``outdated``."""
+    store, claim = plan.store, plan.record.claim
+    rows = tidy(store, plan.inventory.ledger, claim)
+    plan.inventory = plan.inventory.again(store, claim, FileTable.of(rows))
+    rows = retire(store, plan.inventory.ledger, outdated, claim)
+    plan.inventory = plan.inventory.again(store, claim, FileTable.of(rows))
+    plan.inventory.save(store, claim)
 
 
 def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True) -> None:

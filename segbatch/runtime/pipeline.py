@@ -92,7 +92,7 @@ def compute(
     pools = plan_pools(plan.job.spec, hardware, plan.chunks_total() - plan.chunks_done())
     progress.start(plan, pools)
     gauge("segbatch_chunks_left", progress.total - progress.done)
-    writer = Writer(plan.store, plan.record.claim, len(plan.job.model.labels), folder)
+    writer = Writer(plan.store, plan.record.claim, folder)
     attempts = RayAttempts()
     breaker = Breaker(plan, partial(_commit, writer))
     try:
@@ -190,8 +190,16 @@ class SegmentWorker:
             return replace(chunk, records=records, timings=timings).to_row()
 
 
-# A chunk that is committed has a footer and a size, one that is held back its packed rows.
-_OUTCOME = pa.schema([("footer", pa.binary()), ("size", pa.int64()), ("held", pa.binary())])
+# A chunk that is committed has what its receipt says, one that is held back its packed rows.
+_OUTCOME = pa.schema(
+    [
+        ("footer", pa.binary()),
+        ("size", pa.int64()),
+        ("tag", pa.string()),
+        ("digest", pa.string()),
+        ("held", pa.binary()),
+    ]
+)
 
 
 class RefineWorker:
@@ -219,9 +227,10 @@ class RefineWorker:
             return to_table(results)
         rows = Rows(chunk.id, results, timings, chunk.skipped)
         if rows.is_suspect():
-            return pa.table({"footer": [None], "size": [None], "held": [rows.pack()]}, schema=_OUTCOME)
+            return pa.Table.from_pylist([{"held": rows.pack()}], schema=_OUTCOME)
         receipt = _commit(self._writer, rows)
-        return pa.table({"footer": [receipt.footer()], "size": [receipt.size], "held": [None]}, schema=_OUTCOME)
+        fields = {"footer": receipt.footer(), "size": receipt.size, "tag": receipt.tag, "digest": receipt.digest}
+        return pa.Table.from_pylist([fields], schema=_OUTCOME)
 
 
 def _commit(writer: Writer, rows: Rows) -> Receipt:
@@ -254,6 +263,10 @@ def _outcomes(chunks: Dataset) -> Generator[Receipt | Rows]:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():
-                yield Rows.unpack(row["held"]) if row["held"] else Receipt.from_footer(row["footer"], row["size"])
+                if row["held"]:
+                    yield Rows.unpack(row["held"])
+                    continue
+                receipt = Receipt.from_footer(row["footer"], row["size"])
+                yield replace(receipt, tag=row["tag"], digest=row["digest"])
     except Exception as e:
         raise failure(e) from e

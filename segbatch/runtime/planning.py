@@ -14,6 +14,7 @@ from segbatch import models, refiners
 from segbatch.chunk import Shard
 from segbatch.errors import PlanError, SpecError
 from segbatch.interfaces import Source
+from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
@@ -196,6 +197,7 @@ class Plan:
     record: RunRecord
     ledger: Ledger
     fresh: bool
+    inventory: Inventory = field(default_factory=Inventory)
 
     @staticmethod
     def unwritten(job: Job, cores: float) -> Plan:
@@ -217,7 +219,7 @@ class Plan:
     def adopt(self) -> None:
         """Plan again by the run.json that another first run has written meanwhile."""
         again = make_plan(self.job.spec.model_copy(update={"overwrite": False}))
-        self.job, self.record, self.ledger = again.job, again.record, again.ledger
+        self.job, self.record, self.ledger, self.inventory = again.job, again.record, again.ledger, again.inventory
 
     @property
     def complete(self) -> bool:
@@ -278,7 +280,8 @@ def make_plan(spec: JobSpec) -> Plan:
         job.source.check(job.shards)
         return Plan(job.divided(record.chunk_size) if record.chunk_size else job, store, record, Ledger(()), fresh=True)
     refuse_other(store, there, record, spec)
-    return Plan(job.divided(there.chunk_size), store, there, Ledger.read(store), fresh=False)
+    inventory = Inventory.of_job(store, there.claim)
+    return Plan(job.divided(there.chunk_size), store, there, inventory.ledger, False, inventory)
 
 
 def chunks_of(records: int, chunk_size: int) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from segbatch.output.compact import merge, tidy
+from segbatch.output.inventory import set_aside
 from segbatch.output.ledger import Ledger
-from segbatch.output.owned import SET_ASIDE
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS
@@ -40,8 +40,8 @@ def repair(
     for name in report.excess:
         tell(_set_aside(store, name))
     for name, chunks in report.spoilt.items():
-        rest = merge(store, ledger, [name], record.claim, without=frozenset(chunks)) if chunks else None
-        kept = f"; what is right in it is in {MASKS}/{rest}" if rest else ""
+        rows = merge(store, ledger, [name], record.claim, without=frozenset(chunks)) if chunks else []
+        kept = f"; what is right in it is in {MASKS}/{rows[0].name}" if rows else ""
         tell(_set_aside(store, name) + kept)
     tidy(store, Ledger.read(store), record.claim)
     outcome = run(spec)
@@ -50,5 +50,5 @@ def repair(
 
 
 def _set_aside(store: Store, name: str) -> str:
-    store.move(f"{MASKS}/{name}", f"{SET_ASIDE}/{name}")
-    return f"{MASKS}/{name}: moved to {SET_ASIDE}/"
+    (target,) = set_aside(store, [name]).values()
+    return f"{MASKS}/{name}: moved to {target.removesuffix(name)}"

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segbatch.chunk import ChunkId
 from segbatch.encodings import png
 from segbatch.errors import SHARD_FAILURES, OutputError
 from segbatch.metrics.pixels import ClassCount, Totals
-from segbatch.output.ledger import Ledger, read_file
+from segbatch.output.check import chunk_problems
+from segbatch.output.file_table import FILES, DamagedTable, FileTable
+from segbatch.output.ledger import Ledger, read_file, read_whole
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.store import Store
@@ -32,7 +33,8 @@ class Report:
     """What was read, what was found wrong, and what has to be computed anew for it.
 
     ``spoilt`` has the files below ``masks/`` that hold something wrong, each with the chunks that are; none are named
-    where nothing of the file can be used. ``excess`` are files that must go and hold nothing that is needed.
+    where nothing of the file can be used. ``excess`` are files that must go and hold nothing that is needed,
+    ``altered`` those whose bytes are not what the last run recorded.
     """
 
     files: int = 0
@@ -45,6 +47,7 @@ class Report:
     more: int = 0
     spoilt: dict[str, set[str]] = field(default_factory=dict)
     excess: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -98,6 +101,7 @@ def verify(
     damaged: dict[str, OutputError] = {}
     ledger = Ledger.read(store, damaged)
     report = Report()
+    digests = _recorded_digests(store, record, report)
     for name, error in damaged.items():
         report.spoil(name, None, _without_place(error, name))
     for name in ledger.foreign:
@@ -106,7 +110,7 @@ def verify(
     for name in ledger.redundant + ledger.partial:
         holders = ", ".join(sorted(ledger.holders(name) - {name}))
         report.wrong(f"{MASKS}/{name}: its rows are in {holders} too; `segbatch compact` removes them")
-    chunks = list(_read(store, record, ledger, report))
+    chunks = list(_read(store, record, ledger, digests, report))
     totals = Totals(len(record.classes))
     for chunk in chunks:
         totals.add(chunk.totals)
@@ -118,19 +122,35 @@ def verify(
     _check_statistics(report, store, record, totals)
     _check_skipped(report, record, Skipped.merged(*(c.skipped for c in chunks)))
     check_input(report, record, ledger, {c.name: c for c in chunks}, inputs, storage_options, read_input)
+    for name in report.altered:
+        if name not in report.spoilt:  # what is wrong with its rows is known, and says which of its chunks are
+            report.spoil(name, None, f"its bytes are not those that were committed, by their digest in {FILES}")
     return report
 
 
-def _read(store: Store, record: RunRecord, ledger: Ledger, report: Report) -> Iterator[_Chunk]:
+def _recorded_digests(store: Store, record: RunRecord, report: Report) -> dict[str, str]:
+    """Of each result file the digest that the last run recorded; none for a run that is not finished, or an old one."""
+    if record.state != "done" or not store.exists(SUCCESS):
+        return {}
+    try:
+        table = FileTable.read(store, record.claim)
+    except DamagedTable as e:
+        report.wrong(str(e).rpartition(f"{store.uri}/")[2])
+        return {}
+    names = table.names()
+    return {name: digest for name, digest in zip(names, table.digests(names), strict=True) if digest is not None}
+
+
+def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, str], report: Report) -> Iterator[_Chunk]:
     """Every chunk that counts; what is wrong goes into ``report``."""
     names = [file.name for file in ledger.files()]
 
-    def one(name: str) -> list[_Chunk] | OutputError:
+    def one(name: str) -> tuple[str, list[_Chunk]] | OutputError:
         try:
-            found = read_file(store, name)
+            digest, found = read_whole(store, name)
         except OutputError as e:
             return e
-        return [_check_chunk(name, r, rows, record) for r, rows in found if ledger.holder(r.filename) == name]
+        return digest, [_check_chunk(name, r, rows, record) for r, rows in found if ledger.holder(r.filename) == name]
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(names), 256):
@@ -140,12 +160,15 @@ def _read(store: Store, record: RunRecord, ledger: Ledger, report: Report) -> It
                 if isinstance(found, OutputError):
                     report.spoil(name, None, _without_place(found, name))
                     continue
-                if not found:
+                digest, of_file = found
+                if not of_file:
                     report.spoil(name, None, "is the file of another chunk, under this name")
-                for chunk in found:
+                for chunk in of_file:
                     for problem in chunk.problems:
                         report.spoil(name, chunk.name, problem)
-                yield from found
+                if digests and digests.get(name) != digest:
+                    report.altered.append(name)
+                yield from of_file
 
 
 def _without_place(error: OutputError, name: str) -> str:
@@ -154,17 +177,8 @@ def _without_place(error: OutputError, name: str) -> str:
 
 def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord) -> _Chunk:
     totals = Totals(len(record.classes))
-    problems: list[str] = []
+    problems = chunk_problems(receipt, table, record.claim)
     failed: list[str] = []
-    if receipt.fingerprint != record.fingerprint:
-        problems.append(f"written by another job (fingerprint {receipt.fingerprint})")
-    chunk, rows = ChunkId.parse(receipt.filename), table.num_rows
-    assert chunk is not None, "the ledger has it"
-    first, full = chunk.index * record.chunk_size, record.chunk_size
-    if not (1 <= rows <= full if chunk.last and chunk.index else rows <= full if chunk.last else rows == full):
-        problems.append(f"{receipt.filename}: {rows} rows, where a chunk has {full}")
-    if table["index"].to_pylist() != list(range(first, first + rows)):
-        problems.append(f"{receipt.filename}: its rows are not those from {first} to {first + rows - 1}")
     for batch in table.to_batches(max_chunksize=64):
         for row in batch.to_pylist():
             if (row["error"] or {}).get("type") in SHARD_FAILURES:

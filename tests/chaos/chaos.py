@@ -78,7 +78,7 @@ def rehearse(world: World) -> int:
     plan = make_plan(spec)
     publish(plan)
     classes = len(plan.job.model.labels)
-    writer, tally, scored = Writer(plan.store, plan.record.claim, classes), Tally(classes), 0
+    writer, tally, scored = Writer(plan.store, plan.record.claim), Tally(classes), 0
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
     for shard in plan.job.shards:

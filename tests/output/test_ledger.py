@@ -48,14 +48,15 @@ def result(image_id, *, error=None):
     return Result(Record(image_id, "s", 0, height=2, width=2), b"png", [ClassCount(1, 4, 1.0, 0.75)], 0.75)
 
 
-CLAIM = Claim("f" * 16, 4)
+CLAIM = Claim("f" * 16, 4, 3)
 
 
 @pytest.fixture
 def store(tmp_path):
     """An output that ``CLAIM`` holds."""
     store = Store(str(tmp_path))
-    store.write("run.json", json.dumps({"fingerprint": CLAIM.fingerprint, "chunk_size": CLAIM.chunk_size}).encode())
+    record = {"fingerprint": CLAIM.fingerprint, "chunk_size": CLAIM.chunk_size, "classes": [{}] * CLAIM.num_classes}
+    store.write("run.json", json.dumps(record).encode())
     return store
 
 
@@ -64,7 +65,7 @@ def test_receipt_comes_back_from_the_footer(store):
     results = [result("a"), result("b", error=RecordError("decode", "TruncatedImage", "cut"))]
     skipped = Skipped()
     skipped.add("members without a suffix", "000.tar/README")
-    receipt = Writer(store, CLAIM, 3).commit(chunk, results, {"read": 0.25}, skipped)
+    receipt = Writer(store, CLAIM).commit(chunk, results, {"read": 0.25}, skipped)
     assert read_receipt(store, chunk.filename) == receipt
     assert receipt.totals.records == 2
     assert receipt.totals.errors == {"decode/TruncatedImage": 1}
@@ -83,13 +84,13 @@ def test_a_footer_of_an_earlier_version_skipped_nothing():
 def test_committing_twice_leaves_one_file(store):
     chunk = ChunkId(shard().id, 0, True)
     for _ in range(2):
-        Writer(store, CLAIM, 3).commit(chunk, [result("a")], {})
+        Writer(store, CLAIM).commit(chunk, [result("a")], {})
     assert store.names("masks") == [chunk.filename]
 
 
 def test_a_result_without_mask_and_error_is_a_bug_that_shows(store):
     with pytest.raises(ValueError, match="neither a mask nor an error"):
-        Writer(store, CLAIM, 3).commit(ChunkId(shard().id, 0, True), [Result(Record("a", "s", 0))], {})
+        Writer(store, CLAIM).commit(ChunkId(shard().id, 0, True), [Result(Record("a", "s", 0))], {})
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])

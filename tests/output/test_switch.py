@@ -67,7 +67,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     for name in (*new, *other):
         store.write(f"{INCOMING}/{name}", b"new")
     store.write(SUCCESS, b"")
-    store.write(RUN, b'{"fingerprint": "f", "chunk_size": 4}')
+    store.write(RUN, b'{"fingerprint": "f", "chunk_size": 4, "classes": []}')
     switch = planned([A2], old, [*new, *other])
     done = 0
 

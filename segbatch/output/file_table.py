@@ -1,0 +1,158 @@
+"""stats/files.parquet: each result file as it was when it was known to be whole, so that it need not be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from segbatch.errors import OutputError
+from segbatch.output.run_record import Claim
+from segbatch.output.store import FileStat, Store
+from segbatch.output.writer import Receipt, receipts_of
+
+FILES = "stats/files.parquet"
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("size", pa.int64()),
+        ("tag", pa.string()),
+        ("digest", pa.string()),
+        ("footer", pa.large_binary()),
+    ]
+)
+_CLAIM = (b"fingerprint", b"chunk_size")
+_ROWS_A_BATCH = 1024
+
+
+class FileRow(NamedTuple):
+    """A result file: ``tag`` is the store's, or "" where it is not known yet; ``footer`` holds its receipts."""
+
+    name: str
+    size: int
+    tag: str
+    digest: str
+    footer: bytes
+
+
+class DamagedTable(OutputError):
+    """The file of the table holds something else."""
+
+
+def is_file_table(data: bytes) -> bool:
+    """Whether a file is one that ``FileTable.write`` wrote."""
+    try:
+        return bool(pq.read_schema(pa.BufferReader(data)).equals(_SCHEMA))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+class FileTable:
+    """Result files that are known to be whole, by name, as columns."""
+
+    def __init__(self, rows: pa.Table | None = None) -> None:
+        self.rows = _SCHEMA.empty_table() if rows is None else rows
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    @staticmethod
+    def of(rows: Iterable[FileRow]) -> FileTable:
+        return FileTable(pa.Table.from_pylist([row._asdict() for row in rows], schema=_SCHEMA))
+
+    @staticmethod
+    def joined(*tables: FileTable) -> FileTable:
+        """The rows of all; of two with one name the earlier counts."""
+        return FileTable(pa.concat_tables([t.rows for t in tables]))
+
+    @staticmethod
+    def read(store: Store, claim: Claim) -> FileTable:
+        """The table of the job that holds ``claim``; no rows if there is none. Raises ``DamagedTable``."""
+        try:
+            data = store.read(FILES)
+        except FileNotFoundError:
+            return FileTable()
+        try:
+            rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+            if rows.schema.metadata is None or _claimed(claim).items() - rows.schema.metadata.items():
+                return FileTable()
+            return FileTable(rows.replace_schema_metadata().cast(_SCHEMA))
+        except (pa.ArrowException, OSError, ValueError) as e:
+            reason = " ".join(str(e).split())
+            raise DamagedTable(f"{store.uri}/{FILES}: cannot be read ({reason}); run the job again") from None
+
+    def write(self, store: Store, claim: Claim) -> None:
+        sink = pa.BufferOutputStream()
+        rows = self.rows.sort_by("name").replace_schema_metadata(_claimed(claim))
+        pq.write_table(rows, sink, compression="ZSTD", write_page_checksum=True)
+        store.write(FILES, sink.getvalue().to_pybytes())
+
+    def match(self, listing: Mapping[str, FileStat]) -> tuple[FileTable, list[str]]:
+        """The rows of the listed files that are as they were, with the tags of the listing; names of all others."""
+        listed = pa.table(
+            {
+                "name": pa.array(listing, pa.string()),
+                "size": pa.array([stat.size for stat in listing.values()], pa.int64()),
+                "tag": pa.array([stat.tag for stat in listing.values()], pa.string()),
+            }
+        )
+        known = self.rows.take(self._places(listed["name"]))
+        is_same_tag = pc.or_(pc.equal(known["tag"], listed["tag"]), pc.equal(known["tag"], ""))
+        is_same = pc.fill_null(pc.and_(pc.equal(known["size"], listed["size"]), is_same_tag), False)
+        tagged = known.set_column(known.column_names.index("tag"), _SCHEMA.field("tag"), listed["tag"])
+        return FileTable(tagged.filter(is_same)), listed["name"].filter(pc.invert(is_same)).to_pylist()
+
+    def untagged(self) -> FileTable:
+        """The rows for files that were moved by this process: their tags are those that are listed next."""
+        tags = pa.array([""] * len(self), pa.string())
+        return FileTable(self.rows.set_column(self.rows.column_names.index("tag"), _SCHEMA.field("tag"), tags))
+
+    def names(self) -> list[str]:
+        return list(self.rows["name"].to_pylist())
+
+    def sizes(self) -> dict[str, int]:
+        return dict(zip(self.names(), self.rows["size"].to_pylist(), strict=True))
+
+    def digests(self, names: Sequence[str]) -> list[str | None]:
+        """Of each name the digest of its bytes, or None for a file that is not in the table."""
+        return list(self.rows["digest"].take(self._places(pa.array(names, pa.string()))).to_pylist())
+
+    def receipts(self, names: Sequence[str]) -> Iterator[tuple[str, list[Receipt]]]:
+        """(name, receipts) of files that are in the table, in order."""
+        places = self._places(pa.array(names, pa.string()))
+        for start in range(0, len(names), _ROWS_A_BATCH):
+            batch = self.rows.take(places.slice(start, _ROWS_A_BATCH))
+            for name, size, footer in zip(*(batch[c].to_pylist() for c in ("name", "size", "footer")), strict=True):
+                yield name, receipts_of(footer, size)
+
+    def _places(self, names: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        return pc.index_in(names, self.rows["name"].combine_chunks())
+
+
+class Collected:
+    """Gathers the rows of files as they are committed, as columns: a commit costs what its footer takes."""
+
+    def __init__(self) -> None:
+        self._batches: list[pa.Table] = []
+        self._rows: list[FileRow] = []
+
+    def add(self, row: FileRow) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_A_BATCH:
+            self._flush()
+
+    def table(self) -> FileTable:
+        self._flush()
+        return FileTable(pa.concat_tables(self._batches)) if self._batches else FileTable()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._batches.append(FileTable.of(self._rows).rows)
+            self._rows = []
+
+
+def _claimed(claim: Claim) -> dict[bytes, bytes]:
+    return dict(zip(_CLAIM, (claim.fingerprint.encode(), str(claim.chunk_size).encode()), strict=True))

@@ -1,0 +1,149 @@
+"""What an output holds: one listing, compared with stats/files.parquet; only files that differ from it are read."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from segbatch.output.check import chunk_problems, counted
+from segbatch.output.file_table import DamagedTable, FileRow, FileTable
+from segbatch.output.ledger import Ledger, generation, is_result, parse_file, unreadable
+from segbatch.output.run_record import Claim
+from segbatch.output.store import FileStat, Store
+from segbatch.output.writer import MASKS, Receipt, digest_of, footer_of
+
+logger = logging.getLogger(__name__)
+
+SET_ASIDE = "set-aside"
+_READERS, _MERGED_READERS = 16, 2
+_NAMES_A_BATCH = 1024
+
+
+@dataclass
+class Inventory:
+    """The result files of a folder: ``ledger`` and ``files`` have those that are whole and of this job.
+
+    ``damaged`` says of each other one what is wrong with it. ``is_saved`` tells whether the store has ``files``.
+    """
+
+    ledger: Ledger = field(default_factory=lambda: Ledger(()))
+    files: FileTable = field(default_factory=FileTable)
+    damaged: dict[str, str] = field(default_factory=dict)
+    is_saved: bool = True
+    folder: str = MASKS
+
+    @staticmethod
+    def of_job(store: Store, claim: Claim) -> Inventory:
+        """What is in ``masks/``, compared with the table of the store."""
+        try:
+            known = FileTable.read(store, claim)
+        except DamagedTable as e:
+            logger.warning("%s; every result file is read", e)
+            return Inventory.take(store, claim, FileTable())
+        return Inventory.take(store, claim, known, is_saved=True)
+
+    @staticmethod
+    def take(store: Store, claim: Claim, known: FileTable, folder: str = MASKS, is_saved: bool = False) -> Inventory:
+        """List ``folder``, and read whatever is not in ``known`` as it is listed. ``is_saved``: the store has those.
+
+        Raises ``OutputError`` if the store fails; a file that is not what it must be is ``damaged``.
+        """
+        listing = store.files(folder)
+        results = {name: stat for name, stat in listing.items() if is_result(name)}
+        same, others = known.match(results)
+        expected = dict(zip(others, known.digests(others), strict=True))
+        rows, damaged = _examine(store, claim, results, expected, folder)
+        files = FileTable.joined(same, FileTable.of(rows)) if rows else same
+        is_saved = is_saved and not others and len(same) == len(known)
+        merged = {
+            name: [(r.filename, r.totals.records) for r in receipts]
+            for name, receipts in files.receipts([n for n in files.names() if generation(n)])
+        }
+        names = itertools.chain(files.names(), (n for n in listing if n not in results))
+        return Inventory(Ledger(names, merged), files, damaged, is_saved, folder)
+
+    def again(self, store: Store, claim: Claim, written: FileTable | None = None) -> Inventory:
+        """The inventory of the same folder now, after this process has ``written`` files there."""
+        known = FileTable.joined(written, self.files) if written else self.files
+        return Inventory.take(store, claim, known, self.folder, self.is_saved and not written)
+
+    def receipts(self, chunks: Iterable[str]) -> Iterator[Receipt]:
+        """Receipts of committed chunks, without reading their files."""
+        return self.ledger.receipts_by(self.files.receipts, chunks)
+
+    def save(self, store: Store, claim: Claim) -> None:
+        """Write the table, unless the store has it."""
+        if not self.is_saved:
+            self.files.write(store, claim)
+            self.is_saved = True
+
+    def set_aside(self, store: Store) -> None:
+        """Move damaged files out of the folder; each is told of, with the reason. Nothing is destroyed."""
+        for name, target in set_aside(store, list(self.damaged), self.folder).items():
+            logger.warning("%s/%s/%s: %s; moved to %s", store.uri, self.folder, name, self.damaged[name], target)
+        self.damaged = {}
+
+
+def set_aside(store: Store, names: Sequence[str], folder: str = MASKS) -> dict[str, str]:
+    """Move files to ``set-aside/``, under new names where theirs are taken; where each is now."""
+    taken = set(store.names(SET_ASIDE)) if names else set()
+    targets = {}
+    for name in names:
+        candidates = (name if n == 0 else f"{n}-{name}" for n in range(len(taken) + 1))
+        free = next(candidate for candidate in candidates if candidate not in taken)
+        taken.add(free)
+        targets[name] = f"{SET_ASIDE}/{free}"
+        store.move(f"{folder}/{name}", targets[name])
+    return targets
+
+
+def _examine(
+    store: Store, claim: Claim, listing: Mapping[str, FileStat], expected: Mapping[str, str | None], folder: str
+) -> tuple[list[FileRow], dict[str, str]]:
+    """Read files whole: rows of those that are what they must be, and what is wrong with the others.
+
+    ``expected`` has of each file to read the digest of its bytes, if one is known.
+    """
+    rows: list[FileRow] = []
+    damaged: dict[str, str] = {}
+
+    def examine(name: str) -> FileRow | str:
+        try:
+            return _examine_one(store, claim, name, listing[name], expected[name], folder)
+        except ValueError as e:
+            return str(e)
+        except FileNotFoundError as e:
+            raise unreadable(store, name, e, folder) from None
+
+    own, merged = [n for n in expected if not generation(n)], [n for n in expected if generation(n)]
+    for readers, names in ((_READERS, own), (_MERGED_READERS, merged)):
+        with ThreadPoolExecutor(readers) as pool:
+            for start in range(0, len(names), _NAMES_A_BATCH):
+                batch = names[start : start + _NAMES_A_BATCH]
+                for name, found in zip(batch, pool.map(examine, batch), strict=True):
+                    if isinstance(found, FileRow):
+                        rows.append(found)
+                    else:
+                        damaged[name] = found
+    return rows, damaged
+
+
+def _examine_one(store: Store, claim: Claim, name: str, stat: FileStat, expected: str | None, folder: str) -> FileRow:
+    """Raises ``ValueError`` that says what is wrong with the file."""
+    data = store.read(f"{folder}/{name}")
+    digest = digest_of(data)
+    chunks = parse_file(data)
+    for receipt, rows in chunks:
+        if not generation(name) and receipt.filename != name:
+            raise ValueError(f"is the file of another chunk, {receipt.filename}, under this name")
+        for problem in chunk_problems(receipt, rows, claim):
+            raise ValueError(problem)
+        if counted(rows, claim.num_classes) != receipt.totals:
+            raise ValueError(f"{receipt.filename}: the sums in the footer are not those of the rows")
+    if expected is not None and expected != digest:
+        raise ValueError(f"its bytes are not those that were committed (digest {digest}, recorded is {expected})")
+    # If the file was replaced since it was listed, the next listing differs, and it is read again.
+    return FileRow(name, len(data), stat.tag, digest, footer_of([r for r, _ in chunks], generation(name) > 0))
