@@ -196,7 +196,6 @@ def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Inventory, 
             total.totals.failed,
             {
                 "totals": total.totals.to_json(),
-                "timings": total.timings,
                 "bytes": total.size,
                 "skipped": total.skipped.to_json(),
             },
@@ -219,15 +218,16 @@ def _sums(found: Work, masks: Inventory) -> Tally:
     by_id = {row.shard_id: row for row in found.catalog.values() if row.removed is None}
     total = Tally(found.tally.num_classes)
     for tally in _read_sums(found, current - by_id.keys(), masks).values():
-        total.add_sums(tally.totals, tally.timings, tally.size, tally.skipped)
+        total.add_sums(tally.totals, {}, tally.size, tally.skipped)
     for shard_id in current & by_id.keys():
         sums = by_id[shard_id].sums
         totals, skipped = (
             Totals.from_json(sums["totals"], total.num_classes),
             Skipped.from_json(sums.get("skipped", {})),
         )
-        total.add_sums(totals, sums["timings"], sums["bytes"], skipped)
+        total.add_sums(totals, {}, sums["bytes"], skipped)
     total.filenames.update(masks.ledger.filenames())
+    total.timings = found.tally.timings
     return total
 
 

@@ -37,7 +37,7 @@ class ShardRow:
     """One shard. ``shard_id`` begins the names of its files in ``masks/``.
 
     ``night`` is when this version of it became current, as a ``change`` that is ``new`` or ``changed``; ``removed`` the
-    night on which it was gone from the input, or None. ``sums`` are the totals, worker seconds and bytes of its files.
+    night on which it was gone from the input, or None. ``sums`` are the totals and bytes of its files.
     """
 
     name: str

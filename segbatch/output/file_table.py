@@ -99,16 +99,19 @@ class FileTable:
                 "tag": pa.array([stat.tag for stat in listing.values()], pa.string()),
             }
         )
-        known = self.rows.take(self._places(listed["name"]))
-        is_same_tag = pc.or_(pc.equal(known["tag"], listed["tag"]), pc.equal(known["tag"], ""))
-        is_same = pc.fill_null(pc.and_(pc.equal(known["size"], listed["size"]), is_same_tag), False)
-        tagged = known.set_column(known.column_names.index("tag"), _SCHEMA.field("tag"), listed["tag"])
-        return FileTable(tagged.filter(is_same)), listed["name"].filter(pc.invert(is_same)).to_pylist()
+        places = self._places(listed["name"])
+        sizes, tags = (self.rows[column].take(places) for column in ("size", "tag"))
+        is_same_tag = pc.or_(pc.equal(tags, listed["tag"]), pc.equal(tags, ""))
+        is_same = pc.fill_null(pc.and_(pc.equal(sizes, listed["size"]), is_same_tag), False)
+        same = FileTable(self.rows.take(places.filter(is_same))).with_tags(listed["tag"].filter(is_same))
+        return same, listed["name"].filter(pc.invert(is_same)).to_pylist()
 
     def untagged(self) -> FileTable:
         """The rows for files that were moved by this process: their tags are those that are listed next."""
-        tags = pa.array([""] * len(self), pa.string())
-        return FileTable(self.rows.set_column(self.rows.column_names.index("tag"), _SCHEMA.field("tag"), tags))
+        return self.with_tags(pa.array([""] * len(self), pa.string()))
+
+    def with_tags(self, tags: pa.Array | pa.ChunkedArray) -> FileTable:
+        return FileTable(self.rows.set_column(_SCHEMA.get_field_index("tag"), _SCHEMA.field("tag"), tags))
 
     def names(self) -> list[str]:
         return list(self.rows["name"].to_pylist())

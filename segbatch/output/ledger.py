@@ -16,7 +16,7 @@ from segbatch.chunk import ChunkId
 from segbatch.errors import OutputError
 from segbatch.output.schema import SCHEMA
 from segbatch.output.store import Store
-from segbatch.output.writer import FOOTER_KEY, MASKS, Receipt, digest_of, receipts_of
+from segbatch.output.writer import FOOTER_KEY, MASKS, SEAL_KEY, Receipt, check_seal, digest_of, receipts_of
 from segbatch.retry import is_transient
 
 ReadFooters = Callable[[list[str]], Iterator[tuple[str, list[Receipt]]]]
@@ -213,6 +213,9 @@ def read_whole(store: Store, filename: str) -> tuple[str, list[tuple[Receipt, pa
 def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
     """What ``read_file`` gives, of the bytes of a file. Raises ``ValueError`` if it is damaged or none of ours."""
     try:
+        footer = pq.read_metadata(pa.BufferReader(data)).metadata or {}
+        if b'"timings"' not in footer[FOOTER_KEY]:  # as in files of rows version 2, which have no digest
+            check_seal(data, footer[SEAL_KEY])
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         if not table.schema.equals(SCHEMA):
             raise ValueError("its columns are not those of a result file")

@@ -21,21 +21,24 @@ from segbatch.skipped import Skipped
 
 MASKS = "masks"
 FOOTER_KEY = b"segbatch"
+SEAL_KEY = b"segbatch.digest"
+_NO_SEAL = b"?" * 32
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a committed file says of itself: its name, the job's fingerprint, its sums, its size, its seconds.
+    """What a committed file says of itself: its name, the job's fingerprint, its sums, its size.
 
-    ``skipped`` is what its part of the input holds besides records. Who has just written the file knows also its tag in
-    the store and the digest of its bytes.
+    ``skipped`` is what its part of the input holds besides records. Who has just written the file knows also the
+    seconds that it took, its tag in the store and the digest of its bytes; the file does not tell these, so that a
+    chunk which is computed again has the same bytes.
     """
 
     filename: str
     fingerprint: str
     totals: Totals
     size: int
-    timings: dict[str, float]
+    timings: dict[str, float] = field(compare=False)
     skipped: Skipped = field(default_factory=Skipped)
     tag: str = field(default="", compare=False)
     digest: str = field(default="", compare=False)
@@ -48,7 +51,6 @@ class Receipt:
             "fingerprint": self.fingerprint,
             "num_classes": self.totals.num_classes,
             "totals": self.totals.to_json(),
-            "timings": {k: round(v, 4) for k, v in self.timings.items()},
             **skipped,
         }
 
@@ -56,7 +58,17 @@ class Receipt:
     def from_json(plain: dict[str, Any], size: int) -> Receipt:
         totals = Totals.from_json(plain["totals"], plain["num_classes"])
         skipped = Skipped.from_json(plain.get("skipped", {}))
-        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, plain["timings"], skipped)
+        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, {}, skipped)
+
+    def to_row(self) -> dict[str, Any]:
+        """All of it as plain values of a row: what the footer holds, and what only its writer knows."""
+        fields = {"size": self.size, "tag": self.tag, "digest": self.digest}
+        return {"footer": self.footer(), "timings": list(self.timings.items()), **fields}
+
+    @staticmethod
+    def from_row(row: dict[str, Any]) -> Receipt:
+        receipt = Receipt.from_footer(row["footer"], row["size"])
+        return replace(receipt, timings=dict(row["timings"]), tag=row["tag"], digest=row["digest"])
 
     def footer(self) -> bytes:
         return json.dumps(self.to_json()).encode()
@@ -137,18 +149,34 @@ def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> str:
 
 
 def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:
-    """A result file: rows of ``output.schema.SCHEMA`` with the receipts of their chunks in its footer."""
+    """A result file: rows of ``output.schema.SCHEMA`` with the receipts of their chunks in its footer.
+
+    It also holds the digest of all its bytes, as of a file that has ``_NO_SEAL`` in the place of it.
+    """
     table = table.replace_schema_metadata({FOOTER_KEY: footer})
     sink = pa.BufferOutputStream()
-    # PNG does not compress further; everything else does.
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         sink,
-        row_group_size=row_group_size,
-        write_page_checksum=True,  # so that a damaged page is an error for whoever looks, and no mask of another shape
+        table.schema,
+        write_page_checksum=True,  # so that a damaged page is an error for other readers too
+        # PNG does not compress further; everything else does.
         compression={name: "NONE" if name == "mask" else "ZSTD" for name in _leaves(table.schema)},
-    )
-    return sink.getvalue().to_pybytes()
+    ) as writer:
+        writer.write_table(table, row_group_size)
+        writer.add_key_value_metadata({SEAL_KEY.decode(): _NO_SEAL.decode()})
+    data = sink.getvalue().to_pybytes()
+    return _with_seal(data, data.rindex(_NO_SEAL), digest_of(data).encode())
+
+
+def check_seal(data: bytes, seal: bytes) -> None:
+    """Raise ``ValueError`` unless ``seal``, as found in the footer of a file, is the digest of its bytes."""
+    at = data.rfind(seal)
+    if len(seal) != len(_NO_SEAL) or at < 0 or digest_of(_with_seal(data, at, _NO_SEAL)).encode() != seal:
+        raise ValueError("its bytes are not those that were written, by the digest in its footer")
+
+
+def _with_seal(data: bytes, at: int, seal: bytes) -> bytes:
+    return b"".join((data[:at], seal, data[at + len(seal) :]))
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

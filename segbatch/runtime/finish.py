@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -155,8 +156,10 @@ def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds:
     record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if whole else None
     record.totals = tally.totals.to_json()
     record.skipped["members"] = tally.skipped.to_json()
+    spent = Counter(record.timings.get("worker_seconds", {}))  # of earlier runs
+    spent.update(tally.timings)
     record.timings = {
-        "worker_seconds": {k: round(v, 2) for k, v in sorted(tally.timings.items())},
+        "worker_seconds": {stage: round(seconds, 2) for stage, seconds in sorted(spent.items())},
         "seconds": round(seconds, 2),
         "chunks": len(tally.filenames),
         "chunks_computed": computed,

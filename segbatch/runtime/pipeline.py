@@ -195,6 +195,7 @@ _OUTCOME = pa.schema(
     [
         ("footer", pa.binary()),
         ("size", pa.int64()),
+        ("timings", pa.map_(pa.string(), pa.float64())),
         ("tag", pa.string()),
         ("digest", pa.string()),
         ("held", pa.binary()),
@@ -226,11 +227,8 @@ class RefineWorker:
         if self._writer is None:
             return to_table(results)
         rows = Rows(chunk.id, results, timings, chunk.skipped)
-        if rows.is_suspect():
-            return pa.Table.from_pylist([{"held": rows.pack()}], schema=_OUTCOME)
-        receipt = _commit(self._writer, rows)
-        fields = {"footer": receipt.footer(), "size": receipt.size, "tag": receipt.tag, "digest": receipt.digest}
-        return pa.Table.from_pylist([fields], schema=_OUTCOME)
+        outcome = {"held": rows.pack()} if rows.is_suspect() else _commit(self._writer, rows).to_row()
+        return pa.Table.from_pylist([outcome], schema=_OUTCOME)
 
 
 def _commit(writer: Writer, rows: Rows) -> Receipt:
@@ -263,10 +261,6 @@ def _outcomes(chunks: Dataset) -> Generator[Receipt | Rows]:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():
-                if row["held"]:
-                    yield Rows.unpack(row["held"])
-                    continue
-                receipt = Receipt.from_footer(row["footer"], row["size"])
-                yield replace(receipt, tag=row["tag"], digest=row["digest"])
+                yield Rows.unpack(row["held"]) if row["held"] else Receipt.from_row(row)
     except Exception as e:
         raise failure(e) from e
