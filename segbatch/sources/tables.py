@@ -11,7 +11,7 @@ from segbatch.errors import SourceError
 from segbatch.retry import is_transient
 from segbatch.sources.io import Files, outage, shown_uri
 
-_LOGS = {"_delta_log": "Delta table", ".hoodie": "Hudi table", "_spark_metadata": "sink of Spark streaming"}
+_LOGS = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "_spark_metadata": "a sink of Spark streaming"}
 _ICEBERG = "metadata/*.metadata.json"
 _MARK = re.compile(
     rf"(?:(?P<folder>.*?)/)?(?:(?P<log>{'|'.join(map(re.escape, _LOGS))})/.*|metadata/[^/]+\.metadata\.json(?:\.gz)?)",
@@ -41,11 +41,12 @@ def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tup
         if any(name.startswith(f"{folder}/") or not folder for name in parquet):
             raise _refusal(f"{root}/{folder}".rstrip("/"), marker)
     fs, path = files.resolve(root)
+    parents = {f"{path}/{name}".rpartition("/")[0] for name in parquet}
     folders = set(_above(path))
     if not whole:
-        folders |= {folder for name in parquet for folder in _above(f"{path}/{name}") if len(folder) >= len(path)}
+        folders |= {above for parent in parents for above in _above(f"{parent}/") if len(above) >= len(path)}
     asked = [(folder, marker) for folder in sorted(folders) for marker in (*_LOGS, _ICEBERG)]
-    data = {folder for folder in folders if any(f"{path}/{name}".startswith(f"{folder}/data/") for name in parquet)}
+    data = {folder for folder in folders if any(f"{parent}/".startswith(f"{folder}/data/") for parent in parents)}
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         held = pool.map(lambda ask: (ask[1] != _ICEBERG or ask[0] in data) and _holds(files, fs, *ask), asked)
         for (folder, marker), holds in zip(asked, held, strict=True):
@@ -78,9 +79,9 @@ def _holds(files: Files, fs: Any, folder: str, marker: str) -> bool:
 
 
 def _refusal(folder: str, marker: str) -> SourceError:
-    kind = _LOGS.get(marker, "Iceberg table")
+    kind = _LOGS.get(marker, "an Iceberg table")
     return SourceError(
-        f"{shown_uri(folder)}: is a {kind} (it holds {marker}), whose Parquet files are not all current: removed "
+        f"{shown_uri(folder)}: is {kind} (it holds {marker}), whose Parquet files are not all current: removed "
         "ones lie among them; export its current version to a folder of its own and give that folder, or, if rows "
         "are removed by rewriting files alone, name the current files as inputs, each by its full name"
     )
