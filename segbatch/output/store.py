@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import OutputError, SpecError
 from segbatch.retry import RangeReader, answer, call, is_transient, retry
-from segbatch.text import redact
+from segbatch.text import redact, redact_text
 
 T = TypeVar("T")
 
@@ -248,7 +248,7 @@ class Store:
         return attempt() if self.local else retry(attempt)
 
     def _failed(self, name: str, what: str, error: Exception, hint: str = "") -> OutputError:
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        reason = " ".join(redact_text(str(error)).split())[:500] or type(error).__name__
         if is_transient(error) and not self.local:
             hint = "the store keeps failing; what is committed stays: give the same command again when it answers"
         return OutputError(f"{self.uri}/{name}: {what}: {reason}{'; ' if hint else ''}{hint}")

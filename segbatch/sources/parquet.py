@@ -12,7 +12,7 @@ from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, clean, wanted_rows
 from segbatch.sources.fetch import fetch
-from segbatch.sources.io import Files, shard_failure, shown_uri, too_large
+from segbatch.sources.io import Files, brief, shard_failure, shown_uri, too_large
 from segbatch.sources.listing import beside
 from segbatch.sources.rows import ParquetRows, is_bytes, is_id, is_text, texts
 
@@ -102,8 +102,8 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
     try:
         return ParquetRows(files, uri)
     except pa.ArrowException as e:
-        text = " ".join(str(e).split())[:200]
-        raise RecordFailure("read", "CorruptShard", f"{shown_uri(uri)}: not a whole Parquet file ({text})") from None
+        message = f"{shown_uri(uri)}: not a whole Parquet file ({brief(e)})"
+        raise RecordFailure("read", "CorruptShard", message) from None
     except Exception as e:
         failure = shard_failure(uri, e)
         if type(e) is OSError and e.errno is None:  # pyarrow's own, for a footer that does not parse

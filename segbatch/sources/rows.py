@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
-from segbatch.sources.io import Files, folder_of, is_transient, shard_failure, shown_name
+from segbatch.sources.io import Files, brief, folder_of, is_transient, shard_failure, shown_name
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
@@ -92,7 +92,7 @@ class ParquetRows:
         except (pa.ArrowException, OSError) as e:
             if is_transient(e):
                 shard_failure(self._uri, e)
-            reason = " ".join(str(e).split())[:200]
+            reason = brief(e)
         failure = RecordFailure("read", "CorruptRowGroup", f"row group {group} cannot be read ({reason})")
         while row is not None:
             yield row, failure
