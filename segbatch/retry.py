@@ -31,6 +31,7 @@ _TRANSIENT_ERRNO = {
     errno.EIO,  # what s3fs makes of a code that it does not know
     errno.ENETDOWN,
     errno.ENETUNREACH,
+    errno.ENOTCONN,  # a FUSE mount whose server has died
     errno.EPIPE,
     errno.EREMOTEIO,  # what s3fs makes of InternalError
     errno.ESTALE,
@@ -98,8 +99,10 @@ def retry(
     longest_wait: float = 15.0,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    *,
+    passes: Callable[[BaseException], bool] = is_transient,
 ) -> T:
-    """What ``call`` returns, tried again after transient failures for up to ``deadline`` seconds.
+    """What ``call`` returns, tried again for up to ``deadline`` seconds after failures that may pass by waiting.
 
     Waits double from ``first_wait`` and are drawn between nothing and that ("full jitter"), so that a
     thousand readers which met one outage do not come back as one. The last error is raised as it is.
@@ -110,7 +113,7 @@ def retry(
             return call()
         except Exception as e:
             pause = random.uniform(0, wait)
-            if not is_transient(e) or clock() - begun + pause > deadline:
+            if not passes(e) or clock() - begun + pause > deadline:
                 raise
         sleep(pause)
         wait = min(wait * 2, longest_wait)

@@ -6,16 +6,24 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Protocol
 
 from segbatch.chunk import Record
 from segbatch.errors import RecordFailure
-from segbatch.sources.io import Files
 
 _CONCURRENT = 16
 
 
+class Reader(Protocol):
+    """What reads one object: ``Files``, or what knows more of where the objects lie."""
+
+    def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
+        """See ``Files.read``."""
+        ...
+
+
 def fetch(
-    files: Files, wanted: Iterable[tuple[Record, str, int | None]], limit: int, concurrent: int = _CONCURRENT
+    files: Reader, wanted: Iterable[tuple[Record, str, int | None]], limit: int, concurrent: int = _CONCURRENT
 ) -> Iterator[tuple[int, Record]]:
     """(index, record with its bytes or as an error row), in the order given.
 

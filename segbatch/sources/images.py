@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from segbatch.chunk import Chunk, Record, Shard, digest
 from segbatch.errors import SourceError
 from segbatch.leaves import leaf_name
+from segbatch.retry import is_transient
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, clean, wanted_rows
 from segbatch.sources.fetch import fetch
 from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.sources.listing import Entry, join
+from segbatch.sources.reachable import nearest
 from segbatch.text import redact
 
 MAX_LOOSE_IMAGES = 1_000_000
@@ -47,8 +49,26 @@ class Images:
                     record = Record(clean(image_id), shown_uri(uri), row)
                     yield record, uris[row] or uri, listing.sizes[row]
 
-        records = fetch(self._files, wanted(), self._options.max_record_bytes)
+        neighbors = _Neighbors(self._files, shard.uri, listing)
+        records = fetch(neighbors, wanted(), self._options.max_record_bytes)
         return chunks_by_number(records, shard, len(listing.names), size, skip)
+
+
+class _Neighbors:
+    """Reads images of a listing: one that is gone while others are there is an error row, and no outage."""
+
+    def __init__(self, files: Files, root: str, listing: Listing) -> None:
+        self._files, self._root, self._listing = files, root, listing
+
+    def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
+        # A size of 0 when it was listed: a broken link, or an empty file.
+        return self._files.read(uri, limit, size, self._is_there if size != 0 else lambda uri, error: True)
+
+    def _is_there(self, uri: str, error: Exception) -> bool:
+        if self._files.is_there(uri, error):
+            return True
+        uris = self._listing.uris or [_id_and_uri(self._root, name)[1] for name in self._listing.names]
+        return not is_transient(error) and any(self._files.exists(other) for other in nearest(uri, uris))
 
 
 def image_entry(root: str, prefix: str, folder: str, entry: Entry) -> Entry:

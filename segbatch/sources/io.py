@@ -7,18 +7,21 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import Outage, RecordFailure, SourceError
-from segbatch.retry import RangeReader, call, is_transient, retry
+from segbatch.retry import call, is_transient, retry
 from segbatch.sources.chunking import clean
+from segbatch.sources.reachable import LocalReader, RemoteReader, is_there
 from segbatch.text import redact, redact_text, without_query
 
 T = TypeVar("T")
+# Whether the store of a URI is there, although reading it fails so.
+IsThere = Callable[[str, Exception], bool]
 
 _BLOCK = 8 * 2**20
 _FIRST_READ = 32 * 2**20
@@ -42,16 +45,21 @@ def split_uri(uri: str) -> tuple[str, str]:
 class Files:
     """File systems by URI. Picklable; the options may hold secrets and are never shown."""
 
-    def __init__(self, storage_options: dict[str, Any] | None = None, deadline: float = 60.0) -> None:
+    def __init__(
+        self,
+        storage_options: dict[str, Any] | None = None,
+        deadline: float = 60.0,
+        local_deadline: float = 5.0,  # a mount that is restarted is back by then
+    ) -> None:
         self._options = dict(storage_options or {})
-        self._deadline = deadline
+        self._deadline, self._local_deadline = deadline, local_deadline
         self._open: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return "Files()"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_options": self._options, "_deadline": self._deadline, "_open": {}}
+        return {**self.__dict__, "_open": {}}
 
     def resolve(self, uri: str) -> tuple[Any, str]:
         """(file system, path in it). Raises ``SourceError`` for a protocol that is unknown or not installed.
@@ -94,13 +102,14 @@ class Files:
         """See ``segbatch.retry.call``."""
         return call(fs, method, *args, deadline=self._deadline, size=size, **kwargs)
 
-    def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
+    def read(self, uri: str, limit: int, size: int | None = None, is_there: IsThere | None = None) -> bytes:
         """A whole object of at most ``limit`` bytes; by one request up to 32 MiB, or if its ``size`` is known.
 
         Raises ``RecordFailure`` of stage ``read``: MissingObject, UnreadableObject, RecordTooLarge; and ``Outage``
-        if nothing can be learnt of the object either, so that it is the store that fails.
+        if it is its store that is away, as ``is_there`` tells (by default its folder or bucket decides).
         """
-        try:
+
+        def attempt() -> bytes:
             fs, path = self.resolve(uri)
             if size is not None and size > limit:
                 raise too_large(uri, size, limit)
@@ -112,12 +121,53 @@ class Files:
                 if len(data) == size:
                     return data
             return self._read_remote(fs, uri, path, limit)
-        except RecordFailure:
+
+        try:
+            return self._patiently(uri, attempt, is_there or self.is_there)
+        except (RecordFailure, Outage):
             raise
         except Exception as e:
-            if is_transient(e) and not self._answers(uri):
-                raise outage(uri, e) from e
             raise unreadable(uri, e) from None
+
+    def is_there(self, uri: str, error: Exception) -> bool:
+        """See ``reachable.is_there``. A URI of no store that is known is its record's fault."""
+        try:
+            fs, path = self.resolve(uri)
+        except SourceError:
+            return True
+        return is_there(fs, path, error)
+
+    def exists(self, uri: str) -> bool:
+        """Whether the store tells of an object, by one request."""
+        try:
+            fs, path = self.resolve(uri)
+            fs.invalidate_cache()
+            call(fs, "info", path, deadline=0.0)
+        except Exception:  # a client of any store raises its own
+            return False
+        return True
+
+    def _patiently(self, uri: str, attempt: Callable[[], T], is_there: IsThere) -> T:
+        """What ``attempt`` returns or raises of the object at ``uri``, while its store is there.
+
+        One that is away is waited for, a local one not as long as a remote one. Then ``Outage`` is raised.
+        """
+        local = split_uri(uri)[0] == "file"
+        deadline = self._local_deadline if local else self._deadline
+
+        def once() -> T:
+            try:
+                return attempt()
+            except RecordFailure:
+                raise
+            except Exception as e:
+                if not is_there(uri, e):
+                    raise outage(uri, e) from e
+                if not local:
+                    raise
+            return attempt()  # a disk that was away for an instant is back by now
+
+        return retry(once, deadline, passes=lambda e: isinstance(e, Outage))
 
     def _read_remote(self, fs: Any, uri: str, path: str, limit: int) -> bytes:
         """One request for most objects; the size is asked for only if the first read does not reach the end."""
@@ -138,29 +188,29 @@ class Files:
             return data
         return data + bytes(self.call(fs, "cat_file", path, start=len(data), end=size, size=size))
 
-    def _answers(self, uri: str) -> bool:
-        """Whether the store tells of an object whose bytes it does not give."""
-        try:
-            fs, path = self.resolve(uri)
-            fs.invalidate_cache()
-            call(fs, "info", path, deadline=0.0)
-        except Exception as e:
-            return not is_transient(e)
-        return True
-
     def open(self, uri: str, read_ahead: bool = True) -> BinaryIO:
-        """A seekable reader that survives transient failures. Raises what the store raises.
+        """A seekable reader that survives transient failures. Raises what the store raises; ``Outage`` if it is away.
 
         Without ``read_ahead`` exactly the ranges that are asked for are requested: for formats that know.
         """
         fs, path = self.resolve(uri)
-        if isinstance(fs, LocalFileSystem):
-            found = os.stat(path).st_mode
-            if not stat.S_ISREG(found):
-                raise OSError(errno.EINVAL, "is not a regular file")
-            return open(path, "rb", buffering=2**20)
-        remote = RangeReader(fs, path, int(self.call(fs, "info", path)["size"]), self._deadline)
-        return io.BufferedReader(remote, _BLOCK) if read_ahead else remote  # type: ignore[return-value]
+
+        def attempt() -> BinaryIO:
+            if isinstance(fs, LocalFileSystem):
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise OSError(errno.EINVAL, "is not a regular file")
+                return io.BufferedReader(LocalReader(path, check), 2**20)
+            size = int(self.call(fs, "info", path)["size"])
+            remote = RemoteReader(fs, path, size, self._deadline, check)
+            return io.BufferedReader(remote, _BLOCK) if read_ahead else remote  # type: ignore[return-value]
+
+        def check(error: Exception) -> None:
+            """A shard whose store fails is no error row: it stands for thousands of records."""
+            remote = not isinstance(fs, LocalFileSystem)
+            if (remote and is_transient(error)) or not self.is_there(uri, error):
+                raise outage(uri, error) from error
+
+        return self._patiently(uri, attempt, self.is_there)
 
     def beginning(self, uri: str, size: int) -> BinaryIO:
         """The first ``size`` bytes of a remote object, by one request; all of a local file, where seeking is cheap."""
@@ -216,77 +266,20 @@ def unreadable(uri: str, error: Exception) -> RecordFailure:
 
 
 def shard_failure(uri: str, error: Exception) -> RecordFailure:
-    """As ``unreadable``, for a whole shard. Raises ``Outage`` instead if it may be readable later:
+    """As ``unreadable``, for what a reader of ``Files.open`` raised. An ``Outage`` is raised again:
 
-    an outage must stop the job, which can then be resumed, and not turn ten thousand records into one error row.
+    it must stop the job, which can then be resumed, and not turn ten thousand records into one error row.
     """
-    if is_transient(error):
-        raise outage(uri, error) from error
+    if isinstance(error, Outage):
+        raise error
     return unreadable(uri, error)
 
 
 def outage(uri: str, error: Exception) -> Outage:
     return Outage(
-        f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {brief(error)}); "
-        "what is committed is kept: run the job again when it answers"
+        f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {brief(error)}): its folder, bucket or "
+        "host is away; what is committed is kept: run the job again when it answers"
     )
-
-
-def version_of(info: dict[str, Any]) -> str:
-    """Changes when the object's content does: its size with the store's tag, or with its time of change."""
-    for name in (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "md5",
-        "content_md5",
-        "Content-MD5",
-        "generation",
-        "blob_id",
-        "oid",
-        "sha256",
-        "crc32c",
-    ):
-        if info.get(name):
-            return f"{info['size']}:{_text(info[name])}"
-    if "mtime_ns" in info:
-        return f"{info['size']}:{info['mtime_ns']}"
-    for name in ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created"):
-        if info.get(name):
-            return f"{info['size']}:{_text(info[name])}"
-    return f"{info['size']}"
-
-
-def local_info(path: str) -> dict[str, Any]:
-    """What ``info`` of a remote store tells, for a local file, with the time of change in nanoseconds."""
-    found = os.stat(path)
-    kind = "directory" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "other"
-    return {"name": path, "size": found.st_size, "type": kind, "mtime_ns": found.st_mtime_ns}
-
-
-def infos(files: Files, fs: Any, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What the store tells of each of ``paths`` that exists; neighbours are looked up in one listing."""
-    groups: dict[str, list[str]] = {}
-    for path in paths:
-        groups.setdefault(path.rpartition("/")[0], []).append(path)
-    found: dict[str, dict[str, Any]] = {}
-    for parent, group in groups.items():
-        if isinstance(fs, LocalFileSystem):
-            found.update({p: local_info(p) for p in group if os.path.exists(p)})
-            continue
-        if len(group) > 8 and not EMPTY_SEGMENT.search(f"{parent}/"):  # which a client's ls drops
-            try:
-                there = {str(i["name"]): i for i in files.retry(fs, lambda parent=parent: fs.ls(parent, detail=True))}  # type: ignore[misc]
-            except FileNotFoundError:
-                continue
-            found.update({p: there[p] for p in group if p in there})
-            continue
-        for path in group:
-            try:
-                found[path] = files.call(fs, "info", path)
-            except FileNotFoundError:
-                continue
-    return found
 
 
 def _read_local(uri: str, path: str, limit: int) -> bytes:
@@ -305,7 +298,3 @@ def brief(error: BaseException) -> str:
     """What an exception says, on one short line, redacted."""
     text = " ".join(redact_text(getattr(error, "strerror", None) or str(error)).split())
     return text[:200] or type(error).__name__
-
-
-def _text(value: Any) -> str:
-    return str(value.isoformat() if hasattr(value, "isoformat") else value)

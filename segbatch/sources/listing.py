@@ -21,14 +21,12 @@ from segbatch.sources.io import (
     Files,
     brief,
     folder_of,
-    infos,
-    local_info,
     outage,
     shown_name,
     shown_uri,
     split_uri,
-    version_of,
 )
+from segbatch.sources.objects import infos, local_info, version_of
 from segbatch.sources.outputs import REASON as OUTPUTS
 from segbatch.sources.outputs import without_outputs
 from segbatch.sources.tables import table_mark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator
+from functools import partial
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.sources.fetch import fetch
+from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
 from segbatch.sources.listing import beside
@@ -36,8 +38,13 @@ class Manifest:
         """See ``interfaces.Source``. Images of chunks in ``skip`` are not read."""
         check_size(size)
         total = shard.records or 0
-        records = fetch(self._files, self._wanted(shard, total, size, skip), self._options.max_record_bytes)
+        hosts = Hosts(self._files, shard.uri, partial(self._sample, shard, total))
+        records = fetch(hosts, self._wanted(shard, total, size, skip), self._options.max_record_bytes)
         return chunks_by_number(records, shard, total, size, skip)
+
+    def _sample(self, shard: Shard, total: int) -> Iterator[str]:
+        rows = self._rows(shard, sampled(total))
+        return (beside(shard.uri, line.uri) for _, _, line in rows if line.uri is not None)
 
     def _wanted(
         self, shard: Shard, total: int, size: int, skip: Collection[int]

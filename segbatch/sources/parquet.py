@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, clean, wanted_rows
 from segbatch.sources.fetch import fetch
+from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.io import Files, brief, shard_failure, shown_uri, too_large
 from segbatch.sources.listing import beside
 from segbatch.sources.rows import ParquetRows, is_bytes, is_id, is_text, texts
@@ -49,10 +51,18 @@ class Parquet:
         with rows:
             total = rows.records
             wanted = [r for _, r, _ in wanted_rows(total, size, skip)]
-            paths = _Paths(rows, wanted, path_beside(rows.schema, image))
+            column = path_beside(rows.schema, image)
+            paths = _Paths(rows, wanted, column)
+            hosts = Hosts(self._files, shard.uri, partial(self._sample, shard, total, column))
             found = (self._record(shard, row, name, value, paths) for row, name, value in rows.rows(wanted, image, key))
-            records = fetch(self._files, found, self._options.max_record_bytes)
+            records = fetch(hosts, found, self._options.max_record_bytes)
             yield from chunks_by_number(records, shard, total, size, skip)
+
+    def _sample(self, shard: Shard, total: int, column: str | None) -> Iterator[str]:
+        with open_rows(self._files, shard.uri) as rows:
+            for _, _, value in rows.rows(sampled(total), column, None) if column else ():
+                if not isinstance(value, RecordFailure) and (path := texts(pa.array([value]))[0]):
+                    yield beside(shard.uri, path)
 
     def _record(
         self, shard: Shard, row: int, name: str | None, value: Any, paths: _Paths

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
-from segbatch.sources.io import Files, brief, folder_of, is_transient, shard_failure, shown_name
+from segbatch.sources.io import Files, brief, folder_of, shown_name
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
@@ -29,7 +29,7 @@ class ParquetRows:
     """
 
     def __init__(self, files: Files, uri: str) -> None:
-        self._uri, self._folder = uri, folder_of(uri)
+        self._folder = folder_of(uri)
         self._stream = files.open(uri, read_ahead=False)
         try:
             self._file = pq.ParquetFile(
@@ -90,8 +90,6 @@ class ParquetRows:
                     return
             reason = f"it has {at - begin} rows"
         except (pa.ArrowException, OSError) as e:
-            if is_transient(e):
-                shard_failure(self._uri, e)
             reason = brief(e)
         failure = RecordFailure("read", "CorruptRowGroup", f"row group {group} cannot be read ({reason})")
         while row is not None:
@@ -117,9 +115,8 @@ class ParquetRows:
                     if row == end:
                         return ids
                     ids.append(seen.unique(shown_name(self._folder, text) or f"#{row}", row))
-        except (pa.ArrowException, OSError) as e:
-            if is_transient(e):
-                shard_failure(self._uri, e)
+        except (pa.ArrowException, OSError):
+            pass  # the rows that cannot be read are told of where their images are read
         ids.extend(seen.unique(f"#{row}", row) for row in range(begin + len(ids), end))
         return ids
 

@@ -14,7 +14,8 @@ from fsspec.utils import glob_translate
 
 from segbatch.errors import SourceError
 from segbatch.sources.hidden import hidden_reason
-from segbatch.sources.io import EMPTY_SEGMENT, Files, local_info, shown_uri, version_of
+from segbatch.sources.io import EMPTY_SEGMENT, Files, shown_uri
+from segbatch.sources.objects import local_info, version_of
 
 MAGIC = re.compile(r"[*?\[]")
 

@@ -21,8 +21,11 @@ from ray.data import DataContext
 import segbatch
 from segbatch import JobSpec
 from segbatch.encodings import png
-from segbatch.errors import ModelError, PlanError, SegbatchError
+from segbatch.errors import ModelError, Outage, PlanError, SegbatchError
 from segbatch.output.schema import SCHEMA
+from segbatch.runtime.planning import Plan
+from segbatch.runtime.progress import Progress
+from segbatch.runtime.resources import Pools
 from segbatch.runtime.verify import verify
 from tests.cluster.jobs import committed, picture, rows, statistics, tars
 
@@ -227,3 +230,28 @@ def test_a_worker_that_never_starts_ends_the_job_with_the_cause(tmp_path: Path, 
         segbatch.run(spec)
     assert "DataContext" not in str(e.value)
     assert starts.read_text() == "...."
+
+
+class GoesAway(Progress):
+    """Renames the input folder when the plan is made."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def start(self, plan: Plan, pools: Pools) -> None:
+        self._folder.rename(self._folder.with_name("away"))
+
+
+def test_an_input_folder_that_goes_away_stops_the_job_which_resumes_when_it_is_back(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(4):
+        (source / f"{i}.png").write_bytes(picture(i))
+    spec = job([str(source)], tmp_path / "out", chunk_size=4)
+    with pytest.raises(Outage, match=f"{source}.*the store keeps failing") as e:
+        segbatch.run(spec, GoesAway(source))
+    assert (e.value.exit_code, rows(tmp_path / "out")) == (1, [])
+    (tmp_path / "away").rename(source)
+    outcome = segbatch.run(spec)
+    assert (outcome.totals.records, outcome.totals.failed, outcome.exit_code) == (4, 0, 0)

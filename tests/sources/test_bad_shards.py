@@ -69,7 +69,8 @@ def test_messages_say_where_and_what_to_do(shards: dict[str, BadShard]):
     assert "row 1 has no image bytes (null)" in said["null.parquet"]
 
 
-def test_a_shard_that_is_gone_is_an_error_row(tmp_path: Path):
+def test_a_shard_that_is_gone_from_its_folder_is_an_error_row(tmp_path: Path):
+    (tmp_path / "another.tar").touch()
     tar, parquet = tmp_path / "a.tar", tmp_path / "b.parquet"
     tar.write_bytes(tar_bytes(GOOD))
     write_parquet(parquet, GOOD)

@@ -186,16 +186,35 @@ def test_an_object_that_keeps_failing_is_an_error_row_and_a_store_stops_the_job(
             list(source.chunks(shard, 100))
 
 
-def test_a_refused_object_is_an_error_row(tmp_path: Path):
+def test_a_refused_object_is_an_error_row_and_a_store_that_refuses_all_stops_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     source = open_source([write_inputs(tmp_path)["folder"]])
     (shard,) = source.shards()
-    Flaky.failures, Flaky._left, Flaky.error = 1, {}, PermissionError("Forbidden")
-    try:
-        (chunk,) = source.chunks(shard, 100)
-    finally:
-        Flaky.error = ConnectionResetError("peer")
-    assert {r.error.type for r in chunk.records if r.error} == {"UnreadableObject"}
-    assert "access is denied (Forbidden)" in chunk.records[0].error.message  # type: ignore[union-attr]
+    refused = [f"/b/folder/{SAMPLES[0][0]}"]
+
+    def cat_file(self: Flaky, path: str, *args: Any, **kwargs: Any) -> bytes:
+        if path in refused or not refused:
+            raise PermissionError("Forbidden")
+        return MemoryFileSystem.cat_file(self, path, *args, **kwargs)
+
+    def info(self: Flaky, path: str, **kwargs: Any) -> dict[str, Any]:
+        if not refused:
+            raise PermissionError("Forbidden")
+        return MemoryFileSystem.info(self, path, **kwargs)
+
+    monkeypatch.setattr(Flaky, "cat_file", cat_file)
+    monkeypatch.setattr(Flaky, "info", info)
+    (chunk,) = source.chunks(shard, 100)
+    first, *others = chunk.records
+    assert first.error is not None
+    assert (first.error.type, "access is denied (Forbidden)" in first.error.message) == ("UnreadableObject", True)
+    assert [r.data for r in others] == [data for _, data in SAMPLES[1:]]
+    refused.clear()
+    clock = iter(range(10**6))
+    monkeypatch.setattr(sources_io.retry, "__defaults__", (60.0, 0.0, 0.0, lambda s: None, lambda: next(clock)))
+    with pytest.raises(Outage, match="the store keeps failing"):
+        list(source.chunks(shard, 100))
 
 
 def test_of_a_store_without_ranges_small_objects_are_read_whole_and_large_ones_are_an_error():
