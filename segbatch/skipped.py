@@ -58,6 +58,9 @@ class Skipped:
         """The same with ``prefix`` before every name."""
         return Skipped({r: SkippedKind(k.count, [prefix + n for n in k.names]) for r, k in self.kinds.items()})
 
+    def without(self, reason: str) -> Skipped:
+        return Skipped({r: kind for r, kind in self.kinds.items() if r != reason})
+
     def lines(self) -> Iterator[str]:
         """``12 with an unknown suffix: a.arw, b.pdf, …`` for each reason, the most frequent first."""
         for reason, kind in sorted(self.kinds.items(), key=lambda item: (-item[1].count, item[0])):

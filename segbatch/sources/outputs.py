@@ -13,6 +13,8 @@ from segbatch.sources.walk import Found
 
 REASON = "outputs of segbatch"
 _MAX_RECORD_BYTES = 64 * 2**20
+# Each costs a request. Where there are more such files, they are those of another program.
+_MAX_RECORDS = 1000
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Layout:
     """One kind of output. The first line of ``record`` that is JSON has ``keys``.
 
     ``folders`` and ``files`` are segbatch's own below the output. ``witnesses`` are those of the files, and ``suffix``
-    ends those in the folders, that could be taken for records: only where such a file lies is the record looked for.
+    ends those in the folders, that could be taken for records of an input: where one lies, the record is looked for.
     """
 
     record: str
@@ -37,7 +39,7 @@ LAYOUTS = (
         keys=frozenset({"fingerprint", "identity", "chunk_size"}),
         folders=frozenset({"masks", "stats", "incoming", "retired", "set-aside", ".tmp"}),
         files=frozenset({"run.json", "README.md", "shards.parquet", "switch.json", "_SUCCESS"}),
-        witnesses=frozenset({"run.json", "shards.parquet"}),
+        witnesses=frozenset({"shards.parquet"}),
         suffix=".parquet",
     ),
     Layout(
@@ -63,7 +65,7 @@ def without_outputs(
     that lies below ``root``, so that a record which is not among it need not be asked for.
     """
     names = {entry.name for entry, _ in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
-    above = f"{root}/"
+    few, above = len(names) <= _MAX_RECORDS, f"{root}/"
 
     @cache
     def is_output(folder: str, layout: Layout) -> bool:
@@ -74,7 +76,7 @@ def without_outputs(
 
     owned: dict[str, set[Layout]] = {}
     for layout in LAYOUTS:
-        for folder in _candidates((f"{above}{entry.name}" for entry, _ in found), layout, whole):
+        for folder in _candidates((f"{above}{entry.name}" for entry, _ in found), layout, few):
             if is_output(folder, layout):
                 owned.setdefault(folder, set()).add(layout)
     if not owned:
@@ -83,12 +85,12 @@ def without_outputs(
     return kept, sorted(f"{folder[len(above) :]}/" if folder.startswith(above) else "./" for folder in owned)
 
 
-def _candidates(paths: Iterable[str], layout: Layout, whole: bool) -> Iterator[str]:
-    """Folders that may be outputs of a layout, each once, from files that would be read if they are not."""
+def _candidates(paths: Iterable[str], layout: Layout, by_record: bool) -> Iterator[str]:
+    """Folders that may be outputs of a layout, by files that would be read if they are not, or by their records."""
     seen: set[str] = set()
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if name in layout.witnesses and not (whole and name == "run.json"):
+        if name in layout.witnesses or (by_record and name == layout.record):
             yield folder
         if layout.suffix is None or not name.endswith(layout.suffix) or folder in seen:
             continue

@@ -16,6 +16,7 @@ from segbatch.output.run_record import RUN
 from segbatch.output.store import TEMPORARY
 from segbatch.output.switch import INCOMING, SWITCH
 from segbatch.output.writer import MASKS
+from segbatch.runtime.claim import publish
 from segbatch.runtime.planning import make_plan
 from segbatch.runtime.verify import verify
 from segbatch.sources import open_source
@@ -47,7 +48,7 @@ def write_input(folder: Path, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["images", "parquet", "tar"])
-@pytest.mark.parametrize("pattern", ["", "**", "**/*.*"])
+@pytest.mark.parametrize("pattern", ["", "**"])
 def test_the_same_command_continues_with_its_output_below_its_input(tmp_path: Path, kind: str, pattern: str):
     given, expected = tmp_path / "in", write_input(tmp_path / "in", kind)
     for output, more in ((given / "out", {}), (given / "out", {}), (given / "deep/er/out2", {"prune": 0.01})):
@@ -58,6 +59,25 @@ def test_the_same_command_continues_with_its_output_below_its_input(tmp_path: Pa
         "outputs of segbatch": {"count": 2, "names": ["deep/er/out2/", "out/"]}
     }
     assert verify(str(given / "out")).ok
+
+
+def test_an_output_is_verified_from_its_first_run_on_also_one_that_was_killed_before_its_first_commit(tmp_path: Path):
+    write_folder(tmp_path, [*SAMPLES, ("note.txt", b"")])
+    job = spec([str(tmp_path)], tmp_path / "out")
+    plan = make_plan(job)
+    plan.settle(1)
+    publish(plan)
+    for _ in range(2):
+        assert make_plan(job).job.skipped.to_json() == {
+            "outputs of segbatch": {"count": 1, "names": ["out/"]},
+            "with an unknown suffix": {"count": 1, "names": ["note.txt"]},
+        }
+        run(job)
+        assert verify(str(tmp_path / "out"), read_input=True).problems == []
+    run(spec([str(tmp_path)], tmp_path / "another", prune=0.01))
+    assert verify(str(tmp_path / "out")).ok
+    (tmp_path / "more.txt").touch()
+    assert not verify(str(tmp_path / "out")).ok
 
 
 def test_photographs_in_the_folder_of_an_output_stay_records(tmp_path: Path):
