@@ -38,7 +38,7 @@ def hidden_reason(path: str, meant: Collection[str] = ()) -> str | None:
 def _reason(name: str) -> str | None:
     if name.startswith("."):
         return "hidden by a leading dot" if name not in (".", "..") else None
-    if name in _SPARK or name.startswith(_SPARK_PREFIXES):
+    if name in _SPARK or (name.startswith(_SPARK_PREFIXES) and "." not in name):
         return "left by Spark, Hive or Hadoop"
     if name.lower() in _SYSTEMS:
         return "left by an operating system"

@@ -73,20 +73,22 @@ def matches(files: Files, fs: Any, pattern: str) -> tuple[str, list[Found]]:
         found = (item for item in below(files, fs, root))
         return root, [i for i in found if compiled.match(i[0].name if literal else _collapsed(i[0].name))]
     paths = files.retry(fs, lambda: fs.glob(pattern, detail=True))
-    found_one = _found_local if isinstance(fs, LocalFileSystem) else _found_remote
-    return root, [found_one(path, info, path[start:]) for path, info in paths.items()]
+    if isinstance(fs, LocalFileSystem):
+        return root, [_found_local(path, path[start:]) for path in paths]
+    return root, [_found_remote(info, path[start:]) for path, info in paths.items()]
 
 
 def _collapsed(name: str) -> str:
     return re.sub("/+", "/", name).lstrip("/")
 
 
-def _found_remote(path: str, info: dict[str, Any], name: str) -> Found:
-    folder = info["type"] == "directory"
-    return Entry(name, int(info["size"] or 0), "" if folder else version_of(info)), FOLDER if folder else None
+def _found_remote(info: dict[str, Any], name: str) -> Found:
+    if info["type"] == "directory":
+        return Entry(name, 0, ""), FOLDER
+    return Entry(name, int(info["size"] or 0), version_of(info)), None
 
 
-def _found_local(path: str, info: dict[str, Any] | None, name: str) -> Found:
+def _found_local(path: str, name: str) -> Found:
     try:
         info = local_info(path)
     except OSError:  # a broken link: a record whose reading fails, not one that is passed over
@@ -111,7 +113,7 @@ def _below_local(root: str, folder: str, within: frozenset[tuple[int, int]]) -> 
     within |= {(here.st_dev, here.st_ino)}
     for name in names:
         relative = os.path.join(folder, name)
-        entry, problem = _found_local(os.path.join(root, relative), None, relative)
+        entry, problem = _found_local(os.path.join(root, relative), relative)
         if problem == FOLDER:
             yield from _below_local(root, relative, within)
         else:

@@ -35,7 +35,9 @@ def folder(path: Path, *names: str) -> Path:
     return write_folder(path, [(name, JPEG) for name in names])
 
 
-@pytest.mark.parametrize("name", ["_DSC0001.JPG", "_2019/a.jpg", "__a.png", "a/_b/_c.webp", "_MG_1.jpe", "@home/a.jpg"])
+@pytest.mark.parametrize(
+    "name", ["_DSC0001.JPG", "_2019/a.jpg", "__a.png", "a/_b/_c.webp", "_MG_1.jpe", "@home/a.jpg", "_started_race.jpg"]
+)
 def test_an_underscore_hides_no_photograph(tmp_path: Path, name: str):
     assert listing(folder(tmp_path, "z.jpg", name)) == (sorted([name, "z.jpg"]), {})
 
