@@ -46,9 +46,9 @@ class Skipped:
     def count(self) -> int:
         return sum(kind.count for kind in self.kinds.values())
 
-    def add(self, reason: str, name: str) -> None:
-        """Count one object. ``name`` is shown to people: redacted, and relative to the corpus root."""
-        self.kinds.setdefault(reason, SkippedKind()).add(name)
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        """Count objects. ``name`` of the first is shown to people: redacted, and relative to the corpus root."""
+        self.kinds.setdefault(reason, SkippedKind()).add(name, count)
 
     def merge(self, other: Skipped) -> None:
         for reason, kind in other.kinds.items():

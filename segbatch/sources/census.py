@@ -11,8 +11,11 @@ from segbatch.sources.chunking import id_hash
 
 # More images than this under one key are not one sample: the names of different images have one key.
 _MAX_IMAGES_OF_A_KEY = 8
-# Fewer images than this without a key of their own are error rows only, even where they are most of an archive.
-_MIN_SHARING = 4
+# So few images without a key of their own are odd samples, which are error rows: this many in all, or this share.
+_MAX_ODD_IMAGES = 8
+_MAX_ODD_FRACTION = 0.01
+# From so many on they fail an archive that holds little else.
+_MIN_SHARING = 3
 _MAX_FIELDS = 65_536
 _MAX_EXAMPLES = 3
 
@@ -57,7 +60,7 @@ class Census:
         if images > self._most_fields[0]:
             self._most_fields = images, f"{key!r} ({_some(fields, images)})"
         for extension, name in zip(fields, names, strict=True):
-            code = id_hash(extension)
+            code = id_hash(extension.lower())
             if code in self._fields or len(self._fields) < _MAX_FIELDS:
                 self._fields[code] = "" if code in self._fields else name
 
@@ -76,7 +79,9 @@ class Census:
     def failure(self, whole: bool) -> RecordFailure | None:
         """Why the archive as a whole fails, or None. Without ``whole``, only what its remainder cannot refute."""
         count, key = self._most_sharing
-        if count > _MAX_IMAGES_OF_A_KEY or (whole and self.sharing >= max(_MIN_SHARING, self.images // 2 + 1)):
+        mostly = self.sharing >= _MIN_SHARING and 2 * self.sharing > self.images
+        often = self.sharing > max(_MAX_ODD_IMAGES, _MAX_ODD_FRACTION * self.images)
+        if count > _MAX_IMAGES_OF_A_KEY or (whole and (mostly or often)):
             return self._collapsed(self.sharing, count, key)
         # Views of a sample have fields that other samples have too. 07.jpg, 08.jpg, … of a collapsed key do not.
         lonely = sum(1 for _ in self.lonely_fields())

@@ -29,10 +29,11 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class NoRecord:
-    """Part of a shard that is not a record, nor part of one: counted by ``reason``, shown by ``name``."""
+    """Parts of a shard that are not a record, nor part of one: ``count`` of them for ``reason``, shown by ``name``."""
 
     reason: str
     name: str
+    count: int = 1
 
 
 def chunked(
@@ -49,7 +50,7 @@ def chunked(
     index = held_bytes = 0
     for item in content:
         if isinstance(item, NoRecord):
-            skipped.add(item.reason, item.name)
+            skipped.add(item.reason, item.name, item.count)
             continue
         if len(held) == size:
             if index not in skip:

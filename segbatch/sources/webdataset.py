@@ -47,7 +47,7 @@ class _Sample:
     rivals: list[str] = field(default_factory=list)
     equal: int = 0
     images: int = 0
-    chosen: str | None = None
+    rank: int = len(_IMAGES) + 1
     data: bytes | None = None
     failure: RecordFailure | None = None
     complete: bool = False
@@ -58,13 +58,14 @@ class _Sample:
             _remember([extension], self.others)
             return False
         self.images += 1
-        if self.chosen is not None and _rank(self.chosen) <= _rank(extension):
-            same = _rank(self.chosen) == _rank(extension)
+        rank = _rank(extension)
+        if rank >= self.rank:
+            same = rank == self.rank
             self.equal += same
             _remember([extension], self.rivals if same else self.fields)
             return True
         _remember(self.rivals, self.fields)
-        self.chosen, self.data, self.failure, self.complete = extension, None, None, False
+        self.rank, self.data, self.failure, self.complete = rank, None, None, False
         self.rivals, self.equal = [extension], 1
         if member.link is not None:
             self.failure = RecordFailure(
@@ -100,7 +101,8 @@ class WebDataset:
     The key of a member is its path up to the first dot of its last part, or, with ``key = "last-dot"``, up to the last
     one. The image of a sample is KEY.jpg, or else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``; only if there
     is none, the single member such as KEY.input.jpg. Members whose last part has no dot or begins with one, and what is
-    no file, are no part of a sample: they are counted as skipped.
+    no file, are no part of a sample: they are counted as skipped. So are images that share a key with the one of an
+    error row.
 
     The members of a sample are adjacent, but for those that are not images, which may be anywhere. Error rows:
     NoImage (told at the end of the shard), AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (an image whose key
@@ -150,7 +152,7 @@ class _Reading:
                     sample = None
                 sample = sample or _Sample(name[1])
                 wanted = self._row // self._size not in self._skip
-                is_image = sample.add(name[2].lower(), member, self._options.max_record_bytes, wanted)
+                is_image = sample.add(name[2], member, self._options.max_record_bytes, wanted)
                 self.census.add_member(is_image)
         except RecordFailure as e:
             self.failure = e
@@ -176,7 +178,7 @@ class _Reading:
     def _shown(self, name: str) -> str:
         return clean(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
 
-    def _finished(self, sample: _Sample) -> Iterator[Record]:
+    def _finished(self, sample: _Sample) -> Iterator[Record | NoRecord]:
         if not sample.images:
             if sample.key not in self._ids:
                 self._waiting.add(sample)
@@ -198,6 +200,15 @@ class _Reading:
                 names = [self._shown(f"{sample.key}.{extension}") for extension in sample.fields]
                 self.census.add_sample(sample.key, sample.images, sample.fields, names)
             yield self._record(sample.key, sample.problem(), sample.data)
+        yield from self._sharing(sample)
+
+    def _sharing(self, sample: _Sample) -> Iterator[NoRecord]:
+        """The images that cannot be told from the first one, for which there is an error row."""
+        reason = "images that share their key with another one"
+        for extension in sample.rivals[1:]:
+            yield NoRecord(reason, self._shown(f"{sample.key}.{extension}"))
+        if unnamed := sample.equal - len(sample.rivals):
+            yield NoRecord(reason, self._shown(f"{sample.key}.{sample.rivals[-1]}"), unnamed)
 
     def _end(self) -> Iterator[Record | NoRecord]:
         """What is known only when all is read: samples without an image, and what is wrong with the shard."""
@@ -274,8 +285,9 @@ def _remember(extensions: Sequence[str], among: list[str]) -> None:
 
 
 def _is_image(extension: str) -> bool:
-    return extension.rsplit(".", 1)[-1] in _IMAGES
+    return extension.rpartition(".")[2].lower() in _IMAGES
 
 
 def _rank(extension: str) -> int:
-    return _IMAGES.index(extension) if extension in _IMAGES else len(_IMAGES)
+    lower = extension.lower()
+    return _IMAGES.index(lower) if lower in _IMAGES else len(_IMAGES)

@@ -9,8 +9,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbatch.chunk import Chunk, Record
@@ -24,6 +25,7 @@ MACOS = "members that macOS adds (._*, .DS_Store)"
 HIDDEN = "members whose names begin with a dot"
 BARE = "members without a suffix"
 SPECIAL = "members that are devices, pipes or of a vendor's own type"
+SHARING = "images that share their key with another one"
 LONELY = "images beside the image of their sample, in a field that no other sample has"
 
 
@@ -125,6 +127,7 @@ def test_images_of_one_key_apart_are_no_second_record(tmp_path: Path):
         (["a.png", "a.jpg", "b.png", "b.jpg"], ["a", "b"], []),
         (["a.input.jpg", "a.json", "b.input.jpg"], ["a", "b"], []),
         (["a.jpg", "a.1.jpg", "a.2.jpg", "b.jpg"], ["a", "b"], ["a.tar/a.1.jpg", "a.tar/a.2.jpg"]),
+        (["a.jpg", "a.EDIT.JPG", "b.JPG"], ["a", "b"], ["a.tar/a.EDIT.JPG"]),
         (["a.heic", "b.mpo", "c.jpe", "d.jfif", "d.heic", "e.avif"], ["a", "b", "c", "d", "e"], ["a.tar/d.heic"]),
     ],
 )
@@ -137,9 +140,22 @@ def test_fields_of_samples_are_told_from_images_of_their_own(
 
 
 SERIES = tuple(f".{i}" for i in range(12))
+
+
+def test_images_of_one_key_are_an_error_row_and_skipped_by_name(tmp_path: Path):
+    odd = ["o.Left.JPG", "o.right.jpg", "o.txt", "o.up.jpg"]
+    good = [f"{i}.jpg" for i in range(20)]
+    records, skipped = outcome(packed(tmp_path / "a.tar", [*good, *odd, "7.jpg", "7.jpg"]))
+    assert records == [*(str(i) for i in range(20)), "o AmbiguousImage", "7#21 SplitSample"]
+    assert counts(skipped) == {SHARING: ["a.tar/7.jpg", "a.tar/o.right.jpg", "a.tar/o.up.jpg"]}
+    _, skipped = outcome(packed(tmp_path / "a.tar", [f"o.{i}.jpg" for i in range(500)]))
+    assert skipped.kinds[SHARING].count == 499
+
+
 COLLAPSED = {
     "some": ([f"DSC_{i}.jpg" for i in range(15)] + [f"2019.07.{i}.jpg" for i in range(60)], 60),
-    "few": ([f"v1.5_{i}.jpg" for i in range(4)], 4),
+    "few": ([f"v1.5_{i}.jpg" for i in range(3)], 3),
+    "some keys": ([f"{2000 + i // 3}.05.{i}.jpg" for i in range(12)] + [f"D{i}.jpg" for i in range(300)], 12),
     "many keys": ([f"{2000 + i // 3}.05.{i}.jpg" for i in range(30)], 30),
     "among good ones": ([f"DSC_{i}.jpg" for i in range(500)] + [f"a.b.{i}.jpg" for i in range(9)], 9),
     "interleaved": ([n for i in range(40) for n in (f"D{i}.jpg", f"2019.{i}.jpg")], 40),
@@ -183,7 +199,8 @@ def test_an_archive_most_of_whose_members_are_no_samples_fails(tmp_path: Path):
         [f"{i:03}.jpg" for i in range(1000)] + ["x.a.jpg", "x.b.jpg", "x.c.jpg"],
         ["a.left.jpg", "a.right.jpg"],
         ["a.jpg", "a.jpg", "b.jpg"],
-        [f"{i}.{view:02}.png" for i in range(9) for view in range(8)] + [f"k{i}.jpg" for i in range(99)],
+        [f"{i}.{view:02}.png" for i in range(4) for view in range(2)] + [f"k{i}.jpg" for i in range(99)],
+        [f"{i}.{view:02}.png" for i in range(5) for view in range(2)] + [f"k{i}.jpg" for i in range(1000)],
         [n for i in range(9) for n in (f"{i}.jpg", *(f"{i}.view{v:02}.png" for v in range(24)))],
         ["._only.jpg"],
         [],
@@ -210,6 +227,26 @@ def test_what_the_first_members_show_is_found_before_work(tmp_path: Path):
     source.check(list(source.shards()))  # an error row, when it is read
 
 
+def test_of_a_remote_archive_little_is_read_before_work():
+    store = fsspec.filesystem("memory")
+    large = bytes(2**20)
+    for name, members in {
+        "/look/dots.tar": [(f"2019.07.{i}.jpg", b"x") for i in range(3000)],
+        "/large/dots.tar": [(f"2019.07.{i}.jpg", large) for i in range(12)],
+        "/empty/none.tar": None,
+    }.items():
+        store.pipe_file(name, b"" if members is None else tar_bytes(members))
+    source = open_source(["memory://look"])
+    with pytest.raises(SourceError, match=r"dots\.tar: in its first 512 members 512 of the 512 images"):
+        source.check(list(source.shards()))
+    for folder in ("large", "empty"):  # the first member is larger than what is read, or there is none
+        source = open_source([f"memory://{folder}"])
+        source.check(list(source.shards()))
+    *_, last = read(open_source(["memory://large"]))
+    assert last.error is not None
+    assert last.error.type == "CollapsedKeys"
+
+
 NAMES = st.sampled_from(
     [*("a.jpg", "b.jpg", "c.jpg", "a.json", "b.json", "c.json", "a.png", "b.x.png", "c.1.jpg", "c.2.jpg"),
      *("bare", ".h.jpg", "._a.jpg", "d.json", "e.heic")]
@@ -217,6 +254,7 @@ NAMES = st.sampled_from(
 RULES = st.sampled_from(["first-dot", "last-dot"])
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, max_size=14), st.integers(1, 5), st.sets(st.integers(0, 5)), RULES)
 def test_every_image_is_read_at_most_once_whatever_is_skipped(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], size: int, skip: set[int], key: str
@@ -230,9 +268,9 @@ def test_every_image_is_read_at_most_once_whatever_is_skipped(
     assert len({r.image_id for r in records}) == len(records)
     data = [r.data for r in records if r.data is not None]
     assert len(set(data)) == len(data)
-    skipped = Skipped.merged(*(c.skipped for c in whole))
+    kinds = Skipped.merged(*(c.skipped for c in whole)).kinds
     outside = [n for n in names if n[0] == "." or "." not in n]
-    assert skipped.count - (skipped.kinds[LONELY].count if LONELY in skipped.kinds else 0) == len(outside)
+    assert sum(kind.count for reason, kind in kinds.items() if reason not in (LONELY, SHARING)) == len(outside)
     keys = {n.split(".")[0] if key == "first-dot" else n.rsplit(".", 1)[0] for n in names if n not in outside}
     assert keys == {r.image_id.removeprefix("a.tar/").split("#")[0] for r in records} - {""}
 
