@@ -58,8 +58,8 @@ class Skipped:
         """The same with ``prefix`` before every name."""
         return Skipped({r: SkippedKind(k.count, [prefix + n for n in k.names]) for r, k in self.kinds.items()})
 
-    def without(self, reason: str) -> Skipped:
-        return Skipped({r: kind for r, kind in self.kinds.items() if r != reason})
+    def without(self, *reasons: str) -> Skipped:
+        return Skipped({r: kind for r, kind in self.kinds.items() if r not in reasons})
 
     def lines(self) -> Iterator[str]:
         """``12 with an unknown suffix: a.arw, b.pdf, …`` for each reason, the most frequent first."""

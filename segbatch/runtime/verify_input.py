@@ -18,6 +18,7 @@ from segbatch.skipped import Skipped
 from segbatch.sources import OutsideRoot, divided
 from segbatch.sources.chunking import id_hash
 from segbatch.sources.outputs import REASON as OUTPUTS
+from segbatch.sources.walk import FOLDER
 from segbatch.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -91,9 +92,9 @@ def _check_count(report: Report, ledger: Ledger, shard: Shard, rows: Mapping[str
 def _check_files(report: Report, record: RunRecord, skipped: Skipped) -> None:
     """What the listings skip now must be what run.json names: a file more would else be nowhere.
 
-    Outputs are of no account: this one itself may lie below its input, where it was not when its run began.
+    Outputs and folders are no files: this output itself may lie below its input, where it was not when its run began.
     """
-    recorded, skipped = record.skipped_of("files").without(OUTPUTS), skipped.without(OUTPUTS)
+    recorded, skipped = (kinds.without(OUTPUTS, FOLDER) for kinds in (record.skipped_of("files"), skipped))
     if record.state == "done" and recorded != skipped:
         now = "; ".join(skipped.lines()) or "nothing"
         report.wrong(

@@ -143,7 +143,7 @@ def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found],
         skipped.add(OUTPUTS, clean(shown_name(uri, name)))
     entries, meant = [], pattern.split("/")
     for entry, problem in found:
-        reason = hidden_reason(entry.name, meant) or problem
+        reason = problem or hidden_reason(entry.name, meant)
         if reason is None:
             entries.append(entry)
         else:

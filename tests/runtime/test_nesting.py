@@ -90,8 +90,10 @@ def test_photographs_in_the_folder_of_an_output_stay_records(tmp_path: Path):
 def test_a_pattern_whose_folder_is_the_output_gives_the_same_files_again(tmp_path: Path):
     for name, pattern in (("a", "*"), ("b", "*.jpg"), ("c", "**/*.jpg"), ("d", "{0000,0001}*")):
         write_folder(tmp_path / name, SAMPLES[:2])
-        for _ in range(2):
-            assert run(spec([str(tmp_path / name / pattern)], tmp_path / name)).totals.records == 2
+        for output in (tmp_path / name, tmp_path / name / "out"):
+            for _ in range(2):
+                assert run(spec([str(tmp_path / name / pattern)], output)).totals.records == 2
+                assert verify(str(output)).problems == []
 
 
 def test_an_output_below_a_prefix_of_a_store_is_left_out():
