@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 
 _SPACE = "free space there"
@@ -21,6 +20,7 @@ _REMEDIES = {
 # How libraries that give no errno name these conditions: torch, pyarrow and the C library say strerror's words.
 _WORDS = {os.strerror(number).lower(): number for number in _REMEDIES}
 _DISK = {errno.ENOSPC, errno.EDQUOT}
+_NO_RECORDS = {*_DISK, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -58,6 +58,20 @@ def remedy(error: BaseException) -> str:
     return "" if number is None else _REMEDIES[number]
 
 
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether every record would fail so: a disk is full or read-only, or no more files can be opened."""
+    return errno_of(error) in _NO_RECORDS
+
+
+def no_space(folder: str, least: int) -> str:
+    """What is wrong with a folder on whose disk fewer than ``least`` bytes, or no more files, can be written; or ""."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free >= least and (disk.f_favail or not disk.f_files):
+        return ""
+    return f"{os.strerror(errno.ENOSPC)}: {folder} has {free / 2**20:.1f} MiB free, {least / 2**20:.0f} are needed"
+
+
 def place(error: BaseException) -> str:
     """The path that a disk's condition concerns, where an exception names it; else the folders that may be meant."""
     if errno_of(error) not in _DISK:
@@ -65,5 +79,6 @@ def place(error: BaseException) -> str:
     for link in causes(error):
         if isinstance(link, OSError) and link.filename:
             return ""  # its text names it
-    ray = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return f"no path is named: temporary files are in {tempfile.gettempdir()} (TMPDIR), Ray's in {ray} (RAY_TMPDIR)"
+    temporary = os.environ.get("TMPDIR") or "/tmp"
+    ray = os.environ.get("RAY_TMPDIR") or temporary
+    return f"no path is named: temporary files are in {temporary} (TMPDIR), Ray's in {ray} (RAY_TMPDIR)"

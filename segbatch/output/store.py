@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from segbatch.causes import remedy
 from segbatch.errors import OutputError, SpecError
 from segbatch.retry import RangeReader, answer, call, is_transient, retry
 from segbatch.text import redact, redact_text
@@ -251,6 +252,8 @@ class Store:
         reason = " ".join(redact_text(str(error)).split())[:500] or type(error).__name__
         if is_transient(error) and not self.local:
             hint = "the store keeps failing; what is committed stays: give the same command again when it answers"
+        else:
+            hint = remedy(error) or hint
         return OutputError(f"{self.uri}/{name}: {what}: {reason}{'; ' if hint else ''}{hint}")
 
     def sweep(self) -> None:

@@ -19,6 +19,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+from segbatch.causes import no_space
 from segbatch.errors import SegbatchError
 from segbatch.runtime.resources import Hardware
 
@@ -29,6 +30,7 @@ _TOKEN = "RAY_AUTH_TOKEN"
 _LONGEST_FOLDER = 30
 _PREFIX, _LOCK = "segbatch-", "lock"
 _TRIES = 3
+_LEAST_FREE = 16 * 2**20  # for logs and sockets; what Ray spills comes on top
 _folder: str | None = None
 _held: IO[str] | None = None
 _own_token = False
@@ -44,6 +46,7 @@ def start(here: Hardware, **options: Any) -> None:
     ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` and ``RAY_TMPDIR`` are heeded where they are set.
     Says so in the log if Ray listens elsewhere all the same.
     """
+    _refuse_full_disk()
     for left in reversed(range(_TRIES)):
         try:
             _start(here, options)
@@ -59,6 +62,20 @@ def start(here: Hardware, **options: Any) -> None:
     addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         logger.warning("Ray listens on %s, not on loopback alone; see SECURITY.md", ", ".join(sorted(addresses)))
+
+
+def _refuse_full_disk() -> None:
+    """Ray itself finds no better words for it than that it timed out, three times."""
+    try:
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        problem = no_space(folder, _LEAST_FREE) if os.path.isdir(folder) else ""
+    except OSError as e:  # there is no folder in which anything can be written
+        problem = str(e)
+    if problem:
+        raise SegbatchError(
+            f"Ray cannot start: {problem}; free space there, or set RAY_TMPDIR to a folder on another disk, of at most "
+            f"{_LONGEST_FOLDER} characters"
+        )
 
 
 def _start(here: Hardware, options: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from segbatch.causes import is_of_the_machine
 from segbatch.chunk import Chunk, Record, RecordError, Scores
 from segbatch.encodings import png
 from segbatch.errors import NetworkError, RecordFailure
@@ -94,7 +95,7 @@ class Segment:
         except NetworkError:
             raise
         except Exception as e:
-            if lost_gpu(e):
+            if lost_gpu(e) or is_of_the_machine(e):
                 raise
             if len(images) == 1:
                 failure = _failure("segment", e)
@@ -136,6 +137,8 @@ class Refine:
             classes, confidence = pixels.count(mask, marginal, len(self.labels))
             data = png.encode(mask, self._palette, len(self.labels))
         except Exception as e:
+            if is_of_the_machine(e):
+                raise
             failure = _failure("refine", e)
             return Result(record.failed(failure.stage, failure.kind, failure.message))
         return Result(replace(record, data=None, scores=None), data, classes, confidence)
