@@ -20,6 +20,7 @@ class Canary(Generic[Item]):
 
     Args:
         name: The stage.
+        what: The network or refiner, for messages.
         run: What the stage does with a chunk.
         record: The record in an item of ``run``.
         chunk: The sample images.
@@ -30,12 +31,13 @@ class Canary(Generic[Item]):
     def __init__(
         self,
         name: str,
+        what: str,
         run: Callable[[Chunk, Watch], Items[Item]],
         record: Callable[[Item], Record],
         chunk: Chunk,
         is_trusted: bool,
     ) -> None:
-        self._name, self._run, self._record, self.chunk = name, run, record, chunk
+        self._name, self._what, self._run, self._record, self.chunk = name, what, run, record, chunk
         self._passes = True if is_trusted else None
 
     def __call__(self, chunk: Chunk, watch: Watch) -> Items[Item]:
@@ -46,7 +48,7 @@ class Canary(Generic[Item]):
         failed, _ = last_failures([self._record(item) for item in items], self._name)
         if failed and self._passes and (fault := self._fault()):
             raise NetworkError(
-                f"{self._name} is broken on this machine: after {len(failed)} images that failed, sample images fail "
+                f"{self._what} is broken on this machine: after {len(failed)} images that failed, sample images fail "
                 f"that did not before: {fault}; check the device, its driver and libraries, and run the same command"
             )
         return items, timings

@@ -69,7 +69,7 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
         return scored.records, scored.timings
 
     proven = not (job.model.wrong_size or job.model.untried or getattr(model, "needs_ids", False))
-    canary = Canary("segment", run, lambda record: record, _samples(), is_trusted=proven)
+    canary = Canary("segment", f"network {spec.model}", run, lambda record: record, _samples(), is_trusted=proven)
     return Stage("segment", canary, lambda record: record, canary.chunk)
 
 
@@ -83,7 +83,9 @@ def refine_stage(job: Job, pools: Pools) -> Stage[Result]:
             f"{job.refiner.parameters}, loaded {loaded}; {_REMEDY}"
         )
     refine = Refine(refiner, job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
-    canary = Canary("refine", refine, lambda result: result.record, _samples(job.model), is_trusted=True)
+    canary = Canary(
+        "refine", f"refiner {spec.refiner}", refine, lambda result: result.record, _samples(job.model), is_trusted=True
+    )
     return Stage("refine", canary, Result, canary.chunk)
 
 
