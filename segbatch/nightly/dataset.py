@@ -62,6 +62,13 @@ class Work:
         """Whether a night would change anything."""
         return not self.plan.complete or self.plan.record.state != "done" or any(self.counts()[k] for k in _NEWS)
 
+    def claim(self) -> None:
+        """Write run.json if this is the first night, and move damaged files out of the way of what is computed."""
+        both = self.plan.ledger
+        establish(self.plan)
+        self.plan.ledger = both
+        self.incoming.set_aside(self.store)
+
     def counts(self) -> dict[str, int]:
         """Shards in all, new, changed, gone, and not whole yet, as they are found."""
         keys = {key_of(i) for i in self.masks.shards}
@@ -129,10 +136,7 @@ def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
     logs.install()
     with cluster(plan.job.spec) as hardware:
         plan.settle(hardware.cpus)
-        both = plan.ledger
-        establish(plan)
-        plan.ledger = both
-        found.incoming.set_aside(plan.store)
+        found.claim()
         compute(plan, hardware, found.tally, progress, logs, INCOMING, due)
 
 

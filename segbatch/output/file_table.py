@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
+from segbatch.output.file_stat import FileStat
 from segbatch.output.run_record import Claim
-from segbatch.output.store import FileStat, Store
+from segbatch.output.store import Store
 from segbatch.output.writer import Receipt, receipts_of
 
 FILES = "stats/files.parquet"

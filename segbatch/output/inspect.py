@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from segbatch.errors import SHARD_FAILURES
 from segbatch.metrics.pixels import Totals
-from segbatch.output.ledger import Ledger, read_footers
+from segbatch.output.inventory import Inventory
+from segbatch.output.ledger import Ledger, ResultFile, read_footers
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
+from segbatch.output.writer import Receipt
 from segbatch.skipped import Skipped
 
 
@@ -39,26 +41,37 @@ def summary(uri: str, storage_options: dict[str, Any] | None = None) -> Summary:
 
 def error_rows(uri: str, limit: int, storage_options: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Up to ``limit`` error rows (image_id, source, index, error), in order of the files."""
-    yield from _rows(Store(uri, storage_options), limit, lambda totals: totals.failed, lambda error: True)
+    store = Store(uri, storage_options)
+    files = Ledger.read(store).files()
+    footers = read_footers(store, [file.name for file in files])
+    yield from _rows(store, files, footers, limit, lambda totals: totals.failed, lambda error: True)
 
 
-def failed_shards(store: Store, limit: int) -> list[str]:
+def failed_shards(store: Store, inventory: Inventory, limit: int) -> list[str]:
     """Why up to ``limit`` shards failed as a whole, a message each."""
-    rows = _rows(store, limit, lambda totals: totals.failed_shards, lambda error: error["type"] in SHARD_FAILURES)
+    files = inventory.ledger.files()
+    footers = inventory.files.receipts([file.name for file in files])
+    is_shard_failure = lambda error: error["type"] in SHARD_FAILURES  # noqa: E731
+    rows = _rows(store, files, footers, limit, lambda totals: totals.failed_shards, is_shard_failure)
     return [row["error"]["message"] for row in rows]
 
 
 def _rows(
-    store: Store, limit: int, count: Callable[[Totals], int], wanted: Callable[[dict[str, Any]], bool]
+    store: Store,
+    files: Sequence[ResultFile],
+    footers: Iterator[tuple[str, list[Receipt]]],
+    limit: int,
+    count: Callable[[Totals], int],
+    is_wanted: Callable[[dict[str, Any]], bool],
 ) -> Iterator[dict[str, Any]]:
-    """Error rows that are ``wanted``, from the files whose totals ``count`` some."""
-    files = {file.name: file for file in Ledger.read(store).files()}
-    for name, receipts in read_footers(store, list(files)):
+    """Error rows that are wanted, from the files whose totals ``count`` some."""
+    by_name = {file.name: file for file in files}
+    for name, receipts in footers:
         if limit <= 0:
             return
         if not any(count(r.totals) for r in receipts):
             continue
-        rows = files[name].read(store, ["image_id", "source", "index", "error"]).to_pylist()
-        for row in [r for r in rows if r["error"] is not None and wanted(r["error"])][:limit]:
+        rows = by_name[name].read(store, ["image_id", "source", "index", "error"]).to_pylist()
+        for row in [r for r in rows if r["error"] is not None and is_wanted(r["error"])][:limit]:
             limit -= 1
             yield row

@@ -6,17 +6,18 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.causes import remedy
 from segbatch.errors import OutputError, SpecError
+from segbatch.output.file_stat import REPLACED, FileStat, stat_of_file, stat_of_info
 from segbatch.retry import RangeReader, answer, call, is_transient, retry
 from segbatch.text import redact, redact_text
 
@@ -25,34 +26,10 @@ T = TypeVar("T")
 TEMPORARY = ".tmp"
 _TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 _REMOVERS = 16
-# The tag of a file that another writer has replaced at once: no listing shows it.
-REPLACED = "replaced"
-# What object stores call the tag of an object, the best first.
-_TAGS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "md5",
-    "content_md5",
-    "generation",
-    "LastModified",
-    "last_modified",
-    "mtime",
-    "created",
-)
 # Holds the footer of a result file, so that it is read by one request.
 _TAIL = 64 * 2**10
-
-
 # A commit is worth waiting for longer than a read: what was computed for it would be lost.
 _WRITE_DEADLINE = 120.0
-
-
-class FileStat(NamedTuple):
-    """Size of an object, and a tag that is another one when the object was written again."""
-
-    size: int
-    tag: str
 
 
 class Store:
@@ -129,10 +106,10 @@ class Store:
     def files(self, folder: str) -> dict[str, FileStat]:
         """The same names, with size and tag of each object, by the same listing."""
         if not self.local:
-            return {_last(info["name"]): _stat_of(info) for info in self._list(folder, detail=True)}
+            return {_last(info["name"]): stat_of_info(info) for info in self._list(folder, detail=True)}
         try:
             with os.scandir(self.full(folder)) as entries:
-                return {entry.name: _stat_of_file(entry.stat()) for entry in entries}
+                return {entry.name: stat_of_file(entry.stat()) for entry in entries}
         except FileNotFoundError:  # the folder; or a file that has gone meanwhile
             return {name: stat for name in self.names(folder) if (stat := self._stat(f"{folder}/{name}")) is not None}
         except OSError as e:
@@ -140,7 +117,7 @@ class Store:
 
     def _stat(self, name: str) -> FileStat | None:
         with suppress(FileNotFoundError):
-            return _stat_of_file(os.stat(self.full(name)))
+            return stat_of_file(os.stat(self.full(name)))
         return None
 
     def _list(self, folder: str, detail: bool) -> list[Any]:
@@ -286,21 +263,11 @@ class Store:
                 inode = os.stat(temporary).st_ino
                 os.replace(temporary, target)
                 found = os.stat(target)
-                return _stat_of_file(found).tag if found.st_ino == inode else REPLACED
+                return stat_of_file(found).tag if found.st_ino == inode else REPLACED
             except FileNotFoundError:  # swept between write and rename
                 if attempt == 3:
                     raise
         raise AssertionError("unreachable")
-
-
-def _stat_of_file(found: os.stat_result) -> FileStat:
-    # The time of change too: whoever damages a file may leave its time of modification as it was.
-    return FileStat(found.st_size, f"{found.st_mtime_ns}:{found.st_ctime_ns}")
-
-
-def _stat_of(info: Mapping[str, Any]) -> FileStat:
-    tag = next((info[key] for key in _TAGS if info.get(key)), "")
-    return FileStat(int(info["size"] or 0), str(tag).strip('"'))
 
 
 def is_temporary(name: str) -> bool:

@@ -128,7 +128,7 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
         skipped=record.skipped_of(),
-        failed_shards=failed_shards(store, _MAX_FAILED_SHARDS) if totals.failed_shards else (),
+        failed_shards=failed_shards(store, plan.inventory, _MAX_FAILED_SHARDS) if totals.failed_shards else (),
     )
 
 

@@ -15,9 +15,9 @@ from segbatch.nightly.lease import Lease
 from segbatch.nightly.record import Entry
 from segbatch.output.catalog import read_catalog
 from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import OutputTaken
 from segbatch.output.store import Store
 from segbatch.output.switch import INCOMING
-from segbatch.runtime.claim import establish
 from segbatch.runtime.verify import verify
 from tests import here
 from tests.cluster.jobs import rows
@@ -46,9 +46,7 @@ class Nights:
         found = self.prepare(max_removed)
         if not found.plan.complete:
             found.plan.settle(1)
-            both = found.plan.ledger
-            establish(found.plan)
-            found.plan.ledger = both
+            found.claim()
             for receipt in itertools.islice(here.receipts(found.plan, INCOMING), chunks):
                 found.tally.add(receipt)
         with Lease.take(self._state, 1e6, lambda: 0.0, "a night").kept() as lease:
@@ -205,4 +203,47 @@ def test_a_crash_while_leaves_change_places_is_made_good(nights: Nights, monkeyp
     monkeypatch.undo()
     assert nights.night().state == "done"
     assert nights.ids() == nights.names()
+    assert verify(str(nights.output), read_input=True).problems == []
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>"])
+def test_a_damaged_file_that_waits_for_its_shard_is_computed_again(nights: Nights, content: bytes) -> None:
+    write_tar(nights.input / "a.tar", [(name, IMAGES[0]) for name in numbered(*range(12))])
+    assert nights.night(chunks=2).state == "stopped"
+    damaged = min((nights.output / INCOMING).iterdir())
+    damaged.write_bytes(content)
+    assert nights.night().state == "done"
+    assert (nights.output / "set-aside" / damaged.name).read_bytes() == content
+    assert len(nights.ids()) == 12
+    assert verify(str(nights.output), read_input=True).problems == []
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>"])
+def test_a_damaged_current_file_is_computed_again_by_the_next_night(nights: Nights, content: bytes) -> None:
+    nights.add(numbered(*range(12)))
+    nights.night()
+    damaged = min((nights.output / "masks").iterdir())
+    before = damaged.read_bytes()
+    damaged.write_bytes(content)
+    entry = nights.night()
+    assert (entry.state, entry.current["records"]) == ("done", 12)
+    assert damaged.read_bytes() == before
+    assert (nights.output / "set-aside" / damaged.name).read_bytes() == content
+    assert verify(str(nights.output), read_input=True).problems == []
+
+
+def test_a_night_whose_output_is_taken_over_changes_nothing_more(nights: Nights) -> None:
+    nights.add(numbered(*range(12)))
+    nights.night()
+    nights.add(numbered(20, 21))
+    found = nights.prepare()
+    found.claim()
+    work = iter(here.receipts(found.plan, INCOMING))
+    next(work)
+    here.run(nights.spec.model_copy(update={"prune": 0.01, "overwrite": True}))
+    with pytest.raises(OutputTaken):
+        next(work)
+    lease = Lease.take(Store(str(nights.output.parent / "state")), 1e6, lambda: 0.0, "a night")
+    with lease.kept(), pytest.raises(OutputTaken):
+        settle(found, "2026-11-20", lease, 1.0)
     assert verify(str(nights.output), read_input=True).problems == []

@@ -42,7 +42,7 @@ def test_every_operation_through_a_store_that_spoils_one_of_three(
         with files.open(f"s3://{place}/out/masks/3") as stream:
             assert stream.read() == data[3:]
         store.move("masks/0", "retired/0")
-        store.remove("retired")
+        store.remove_all(["retired/0"])
         assert store.exists("masks/1")
         assert sorted(store.names("masks")) == list("123")
     assert proxy.counts[kind] >= 8

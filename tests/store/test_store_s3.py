@@ -39,7 +39,11 @@ def test_write_read_list_move_remove(store: Store) -> None:
     store.move("masks/a", "retired/a")
     assert store.names("masks") == ["b"]
     assert store.read("retired/a") == b"two"
-    store.remove("masks/b")
+    stat = store.files("masks")["b"]
+    assert (stat.size, bool(stat.tag)) == (0, True)
+    store.write("masks/b", b"x")
+    assert store.files("masks")["b"].tag != stat.tag
+    store.remove_all(["masks/b", "masks/none"])
     store.remove("masks/b")
     assert not store.exists("masks/b")
     assert store.read("masks2/c") == b"beside"
