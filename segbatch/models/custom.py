@@ -24,7 +24,7 @@ from segbatch.models.weights import content_digest, named_digest
 from segbatch.registry import suggest
 
 _MAX_REASON = 500  # characters
-MAX_TRIAL_SECONDS = 60.0
+MAX_TRIAL_SECONDS = 30.0
 
 
 class CustomModel:

@@ -53,17 +53,22 @@ class Rows:
     def is_suspect(self) -> bool:
         """Whether its last records at some stage failed there, so that it is not known yet whose fault that is."""
         records = [result.record for result in self.results]
-        return any(last_failures(records, stage)[0] for stage in _STAGES)
+        return any(last_failures(records, stage) for stage in _STAGES)
 
 
-def last_failures(records: Sequence[Record], stage: str) -> tuple[list[Record], bool]:
-    """Of the records that reached ``stage``, those at the end that failed there; and whether any succeeded."""
-    beyond = (None, *_STAGES[_STAGES.index(stage) :])
-    reached = [r for r in records if (r.error and r.error.stage) in beyond]
-    tail = len(reached)
-    while tail and (error := reached[tail - 1].error) and error.stage == stage:
-        tail -= 1
-    return reached[tail:], any(r.error is None or r.error.stage != stage for r in reached)
+def last_failures(records: Sequence[Record], stage: str) -> list[Record]:
+    """Of the records that reached ``stage``, those at the end that failed there, the last one first."""
+    failed = []
+    for record in reversed(records):
+        if _has_passed(record, stage):
+            break
+        if record.error is not None and record.error.stage == stage:
+            failed.append(record)
+    return failed
+
+
+def _has_passed(record: Record, stage: str) -> bool:
+    return record.error is None or record.error.stage in _STAGES[_STAGES.index(stage) + 1 :]
 
 
 @dataclass
@@ -79,8 +84,8 @@ class _Failures:
         failures = _Failures(shard, len(records))
         for error in (r.error for r in records):
             assert error is not None
-            count, message = failures.causes.get(error.type, (0, error.message))
-            failures.causes[error.type] = (count + 1, message)
+            count, _ = failures.causes.get(error.type, (0, ""))
+            failures.causes[error.type] = (count + 1, error.message)  # the first one's: the last comes first
         return failures
 
 
@@ -154,10 +159,9 @@ class Breaker:
         name = rows.id.filename
         self._held[name] = rows.pack()
         for stage, streak in self._failures.items():
-            failed, succeeded = last_failures(records, stage)
-            if succeeded:
+            if any(_has_passed(record, stage) for record in records):
                 self._succeed(stage)
-            if failed:
+            if failed := last_failures(records, stage):
                 streak[name] = _Failures.of(rows.id.shard_id, failed)
                 event(logger, logging.INFO, "a chunk is held back", chunk=name, stage=stage, failed=len(failed))
             shards = {failures.shard for failures in streak.values()}

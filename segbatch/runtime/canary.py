@@ -45,7 +45,7 @@ class Canary(Generic[Item]):
         if self._passes is None:
             self._passes = self._fault() is None
         items, timings = self._run(chunk, watch)
-        failed, _ = last_failures([self._record(item) for item in items], self._name)
+        failed = last_failures([self._record(item) for item in items], self._name)
         if failed and self._passes and (fault := self._fault()):
             raise NetworkError(
                 f"{self._what} is broken on this machine: after {len(failed)} images that failed, sample images fail "
