@@ -11,7 +11,7 @@ _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 _LINK = re.compile(rf"({_PROTOCOL})://(.*)", re.DOTALL)
 _CHAIN = re.compile(rf"::(?={_PROTOCOL}(?:://|::))")
 # Without one of these a URI holds no secret: nearly all of them are decided here.
-_SUSPECT = re.compile(r"[@?#;=%]|eyJ|://[^/]*:")
+_SUSPECT = re.compile(r"[@?#;=%]|eyJ|--/|://[^/]*:")
 _LOCAL = {"file", "local"}
 _AZURE = {"abfs", "abfss", "wasb", "wasbs", "adl", "az"}
 # A name may hold "@" (container@account of Azure, paths in archives): without ":" before it, it separates no secret.
@@ -27,7 +27,7 @@ _CLEARLY_SECRET = re.compile(
 )
 # These do as parameters of a URI, where it is better to hide a name too many. Words that only contain them do not.
 _LIKELY_SECRET = re.compile(
-    r"sig|key|auth|sess|policy|code|cookie|ticket|nonce|csrf|xsrf|saml|^(?:q(?:sign|ak|header|url)|expir)"
+    r"sig|key|auth|sess|policy|code|cookie|ticket|nonce|csrf|xsrf|saml|delegation|expir|^q(?:sign|ak|header|url)"
 )
 _HARMLESS = re.compile(
     r"author(?!i)|(?:de|as|re)sign|signal(?!g)|signage|insight|keyword|keyframe|keypoint|monkey|turkey|hockey|obsess"
@@ -35,14 +35,14 @@ _HARMLESS = re.compile(
 )
 _SECRET_WORDS = {
     *("pass", "pw", "psw", "pin", "otp", "sid", "ssid", "tk", "tok", "ak", "cred", "creds", "salt", "mac", "exp"),
-    *("verify", "private", "cert", "assertion", "invite", "grant", "magic", "login", "wstime", "upn", "vs"),
+    *("verify", "hm", "oh", "private", "cert", "assertion", "invite", "grant", "magic", "login", "wstime", "upn", "vs"),
 }  # fmt: skip
 # What else belongs to a signature: of Azure, beside ``sig``; times, beside any secret; digests that nginx signs with.
 _SAS = set("sv se sp sr st spr sip sks skoid sktid ske skt skv ss srt si sdd saoid suoid scid ses sduoid".split())
 _TIMES = set(
-    "e st ts t time timestamp date start end valid validfrom validto validuntil from until ttl nbf iat".split()
+    "e ex is oe st ts t time timestamp date start end valid validfrom validto validuntil until ttl nbf iat".split()
 )
-_TIME = re.compile(r"\d{10}(?:\d{3})?|\d{4}-?\d\d-?\d\d[T ]?[\d:]*(?:\.\d+)?Z?")
+_TIME = re.compile(r"\d{10}(?:\d{3})?|[0-9a-f]{8}|\d{4}-?\d\d-?\d\d[T ]?[\d:]*(?:\.\d+)?Z?", re.IGNORECASE)
 _DIGESTS = {"md5", "sha1", "sha256", "hash", "digest", "checksum", "h"}
 # Long random values of these names tell an image or its version.
 _CONTENT = _DIGESTS | set(
@@ -53,7 +53,11 @@ _FILE_NAME = re.compile(
     r"[^?&=]*\.(?:jpe?g|png|webp|tiff?|bmp|gif|avif|heic|tar|tgz|gz|zip|parquet|csv|tsv|jsonl)", re.IGNORECASE
 )
 _SEPARATOR = re.compile("(&|;(?=[^&;=]+=))")
-_JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]{6,}\.?[\w-]*")
+# JSON web tokens, and what GitHub, GitLab, Slack, Hugging Face, OpenAI, Google and AWS begin their tokens with.
+_TOKEN = re.compile(
+    r"\beyJ[\w-]{6,}\.[\w-]{6,}\.?[\w-]*"
+    r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[a-z]-|hf_|sk-|AIza|AKIA|ASIA)[\w-]{12,}"
+)
 
 _IN_TEXT = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}(?:://|%3A%2F%2F)[^\s\"'<>`]+", re.IGNORECASE)
 _AFTER_URI = ".,:;!?)]}"
@@ -61,7 +65,7 @@ _ASSIGNED = re.compile(r"""(?P<before>[?&;]|(?<![\w.%-]))(?P<name>[A-Za-z_][\w.%
 _QUOTED = re.compile(r"""(?P<before>(?P<name>[A-Za-z_][\w.-]*)["']?\s*[:=]\s*(?P<mark>["']))(?:(?!(?P=mark)).)+""")
 _PAIR_AT_HOST = re.compile(r"""(?:(?<=[\s"'(=,])|^)[^\s"'()/:@=,]+:(?!//|\\)[^\s"'@]+@(?=[\w\[])""")
 _HEADER = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{6,}", re.IGNORECASE)
-_TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|eyJ|basic |bearer |[\"']:? *[\"']", re.IGNORECASE)
+_TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|[\w-]{16}|basic |bearer |[\"']:? *[\"']", re.IGNORECASE)
 
 
 def redact(uri: str) -> str:
@@ -85,7 +89,7 @@ def redact_text(text: str) -> str:
     text = _QUOTED.sub(_hide_quoted, text)
     text = _PAIR_AT_HOST.sub(f"{HIDDEN}@", text)
     text = _HEADER.sub(rf"\1 {HIDDEN}", text)
-    return _JWT.sub(HIDDEN, text)
+    return _TOKEN.sub(HIDDEN, text)
 
 
 def is_web(uri: str) -> bool:
@@ -126,7 +130,7 @@ def _redact_link(link: str) -> str:
     rest = parts[2] if protocol == "github" else _without_userinfo(protocol, parts[2])  # org:repo@revision
     path, *others = re.split(r"([?#])", rest)
     pieces = [piece for text in others[1::2] for piece in _SEPARATOR.split(text)[::2]]
-    signed = any(map(_names_secret, pieces))
+    signed = any(_names_secret(piece) or re.fullmatch(r"e=1\d{9}", piece) for piece in pieces)
     sas = any(_compact(_decoded(piece).partition("=")[0]) == "sig" for piece in pieces)
     if protocol in _WEB:
         path = _public_path(path)
@@ -153,13 +157,13 @@ def _without_userinfo(protocol: str, rest: str) -> str:
 
 def _public_path(path: str) -> str:
     """A web path without the tokens of content delivery networks: ``/token=…/a.jpg``, ``/a.jpg;jsessionid=…``."""
-    if not re.search("=|%3D|eyJ", path, re.IGNORECASE):
+    if not re.search("=|%3D|eyJ|--/", path, re.IGNORECASE):
         return path
     segments = []
     for segment in path.split("/"):
         pieces = re.split(r"([;,&?]|%3B|%26|%3F)", segment, flags=re.IGNORECASE)
         if any(map(_opens_path, pieces[::2])):
-            names = [piece for piece in pieces[::2] if "=" not in _decoded(piece) and not _JWT.search(piece)]
+            names = [piece for piece in pieces[::2] if "=" not in _decoded(piece) and not _opens_path(piece)]
             segments += names[:1]
         else:
             segments.append(segment)
@@ -168,7 +172,9 @@ def _public_path(path: str) -> str:
 
 def _opens_path(piece: str) -> bool:
     """Whether part of a path opens it. Folders are named ``key=5`` and ``code=US``, too: only clear names count."""
-    return bool(_JWT.search(piece)) or any(_CLEARLY_SECRET.search(_compact(name)) for name in _names(piece))
+    if _TOKEN.search(piece) or re.fullmatch(r"s--[\w-]{8,}--", piece):  # the latter is Cloudinary's
+        return True
+    return any(_CLEARLY_SECRET.search(_compact(name)) for name in _names(piece))
 
 
 def _public_parameters(text: str, signed: bool, sas: bool) -> str:
@@ -216,10 +222,12 @@ def _goes_with_it(piece: str, signed: bool, sas: bool) -> bool:
     compact = _compact(name)
     if sas and compact in _SAS:
         return True
-    if signed and (compact in _DIGESTS or (compact in _TIMES and _TIME.fullmatch(value))):
+    if signed and compact in _DIGESTS and len(value) >= 16:
+        return True
+    if signed and compact in _TIMES and (compact == "st" or _TIME.fullmatch(value)):
         return True
     is_content = compact in _CONTENT or compact.endswith("id")
-    return bool(_JWT.search(value)) or (not is_content and _is_random(value))
+    return bool(_TOKEN.search(value)) or (not is_content and _is_random(value))
 
 
 def _is_random(value: str) -> bool:

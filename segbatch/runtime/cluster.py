@@ -17,6 +17,7 @@ from segbatch.errors import PlanError
 from segbatch.runtime import local
 from segbatch.runtime.resources import Hardware
 from segbatch.spec import JobSpec
+from segbatch.text import redact
 
 _PATIENCE = 20.0  # seconds
 
@@ -49,7 +50,7 @@ def join(spec: JobSpec) -> Hardware:
     if named:
         address = spec.address or os.environ["RAY_ADDRESS"]
         try:
-            with _quiet_core() as terminal, _waiting(address, terminal):
+            with _quiet_core() as terminal, _waiting(redact(address), terminal):
                 ray.init(address=address, **quiet)
         except Exception as e:
             raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e

@@ -17,7 +17,7 @@ import numpy as np
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
 from segbatch.sources.io import Files, folder_of, shown_name, shown_uri
-from segbatch.text import redact, without_query
+from segbatch.text import redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")
 _MOST_MARKS = 2048
@@ -197,7 +197,7 @@ class TextRows:
         except (ValueError, RecursionError) as e:
             return _bad(f"line {number} is not JSON: {e}")
         if not isinstance(row, dict):
-            return _bad(f"line {number} is not an object with {column!r}: {text.strip()[:80]}")
+            return _bad(f"line {number} is not an object with {column!r}: {redact_text(text.strip())[:80]}")
         value = row.get(column)
         names = [self._options.id_column] if self._options.id_column else ID_NAMES
         key = next((row[n] for n in names if isinstance(row.get(n), str | int) and row[n] != ""), None)
