@@ -26,17 +26,21 @@ IDS = st.sampled_from([None, "", "a", "b", "a#1", "b/c", " ", "é", "0", "#2"])
 
 @dataclass
 class Account:
-    """What a tar holds: ``outside`` members are of no sample, ``sharing`` images have no key of their own."""
+    """What a tar holds: ``outside`` members are of no sample, ``sharing`` images have no key of their own.
+
+    ``skipped`` are those outside, and the images after the first of one sample.
+    """
 
     rows: int = 0
     members: int = 0
     outside: int = 0
     sharing: int = 0
+    skipped: int = 0
 
     @property
     def may_fail(self) -> bool:
         """Whether the shard is no set of samples, so that it may fail as a whole, or the job be refused."""
-        return self.sharing > 3 or 2 * self.outside > self.members
+        return self.sharing >= 3 or 2 * self.outside > self.members
 
 
 # ---- folders of images
@@ -139,11 +143,8 @@ def _account_of(members: list[tuple[str, bytes, bytes]]) -> Account:
             runs.append((key, images))
     with_image = [key for key, images in runs if images]
     account.rows = len(with_image) + len({key for key, _ in runs} - set(with_image))
-    account.sharing = (
-        sum(images for _, images in runs)
-        - sum(images == 1 for _, images in runs)
-        + (len(with_image) - len(set(with_image)))
-    )
+    account.skipped = account.outside + sum(images - 1 for _, images in runs if images)
+    account.sharing = sum(images for _, images in runs if images > 1) + len(with_image) - len(set(with_image))
     return account
 
 

@@ -84,7 +84,7 @@ def test_each_member_of_a_tar_is_of_a_row_or_is_counted_as_skipped(tars: list[Ta
         rows = [row for row in rows if row not in failed]
         of_shard = Counter(Path(row["source"]).name for row in rows)
         assert of_shard == +Counter({f"{i}{t.suffix}": t.account.rows for i, t in enumerate(tars)})
-        assert record.skipped_of("members").count == sum(t.account.outside for t in tars)
+        assert record.skipped_of("members").count == sum(t.account.skipped for t in tars)
         assert record.skipped_of("files").count == 1
 
 
