@@ -257,13 +257,12 @@ def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:
         classes=list(labels.names),
         totals=content.totals.to_json(),
         confidence=content.confidence.tolist(),
-        current=_current(sums.totals),
+        current={
+            "records": sums.totals.records,
+            "errors": sums.totals.failed,
+            "failed_shards": sums.totals.failed_shards,
+        },
     )
-
-
-def _current(totals: Totals) -> dict[str, int]:
-    counts = {"records": totals.records, "errors": totals.failed}
-    return counts | ({"failed_shards": totals.failed_shards} if totals.failed_shards else {})
 
 
 def _confidences(store: Store, ids: set[str]) -> np.ndarray:
