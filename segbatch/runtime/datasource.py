@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,11 +15,13 @@ from segbatch.interfaces import Source
 from segbatch.runtime.failures import carried
 from segbatch.runtime.guard import Attempts, Stopped, begin
 from segbatch.runtime.metrics import count
-from segbatch.runtime.planning import Piece
+from segbatch.runtime.planning import PIECE_CHUNKS, Piece
 from segbatch.sources.io import shown_uri
 
 # Beyond this many, reads are grouped: Ray keeps some hundred kilobytes for every task of a running dataset.
 _MOST_TASKS = 1000
+# Fewer pieces of one chunk than this have a task each: reading them in parallel counts for more.
+_SMALL_TASKS = 64
 
 
 class ShardDatasource(Datasource):
@@ -35,12 +38,24 @@ class ShardDatasource(Datasource):
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
         """One task a piece, or a run of pieces if there are very many; ``parallelism`` is Ray's guess and not used."""
-        per_task = -(-len(self._pieces) // _MOST_TASKS) or 1
+        runs = _runs(self._pieces)
+        per_task = -(-len(runs) // _MOST_TASKS) or 1
+        tasks = [list(itertools.chain(*runs[i : i + per_task])) for i in range(0, len(runs), per_task)]
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)
-        return [
-            ReadTask(_Read(self._source, self._pieces[i : i + per_task], self._chunk_size, self._attempts), metadata)
-            for i in range(0, len(self._pieces), per_task)
-        ]
+        return [ReadTask(_Read(self._source, pieces, self._chunk_size, self._attempts), metadata) for pieces in tasks]
+
+
+def _runs(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """The pieces, those of one chunk in runs: a task for each of many small chunks costs as much as reading them."""
+    single = sum(piece.stop == piece.first + 1 for piece in pieces)
+    longest = max(1, min(PIECE_CHUNKS, single // _SMALL_TASKS))
+    runs: list[list[Piece]] = []
+    for piece in pieces:
+        if runs and len(runs[-1]) < longest and all(p.stop == p.first + 1 for p in (piece, runs[-1][-1])):
+            runs[-1].append(piece)
+        else:
+            runs.append([piece])
+    return runs
 
 
 class _Read:

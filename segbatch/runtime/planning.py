@@ -32,7 +32,7 @@ _LARGEST_CHUNK = 256
 _CHUNK_BYTES = 64 * 2**20
 _GUESSED_RECORD_BYTES = 100_000
 # Reading is handed out in pieces of at most this many chunks, where a format can start in the middle.
-_PIECE_CHUNKS = 8
+PIECE_CHUNKS = 8
 
 
 @dataclass(frozen=True)
@@ -236,8 +236,8 @@ class Plan:
                 yield Piece(shard, 0, None, done)
                 continue
             total = chunks_of(shard.records, self.chunk_size)
-            for first in range(0, total, _PIECE_CHUNKS):
-                stop = min(total, first + _PIECE_CHUNKS)
+            for first in range(0, total, PIECE_CHUNKS):
+                stop = min(total, first + PIECE_CHUNKS)
                 here = done & frozenset(range(first, stop))
                 if len(here) < stop - first:
                     yield Piece(shard, first, stop, here)
