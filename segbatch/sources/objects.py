@@ -70,4 +70,5 @@ def infos(files: Files, fs: Any, paths: Iterable[str]) -> dict[str, dict[str, An
 
 
 def _text(value: Any) -> str:
-    return str(value.isoformat() if hasattr(value, "isoformat") else value)
+    """One spelling of what a client gives differently for one object and in a listing: times, tags in quotes."""
+    return str(value.timestamp() if hasattr(value, "timestamp") else value).strip('"')

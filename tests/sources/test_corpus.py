@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from segbatch.sources import OutsideRoot, open_source
@@ -111,3 +112,14 @@ def test_a_root_reached_by_another_link_is_the_same(tmp_path: Path) -> None:
     assert by_link.root == str(tmp_path / "data" / "in")
     (there,) = open_source([os.path.realpath(tmp_path / "data/in/a.tar")]).corpus(by_link.root).shards
     assert there.id == by_link.shards[0].id
+
+
+def test_what_a_listing_and_a_single_look_tell_of_an_object_is_one_version() -> None:
+    store = fsspec.filesystem("memory")
+    for number in range(3):
+        store.pipe(f"/growing/in/{number}.jpg", b"x")
+    spellings = ["memory://growing/in", "memory://growing/in/*.jpg", "memory://growing/in/{0..2}.jpg"]
+    corpora = [open_source([spelling]).corpus() for spelling in spellings]
+    names = [f"memory://growing/in/{number}.jpg" for number in range(3)]
+    assert len({c.shards[0].id for c in [*corpora, open_source(names).corpus()]}) == 1
+    assert {c.root for c in corpora} == {"memory://growing/in"}
