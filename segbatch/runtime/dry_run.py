@@ -43,7 +43,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     parameters = ", ".join(f"{key} {value}" for key, value in (plan.job.refiner.parameters or {}).items())
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
-        "chunks": f"{'about ' if unknown else ''}{total:,} of {plan.chunk_size} records",
+        "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
         "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
         **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}",
