@@ -189,7 +189,8 @@ def test_joint_training_reaches_all_layers_and_goes_further_than_with_a_frozen_c
             network = build().train()
             network.crf.requires_grad_(not frozen)
             trained = [p for p in network.parameters() if p.requires_grad]
-            optimizer = torch.optim.Adam(trained, lr=2e-3)
+            # At 20 times this rate the rounding of the processor decides which loss is lower.
+            optimizer = torch.optim.Adam(trained, lr=1e-4)
             for _ in range(12):
                 optimizer.zero_grad()
                 loss = F.cross_entropy(network(x), truth)
