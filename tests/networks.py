@@ -88,7 +88,7 @@ def moody() -> Moody:
 
 
 def unsteady(weights: str) -> Brightness:
-    """Brightness that fails to start in a worker as often as the file ``weights`` has words; each start takes one.
+    """Brightness that fails to start in a worker, once for each word of the file beside ``weights``; a start takes one.
 
     ``exit`` ends the process, ``hiccup``, ``broken`` and ``certain`` raise; the last word stays if ``always`` precedes.
     """
@@ -96,10 +96,11 @@ def unsteady(weights: str) -> Brightness:
 
     if not (ray.is_initialized() and ray.get_runtime_context().get_actor_id()):
         return Brightness()
-    words = Path(weights).read_text().split()
+    left = Path(weights + ".words")
+    words = left.read_text().split()
     if words[:1] == ["always"]:
         words.insert(0, words[1])
-    Path(weights).write_text(" ".join(words[1:]))
+    left.write_text(" ".join(words[1:]))
     with open(weights + ".starts", "a") as log:
         log.write(".")
     match words[:1]:

@@ -202,9 +202,10 @@ def test_a_dataset_has_the_limits_of_the_job_and_the_caller_keeps_its_own(tmp_pa
 
 
 def unsteady(tmp_path: Path, words: str) -> tuple[segbatch.JobSpec, Path]:
-    (tmp_path / "words").write_text(words)
-    how = {"model": "tests.networks:unsteady", "weights": str(tmp_path / "words"), "segment_actors": 1}
-    return job(tars(tmp_path / "in", 1, 4), tmp_path / "out", **how), tmp_path / "words.starts"
+    (tmp_path / "net").touch()
+    (tmp_path / "net.words").write_text(words)
+    how = {"model": "tests.networks:unsteady", "weights": str(tmp_path / "net"), "segment_actors": 1}
+    return job(tars(tmp_path / "in", 1, 4), tmp_path / "out", **how), tmp_path / "net.starts"
 
 
 def test_the_job_goes_on_after_failed_starts_of_either_kind(tmp_path: Path) -> None:
