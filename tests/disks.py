@@ -13,17 +13,24 @@ import pytest
 
 
 @contextmanager
+def mounted(folder: Path, kilobytes: int) -> Iterator[None]:
+    """A disk of so many KiB at an empty folder, which is empty again behind it. Skips where none can be mounted."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a tmpfs cannot be mounted here (it takes root)")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
 def disk(kilobytes: int) -> Iterator[Path]:
     """A new folder with a disk of so many KiB, at a short path as Ray wants it. Skips where none can be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="disk-", dir="/tmp"))
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     try:
-        if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("a tmpfs cannot be mounted here (it takes root)")
-        try:
+        with mounted(folder, kilobytes):
             yield folder
-        finally:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
     finally:
         folder.rmdir()
 

@@ -232,17 +232,6 @@ def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
     return found
 
 
-def read_receipt(store: Store, filename: str) -> Receipt:
-    """The receipt in the footer of a chunk's own file. Raises ``OutputError`` for a file that is none of ours."""
-    return read_footer(store, filename)[0]
-
-
-def read_receipts(store: Store, filenames: Iterable[str], folder: str = MASKS) -> Iterator[Receipt]:
-    """Receipts of many chunks' own files, in order, a few read at a time."""
-    for _, found in read_footers(store, list(filenames), folder):
-        yield found[0]
-
-
 def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) -> Iterator[tuple[str, list[Receipt]]]:
     """(name, receipts) of many files, in order, a few read at a time."""
     with ThreadPoolExecutor(_READERS) as pool:

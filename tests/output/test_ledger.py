@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from segbatch.chunk import ChunkId, Record, RecordError, Shard
 from segbatch.errors import OutputError
 from segbatch.metrics.pixels import ClassCount, Totals
-from segbatch.output.ledger import Ledger, read_receipt, read_receipts
+from segbatch.output.ledger import Ledger, read_footer, read_footers
 from segbatch.output.run_record import Claim
 from segbatch.output.schema import Result
 from segbatch.output.store import Store
@@ -66,13 +66,13 @@ def test_receipt_comes_back_from_the_footer(store):
     skipped = Skipped()
     skipped.add("members without a suffix", "000.tar/README")
     receipt = Writer(store, CLAIM).commit(chunk, results, {"read": 0.25}, skipped)
-    assert read_receipt(store, chunk.filename) == receipt
+    assert read_footer(store, chunk.filename) == [receipt]
     assert receipt.totals.records == 2
     assert receipt.totals.errors == {"decode/TruncatedImage": 1}
     assert receipt.totals.pixels == [0, 4, 0]
     assert receipt.totals.confidence == [0, 3 * 1024, 0]
     assert receipt.skipped == skipped
-    assert list(read_receipts(store, [chunk.filename] * 3)) == [receipt] * 3
+    assert list(read_footers(store, [chunk.filename] * 3)) == [(chunk.filename, [receipt])] * 3
 
 
 def test_a_footer_of_an_earlier_version_skipped_nothing():
@@ -98,7 +98,7 @@ def test_unreadable_file_is_named_with_its_remedy(tmp_path, content):
     store = Store(str(tmp_path))
     store.write("masks/x.parquet", content)
     with pytest.raises(OutputError, match=r"masks/x\.parquet: not a readable result file.*verify --repair"):
-        read_receipt(store, "x.parquet")
+        read_footer(store, "x.parquet")
 
 
 counts = st.lists(

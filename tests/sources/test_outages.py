@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import itertools
-import os
 import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,6 +22,7 @@ from segbatch.sources.chunking import ReadOptions
 from segbatch.sources.io import Files
 from segbatch.sources.reachable import nearest
 from tests.corpus import photographs, write_manifest, write_parquet, write_tar
+from tests.disks import mounted
 
 PICTURES = photographs(8, side=16)
 Act = Callable[[Path], object]
@@ -195,19 +194,9 @@ def test_links_that_were_broken_when_they_were_listed_are_error_rows(tmp_path: P
 
 def test_an_unmounted_disk_stops_the_job(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    mounted = (
-        os.getuid() == 0
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path / "in")], check=False, capture_output=True
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("a tmpfs cannot be mounted here")
-    try:
+    with mounted(tmp_path / "in", 1024):
         inputs = source(folder(tmp_path / "in"))
         shards = planned(inputs)
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path / "in")], check=True)
     with pytest.raises(Outage):
         read(inputs, shards)
 
