@@ -100,10 +100,32 @@ def test_the_same_command_does_only_what_is_missing(copied: Path, corpus: list[s
     for name in lost:
         (copied / "masks" / name).unlink()
     (copied / "_SUCCESS").unlink()
+    kept = written(copied)
     outcome = segbatch.run(job(corpus, copied))
     assert (outcome.computed, outcome.chunks) == (3, 9)
     assert rows(copied) == rows(finished)
     assert statistics(copied) == statistics(finished)
+    assert kept.items() < written(copied).items(), "a committed chunk was written again"
+
+
+def test_the_same_command_on_a_finished_output_starts_no_workers(copied: Path, corpus: list[str]) -> None:
+    before = written(copied)
+    outcome = segbatch.run(job(corpus, copied), MustNotStart())
+    assert (outcome.computed, outcome.chunks, outcome.exit_code) == (0, 9, 0)
+    assert written(copied) == before
+    assert json.loads((copied / "run.json").read_text())["state"] == "done"
+
+
+def written(output: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of writing of each committed file."""
+    return {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (output / "masks").iterdir()}
+
+
+class MustNotStart(Progress):
+    """Fails the run when its workers are about to start."""
+
+    def start(self, plan: Plan, pools: Pools) -> None:
+        raise AssertionError("work was begun")
 
 
 def test_another_job_is_refused_with_the_difference(copied: Path, corpus: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The whole job from ``s3://`` to ``s3://``: every kind of input, resume, two drivers, and a store that fails."""
+"""The whole job from ``s3://`` to ``s3://``: every kind of input, two drivers, and a store that fails."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_every_input_is_there_once_and_proved(bench: Bench, finished: str) -> No
     assert sum(c["pixels"] for c in json.loads(said)["classes"]) == sum(r["height"] * r["width"] for r in rows)
 
 
-def test_two_drivers_at_once_one_killed_and_a_resume(bench: Bench, finished: str) -> None:
+def test_two_drivers_at_once_of_which_one_is_killed(bench: Bench, finished: str) -> None:
     """One has its credentials in the environment, the other in the configuration."""
     output, options = "s3://tests/both", bench.seaweed.storage_options()
     killed, other = (
@@ -132,13 +132,6 @@ def test_two_drivers_at_once_one_killed_and_a_resume(bench: Bench, finished: str
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert other.wait(300) == 0, bench.logs[-1].read_text()
-    assert bench.rows(output) == bench.rows(finished)
-    lost = sorted(n for n in bench.read(output) if n.startswith("masks/"))[::3]
-    for name in lost:
-        bench.seaweed.client().rm_file(f"{output.removeprefix('s3://')}/{name}")
-    assert bench.start(output, "counted", {}, options).wait(300) == 0
-    total = bench.committed(output)
-    assert f"{total - len(lost)} of {total} chunks were there before" in bench.logs[-1].read_text()
     assert bench.rows(output) == bench.rows(finished)
     assert bench.read(output)["stats/classes.parquet"] == bench.read(finished)["stats/classes.parquet"]
 
