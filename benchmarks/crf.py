@@ -29,6 +29,7 @@ from crf_inputs import network_scores, photographs, smooth_logits
 
 from segbatch.crf import CRFParams, DenseCRF, _core
 from segbatch.crf.native_engine import NativeEngine, native_kernels
+from segbatch.crf.params import default_prune
 
 LABELS = (2, 4, 8, 16, 21, 64)
 THETAS = ((67.0, 3.0), (80.0, 13.0), (121.0, 5.0), (50.0, 3.0))
@@ -73,7 +74,7 @@ def synthetic(image: np.ndarray, labels: int, theta: tuple[float, float], engine
 
 def real(images: list[np.ndarray], theta: tuple[float, float], repeats: int) -> Row:
     """A network's scores: pydensecrf on all labels at full size against the native engine on those left."""
-    params = CRFParams(theta_alpha=theta[0], theta_beta=theta[1])
+    params = CRFParams(theta_alpha=theta[0], theta_beta=theta[1], prune=default_prune(21))
     native, reference = DenseCRF(params), DenseCRF(params, engine="pydensecrf")
     totals = {"pydensecrf": 0.0, "refine": 0.0, "refine_coarse": 0.0}
     equal, equal_coarse, pixels, kept = 0.0, 0.0, 0, []

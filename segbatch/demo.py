@@ -86,7 +86,7 @@ def _sheet(spec: JobSpec, photographs: dict[str, bytes]):  # type: ignore[no-unt
     for name, data in photographs.items():
         image = decode(data, spec.max_pixels)
         (logits,) = model.scores([image])
-        scores = coarse_scores(logits, image.shape[0], image.shape[1], model.stride, spec.prune)
+        scores = coarse_scores(logits, image.shape[0], image.shape[1], model.stride, prune=0)
         alone, _ = NoRefiner().refine(None, scores)
         rows.append(Row(name, image, (alone.astype(np.int64), masks[name].astype(np.int64))))
     return contact_sheet(rows, ("photograph", "network", "after dense CRF"), model.labels)

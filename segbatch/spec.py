@@ -83,11 +83,12 @@ class JobSpec(BaseModel):
         description="arithmetic of the network; auto is bf16 if the machine that starts the first run computes in it",
     )
     batch_size: int = Field(8, gt=0, le=4096, description="images a forward pass")
-    prune: float = Field(
-        1e-3,
+    prune: float | None = Field(
+        None,
         ge=0,
         lt=0.5,
-        description="classes below this probability at every pixel are left out; 0 keeps all",
+        description="classes below this probability at every pixel are left out; 0 keeps all; by default 0.02, of more "
+        "than 50 classes 0.01",
     )
 
     refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf, crfasrnn, dpn or none")

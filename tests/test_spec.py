@@ -12,7 +12,7 @@ def spec(**fields):
 
 def test_defaults_are_the_built_in_model_and_the_dense_crf():
     s = spec()
-    assert (s.model, s.refiner, s.prune) == ("deeplabv3plus_mobilenet_v2", "densecrf", 1e-3)
+    assert (s.model, s.refiner, s.prune) == ("deeplabv3plus_mobilenet_v2", "densecrf", None)
 
 
 def test_one_input_may_be_a_string():

@@ -12,7 +12,7 @@ from segbatch.crf.engine import Engine, build_engine
 from segbatch.crf.evidence import Evidence
 from segbatch.crf.kernels import Bilateral, Kernel, check_kernels, with_compat, with_labels
 from segbatch.crf.native_engine import NativeEngine
-from segbatch.crf.params import CRFParams
+from segbatch.crf.params import CRFParams, default_prune
 
 
 class DenseCRF:
@@ -204,12 +204,17 @@ class DenseCRF:
         return (checked if needs_image else None), evidence
 
     def _keep(self, evidence: Evidence) -> np.ndarray:
-        """Indices of the labels that can win somewhere: their probability reaches ``params.prune``."""
+        """Indices of the labels whose probability reaches ``params.prune`` at some pixel, or is the highest there."""
         labels = len(evidence.values)
-        if labels == 1 or self.params.prune == 0:
+        prune = default_prune(labels) if self.params.prune is None else self.params.prune
+        if labels == 1 or prune == 0:
             return np.arange(labels)
         peaks = evidence.peaks()
-        return np.flatnonzero(peaks >= min(self.params.prune, float(peaks.max())))
+        keep = peaks >= min(prune, float(peaks.max()))
+        # The highest of n probabilities is at least 1 / n: below, no label that is the likeliest can be left out.
+        if prune * labels > 0.99:
+            keep |= evidence.likeliest()
+        return np.flatnonzero(keep)
 
     def _kernels_for(self, keep: np.ndarray, evidence: Evidence) -> list[Kernel]:
         if len(keep) == len(evidence.values):

@@ -31,6 +31,13 @@ class Evidence:
         """Highest probability of each label over the pixels that are not ignored, float32 (C,); 0 if all are."""
         return _core.peaks(self.values, KINDS.index(self.kind), self.ignore)
 
+    def likeliest(self) -> np.ndarray:
+        """Which labels no other exceeds at some pixel that is not ignored, bool (C,)."""
+        best = self.values.min(axis=0) if self.kind == "unary" else self.values.max(axis=0)
+        if self.ignore is not None:
+            best[self.ignore] = np.nan
+        return np.array([(label == best).any() for label in self.values])
+
     def energies(self, keep: np.ndarray) -> np.ndarray:
         """Unary energies float32 (K, H, W) of the labels ``keep``; probabilities are clipped at 1e-5."""
         if self.kind == "unary" and self.ignore is None and len(keep) == len(self.values):

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
 
 
+def default_prune(labels: int) -> float:
+    """The ``prune`` of an inference over ``labels`` labels for which none is given: 0.02, above 50 labels 0.01.
+
+    Up to 50 labels the likeliest label of every pixel reaches 0.02. ``benchmarks/prune.py`` measures what is lost.
+    """
+    return 0.02 if labels <= 50 else 0.01
+
+
 @dataclass(frozen=True)
 class CRFParams:
     """A bilateral and a Gaussian kernel with Potts compatibility, and how to infer with them.
@@ -15,10 +23,9 @@ class CRFParams:
     ``w_bilateral`` and ``w_spatial`` weigh the kernels; ``theta_alpha`` (pixels) and ``theta_beta`` (grey
     levels) are the standard deviations of the bilateral one, ``theta_gamma`` (pixels) of the Gaussian one
     (Krähenbühl & Koltun 2011, eq. 3). A weight of 0 leaves its kernel out. ``normalization`` is one of
-    ``none before after symmetric``. Labels whose probability is below ``prune`` at every pixel are left out
-    of the inference; 0 filters them all. On 24 photographs and the built-in network's 21 labels, 0.05 keeps 6 of
-    them and 99.995 % of the likeliest labels (0.1: 4, 99.99 %; 0.001: 18, all). Raises ``ValueError`` that
-    names the parameter and the remedy.
+    ``none before after symmetric``. Labels whose probability is below ``prune`` at every pixel, and that are the
+    likeliest at none, are left out of the inference; 0 keeps all, None is ``default_prune`` of the number of labels.
+    Raises ``ValueError`` that names the parameter and the remedy.
     """
 
     w_bilateral: float = 4.0
@@ -28,7 +35,7 @@ class CRFParams:
     theta_gamma: float = 3.0
     iterations: int = 10
     normalization: str = "symmetric"
-    prune: float = 0.05
+    prune: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("w_bilateral", "w_spatial"):
@@ -43,7 +50,7 @@ class CRFParams:
             raise ValueError(f"iterations is {self.iterations!r}; give a whole number, 0 or more (10 is usual)")
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization is {self.normalization!r}; give one of {', '.join(NORMALIZATIONS)}")
-        if not (isinstance(self.prune, (int, float)) and 0 <= self.prune < 1):
+        if self.prune is not None and not (isinstance(self.prune, (int, float)) and 0 <= self.prune < 1):
             raise ValueError(f"prune is {self.prune!r}; give a probability from 0 (keep every label) to below 1")
 
     def kernels(self) -> tuple[Kernel, ...]:

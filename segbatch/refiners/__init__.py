@@ -23,7 +23,7 @@ def _densecrf(spec: JobSpec) -> Refiner:
     from segbatch.refiners.densecrf import DenseCRFRefiner
 
     fields = spec.crf.model_dump(exclude={"engine"})
-    return DenseCRFRefiner(CRFParams(**fields, prune=spec.prune), spec.crf.engine, parameters=spec.crf.model_dump())
+    return DenseCRFRefiner(CRFParams(**fields), spec.crf.engine, parameters=spec.crf.model_dump())
 
 
 def _crfasrnn(spec: JobSpec) -> Refiner:

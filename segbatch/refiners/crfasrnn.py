@@ -35,7 +35,7 @@ def build(spec: JobSpec) -> DenseCRFRefiner:
     given = spec.crf.model_dump(include=spec.crf.model_fields_set)
     parameters: dict[str, Any] = {**PAPER, **given}
     engine = parameters.pop("engine", spec.crf.engine)
-    params = CRFParams(**parameters, prune=spec.prune)
+    params = CRFParams(**parameters)
     if spec.refiner_weights is None:
         return DenseCRFRefiner(params, engine, parameters={**parameters, "engine": engine})
     twice = sorted({"w_bilateral", "w_spatial"} & set(given))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from segbatch.crf.kernels import with_labels
 
 
 class DenseCRFRefiner:
-    """Mean-field marginals of the dense CRF over the classes that the image can show.
+    """Mean-field marginals of the dense CRF over the classes of the scores; ``params.prune`` does not count.
 
+    The scores are pruned already, by a rule that also keeps what can win between the cells (``coarse_scores``).
     ``kernels`` replace those of ``params``; label compatibilities in them are of all the network's classes.
     """
 
@@ -28,7 +30,7 @@ class DenseCRFRefiner:
         kernels: Sequence[Kernel] | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.params, self.engine, self.parameters = params, build_engine(engine), parameters
+        self.params, self.engine, self.parameters = replace(params, prune=0.0), build_engine(engine), parameters
         self.kernels = params.kernels() if kernels is None else tuple(kernels)
 
     @property

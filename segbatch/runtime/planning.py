@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from segbatch import models, refiners
 from segbatch.chunk import Shard
+from segbatch.crf.params import default_prune
 from segbatch.errors import PlanError, SpecError
 from segbatch.interfaces import Source
 from segbatch.output.inventory import Inventory
@@ -54,7 +55,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """A spec with what it names found: the source, its shards, the network's facts, the precision decided.
+    """A spec with what it names found: the source, its shards, the network's facts, precision and prune decided.
 
     ``skipped`` is what the listings of the inputs hold besides shards.
     ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
@@ -66,12 +67,13 @@ class Job:
     shards: list[Shard] = field(repr=False)
     model: models.ModelInfo
     precision: str
+    prune: float
     refiner: refiners.RefinerInfo
     skipped: Skipped = field(default_factory=Skipped, repr=False)
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Workers need no list of shards: each read task carries its own.
-        return (Job, (self.spec, self.source, self.root, [], self.model, self.precision, self.refiner))
+        return (Job, (self.spec, self.source, self.root, [], self.model, self.precision, self.prune, self.refiner))
 
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
@@ -88,6 +90,9 @@ class Job:
                 f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them "
                 "again; give --refiner none, unless you want both"
             )
+        prune = default_prune(len(self.model.labels))
+        if spec.prune is None and self.prune != prune:
+            said.append(f"prune is {self.prune:g}, with which this output was begun; the default is {prune:g}")
         return said
 
     def divided(self, chunk_size: int) -> Job:
@@ -113,7 +118,7 @@ class Job:
                 "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colours],
             },
             "precision": self.precision,
-            "prune": spec.prune,
+            "prune": self.prune,
             "refiner": spec.refiner,
             "crf": self.refiner.parameters and dict(self.refiner.parameters),
             "code": STAGES_VERSION,
@@ -136,22 +141,25 @@ class Job:
         )
 
 
-def resolve(spec: JobSpec, kept_precision: str | None = None, root: str | None = None) -> Job:
+def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
 
-    ``kept_precision`` is what ``auto`` means for an output that exists: a resume on other hardware then gives
-    the same rows. ``root`` is the corpus root of such an output; by default the folder that all inputs lie in.
+    ``kept`` is the identity of an output that exists: its ``precision`` and ``prune`` apply where the spec has none, so
+    that a resume on other hardware, or by another version, gives the same rows. Its ``root`` is the corpus root, by
+    default the folder that all inputs lie in.
     """
+    kept = kept or {}
     refiners.build(spec)
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
     refiner = refiners.describe(spec, len(model.labels))
     precision: str = spec.precision
     if precision == "auto":
-        precision = kept_precision or _auto_precision(spec)
+        precision = kept.get("precision") or _auto_precision(spec)
+    prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
     source = open_inputs(spec)
-    corpus = source.corpus(root)
+    corpus = source.corpus(kept.get("root"))
     _refuse_equal_ids(corpus.shards)
-    return Job(spec, source, corpus.root, corpus.shards, model, precision, refiner, corpus.skipped)
+    return Job(spec, source, corpus.root, corpus.shards, model, precision, prune, refiner, corpus.skipped)
 
 
 def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
@@ -273,8 +281,7 @@ def make_plan(spec: JobSpec) -> Plan:
     there = existing_record(store, spec.overwrite)
     if spec.overwrite:
         there = None
-    kept = there.identity if there else {}
-    job = resolve(spec, kept.get("precision"), kept.get("root"))
+    job = resolve(spec, there.identity if there else None)
     record = job.record()
     if there is None:
         job.source.check(job.shards)

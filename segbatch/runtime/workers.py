@@ -59,7 +59,7 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
     segment = Segment(
         model,
         max_pixels=spec.max_pixels,
-        prune=spec.prune,
+        prune=job.prune,
         keep_images=job.refiner.needs_image,
         threads=pools.threads,
     )

@@ -138,6 +138,31 @@ def test_the_likeliest_label_stays_whatever_the_threshold() -> None:
     np.testing.assert_allclose(q.sum(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("labels", "probability", "left"), [(40, 0.019, 39), (40, 0.021, 40), (51, 0.009, 50), (51, 0.011, 51)]
+)
+def test_the_default_threshold_is_lower_above_50_labels(labels: int, probability: float, left: int) -> None:
+    """Label 0 has ``probability`` everywhere, the others share what is left."""
+    logits = np.zeros((labels, 12, 10), np.float32)
+    logits[0] = np.log(probability / (1 - probability) * (labels - 1))
+    q = DenseCRF(CRFParams(w_bilateral=0)).refine(None, logits=logits)
+    assert np.count_nonzero(q.any(axis=(1, 2))) == left
+
+
+@pytest.mark.parametrize("kind", ["probs", "logits", "unary"])
+def test_the_likeliest_label_of_a_pixel_stays_though_it_is_improbable(kind: str) -> None:
+    """Of 150 labels the likeliest may have hardly more than 1 / 150. Pixels that are ignored do not count."""
+    logits = np.zeros((150, 6, 5), np.float32)
+    logits[149] -= 1e-3
+    logits[7, 2, 3] = logits[149, 0, 0] = 1e-3
+    scores = {"probs": softmax(logits), "logits": logits, "unary": -logits}[kind]
+    ignore = np.zeros((6, 5), bool)
+    ignore[0, 0] = True
+    q = DenseCRF(CRFParams(0, w_spatial=1e-3)).refine(None, **{kind: scores}, ignore=ignore)
+    assert np.flatnonzero(q.any(axis=(1, 2))).tolist() == list(range(149))
+    assert q[:, 2, 3].argmax() == 7
+
+
 def test_pruning_cuts_the_compatibility_too() -> None:
     logits = LOGITS.copy()
     logits[1] = logits.max() - 30

@@ -15,6 +15,7 @@ from skimage import data
 
 from segbatch.chunk import Scores
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
+from segbatch.crf.params import default_prune
 from segbatch.errors import ModelError, SpecError
 from segbatch.models.dpn import parse
 from segbatch.refiners import build, describe, names
@@ -82,6 +83,33 @@ def test_coarse_inference_gives_the_mask_of_the_long_way(photograph: object, pru
         assert (mask == long_mask).mean() >= 0.9999
         assert np.abs(marginal - long_marginal).mean() <= 1e-4
     assert (mask != NoRefiner().refine(None, scores)[0]).mean() > 0.01, "there must be something to do"
+
+
+@pytest.mark.parametrize(
+    ("labels", "flat", "twins", "equal"),
+    [(21, 1, False, 1), (21, 0.4, False, 1), (150, 1, False, 0.9995), (150, 0.4, False, 0.99), (150, 1, True, 0.99)],
+)
+def test_what_is_pruned_by_default_decides_hardly_a_pixel(labels: int, flat: float, twins: bool, equal: float) -> None:
+    """Flat scores leave the likeliest of 150 classes 0.3 on average, and that of near twins 0.2: the hardest cases."""
+    image = np.array(data.chelsea()[40:168, 100:260])
+    logits = network_logits(30 if twins else labels, (16, 20))
+    if twins:
+        noise = np.random.default_rng(1).normal(0, 0.3, (labels, 16, 20)).astype(np.float32)
+        logits = logits[np.arange(labels) % len(logits)] + noise
+    refiner = DenseCRFRefiner(CRFParams(), "native")
+    every, default = (coarse_scores(flat * logits, 128, 160, 8, p) for p in (0, default_prune(labels)))
+    mask = refiner.refine(image, every)[0]
+    assert (refiner.refine(image, default)[0] == mask).mean() >= equal
+    assert (mask != NoRefiner().refine(None, every)[0]).mean() > 0.01, "there must be something to do"
+
+
+def test_a_refiner_prunes_no_class_that_the_scores_hold() -> None:
+    """Class 2 wins between the cells alone, with a probability that is below every threshold in each of them."""
+    values = np.log(np.array([[[0.99, 1e-6]], [[1e-6, 0.99]], [[0.0099, 0.0099]]], np.float32))
+    scores = coarse_scores(values, 8, 16, 8, 0.02)
+    assert scores.class_ids.tolist() == [0, 1, 2]
+    mask, _ = DenseCRFRefiner(CRFParams(0, w_spatial=1e-3), "native").refine(np.zeros((8, 16, 3), np.uint8), scores)
+    assert set(np.unique(mask)) == {0, 1, 2}
 
 
 def test_the_engines_agree_on_the_mask() -> None:

@@ -137,6 +137,23 @@ def test_the_second_of_two_first_runs_takes_the_root_of_the_first(source: Path, 
         publish(different)
 
 
+def test_an_output_is_resumed_with_the_threshold_that_it_was_begun_with(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    here.run(here.spec([str(source)], output, prune=0.3))
+    write_tar(source / "002.tar", SAMPLES[:1])
+    resumed = here.spec([str(source)], output)
+    said = "prune is 0.3, with which this output was begun; the default is 0.02"
+    assert make_plan(resumed).job.warnings() == [said]
+    assert f"\nwarning      {said}" in explain(resumed)
+    assert "\npruned       classes below 0.3 at every pixel" in explain(resumed)
+    here.run(resumed)
+    record = RunRecord.need(Store(str(output)))
+    assert (record.identity["prune"], record.state) == (0.3, "done")
+    assert make_plan(here.spec([str(source)], output, overwrite=True)).job.prune == 0.02
+    with pytest.raises(PlanError, match=r"prune: 0\.3 in the output, 0\.02 in this job"):
+        make_plan(here.spec([str(source)], output, prune=0.02))
+
+
 def test_fewer_inputs_are_told_before_their_chunks_are_retired(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     run([source], output)
