@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 from PIL import Image
+
+# A mask is runs of equal pixels: zlib's run-length strategy is 2.5 to 3.3 times as fast as its search for repeated
+# strings, and the files are 15 % smaller (VOC's classes after the CRF) to 12 % larger (CamVid's before it):
+# benchmarks/masks.py.
+_COMPRESSION = {"compress_level": 6, "compress_type": zlib.Z_RLE}
 
 
 def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
@@ -14,9 +20,9 @@ def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
     if num_classes <= 256:
         image = Image.fromarray(mask.astype(np.uint8))
         image.putpalette(palette)
-        image.save(buffer, "PNG", compress_level=6)
+        image.save(buffer, "PNG", **_COMPRESSION)
     else:
-        Image.fromarray(mask.astype(np.uint16)).save(buffer, "PNG", compress_level=6)
+        Image.fromarray(mask.astype(np.uint16)).save(buffer, "PNG", **_COMPRESSION)
     return buffer.getvalue()
 
 

@@ -1,0 +1,62 @@
+"""Size and encoding time of mask PNGs by zlib strategy: ``python benchmarks/masks.py --images photographs/``.
+
+The masks are the built-in network's, before and after the dense CRF; ``default`` is zlib's search for repeated strings,
+``rle`` its run-length strategy, which ``segbatch.encodings.png`` uses. All at level 6; milliseconds are of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from crf_inputs import photographs
+from PIL import Image
+
+from segbatch import models, refiners
+from segbatch.encodings import png
+from segbatch.runtime.stages import coarse_scores
+from segbatch.spec import JobSpec
+
+STRATEGIES = {"default": zlib.Z_DEFAULT_STRATEGY, "rle": zlib.Z_RLE}
+
+
+def encode(mask: np.ndarray, palette: bytes | None, strategy: int) -> bytes:
+    """A PNG of ``mask`` (H, W): uint8 with ``palette``, or uint16 grey."""
+    image, data = Image.fromarray(mask), io.BytesIO()
+    if palette is not None:
+        image.putpalette(palette)
+    image.save(data, "PNG", compress_level=6, compress_type=strategy)
+    return data.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=Path, help="folder of photographs; default: some of installed packages")
+    parser.add_argument("--limit", type=int, default=24, help="photographs at most")
+    parser.add_argument("--weights", default="voc", help="of the built-in network: voc or camvid")
+    args = parser.parse_args()
+    images = photographs(args.images, None)[: args.limit]
+    spec = JobSpec.create(inputs=["-"], weights=args.weights)
+    model = models.build(spec.model, weights=spec.weights, device="cpu", threads=1)
+    scores = [coarse_scores(model.scores([i])[0], *i.shape[:2], model.stride, spec.prune) for i in images]
+    print(f"{len(images)} images, weights {args.weights}")
+    for name in ("none", "densecrf"):
+        refiner = refiners.build(spec.model_copy(update={"refiner": name}))
+        masks = [refiner.refine(image, s)[0] for image, s in zip(images, scores, strict=True)]
+        for bits, dtype in ((8, np.uint8), (16, np.uint16)):
+            palette = model.labels.palette() if bits == 8 else None
+            for strategy, number in STRATEGIES.items():
+                begun = time.process_time()
+                files = [encode(mask.astype(dtype), palette, number) for mask in masks]
+                seconds = (time.process_time() - begun) / len(files)
+                assert all(np.array_equal(png.decode(f), m) for f, m in zip(files, masks, strict=True))
+                size = sum(map(len, files)) / len(files)
+                print(f"refiner {name:<8} {bits:2d} bits {strategy:<8} {seconds * 1e3:5.2f} ms {size:7,.0f} bytes")
+
+
+if __name__ == "__main__":
+    main()
