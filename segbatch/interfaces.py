@@ -43,7 +43,8 @@ class Model(Protocol):
     """A network in eval mode on its device, with what is needed to feed and to read it.
 
     If it has an attribute ``needs_ids`` that is true, ``scores`` is called with the images' ids as a second argument.
-    ``digest`` identifies what it computes; a network of a ``module:factory`` may leave it out (``models.custom``).
+    ``digest`` identifies what it computes; a network of a ``module:factory`` may leave it out, and may have a
+    ``temperature`` (``models.custom``).
     """
 
     name: str

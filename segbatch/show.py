@@ -56,10 +56,10 @@ def outcome(console: Console, result: Outcome) -> None:
         )
 
 
-def class_table(totals: Totals, labels: LabelSet) -> Table:
-    """Classes that occur, most pixels first: images that contain them, pixels, share, confidence."""
+def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence") -> Table:
+    """Classes that occur, most pixels first: images that contain them, pixels, share, and what is called so."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("class", "images", "pixels", "share", "confidence"):
+    for name in ("class", "images", "pixels", "share", confidence):
         table.add_column(name, justify="left" if name == "class" else "right")
     rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
     for r in rows[:_MOST_CLASSES]:
@@ -89,16 +89,17 @@ def error_table(totals: Totals, most: int = 10) -> Table:
 def stats(console: Console, found: Summary, as_json: bool) -> None:
     if as_json:
         rows: list[ClassRow] = class_rows(found.totals, found.record.labels)
+        renamed = {"confidence": found.record.confidence_name}
         plain = {
             "done": found.done,
             "records": found.totals.records,
             "errors": found.totals.errors,
             "skipped": found.skipped.to_json(),
-            "classes": [vars(r) for r in rows],
+            "classes": [{renamed.get(k, k): v for k, v in vars(r).items()} for r in rows],
         }
         console.print_json(json.dumps(plain), ensure_ascii=True)
         return
-    console.print(class_table(found.totals, found.record.labels))
+    console.print(class_table(found.totals, found.record.labels, found.record.confidence_name))
     state = "" if found.done else "; the run is not finished, this is what is committed so far"
     _line(
         console,
@@ -131,6 +132,7 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             "parameters",
             "accuracy",
             "terms",
+            "temperature",
         )
         console.print_json(json.dumps([{f: getattr(i, f) for f in fields} for i in infos]), ensure_ascii=True)
         return
@@ -140,7 +142,8 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
         console.print(f"[bold]{escape(name)}[/]  [dim]{size}scores at stride {sets[0].stride}[/]", highlight=False)
         for i in sets:
             shown = ", ".join(i.classes[:4]) + (", …" if len(i.classes) > 4 else "")
-            _line(console, f"    --weights {i.weights}: {len(i.classes)} classes ({shown}); {i.accuracy}")
+            fitted = f"; temperature {i.temperature:g}" if i.temperature != 1 else ""
+            _line(console, f"    --weights {i.weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
             _line(console, f"        {i.source}")
     _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
 

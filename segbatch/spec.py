@@ -101,6 +101,11 @@ class JobSpec(BaseModel):
         description="parameters of the dense CRF; those not given are crfasrnn's own where it refines",
     )
 
+    marginal: bool = Field(
+        False,
+        description="add a column marginal: mean over the pixels of the refiner's own probability of their label",
+    )
+
     chunk_size: int | None = Field(
         None, gt=0, le=65536, description="records a commit; chosen at the first run of an output, then kept"
     )

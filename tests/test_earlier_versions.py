@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from segbatch import cli
 from segbatch.errors import PlanError
 from segbatch.models import MODELS
 from segbatch.nightly.record import read_night
@@ -23,8 +26,14 @@ from segbatch.training.spec import TrainSpec
 from segbatch.training.trainer import train
 
 FORMAT1 = Path(__file__).parent / "fixtures/format1"
-# name -> (masks, errors, folder of its input)
-OUTPUTS = {"out": (8, 1, "in"), "merged": (8, 1, "in"), "img-out": (3, 0, "img-in"), "night-out": (6, 0, "night-in")}
+# name -> (rows version, masks, errors, folder of its input)
+OUTPUTS = {
+    "out": (2, 8, 1, "in"),
+    "merged": (2, 8, 1, "in"),
+    "img-out": (2, 3, 0, "img-in"),
+    "night-out": (2, 6, 0, "night-in"),
+    "img-out-3": (3, 3, 0, "img-in"),
+}
 
 
 @pytest.fixture
@@ -39,8 +48,9 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_stats_and_errors_of_an_earlier_output_are_as_they_were(name: str) -> None:
-    masks, errors, _ = OUTPUTS[name]
+    version, masks, errors, _ = OUTPUTS[name]
     found = summary(str(FORMAT1 / name))
+    assert found.record.rows_version == version
     assert found.done
     assert (found.totals.records - found.totals.failed, found.totals.failed) == (masks, errors)
     assert len(list(error_rows(str(FORMAT1 / name), 10))) == errors
@@ -48,7 +58,7 @@ def test_stats_and_errors_of_an_earlier_output_are_as_they_were(name: str) -> No
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_earlier_output_is_verified(name: str, corpus: Path) -> None:
-    masks, errors, source = OUTPUTS[name]
+    _, masks, errors, source = OUTPUTS[name]
     report = verify(str(corpus / name), [str(corpus / source)])
     assert report.problems == []
     assert (report.masks, report.errors) == (masks, errors)
@@ -56,7 +66,7 @@ def test_an_earlier_output_is_verified(name: str, corpus: Path) -> None:
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_earlier_output_is_compacted_and_verified_again(name: str, corpus: Path) -> None:
-    masks, errors, source = OUTPUTS[name]
+    _, masks, errors, source = OUTPUTS[name]
     compact(str(corpus / name), 2**20)
     report = verify(str(corpus / name), [str(corpus / source)])
     assert report.problems == []
@@ -65,10 +75,20 @@ def test_an_earlier_output_is_compacted_and_verified_again(name: str, corpus: Pa
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_earlier_output_is_resumed_or_the_refusal_says_why(name: str, corpus: Path) -> None:
+    version, _, _, source = OUTPUTS[name]
     spec: dict[str, Any] = json.loads((corpus / name / "run.json").read_text())["spec"]
-    given = {**spec, "inputs": [str(corpus / OUTPUTS[name][2])], "output": str(corpus / name)}
-    with pytest.raises(PlanError, match="rows version 2"):
+    given = {**spec, "inputs": [str(corpus / source)], "output": str(corpus / name)}
+    with pytest.raises(PlanError, match=f"rows version {version}, this version of segbatch writes 4"):
         make_plan(JobSpec.create(**given))
+
+
+def test_what_an_earlier_version_called_confidence_is_shown_as_the_marginal_that_it_is() -> None:
+    result = CliRunner().invoke(cli.app, ["stats", str(FORMAT1 / "img-out-3")])
+    assert re.search(r"class +images +pixels +share +marginal", result.output)
+    result = CliRunner().invoke(cli.app, ["stats", str(FORMAT1 / "img-out-3"), "--json"])
+    person = json.loads(result.output)["classes"][15]
+    assert person["marginal"] == pytest.approx(0.946, abs=1e-3)
+    assert "confidence" not in person
 
 
 def test_the_nights_of_an_earlier_version_are_read() -> None:

@@ -15,7 +15,7 @@ CONFIDENCE_UNIT = 1024
 
 @dataclass(frozen=True)
 class ClassCount:
-    """One class in one image: its pixels, its share of them, and its mean winning marginal (float32 value)."""
+    """One class in one image: its pixels, its share of them, and the mean confidence of its pixels (float32 value)."""
 
     class_id: int
     pixels: int
@@ -23,11 +23,11 @@ class ClassCount:
     confidence: float
 
 
-def count(mask: np.ndarray, marginal: np.ndarray, num_classes: int) -> tuple[list[ClassCount], float]:
-    """Classes present in a mask (H, W) with winning marginals float32 (H, W), most pixels first; mean marginal."""
+def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[list[ClassCount], float]:
+    """Classes present in a mask (H, W), most pixels first, and the mean of ``confidence`` float32 (H, W)."""
     ids = mask.ravel()
     pixels = np.bincount(ids, minlength=num_classes)
-    sums = np.bincount(ids, weights=marginal.ravel(), minlength=num_classes)
+    sums = np.bincount(ids, weights=confidence.ravel(), minlength=num_classes)
     present = sorted(np.flatnonzero(pixels).tolist(), key=lambda c: (-pixels[c], c))
     counts = [
         ClassCount(c, int(pixels[c]), float(np.float32(pixels[c] / ids.size)), float(np.float32(sums[c] / pixels[c])))

@@ -99,6 +99,7 @@ class Architecture:
             parameters=sum(p.numel() for p in network.parameters()),
             accuracy=weights.accuracy,
             terms=weights.terms,
+            temperature=weights.temperature,
             known_weights=tuple(self.weights),
             refines=self.refines,
         )
@@ -119,6 +120,7 @@ class Architecture:
             return replace(weights, digest=content_digest(data)), self._state(data, weights.source, len(weights.labels))
         weights = Weights(chosen, "uri", chosen, self.labels, self.preprocess)
         data = weights.read(choice.storage_options)
+        digest = content_digest(data)
         state = self.convert(checkpoint.parse(data, chosen))
         head = state.get(self.head)
         # Class ids are int16. A head that cannot be one is listed below, as of another shape.
@@ -126,7 +128,12 @@ class Architecture:
         count = head.shape[0] if head is not None and fits else len(self.labels)
         checkpoint.check(state, self._on_meta(count), chosen, self.name)
         labels = self._labels(choice, count)
-        return replace(weights, labels=labels, digest=content_digest(data)), state
+        return replace(weights, labels=labels, digest=digest, temperature=self._temperature(digest)), state
+
+    def _temperature(self, digest: str) -> float:
+        """That of the named weights which a file is a copy of, else 1."""
+        named = (w for w in map(Weights.identified, self.weights.values()) if w.digest)
+        return next((w.temperature for w in named if digest.startswith(w.digest)), 1.0)
 
     def _state(self, data: bytes, source: str, count: int) -> StateDict:
         state = self.convert(checkpoint.parse(data, source))
@@ -159,8 +166,7 @@ class Architecture:
             labels,
             self.preprocess,
             "untrained",
-            "",
-            f"random:{seed}:{len(labels)}",
+            digest=f"random:{seed}:{len(labels)}",
         )
 
     def _on_meta(self, count: int) -> nn.Module:

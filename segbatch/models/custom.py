@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
 import sys
 import threading
 import types
@@ -35,6 +36,7 @@ class CustomModel:
         self.name = f"{model.name} ({entry})"
         self.labels: LabelSet = model.labels
         self.stride: int = model.stride
+        self.temperature = float(getattr(model, "temperature", 1.0))
         self.needs_ids = bool(getattr(model, "needs_ids", False))
 
     def scores(self, images: Sequence[np.ndarray], *ids: Sequence[str]) -> list[np.ndarray]:
@@ -57,7 +59,8 @@ class CustomEntry:
     The factory returns an ``interfaces.Model``: attributes ``name`` (str), ``labels`` (``LabelSet``),
     ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies the network.
     Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of the factory
-    and of the class that it returns; what these import, or read from elsewhere, may change unnoticed.
+    and of the class that it returns; what these import, or read from elsewhere, may change unnoticed. An attribute
+    ``temperature`` (a number above 0) is that of ``ModelInfo``.
     """
 
     name: str
@@ -83,6 +86,7 @@ class CustomEntry:
             stride=model.stride,
             digest=model.digest,
             parameters=model.parameters(),
+            temperature=model.temperature,
             wrong_size=wrong_size,
             untried=untried,
         )
@@ -150,6 +154,12 @@ class CustomEntry:
             raise ModelError(
                 f"model {self.name!r} returned {type(model).__name__}, which lacks {'; '.join(absent)}; see "
                 "segbatch.interfaces.Model"
+            )
+        temperature = getattr(model, "temperature", 1.0)
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+            raise ModelError(
+                f"model {self.name!r}: its temperature is {visible(repr(temperature)[:_MAX_REASON])}; give a number "
+                "above 0, which its logits are divided by, or none"
             )
 
 

@@ -18,7 +18,8 @@ class ModelInfo:
     ``weights`` is the name or URI of the weights, ``source`` where they come from, both redacted, ``digest`` what
     identifies their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
     ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
-    it, ``terms`` the terms of use beyond this package's licence. ``known_weights`` are the names that
+    it, ``terms`` the terms of use beyond this package's licence, ``temperature`` what its logits are divided by before
+    their softmax is a confidence (1 unless it was fitted). ``known_weights`` are the names that
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
     CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it
     is described: ``wrong_size`` says how the size of its scores differs from what its stride says, ``untried`` why it
@@ -35,6 +36,7 @@ class ModelInfo:
     parameters: int
     accuracy: str = "not stated"
     terms: str = ""
+    temperature: float = 1.0
     known_weights: tuple[str, ...] = ()
     refines: str = ""
     wrong_size: str = ""

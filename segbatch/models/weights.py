@@ -62,8 +62,10 @@ class Weights:
 
     ``origin`` says how ``source`` is meant: a file in this package's data, a ``url`` that is downloaded once
     into torch.hub's cache, a ``uri`` that fsspec opens, or a ``seed`` (untrained, for tests and benchmarks).
-    ``digest`` begins with ``sha256:``. Once the content was read it is that of these bytes; before, that of package
-    data, or the beginning that the publisher of a URL states (``identified``).
+    ``temperature`` was fitted on labeled images that were not trained on, so that the softmax of the logits divided by
+    it is right as often as it says (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2); 1 is
+    not fitted. ``digest`` begins with ``sha256:``. Once the content was read it is that of these bytes; before, that
+    of package data, or the beginning that the publisher of a URL states (``identified``).
     """
 
     name: str
@@ -73,6 +75,7 @@ class Weights:
     preprocess: Preprocess = IMAGENET_RGB
     accuracy: str = "not stated"
     terms: str = ""
+    temperature: float = 1.0
     digest: str = ""
 
     def read(self, storage_options: Mapping[str, Any] | None = None) -> bytes:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from segbatch.chunk import ChunkId
 from segbatch.metrics.pixels import CONFIDENCE_UNIT, Totals
 from segbatch.output.run_record import Claim
+from segbatch.output.schema import schema
 from segbatch.output.writer import Receipt
 
 
@@ -20,6 +21,8 @@ def chunk_problems(receipt: Receipt, rows: pa.Table, claim: Claim) -> list[str]:
     problems = []
     if receipt.fingerprint != claim.fingerprint:
         problems.append(f"written by another job (fingerprint {receipt.fingerprint})")
+    if not rows.schema.equals(schema(claim.has_marginal)):
+        problems.append(f"{receipt.filename}: its columns are not those of this job")
     first, full = chunk.index * claim.chunk_size, claim.chunk_size
     if not (1 <= count <= full if chunk.last and chunk.index else count <= full if chunk.last else count == full):
         problems.append(f"{receipt.filename}: {count} rows, where a chunk has {full}")

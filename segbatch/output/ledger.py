@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from segbatch.chunk import ChunkId
 from segbatch.errors import OutputError
-from segbatch.output.schema import SCHEMA
+from segbatch.output.schema import schema
 from segbatch.output.store import Store
 from segbatch.output.writer import FOOTER_KEY, MASKS, SEAL_KEY, Receipt, check_seal, digest_of, receipts_of
 from segbatch.retry import is_transient
@@ -49,7 +49,7 @@ class ResultFile:
     ranges: tuple[tuple[int, int], ...] | None = None
 
     def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
-        """The rows that count, as columns of ``SCHEMA``. Raises ``OutputError`` for a file that is none of ours."""
+        """The rows that count, as columns of ``schema``. Raises ``OutputError`` for a file that is none of ours."""
         try:
             with store.open(f"{MASKS}/{self.name}") as f:
                 table = pq.read_table(f, columns=columns).replace_schema_metadata()
@@ -194,7 +194,7 @@ def read_footer(store: Store, filename: str, folder: str = MASKS) -> list[Receip
 
 
 def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
-    """Every chunk of a file with its rows, columns as in ``SCHEMA``; all of it is read, and checksums are compared.
+    """Every chunk of a file with its rows, columns as in ``schema``; all of it is read, and checksums are compared.
 
     Raises ``OutputError`` for a file that is damaged or none of ours.
     """
@@ -217,7 +217,7 @@ def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
         if b'"timings"' not in footer[FOOTER_KEY]:  # as in files of rows version 2, which have no digest
             check_seal(data, footer[SEAL_KEY])
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        if not table.schema.equals(SCHEMA):
+        if not any(table.schema.equals(schema(has_marginal)) for has_marginal in (False, True)):
             raise ValueError("its columns are not those of a result file")
         receipts = receipts_of(table.schema.metadata[FOOTER_KEY], len(data))
         rows = sum(r.totals.records for r in receipts)

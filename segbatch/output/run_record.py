@@ -23,11 +23,15 @@ class OutputTaken(OutputError):
 
 @dataclass(frozen=True)
 class Claim:
-    """Which job an output belongs to: the fingerprint of its rows, their chunks' size, the classes, as in run.json."""
+    """Which job an output belongs to: the fingerprint of its rows, their chunks' size, the classes, as in run.json.
+
+    ``has_marginal`` says whether the rows have the column ``marginal``; the fingerprint decides that, too.
+    """
 
     fingerprint: str
     chunk_size: int
     num_classes: int
+    has_marginal: bool = field(default=False, compare=False)
 
     @staticmethod
     def current(store: Store) -> Claim:
@@ -81,12 +85,22 @@ class RunRecord:
 
     @property
     def claim(self) -> Claim:
-        return Claim(self.fingerprint, self.chunk_size, len(self.classes))
+        return Claim(self.fingerprint, self.chunk_size, len(self.classes), self.has_marginal)
 
     @property
     def rows_version(self) -> int:
         """``planning.STAGES_VERSION`` of the segbatch that wrote the rows."""
         return int(self.identity["code"])
+
+    @property
+    def has_marginal(self) -> bool:
+        """Whether the rows have the column ``marginal``."""
+        return bool(self.identity.get("marginal"))  # rows version 3 and earlier have no such key
+
+    @property
+    def confidence_name(self) -> str:
+        """What the column ``confidence`` holds: before rows version 4 the mean of the refiner's marginals."""
+        return "confidence" if self.rows_version >= 4 else "marginal"
 
     @property
     def labels(self) -> LabelSet:

@@ -42,18 +42,31 @@ CLASSES_SCHEMA = pa.schema(
 )
 
 
+_MARGINAL = pa.field("marginal", pa.float32())
+
+
+def schema(has_marginal: bool) -> pa.Schema:
+    """The columns of a job's result files: ``SCHEMA``, and ``marginal`` for a job with ``JobSpec.marginal``."""
+    return SCHEMA.insert(SCHEMA.get_field_index("error"), _MARGINAL) if has_marginal else SCHEMA
+
+
 @dataclass(frozen=True)
 class Result:
-    """What became of one record: a mask (PNG bytes) with its counts, or an error."""
+    """What became of one record: a mask (PNG bytes) with its counts, or an error.
+
+    ``confidence`` and ``marginal`` are means over the pixels of the mask: of the network's probability of their labels,
+    and of the refiner's.
+    """
 
     record: Record
     mask: bytes | None = None
     classes: list[ClassCount] | None = None
     confidence: float | None = None
+    marginal: float | None = None
 
 
-def to_table(results: list[Result]) -> pa.Table:
-    """Results as rows of ``SCHEMA``, in their order."""
+def to_table(results: list[Result], has_marginal: bool = False) -> pa.Table:
+    """Results as rows of ``schema``, in their order."""
     records = [r.record for r in results]
     return pa.table(
         {
@@ -65,7 +78,8 @@ def to_table(results: list[Result]) -> pa.Table:
             "mask": [r.mask for r in results],
             "classes": [None if r.classes is None else [vars(c) for c in r.classes] for r in results],
             "confidence": [r.confidence for r in results],
+            **({"marginal": [r.marginal for r in results]} if has_marginal else {}),
             "error": [None if r.error is None else vars(r.error) for r in records],
         },
-        schema=SCHEMA,
+        schema=schema(has_marginal),
     )

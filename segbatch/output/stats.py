@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import CONFIDENCE_UNIT, Totals
 from segbatch.output.run_record import RunRecord
-from segbatch.output.schema import CLASSES_SCHEMA
+from segbatch.output.schema import CLASSES_SCHEMA, schema
 from segbatch.output.store import Store
 
 CLASSES = "stats/classes.parquet"
@@ -65,25 +66,6 @@ configs:
   data_files: masks/*.parquet
 dataset_info:
   features:
-  - {name: image_id, dtype: string}
-  - {name: source, dtype: string}
-  - {name: index, dtype: int64}
-  - {name: height, dtype: int32}
-  - {name: width, dtype: int32}
-  - {name: mask, dtype: image}
-  - name: classes
-    list:
-    - {name: class_id, dtype: int16}
-    - {name: pixels, dtype: int64}
-    - {name: fraction, dtype: float32}
-    - {name: confidence, dtype: float32}
-  - {name: confidence, dtype: float32}
-  - name: error
-    struct:
-    - {name: stage, dtype: string}
-    - {name: type, dtype: string}
-    - {name: message, dtype: string}
----
 """
 
 _SIGNATURE = "made by segbatch"
@@ -107,13 +89,30 @@ def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
         for r in class_rows(totals, record.labels)
     ]
     text = (
-        f"{_CARD_HEAD}\n# Segmentation masks\n\n"
+        f"{_CARD_HEAD}{''.join(_features(schema(record.has_marginal)))}---\n\n# Segmentation masks\n\n"
         f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
         f"`{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
         "One row a record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
-        "none.\n\n| id | class | images | pixels | share | confidence |\n|---|---|---|---|---|---|\n"
+        "none; `confidence` is the mean over the pixels of the network's probability of their label.\n\n"
+        "| id | class | images | pixels | share | confidence |\n|---|---|---|---|---|---|\n"
     )
     store.write(CARD, (text + "\n".join(rows) + "\n").encode())
+
+
+def _features(columns: pa.Schema) -> Iterator[str]:
+    """The columns as `datasets` calls them, in YAML."""
+    for column in columns:
+        if isinstance(column.type, pa.ListType | pa.StructType):
+            is_list = isinstance(column.type, pa.ListType)
+            yield f"  - name: {column.name}\n    {'list' if is_list else 'struct'}:\n"
+            for inner in column.type.value_type if is_list else column.type:
+                yield f"    - {{name: {inner.name}, dtype: {_dtype(inner.type)}}}\n"
+        else:
+            yield f"  - {{name: {column.name}, dtype: {'image' if column.name == 'mask' else _dtype(column.type)}}}\n"
+
+
+def _dtype(kind: pa.DataType) -> str:
+    return "float32" if pa.types.is_float32(kind) else str(kind)
 
 
 def _cell(text: str) -> str:

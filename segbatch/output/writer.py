@@ -121,7 +121,7 @@ class Writer:
             else:
                 totals.add_image(r.classes)
         receipt = Receipt(chunk.filename, self.claim.fingerprint, totals, 0, timings, skipped or Skipped())
-        data = to_parquet(to_table(results), receipt.footer())
+        data = to_parquet(to_table(results, self.claim.has_marginal), receipt.footer())
         self.claim.check(self.store)
         tag = publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.filename}", data)
         return replace(receipt, size=len(data), tag=tag, digest=digest_of(data))
@@ -149,7 +149,7 @@ def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> str:
 
 
 def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:
-    """A result file: rows of ``output.schema.SCHEMA`` with the receipts of their chunks in its footer.
+    """A result file: rows of ``output.schema.schema`` with the receipts of their chunks in its footer.
 
     It also holds the digest of all its bytes, as of a file that has ``_NO_SEAL`` in the place of it.
     """

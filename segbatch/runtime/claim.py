@@ -41,14 +41,18 @@ def existing_record(store: Store, overwrite: bool) -> RunRecord | None:
     return None
 
 
-def refuse_other(store: Store, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
-    """Raise ``PlanError`` with what differs if the output holds the results of another job."""
-    if existing.rows_version != requested.rows_version:
+def refuse_other_version(store: Store, existing: RunRecord, rows_version: int) -> None:
+    """Raise ``PlanError`` if the output's rows are not those that this version of segbatch writes."""
+    if existing.rows_version != rows_version:
         raise PlanError(
             f"{store.uri}: written by segbatch {existing.versions.get('segbatch', '?')} with rows version "
-            f"{existing.rows_version}, this version of segbatch writes {requested.rows_version}, whose rows differ; "
+            f"{existing.rows_version}, this version of segbatch writes {rows_version}, whose rows differ; "
             "choose another --output, or resume with the segbatch that wrote it"
         )
+
+
+def refuse_other(store: Store, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
+    """Raise ``PlanError`` with what differs if the output holds the results of another job."""
     lines = differences(existing.identity, requested.identity)
     if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
         lines.append(f"chunk_size: {existing.chunk_size} in the output, {spec.chunk_size} in this job")

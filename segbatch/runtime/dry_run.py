@@ -46,7 +46,8 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
         "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
         **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
-        "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}",
+        "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
+        f"temperature {plan.job.model.temperature:g}",
         "classes": shown,
         "pruned": f"classes below {plan.job.prune:g} at every pixel" if plan.job.prune else "nothing",
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,

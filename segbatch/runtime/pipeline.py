@@ -107,7 +107,7 @@ def compute(
 
 
 def build_dataset(spec: JobSpec) -> Dataset:
-    """The masks as a lazy Ray dataset, one row a record (``output.schema.SCHEMA``), for one's own pipelines.
+    """The masks as a lazy Ray dataset, one row a record (``output.schema.schema``), for one's own pipelines.
 
     Nothing is written and nothing resumed, and error rows of a broken network are not held back; ``spec.output`` is
     not used. Joins the cluster as ``run`` does,
@@ -212,7 +212,7 @@ class RefineWorker:
     def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs, writer: Writer | None) -> None:
         logs.install(worker="refine")
         self._guard = _guard("refine", partial(refine_stage, job, pools), attempts, job)
-        self._writer = writer
+        self._writer, self._has_marginal = writer, job.spec.marginal
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
@@ -223,9 +223,9 @@ class RefineWorker:
         try:
             results, timings = self._guard(chunk)
         except Stopped:
-            return _OUTCOME.empty_table() if self._writer else to_table([])
+            return _OUTCOME.empty_table() if self._writer else to_table([], self._has_marginal)
         if self._writer is None:
-            return to_table(results)
+            return to_table(results, self._has_marginal)
         rows = Rows(chunk.id, results, timings, chunk.skipped)
         outcome = {"held": rows.pack()} if rows.is_suspect() else _commit(self._writer, rows).to_row()
         return pa.Table.from_pylist([outcome], schema=_OUTCOME)

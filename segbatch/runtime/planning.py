@@ -19,7 +19,7 @@ from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
-from segbatch.runtime.claim import existing_record, refuse_other
+from segbatch.runtime.claim import existing_record, refuse_other, refuse_other_version
 from segbatch.runtime.nesting import refuse_nesting
 from segbatch.skipped import Skipped
 from segbatch.sources import divided, open_source
@@ -27,7 +27,7 @@ from segbatch.spec import JobSpec
 from segbatch.text import redact
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
-STAGES_VERSION = 3
+STAGES_VERSION = 4
 
 _LARGEST_CHUNK = 256
 _CHUNK_BYTES = 64 * 2**20
@@ -114,6 +114,7 @@ class Job:
             "model": {
                 "name": spec.model,
                 "weights": self.model.digest,
+                "temperature": self.model.temperature,
                 "classes": list(self.model.labels.names),
                 "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colours],
             },
@@ -121,6 +122,7 @@ class Job:
             "prune": self.prune,
             "refiner": spec.refiner,
             "crf": self.refiner.parameters and dict(self.refiner.parameters),
+            "marginal": spec.marginal,
             "code": STAGES_VERSION,
         }
 
@@ -281,6 +283,8 @@ def make_plan(spec: JobSpec) -> Plan:
     there = existing_record(store, spec.overwrite)
     if spec.overwrite:
         there = None
+    if there is not None:
+        refuse_other_version(store, there, STAGES_VERSION)
     job = resolve(spec, there.identity if there else None)
     record = job.record()
     if there is None:

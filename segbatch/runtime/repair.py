@@ -11,7 +11,9 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.store import Store
 from segbatch.output.writer import MASKS
+from segbatch.runtime.claim import refuse_other_version
 from segbatch.runtime.finish import Outcome
+from segbatch.runtime.planning import STAGES_VERSION
 from segbatch.runtime.verify import Report
 from segbatch.runtime.verify_input import recorded_spec
 from segbatch.spec import JobSpec
@@ -34,6 +36,7 @@ def repair(
     """
     store = Store(output, storage_options)
     record = RunRecord.need(store)
+    refuse_other_version(store, record, STAGES_VERSION)
     spec = recorded_spec(record, inputs, storage_options, output=output)
     store.remove(SUCCESS)
     ledger = Ledger.read(store, damaged={})

@@ -18,6 +18,7 @@ from segbatch.labels import LabelSet
 from segbatch.metrics import pixels
 from segbatch.models.scores import checked_scores
 from segbatch.output.schema import Result
+from segbatch.refiners.probability import label_probability
 from segbatch.runtime.watch import UNWATCHED, Watch, lost_gpu
 from segbatch.sources.decode import decode, image_size
 
@@ -104,10 +105,26 @@ class Segment:
 
 
 class Refine:
-    """Sharpen the boundaries, encode the mask, count the classes."""
+    """Sharpen the boundaries, encode the mask, count the classes.
 
-    def __init__(self, refiner: Refiner, labels: LabelSet, *, max_pixels: int, threads: int = 1) -> None:
+    Args:
+        temperature: What the network's logits are divided by for ``confidence``, which is its probability of the final
+            label of each pixel.
+        has_marginal: Whether results have the mean of the refiner's own probabilities, too.
+    """
+
+    def __init__(
+        self,
+        refiner: Refiner,
+        labels: LabelSet,
+        *,
+        max_pixels: int,
+        temperature: float = 1.0,
+        has_marginal: bool = False,
+        threads: int = 1,
+    ) -> None:
         self.refiner, self.labels, self.max_pixels = refiner, labels, max_pixels
+        self.temperature, self.has_marginal = temperature, has_marginal
         self._palette = labels.palette()
         # One thread more would do nothing but hand over.
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
@@ -134,14 +151,16 @@ class Refine:
             needs = self.refiner.needs_image and record.data is not None
             image = decode(record.data, self.max_pixels) if needs and record.data is not None else None
             mask, marginal = self.refiner.refine(image, record.scores)
-            classes, confidence = pixels.count(mask, marginal, len(self.labels))
+            probability = label_probability(record.scores, mask, len(self.labels), self.temperature)
+            classes, confidence = pixels.count(mask, probability, len(self.labels))
+            mean_marginal = float(marginal.mean(dtype=np.float64)) if self.has_marginal else None
             data = png.encode(mask, self._palette, len(self.labels))
         except Exception as e:
             if is_of_the_machine(e):
                 raise
             failure = _failure("refine", e)
             return Result(record.failed(failure.stage, failure.kind, failure.message))
-        return Result(replace(record, data=None, scores=None), data, classes, confidence)
+        return Result(replace(record, data=None, scores=None), data, classes, confidence, mean_marginal)
 
 
 def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prune: float) -> Scores:

@@ -12,7 +12,7 @@ from segbatch.errors import Outage, SourceError
 from segbatch.interfaces import Source
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
-from segbatch.runtime.planning import STAGES_VERSION, open_inputs
+from segbatch.runtime.planning import open_inputs
 from segbatch.runtime.reconcile import missing, stale
 from segbatch.skipped import Skipped
 from segbatch.sources import OutsideRoot, divided
@@ -24,6 +24,7 @@ from segbatch.spec import JobSpec
 if TYPE_CHECKING:
     from segbatch.runtime.verify import Report
 
+_SHARD_NAMES_SINCE = 3  # rows version
 # What says where a job runs and how it is seen, or was meant for one call; the rows do not depend on it.
 _OF_ONE_CALL = {
     *("address", "num_cpus", "num_gpus", "segment_actors", "refine_actors", "threads"),
@@ -51,10 +52,10 @@ def check_input(
 
     Raises ``SegbatchError`` if the inputs cannot be listed, ``Outage`` if their store stops answering.
     """
-    if record.rows_version != STAGES_VERSION:
+    if record.rows_version < _SHARD_NAMES_SINCE:
         report.against = (
             f"not compared with the input: it has rows version {record.rows_version}, whose shards have other names "
-            f"than those of version {STAGES_VERSION}"
+            f"than since version {_SHARD_NAMES_SINCE}"
         )
         return
     source = open_inputs(recorded_spec(record, inputs, storage_options))

@@ -83,7 +83,14 @@ def refine_stage(job: Job, pools: Pools) -> Stage[Result]:
             f"{_CHANGED}: refiner {spec.refiner}, refiner_weights {redact(spec.refiner_weights or '')!r}: planned "
             f"{job.refiner.parameters}, loaded {loaded}; {_REMEDY}"
         )
-    refine = Refine(refiner, job.model.labels, max_pixels=spec.max_pixels, threads=pools.threads)
+    refine = Refine(
+        refiner,
+        job.model.labels,
+        max_pixels=spec.max_pixels,
+        temperature=job.model.temperature,
+        has_marginal=spec.marginal,
+        threads=pools.threads,
+    )
     canary = Canary(
         "refine", f"refiner {spec.refiner}", refine, lambda result: result.record, _samples(job.model), is_trusted=True
     )

@@ -59,3 +59,14 @@ def test_the_null_model_gives_class_0() -> None:
     assert all((s.argmax(axis=0) == 0).all() for s in scores)
     with pytest.raises(SpecError, match="has no weights"):
         models.build("null", weights="some.pth")
+
+
+def test_a_temperature_is_the_networks_or_1(own: types.ModuleType) -> None:
+    own.plain = Brightness  # type: ignore[attr-defined]
+    own.warm = type("Warm", (Brightness,), {"temperature": 2})  # type: ignore[attr-defined]
+    assert models.describe("own_networks:plain").temperature == 1
+    assert models.describe("own_networks:warm").temperature == 2
+    for wrong in (0, -1.5, float("nan"), float("inf"), True, "2", None):
+        own.wrong = type("Wrong", (Brightness,), {"temperature": wrong})  # type: ignore[attr-defined]
+        with pytest.raises(ModelError, match=r"its temperature is .*; give a number above 0"):
+            models.build("own_networks:wrong")

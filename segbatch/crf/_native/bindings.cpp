@@ -25,6 +25,7 @@ using Rgb = nb::ndarray<const std::uint8_t, nb::numpy, nb::shape<-1, -1, 3>, nb:
 using Mask = nb::ndarray<const bool, nb::numpy, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Vectors = nb::ndarray<const float, nb::numpy, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Labels = nb::ndarray<const std::int32_t, nb::numpy, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Integers = nb::ndarray<const std::int32_t, nb::numpy, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void require(bool condition, const char* message) {
@@ -263,6 +264,26 @@ nb::ndarray<float, nb::numpy> upsample(Planes coarse, std::int64_t height, std::
     return out;
 }
 
+nb::ndarray<float, nb::numpy> label_probability(Planes coarse, Labels chosen, int stride, const std::string& isa) {
+    require(coarse.size() > 0 && chosen.size() > 0 && stride > 0, "scores, labels and stride must be positive");
+    auto out = empty<float>({chosen.shape(0), chosen.shape(1)});
+    const int labels = static_cast<int>(coarse.shape(0));
+    const Kernels& functions = kernels_for(isa.c_str());
+    bool known = true;
+    {
+        nb::gil_scoped_release release;
+        for (std::size_t i = 0; i < chosen.size(); ++i) known &= chosen.data()[i] >= 0 && chosen.data()[i] < labels;
+        if (known) {
+            functions.label_probability(coarse.data(), static_cast<std::int64_t>(coarse.shape(1)),
+                                        static_cast<std::int64_t>(coarse.shape(2)), stride, chosen.data(),
+                                        static_cast<std::int64_t>(chosen.shape(0)),
+                                        static_cast<std::int64_t>(chosen.shape(1)), labels, out.data());
+        }
+    }
+    require(known, "labels holds one that has no scores");
+    return out;
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -295,6 +316,8 @@ NB_MODULE(_core, m) {
     m.def("peaks", &peaks, "values"_a.noconvert(), "kind"_a, "ignore"_a.noconvert().none());
     m.def("energies", &energies, "values"_a.noconvert(), "kind"_a, "ignore"_a.noconvert().none(), "keep"_a);
     m.def("upsample", &upsample, "scores"_a.noconvert(), "height"_a, "width"_a, "stride"_a);
+    m.def("label_probability", &label_probability, "scores"_a.noconvert(), "labels"_a.noconvert(), "stride"_a,
+          "isa"_a = "");
     m.def(
         "build_lattice",
         [](std::optional<Rgb> rgb, std::int64_t height, std::int64_t width, const Kernel& kernel,

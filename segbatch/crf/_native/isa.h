@@ -16,6 +16,8 @@ void rows_from_coarse(const float* coarse, std::int64_t h, std::int64_t w, int s
                       std::int64_t width, int labels, int padded, float* cells, float* rows);
 void upsample(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height, std::int64_t width,
               int labels, float* planes);
+void label_probability(const float* coarse, std::int64_t h, std::int64_t w, int stride, const std::int32_t* chosen,
+                       std::int64_t height, std::int64_t width, int labels, float* out);
 void peaks(const float* planes, segbatch::Evidence kind, const std::uint8_t* ignore, std::int64_t points, int labels,
            float* peaks);
 void energies(const float* planes, segbatch::Evidence kind, const std::uint8_t* ignore, std::int64_t points,

@@ -65,6 +65,10 @@ struct Kernels {
     // The same to planes (labels, height, width).
     void (*upsample)(const float* coarse, std::int64_t h, std::int64_t w, int stride, std::int64_t height,
                      std::int64_t width, int labels, float* planes);
+    // Of coarse logits (labels, h, w), bilinear: the softmax probability of the label `chosen` at each pixel.
+    void (*label_probability)(const float* coarse, std::int64_t h, std::int64_t w, int stride,
+                              const std::int32_t* chosen, std::int64_t height, std::int64_t width, int labels,
+                              float* out);
     // Highest probability of each label over the points that are not ignored.
     void (*peaks)(const float* planes, Evidence kind, const std::uint8_t* ignore, std::int64_t points, int labels,
                   float* peaks);

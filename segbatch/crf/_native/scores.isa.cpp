@@ -20,6 +20,7 @@ constexpr std::int64_t kColumns = 8;
 // What no label can have; energies are clamped far from it, where they decide a pixel as surely as any larger number.
 constexpr float kPadding = -1e30f;
 constexpr float kLargest = 1e25f;
+constexpr float kSurest = 80.0f;  // e to this power is a float, and the inverse of it as good as nothing
 
 SEGBATCH_INLINE float clamp(float x) { return x > kLargest ? kLargest : x < -kLargest ? -kLargest : x; }
 
@@ -64,6 +65,16 @@ SEGBATCH_INLINE Axis locate(std::int64_t i, int stride, std::int64_t cells) {
     const std::int64_t low = static_cast<std::int64_t>(at);
     if (low >= cells - 1) return {cells - 1, cells - 1, 0.0f};
     return {low, low + 1, at - static_cast<float>(low)};
+}
+
+// A row of coarse cells (labels, plane values at `row`) to (w, padded), the labels of a cell side by side.
+SEGBATCH_INLINE void turn_row(const float* coarse, std::int64_t h, std::int64_t w, int labels, int padded,
+                              std::int64_t row, float* cells) {
+    for (std::int64_t x = 0; x < w; ++x) {
+        for (int l = 0; l < padded; ++l) {
+            cells[x * padded + l] = l < labels ? clamp(coarse[(l * h + row) * w + x]) : kPadding;
+        }
+    }
 }
 
 }  // namespace
@@ -147,6 +158,39 @@ void upsample(const float* coarse, std::int64_t h, std::int64_t w, int stride, s
                 const Axis u = locate(x, stride, w);
                 out[x] = line[u.low] * (1.0f - u.share) + line[u.high] * u.share;
             }
+        }
+    }
+}
+
+void label_probability(const float* coarse, std::int64_t h, std::int64_t w, int stride, const std::int32_t* chosen,
+                       std::int64_t height, std::int64_t width, int labels, float* out) {
+    const int padded = (labels + 7) / 8 * 8;
+    const std::int64_t length = w * padded;
+    Buffer buffer, of_columns;
+    float* upper = buffer.reserve<float>(static_cast<std::size_t>(3 * length));
+    float *lower = upper + length, *line = lower + length;
+    Axis* columns = of_columns.reserve<Axis>(static_cast<std::size_t>(width));
+    for (std::int64_t x = 0; x < width; ++x) columns[x] = locate(x, stride, w);
+    Axis held = {-1, -1, 0.0f};  // the rows of cells in `upper` and `lower`
+    for (std::int64_t y = 0; y < height; ++y) {
+        const Axis v = locate(y, stride, h);
+        if (v.low != held.low) turn_row(coarse, h, w, labels, padded, v.low, upper);
+        if (v.high != held.high) turn_row(coarse, h, w, labels, padded, v.high, lower);
+        held = v;
+        for (std::int64_t i = 0; i < length; ++i) line[i] = upper[i] * (1.0f - v.share) + lower[i] * v.share;
+        for (std::int64_t x = 0; x < width; ++x) {
+            const Axis u = columns[x];
+            const float *p = line + u.low * padded, *q = line + u.high * padded;
+            const int c = chosen[y * width + x];
+            const V score = V::all(p[c] * (1.0f - u.share) + q[c] * u.share);
+            const V near = V::all(1.0f - u.share), far = V::all(u.share), zero = V::all(0.0f);
+            V sum = zero;  // of exp(score of a label - score of the chosen one): no highest score has to be found first
+            for (int l = 0; l < padded; l += 8) {
+                const V behind = score - (V::load(p + l) * near + V::load(q + l) * far);
+                sum = sum + exp(zero - max(behind, V::all(-kSurest)));
+            }
+            const float total = sum.total();
+            out[y * width + x] = total > 1.0f ? 1.0f / total : 1.0f;
         }
     }
 }

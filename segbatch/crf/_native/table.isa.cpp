@@ -22,7 +22,7 @@ static bool supported() {
 
 const segbatch::Kernels kKernels = {
     SEGBATCH_STRING(SEGBATCH_NAME), supported, build, normalize, pass, blur, rows_from_planes, planes_from_rows,
-    rows_from_coarse, upsample, peaks, energies,
+    rows_from_coarse, upsample, label_probability, peaks, energies,
 };
 
 }  // namespace SEGBATCH_ISA
