@@ -5,6 +5,7 @@
 # make fuzz-crf   10,000 random inputs for the CRF engine
 # make chaos   half an hour in which drivers, workers, nodes and the object store are killed again and again
 # make chaos-short   three minutes of it
+# make same-masks BASE=COMMIT   the same jobs by that commit and by this checkout: every difference of their rows (minutes)
 # Everything lives in .venv; a second call sets up nothing.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: demo test test-long lint format sanitize fuzz-crf chaos chaos-short clean
+.PHONY: demo test test-long lint format sanitize fuzz-crf chaos chaos-short same-masks clean
 
 demo: $(STAMP)
 	$(BIN)/segbatch demo
@@ -43,6 +44,9 @@ chaos: $(STAMP)
 
 chaos-short: $(STAMP)
 	$(BIN)/python -m tests.chaos --minutes 3 --pause 3 10
+
+same-masks: $(STAMP)
+	$(BIN)/python -m tests.same_masks --base $(or $(BASE),$(error say which commit to compare with: BASE=COMMIT))
 
 $(STAMP): pyproject.toml $(wildcard segbatch/crf/_native/*)
 	$(PYTHON) -m venv $(VENV)
