@@ -48,7 +48,7 @@ def build(
     classes: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
-    batch_size: int = 8,
+    batch_size: int | None = None,
     threads: int | None = None,
     tile_pixels: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -59,9 +59,10 @@ def build(
     that come from Caffe, of a ``.caffemodel``), or ``random`` (``random:SEED``), which is untrained, for tests
     and benchmarks. ``classes``: URI of a file of class names. ``device``: ``auto`` (a GPU if there is one),
     ``cpu``, ``cuda``, ``cuda:N``. ``precision``: ``fp32`` or ``bf16`` (see ``supports_bf16``). ``batch_size``
-    counts images of 512 x 512. ``threads`` sets torch's threads of this process. ``tile_pixels``: larger images
-    are run as overlapping tiles (default: the network's). ``storage_options`` go to fsspec. Raises
-    ``SpecError`` for what is asked wrongly, ``ModelError`` for what cannot be had.
+    counts images of 512 x 512 (default: 8, on CPUs fewer of those whose layers' outputs are large: ``TorchModel``).
+    ``threads`` sets torch's threads of this process. ``tile_pixels``: larger images are run as overlapping tiles
+    (default: the network's). ``storage_options`` go to fsspec. Raises ``SpecError`` for what is asked wrongly,
+    ``ModelError`` for what cannot be had.
     """
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1; got {threads}")

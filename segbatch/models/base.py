@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segbatch.errors import ModelError, NetworkError, RecordFailure, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.fold import fold_batch_norms
+from segbatch.models.info import BATCH_SIZE
 from segbatch.models.tiles import Geometry, Window
 from segbatch.models.weights import Preprocess
 
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 # The size of image that ``batch_size`` counts: larger images go fewer to a batch.
 _NOMINAL_PIXELS = 512 * 512
+# glibc returns a block above 32 MiB to the kernel as soon as it is freed, so every layer with a larger output waits
+# for pages to be cleared: 8 photographs at once took the built-in network 1.8 times as long in fp32 as one at a time
+# (benchmarks/batches.py). A constant, not the size of a cache: batches are the same on every machine.
+_CPU_OUTPUT_BYTES = 32 * 2**20
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -48,8 +53,9 @@ class TorchModel:
     The scores of an image depend on that image alone, up to rounding: it is padded to a size that follows
     from its own size, and nothing else in its batch reaches it. Memory is bounded: a batch holds up to
     ``batch_size`` images of 512 x 512 pixels, fewer larger ones, and no forward pass sees an image of more
-    than ``geometry.tile_pixels``. Where the network pools over the whole image (DeepLab's image-level
-    features), a window of a tiled image pools over the window.
+    than ``geometry.tile_pixels``. Where ``batch_size`` is not given it is 8, and on a CPU windows share a batch
+    only while the largest output of a layer stays within 32 MiB. Where the network pools over the whole image
+    (DeepLab's image-level features), a window of a tiled image pools over the window.
 
     ``precision``: ``fp32``, or ``bf16`` for autocast, in which parameters stay float32 and a network may turn
     autocast off for what needs float32. Where the hardware lacks bf16 (``supports_bf16``) it is right but
@@ -67,14 +73,14 @@ class TorchModel:
         digest: str = "",
         device: str = "auto",
         precision: str = "fp32",
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise SpecError(f"precision {precision!r} is unknown; give fp32 or bf16")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise SpecError(f"batch_size must be at least 1; got {batch_size}")
         self.name, self.labels, self.geometry, self.preprocess = name, labels, geometry, preprocess
-        self.digest, self.precision, self.batch_size = digest, precision, batch_size
+        self.digest, self.precision, self.batch_size = digest, precision, batch_size or BATCH_SIZE
         self.device = resolve_device(device)
         if precision == "bf16" and not supports_bf16(device):
             logger.warning("%s: %s has no bf16 arithmetic, so bf16 is slower than fp32 here", name, self.device)
@@ -84,7 +90,9 @@ class TorchModel:
         scale, shift = preprocess.affine()
         self._scale = torch.tensor(scale, device=self.device).view(1, 3, 1, 1)
         self._shift = torch.tensor(shift, device=self.device).view(1, 3, 1, 1)
-        self._batch_pixels = batch_size * _NOMINAL_PIXELS
+        self._batch_pixels = self.batch_size * _NOMINAL_PIXELS
+        if batch_size is None and self.device.type == "cpu":
+            self._batch_pixels = _CPU_OUTPUT_BYTES // (geometry.activations * (2 if precision == "bf16" else 4))
 
     @property
     def stride(self) -> int:

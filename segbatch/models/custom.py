@@ -19,7 +19,7 @@ import numpy as np
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
-from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.info import BATCH_SIZE, Choice, Execution, ModelInfo
 from segbatch.models.scores import try_on_samples
 from segbatch.models.weights import content_digest, named_digest
 from segbatch.registry import suggest
@@ -98,6 +98,7 @@ class CustomEntry:
             "classes": choice.classes,
             "storage_options": choice.storage_options,
             **asdict(execution),
+            "batch_size": execution.batch_size or BATCH_SIZE,
         }
         parameters = inspect.signature(factory).parameters.values()
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -91,7 +91,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
     network=DeepLabV3Plus,
     head="classifier.weight",
     # The encoder's stride, as in training: more accurate than padding to 8 (see data/README.md).
-    geometry=Geometry(stride=4, multiple=16),
+    geometry=Geometry(stride=4, multiple=16, activations=24),
     weights={
         "voc": Weights(
             "voc",

@@ -64,13 +64,17 @@ class Choice:
     check: bool = False
 
 
+# Images of 512 x 512 in a forward pass where nobody says how many, and memory does not make it fewer.
+BATCH_SIZE = 8
+
+
 @dataclass(frozen=True)
 class Execution:
     """How the network runs; nothing here changes what it computes beyond rounding, except ``tile_pixels``."""
 
     device: str = "auto"
     precision: str = "fp32"
-    batch_size: int = 8
+    batch_size: int | None = None
     threads: int | None = None
     tile_pixels: int | None = None
 

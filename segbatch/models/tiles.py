@@ -36,7 +36,7 @@ class Geometry:
     images are padded to it, larger ones seen through several windows. ``pad``: padding repeats the border
     (``edge``) or is the mean colour (``mean``), as the network was trained. ``halo``: pixels that a window
     sees beyond what it fills. ``tile_pixels``: larger images are seen through windows of at most that many
-    pixels.
+    pixels. ``activations``: values per input pixel in the largest output of a layer (64 in VGG's first ones).
     """
 
     stride: int
@@ -45,6 +45,7 @@ class Geometry:
     pad: Literal["edge", "mean"] = "edge"
     halo: int = 256
     tile_pixels: int = 2**22
+    activations: int = 64
 
     def __post_init__(self) -> None:
         sides = (self.multiple, *(self.window or ()))

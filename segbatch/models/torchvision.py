@@ -85,7 +85,7 @@ _ENUMS = {
     "fcn_resnet101": "FCN_ResNet101_Weights",
     "lraspp_mobilenet_v3_large": "LRASPP_MobileNet_V3_Large_Weights",
 }
-_RESNET = Geometry(stride=8, multiple=8)
+_RESNET = Geometry(stride=8, multiple=8, activations=32)
 
 DEEPLABV3_RESNET50 = _architecture(
     "deeplabv3_resnet50", "DeepLab v3 on ResNet-50 (Chen et al. 2017)", "classifier.4.weight", _RESNET
@@ -97,7 +97,7 @@ DEEPLABV3_MOBILENET_V3_LARGE = _architecture(
     "deeplabv3_mobilenet_v3_large",
     "DeepLab v3 on MobileNetV3-Large (Chen et al. 2017, Howard et al. 2019)",
     "classifier.4.weight",
-    Geometry(stride=16, multiple=16),
+    Geometry(stride=16, multiple=16, activations=16),
 )
 FCN_RESNET50 = _architecture(
     "fcn_resnet50", "FCN on dilated ResNet-50 (Long et al. 2015)", "classifier.4.weight", _RESNET
@@ -109,5 +109,5 @@ LRASPP_MOBILENET_V3_LARGE = _architecture(
     "lraspp_mobilenet_v3_large",
     "LR-ASPP on MobileNetV3-Large (Howard et al. 2019)",
     "classifier.low_classifier.weight",
-    Geometry(stride=8, multiple=16),
+    Geometry(stride=8, multiple=16, activations=16),
 )

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from segbatch import models
 from segbatch.errors import ModelError, NetworkError, RecordFailure, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.base import TorchModel, is_out_of_memory, resolve_device, supports_bf16
@@ -155,6 +156,40 @@ def test_equal_padded_sizes_share_a_batch_and_large_images_fewer() -> None:
     network.batches.clear()
     model.scores([np.zeros((600, 600, 3), np.uint8)] * 3)
     assert [b[0] for b in network.batches] == [2, 1]
+
+
+@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("bf16", 4)])
+def test_without_a_batch_size_a_cpu_takes_what_keeps_the_largest_output_within_32_mib(
+    precision: str, count: int
+) -> None:
+    network = CellMeans(4)
+    labels, geometry = LabelSet.of(("r", "g", "b")), Geometry(4, 16, activations=64)
+    model = TorchModel("stub", network, labels, geometry, RAW, device="cpu", precision=precision)
+    model.scores([np.zeros((256, 256, 3), np.uint8)] * 5 + [np.zeros((600, 600, 3), np.uint8)] * 2)
+    full, left = divmod(5, count)
+    assert [b[0] for b in network.batches] == [count] * full + [left] + [1, 1]
+    network.batches.clear()
+    model.scores([np.zeros((32, 32, 3), np.uint8)] * 9)
+    assert [b[0] for b in network.batches] == [8, 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["deeplabv3plus_mobilenet_v2", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "deeplabv3_resnet50"],
+)
+def test_the_largest_output_of_a_layer_is_what_the_geometry_says(name: str) -> None:
+    model = models.build(name, weights="random", device="cpu")
+    assert isinstance(model, TorchModel)
+    largest = 0
+
+    def watch(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel()) if isinstance(output, Tensor) else largest
+
+    for module in model.network.modules():
+        module.register_forward_hook(watch)
+    model.scores([np.zeros((64, 64, 3), np.uint8)])
+    assert largest == model.geometry.activations * 64 * 64
 
 
 @pytest.mark.parametrize("error", [Starved.error, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])

@@ -31,6 +31,8 @@ def test_a_factory_gets_what_it_asks_for(own: types.ModuleType) -> None:
     own.factory = factory  # type: ignore[attr-defined]
     model = models.build("own_networks:factory", weights="w1", device="cpu", batch_size=3)
     assert seen == {"weights": "w1", "batch_size": 3, "device": "cpu"}
+    models.build("own_networks:factory", weights="w1", device="cpu")
+    assert seen["batch_size"] == 8
     assert model.labels is LABELS
     info = models.describe("own_networks:factory", weights="w1")
     assert (info.summary, info.stride, info.labels) == ("The brightness of things.", 4, LABELS)
