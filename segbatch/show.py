@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from segbatch.training.trainer import Trained
 
 _MOST_CLASSES = 40
+_CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
 
 
 def outcome(console: Console, result: Outcome) -> None:
@@ -134,7 +135,11 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             "terms",
             "temperature",
         )
-        console.print_json(json.dumps([{f: getattr(i, f) for f in fields} for i in infos]), ensure_ascii=True)
+        plain = [
+            {f: getattr(i, f) for f in fields} | {"crf": {**i.crf.parameters.model_dump(), "source": i.crf.source}}
+            for i in infos
+        ]
+        console.print_json(json.dumps(plain), ensure_ascii=True)
         return
     for name, group in itertools.groupby(infos, key=lambda i: i.name):
         sets = list(group)
@@ -145,6 +150,8 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             fitted = f"; temperature {i.temperature:g}" if i.temperature != 1 else ""
             _line(console, f"    --weights {i.weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
             _line(console, f"        {i.source}")
+            crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
+            _line(console, f"        CRF: {crf} ({i.crf.source})")
     _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
 
 

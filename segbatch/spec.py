@@ -104,7 +104,7 @@ class JobSpec(BaseModel):
     )
     crf: CRFSpec = Field(
         default_factory=lambda: CRFSpec(),
-        description="parameters of the dense CRF; those not given are crfasrnn's own where it refines",
+        description="parameters of the dense CRF; those not given come with the weights, for crfasrnn from its paper",
     )
 
     marginal: bool = Field(
@@ -163,8 +163,11 @@ class JobSpec(BaseModel):
         return JobSpec.create(**merge(read_config(uri), overrides))
 
     def public(self) -> dict[str, Any]:
-        """The spec as plain data, fit to be stored: no storage options, every URI redacted."""
-        return public_fields(self)
+        """The spec as plain data, fit to be stored: no storage options, every URI redacted.
+
+        ``crf`` has the parameters that are set alone: the others are the refiner's own.
+        """
+        return {**public_fields(self), "crf": self.crf.model_dump(exclude_unset=True)}
 
 
 def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:

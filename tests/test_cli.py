@@ -7,11 +7,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import typer
 
 from segbatch import cli
+from segbatch.models import describe
 from segbatch.spec import CRFSpec, JobSpec
 from tests.cluster.jobs import tars
 from tests.corpus import photographs, write_folder
@@ -71,7 +73,8 @@ def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tm
     assert re.search(r"^done already +nothing", text, re.MULTILINE)
     assert re.search(r"^model +deeplabv3plus_mobilenet_v2, weights voc", text, re.MULTILINE)
     assert re.search(r"^classes +background, aeroplane", text, re.MULTILINE)
-    assert re.search(r"^refiner +densecrf: w_bilateral 4.0, theta_alpha 67.0", text, re.MULTILINE)
+    assert re.search(r"^refiner +densecrf: w_bilateral [\d.]+, theta_alpha [\d.]+", text, re.MULTILINE)
+    assert re.search(r"^crf from +weights voc \(", text, re.MULTILINE)
     assert re.search(r"^workers +\d+ segment", text, re.MULTILINE)
     assert not (tmp_path / "out").exists()
 
@@ -184,4 +187,8 @@ def test_models_are_listed(segbatch: Run) -> None:
     listed = {m["name"] for m in json.loads(text)}
     assert code == 0
     assert {"deeplabv3plus_mobilenet_v2", "deeplabv3_resnet101", "lraspp_mobilenet_v3_large", "null"} <= listed
-    assert "deeplabv3_resnet50" in segbatch("models")[1]
+    voc = next(m for m in json.loads(text) if m["weights"] == "voc")
+    assert voc["crf"] == {**describe("deeplabv3plus_mobilenet_v2").crf.parameters.model_dump(), "source": ANY}
+    text = segbatch("models")[1]
+    assert "deeplabv3_resnet50" in text
+    assert re.search(r"^ +CRF: w_bilateral 4, theta_alpha 67, .*\(DeepLab's .*not tuned", text, re.MULTILINE)

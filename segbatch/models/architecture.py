@@ -102,6 +102,7 @@ class Architecture:
             temperature=weights.temperature,
             known_weights=tuple(self.weights),
             refines=self.refines,
+            crf=weights.crf,
         )
 
     def _resolve(self, choice: Choice, *, read_named: bool) -> tuple[Weights, StateDict | None]:

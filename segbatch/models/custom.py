@@ -19,10 +19,11 @@ import numpy as np
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
-from segbatch.models.info import BATCH_SIZE, Choice, Execution, ModelInfo
+from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, Choice, CRFDefaults, Execution, ModelInfo
 from segbatch.models.scores import try_on_samples
 from segbatch.models.weights import content_digest, named_digest
 from segbatch.registry import suggest
+from segbatch.spec import CRFSpec, parse_spec
 
 _MAX_REASON = 500  # characters
 MAX_TRIAL_SECONDS = 30.0
@@ -38,6 +39,7 @@ class CustomModel:
         self.stride: int = model.stride
         self.temperature = float(getattr(model, "temperature", 1.0))
         self.needs_ids = bool(getattr(model, "needs_ids", False))
+        self.crf = _crf(getattr(model, "crf", None), entry)
 
     def scores(self, images: Sequence[np.ndarray], *ids: Sequence[str]) -> list[np.ndarray]:
         """Whatever the network returns, unchecked."""
@@ -60,7 +62,8 @@ class CustomEntry:
     ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies the network.
     Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of the factory
     and of the class that it returns; what these import, or read from elsewhere, may change unnoticed. An attribute
-    ``temperature`` (a number above 0) is that of ``ModelInfo``.
+    ``temperature`` (a number above 0) is that of ``ModelInfo``, ``crf`` (a mapping) names parameters of ``CRFSpec`` that
+    suit the network's scores.
     """
 
     name: str
@@ -89,6 +92,7 @@ class CustomEntry:
             temperature=model.temperature,
             wrong_size=wrong_size,
             untried=untried,
+            crf=model.crf,
         )
 
     def build(self, choice: Choice, execution: Execution) -> CustomModel:
@@ -162,6 +166,19 @@ class CustomEntry:
                 f"model {self.name!r}: its temperature is {visible(repr(temperature)[:_MAX_REASON])}; give a number "
                 "above 0, which its logits are divided by, or none"
             )
+
+
+def _crf(given: Any, entry: str) -> CRFDefaults:
+    """What a network's attribute ``crf`` says. Raises ``ModelError`` if that is no mapping of parameters."""
+    if given is None:
+        return DEEPLAB_CRF
+    try:
+        return CRFDefaults(parse_spec(CRFSpec, dict(given)), "the network's attribute crf")
+    except (SpecError, TypeError, ValueError) as e:
+        raise ModelError(
+            f"model {entry!r}: its attribute crf is {visible(repr(given)[:_MAX_REASON])}: {e}; give a mapping of the "
+            "dense CRF's parameters, such as {'theta_alpha': 30}"
+        ) from e
 
 
 def _trial(model: Model) -> tuple[str, str]:

@@ -8,7 +8,19 @@ from typing import Any, Protocol
 
 from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
+from segbatch.spec import CRFSpec
 from segbatch.text import redact
+
+
+@dataclass(frozen=True)
+class CRFDefaults:
+    """Parameters of the dense CRF for the scores of a set of weights, and where they come from."""
+
+    parameters: CRFSpec
+    source: str
+
+
+DEEPLAB_CRF = CRFDefaults(CRFSpec(), "DeepLab's for scores of stride 8 on VOC; not tuned for these weights")
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,8 @@ class ModelInfo:
     identifies their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
     ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
     it, ``terms`` the terms of use beyond this package's licence, ``temperature`` what its logits are divided by before
-    their softmax is a confidence (1 unless it was fitted). ``known_weights`` are the names that
+    their softmax is a confidence (1 unless it was fitted), ``crf`` the parameters of the dense CRF where no others are
+    given. ``known_weights`` are the names that
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
     CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it
     is described: ``wrong_size`` says how the size of its scores differs from what its stride says, ``untried`` why it
@@ -41,6 +54,7 @@ class ModelInfo:
     refines: str = ""
     wrong_size: str = ""
     untried: str = ""
+    crf: CRFDefaults = DEEPLAB_CRF
 
     def __post_init__(self) -> None:
         for name in ("weights", "source"):

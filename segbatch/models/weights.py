@@ -19,6 +19,7 @@ import fsspec
 
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet, parse_label_file
+from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
 from segbatch.registry import suggest
 from segbatch.text import redact, redact_text
 
@@ -65,7 +66,8 @@ class Weights:
     ``temperature`` was fitted on labeled images that were not trained on, so that the softmax of the logits divided by
     it is right as often as it says (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2); 1 is
     not fitted. ``digest`` begins with ``sha256:``. Once the content was read it is that of these bytes; before, that
-    of package data, or the beginning that the publisher of a URL states (``identified``).
+    of package data, or the beginning that the publisher of a URL states (``identified``). ``crf`` are the parameters
+    of the dense CRF where no others are given.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Weights:
     terms: str = ""
     temperature: float = 1.0
     digest: str = ""
+    crf: CRFDefaults = DEEPLAB_CRF
 
     def read(self, storage_options: Mapping[str, Any] | None = None) -> bytes:
         """The file's bytes; ``ModelError`` if they cannot be had, or are not those that were published."""

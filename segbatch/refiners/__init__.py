@@ -8,8 +8,9 @@ from typing import Any
 
 from segbatch.errors import SpecError
 from segbatch.interfaces import Refiner
+from segbatch.models.info import ModelInfo
 from segbatch.registry import Registry
-from segbatch.spec import JobSpec
+from segbatch.spec import CRFSpec, JobSpec
 
 
 def _none(spec: JobSpec) -> Refiner:
@@ -64,6 +65,19 @@ def build(spec: JobSpec) -> Refiner:
             f"{' or '.join(_LEARNED)}"
         )
     return builder(spec)
+
+
+def completed(spec: JobSpec, model: ModelInfo) -> tuple[JobSpec, str]:
+    """The spec with all parameters of the dense CRF, and where those come from that it does not give: the weights.
+
+    Other refiners have defaults of their own: their specs stay as they are, and the second is empty.
+    """
+    given = spec.crf.model_dump(include=spec.crf.model_fields_set)
+    if spec.refiner != "densecrf" or given.keys() == CRFSpec.model_fields.keys():
+        return spec, ""
+    crf = CRFSpec(**{**model.crf.parameters.model_dump(), **given})
+    but = f", but for {', '.join(given)}" if given else ""
+    return spec.model_copy(update={"crf": crf}), f"weights {model.weights}{but} ({model.crf.source})"
 
 
 def describe(spec: JobSpec, classes: int) -> RefinerInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segbatch.errors import PlanError
 from segbatch.output.owned import in_the_way, owned, remove_owned
@@ -57,12 +57,26 @@ def refuse_other(store: Store, existing: RunRecord, requested: RunRecord, spec: 
     if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
         lines.append(f"chunk_size: {existing.chunk_size} in the output, {spec.chunk_size} in this job")
     if lines:
-        shown = "\n  ".join(lines)
+        shown = "\n  ".join(lines + _crf_remedy(existing.identity, requested.identity, spec))
         raise PlanError(
             f"{store.uri}: holds the results of another job; what differs:\n  {shown}\n"
             "choose another --output, or give --overwrite to remove those results first "
             "(--dry-run --overwrite lists them; nothing else is removed)"
         )
+
+
+def _crf_remedy(existing: dict[str, Any], requested: dict[str, Any], spec: JobSpec) -> list[str]:
+    """How to resume, where parameters of the CRF that come with the weights are all that differs."""
+    there, here = existing["crf"] or {}, requested["crf"] or {}
+    differ = {name: there[name] for name in here if there.get(name, here[name]) != here[name]}
+    if (
+        not differ
+        or differ.keys() & spec.crf.model_fields_set
+        or {**existing, "crf": None} != {**requested, "crf": None}
+    ):
+        return []
+    flags = " ".join(f"--crf-{name.replace('_', '-')} {value}" for name, value in differ.items())
+    return [f"(these are not given and come with the weights of this version; to resume, add {flags})"]
 
 
 def publish(plan: Plan) -> None:

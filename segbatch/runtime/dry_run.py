@@ -51,6 +51,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "classes": shown,
         "pruned": f"classes below {plan.job.prune:g} at every pixel" if plan.job.prune else "nothing",
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,
+        **({"crf from": plan.job.crf_source} if plan.job.crf_source else {}),
         "workers": plan_pools(spec, hardware, total - done).describe(),
         "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
         "output": plan.store.uri,

@@ -57,6 +57,8 @@ class Piece:
 class Job:
     """A spec with what it names found: the source, its shards, the network's facts, precision and prune decided.
 
+    ``spec`` has every parameter of the dense CRF, if that refines: what was not given comes from the weights, and
+    ``crf_source`` says so.
     ``skipped`` is what the listings of the inputs hold besides shards.
     ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
     """
@@ -70,6 +72,7 @@ class Job:
     prune: float
     refiner: refiners.RefinerInfo
     skipped: Skipped = field(default_factory=Skipped, repr=False)
+    crf_source: str = ""
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Workers need no list of shards: each read task carries its own.
@@ -153,6 +156,7 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     kept = kept or {}
     refiners.build(spec)
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
+    spec, crf_source = refiners.completed(spec, model)
     refiner = refiners.describe(spec, len(model.labels))
     precision: str = spec.precision
     if precision == "auto":
@@ -161,7 +165,7 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     source = open_inputs(spec)
     corpus = source.corpus(kept.get("root"))
     _refuse_equal_ids(corpus.shards)
-    return Job(spec, source, corpus.root, corpus.shards, model, precision, prune, refiner, corpus.skipped)
+    return Job(spec, source, corpus.root, corpus.shards, model, precision, prune, refiner, corpus.skipped, crf_source)
 
 
 def _refuse_equal_ids(shards: Sequence[Shard]) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from segbatch import models
 from segbatch.errors import ModelError, SpecError
+from segbatch.models.info import DEEPLAB_CRF
+from segbatch.spec import CRFSpec
 from tests.networks import LABELS, Brightness
 
 
@@ -51,6 +53,21 @@ def test_what_is_wrong_with_a_factory_is_named(own: types.ModuleType) -> None:
         models.build("own_networks:factry")
     with pytest.raises(SpecError, match="importable here and on every worker"):
         models.build("absent_networks:factory")
+
+
+def test_a_network_names_the_parameters_of_the_crf_that_suit_it(own: types.ModuleType) -> None:
+    def factory(weights: str) -> Brightness:
+        network = Brightness()
+        if weights != "default":
+            network.crf = {"theta_alpha": 9} if weights == "right" else {"theta_alfa": 9}  # type: ignore[attr-defined]
+        return network
+
+    own.factory = factory  # type: ignore[attr-defined]
+    crf = models.describe("own_networks:factory", weights="right").crf
+    assert (crf.parameters, crf.source) == (CRFSpec(theta_alpha=9), "the network's attribute crf")
+    assert models.describe("own_networks:factory").crf == DEEPLAB_CRF
+    with pytest.raises(ModelError, match=r"its attribute crf is .*did you mean 'theta_alpha'.* give a mapping of the"):
+        models.describe("own_networks:factory", weights="wrong")
 
 
 def test_the_null_model_gives_class_0() -> None:

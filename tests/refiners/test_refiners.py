@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors.numpy import save_file
 from skimage import data
 
+from segbatch import models
 from segbatch.chunk import Scores
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
 from segbatch.crf.params import default_prune
@@ -28,7 +29,7 @@ from segbatch.runtime.planning import Job, Plan, resolve
 from segbatch.runtime.progress import BarProgress, LogProgress
 from segbatch.runtime.resources import Hardware, plan_pools
 from segbatch.runtime.stages import coarse_scores
-from segbatch.spec import JobSpec
+from segbatch.spec import CRFSpec, JobSpec
 from tests.crf.inputs import exact_filter, random_image, smooth_logits
 
 
@@ -250,10 +251,28 @@ def test_what_a_refiner_does_is_part_of_the_runs_identity(learned: tuple[Path, o
         return resolve(JobSpec.create(inputs=[str(pictures)], precision="fp32", **fields)).identity()
 
     assert identity(refiner="none")["crf"] is None
-    default = identity()["crf"]
-    assert default == JobSpec.create(inputs=["in"]).crf.model_dump()
-    assert identity(crf={"theta_beta": 4.0})["crf"] != default
+    tuned = models.describe("deeplabv3plus_mobilenet_v2", "camvid").crf.parameters
+    assert tuned != CRFSpec()
+    assert identity(weights="camvid")["crf"] == tuned.model_dump()
+    assert identity(weights="camvid", crf={"theta_beta": 4.5})["crf"] == {**tuned.model_dump(), "theta_beta": 4.5}
     assert identity(refiner="crfasrnn")["crf"] == {**PAPER, "engine": "native"}
+
+
+def test_a_plan_says_which_parameters_of_the_crf_come_with_the_weights(tmp_path: Path) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    Image.new("RGB", (8, 8)).save(pictures / "a.png")
+    where = {"inputs": [str(pictures)], "output": str(tmp_path / "out"), "num_cpus": 1, "model": "null"}
+
+    def plan(**fields: object) -> str:
+        return explain(JobSpec.create(**where, **fields))
+
+    source = "DeepLab's for scores of stride 8 on VOC; not tuned for these weights"
+    assert f"\ncrf from     weights none ({source})\n" in plan()
+    given = {"theta_beta": 4.0, "w_spatial": 0.0}
+    assert f"\ncrf from     weights none, but for theta_beta, w_spatial ({source})\n" in plan(crf=given)
+    for other in ({"refiner": "none"}, {"refiner": "crfasrnn"}, {"crf": CRFSpec().model_dump()}):
+        assert "crf from" not in plan(**other)
 
 
 def test_a_crf_after_a_network_that_has_one_is_warned_of(tmp_path: Path) -> None:

@@ -154,6 +154,25 @@ def test_an_output_is_resumed_with_the_threshold_that_it_was_begun_with(source: 
         make_plan(here.spec([str(source)], output, prune=0.02))
 
 
+@pytest.mark.parametrize("refiner", ["densecrf", "crfasrnn"])
+def test_the_recorded_spec_is_the_same_job_whatever_the_weights_parameters_are_by_then(
+    source: Path, tmp_path: Path, refiner: str
+) -> None:
+    output = tmp_path / "out"
+    begun = here.spec([str(source)], output, refiner=refiner, crf={"theta_alpha": 80.0})
+    here.run(begun)
+    record = RunRecord.need(Store(str(output)))
+    assert make_plan(begun).record.fingerprint == record.fingerprint
+    assert make_plan(recorded_spec(record)).record.fingerprint == record.fingerprint
+    other = here.spec([str(source)], output, refiner=refiner)
+    remedy = r"theta_alpha: 80\.0 in the output, .*\n.*come with the weights.*to resume, add --crf-theta-alpha 80\.0\)"
+    with pytest.raises(PlanError, match=remedy if refiner == "densecrf" else r"theta_alpha: 80\.0 in the output"):
+        make_plan(other)
+    with pytest.raises(PlanError) as refused:
+        make_plan(here.spec([str(source)], output, refiner=refiner, crf={"theta_alpha": 40.0}))
+    assert "to resume" not in str(refused.value)
+
+
 def test_fewer_inputs_are_told_before_their_chunks_are_retired(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     run([source], output)
