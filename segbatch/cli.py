@@ -132,19 +132,29 @@ def demo(
 def tune_crf(
     fields: dict[str, Any],
     labels: Annotated[str, typer.Option(help="folder or glob of images of class ids, named like the inputs")],
-    write: Annotated[Path, typer.Option(help="where the best parameters go, for run --config")] = Path("crf.yaml"),
+    write: Annotated[Path, typer.Option(help="where the network and the best parameters go, for run --config")] = Path(
+        "crf.yaml"
+    ),
     images: Annotated[int, typer.Option(min=1, help="labelled images to search on")] = 100,
-    ignore: Annotated[int, typer.Option(help="label value that does not count")] = 255,
+    ignore: Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")] = [255],  # noqa: B006
+    class_map: Annotated[
+        str | None,
+        typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
+    ] = None,
     config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
 ) -> None:
     """Choose the dense CRF's parameters on labelled images, coarse to fine, by mean IoU."""
-    from segbatch.runtime.tune import rows, tune
+    from segbatch.runtime.steps import steps_for
 
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
-    found = tune(spec, labels, images=images, ignore_index=ignore, tell=_tell)
-    show.tuning(console, rows(found))
+    mapping = read_config(class_map) if class_map else None
+    with steps_for(console) as steps:
+        from segbatch.runtime.tune import tune  # imports Ray, which takes a while
+
+        found = tune(spec, labels, images=images, ignore=ignore, mapping=mapping, tell=_tell, steps=steps)
+    show.tuning(console, found)
     write.write_text(found.to_yaml())
-    console.print(f"the best are in {write}: segbatch run --config {write} ...", highlight=False, soft_wrap=True)
+    console.print(f"written to {write}: segbatch run INPUT... --config {write}", highlight=False, soft_wrap=True)
 
 
 @app.command()

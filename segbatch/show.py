@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segbatch.models import ModelInfo
     from segbatch.output.compact import Compaction
     from segbatch.output.inspect import Summary
+    from segbatch.runtime.crf_search import Tuning
     from segbatch.runtime.finish import Outcome
     from segbatch.runtime.verify import Report
     from segbatch.training.trainer import Trained
@@ -175,13 +176,17 @@ def training(console: Console, result: Trained) -> None:
     )
 
 
-def tuning(console: Console, rows: Iterable[Sequence[str]]) -> None:
+def tuning(console: Console, found: Tuning) -> None:
+    """The network alone, the best settings, and the result in a sentence."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "mean IoU", "pixel accuracy"):
         table.add_column(name, justify="right")
-    for row in rows:
+    for row in found.rows():
         table.add_row(*row)
     console.print(table)
+    if found.failed:
+        _line(console, f"{found.failed} images gave no scores and were left out")
+    _line(console, found.summary())
 
 
 def verification(console: Console, report: Report) -> None:

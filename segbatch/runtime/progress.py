@@ -14,6 +14,7 @@ from segbatch.output.writer import Receipt
 from segbatch.runtime.log import event
 from segbatch.runtime.planning import Plan
 from segbatch.runtime.resources import Pools
+from segbatch.runtime.steps import duration
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Progress:
     def status(self) -> str:
         """``1200 images, 85.1/s, 3 errors, 40 s left``."""
         left = (
-            "" if not self.computed else f", {_duration((self.total - self.done) * self.seconds / self.computed)} left"
+            "" if not self.computed else f", {duration((self.total - self.done) * self.seconds / self.computed)} left"
         )
         rate = self.records / max(1e-6, self.seconds)
         # A large network on a CPU takes many seconds an image.
@@ -146,10 +147,3 @@ def progress_for(console: Console, log_format: str = "text") -> Progress:
     if log_format == "json":
         return EventProgress()
     return BarProgress(console) if console.is_terminal else LogProgress(console)
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds + 0.5)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02} min"

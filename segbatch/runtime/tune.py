@@ -1,72 +1,36 @@
-"""Dense CRF parameters chosen on labelled images: coarse to fine, as DeepLab does (Chen et al. 2015, sec. 4.1)."""
+"""Dense CRF parameters chosen on labelled images: scores once, then Ray tasks that refine and compare."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-import yaml
 
 from segbatch import refiners
 from segbatch.chunk import Chunk, ChunkId, Record
 from segbatch.errors import SpecError
+from segbatch.labels import IGNORE_INDEX
+from segbatch.metrics.class_map import ClassMap
 from segbatch.metrics.confusion import Confusion
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster
+from segbatch.runtime.crf_search import Setting, Tuning, search, settings_at_most
 from segbatch.runtime.failures import failure
 from segbatch.runtime.log import Logs
 from segbatch.runtime.pipeline import SegmentWorker
 from segbatch.runtime.planning import Job, resolve
 from segbatch.runtime.resources import Pools, plan_pools
+from segbatch.runtime.steps import Steps
 from segbatch.sources.decode import decode
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.labels import list_labels, read_label, stem
 from segbatch.spec import CRFSpec, JobSpec
 
-# DeepLab searches w1 in [5, 10], theta_alpha in [50, 100], theta_beta in [3, 10], with a spatial kernel. Scores of
-# stride 4, sharper than its 8, want smaller ones, and no spatial kernel, which wears thin things away.
-_COARSE = {
-    "w_bilateral": (2.0, 5.0, 8.0),
-    "theta_alpha": (10.0, 30.0, 80.0),
-    "theta_beta": (3.0, 5.0, 9.0),
-    "w_spatial": (0.0, 3.0),
-}
-_STEPS = {"w_bilateral": 1.0, "theta_alpha": 10.0, "theta_beta": 1.0}
 _BATCH = 8
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One set of parameters and what it reached. ``crf`` is None for the network alone."""
-
-    crf: CRFSpec | None
-    mean_iou: float
-    pixel_accuracy: float
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What was tried, best first; ``images`` were compared, ``failed`` gave no scores."""
-
-    settings: list[Setting]
-    network: Setting
-    images: int
-    failed: int
-
-    @property
-    def best(self) -> CRFSpec:
-        """The parameters of the highest mean IoU."""
-        crf = self.settings[0].crf
-        assert crf is not None
-        return crf
-
-    def to_yaml(self) -> str:
-        """The best parameters as a configuration that ``segbatch run --config`` takes."""
-        comment = f"# mean IoU {self.settings[0].mean_iou:.4f} on {self.images} images; network alone {self.network.mean_iou:.4f}\n"  # noqa: E501
-        return comment + yaml.safe_dump({"refiner": "densecrf", "crf": self.best.model_dump()}, sort_keys=False)
+# Label values that are neither a class nor to be ignored: their pixels, and the first image that has them.
+Unknown = dict[int, tuple[int, str]]
 
 
 def tune(
@@ -74,17 +38,22 @@ def tune(
     labels: str,
     *,
     images: int = 100,
-    ignore_index: int = 255,
+    ignore: Sequence[int] = (IGNORE_INDEX,),
+    mapping: Mapping[Any, Any] | None = None,
     rounds: int = 2,
     tell: Callable[[str], None] = lambda text: None,
+    steps: Steps | None = None,
 ) -> Tuning:
     """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
 
     ``labels`` is a folder, prefix or glob of images of class ids, paired with the input's images by file name without
-    extension. The network runs once over the first ``images`` that have a label; each round then tries the neighbours
-    of the best setting at half the step. Raises ``SpecError`` if nothing can be paired.
+    extension; ``ignore`` and ``mapping`` are those of ``ClassMap``. The network runs once over the first ``images``
+    that have a label. The first setting has the parameters of ``spec``, completed by those of the weights. Raises
+    ``SpecError`` if nothing can be paired, or no pixel of the labels counts.
     """
-    job = resolve(spec)
+    steps = steps or Steps()
+    job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))
+    class_map = ClassMap(job.model.labels.names, ignore, mapping)
     truths = list_labels(Files(spec.storage_options), labels)
     records = list(itertools.islice(_labelled(job, set(truths)), images))
     if not records:
@@ -92,76 +61,97 @@ def tune(
             f"labels: none of the images has a label in {shown_uri(labels)}; labels are paired by file name without "
             f"extension, such as {next(iter(truths))!r}"
         )
+    steps.begin("starting Ray")
     with cluster(spec) as hardware:
         pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
-        tell(f"scoring {len(records)} images with {job.model.name}")
+        tell(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
         try:
-            scored, failed = _score(job, pools, records)
-            batches = [ray.put((part, [truths[stem(r.image_id)] for r in part])) for part in scored]
-            (network,) = _measure(job, [None], batches, ignore_index)
+            scored = _score(job, pools, records, steps)
+            batches = [(ray.put((part, [truths[stem(r.image_id)] for r in part])), len(part)) for part in scored]
+            comparison = _Comparison(job, batches, class_map, steps)
+            steps.begin("comparing the network's masks, images", len(records))
+            network, unknown = comparison.network()
+            for text in describe_unknown(unknown):
+                tell(text)
+            if not network.pixel_accuracy >= 0:  # NaN
+                raise SpecError(
+                    f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore"
+                )
             tell(f"the network alone: mean IoU {network.mean_iou:.4f}")
-            settings = _search(job, batches, ignore_index, rounds, tell)
+            steps.begin("searching, images refined", settings_at_most(rounds) * len(records))
+            settings = search(job.spec.crf, rounds, comparison.settings, tell)
         except ray.exceptions.RayError as e:
             raise failure(e) from e
-    return Tuning(settings, network, len(records) - failed, failed)
+    compared = sum(count for _, count in batches)
+    return Tuning(spec, settings, network, compared, len(records) - compared, unknown)
 
 
-def _search(job: Job, batches: list[Any], ignore_index: int, rounds: int, tell: Callable[[str], None]) -> list[Setting]:
-    base = job.spec.crf
-    grid = [
-        base,
-        *(base.model_copy(update=dict(zip(_COARSE, p, strict=True))) for p in itertools.product(*_COARSE.values())),
+def describe_unknown(unknown: Unknown) -> list[str]:
+    """A line for each label value that counts as nothing, the most frequent first."""
+    return [
+        f"label value {value}: {pixels:,} pixels, first in {image}, count as nothing; the value is no class, and not "
+        "one to --ignore"
+        for value, (pixels, image) in sorted(unknown.items(), key=lambda item: -item[1][0])
     ]
-    tried: dict[CRFSpec, Setting] = {}
-    steps = dict(_STEPS)
-    for turn in range(rounds + 1):
-        new = [crf for crf in dict.fromkeys(grid) if crf not in tried]
-        tried |= {s.crf: s for s in _measure(job, new, batches, ignore_index) if s.crf is not None}
-        best = max(tried.values(), key=lambda s: s.mean_iou)
-        assert best.crf is not None
-        tell(f"round {turn + 1} of {rounds + 1}: {len(new)} settings, best mean IoU {best.mean_iou:.4f}")
-        grid = list(_neighbours(best.crf, steps))
-        steps = {name: step / 2 for name, step in steps.items()}
-    return sorted(tried.values(), key=lambda s: -s.mean_iou)
 
 
-def _neighbours(crf: CRFSpec, steps: dict[str, float]) -> Iterator[CRFSpec]:
-    """One step up and down of each parameter, and of all combinations."""
-    for signs in itertools.product((-1, 0, 1), repeat=len(steps)):
-        moved = {n: getattr(crf, n) + s * step for s, (n, step) in zip(signs, steps.items(), strict=True)}
-        if all(value > 0 for value in moved.values()):
-            yield crf.model_copy(update=moved)
+class _Comparison:
+    """Refines batches of scored records in Ray tasks, and compares the masks with labels."""
+
+    def __init__(self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, steps: Steps) -> None:
+        self._job, self._batches, self._class_map, self._steps = job, batches, class_map, steps
+
+    def network(self) -> tuple[Setting, Unknown]:
+        """The network alone, and the label values that count as nothing."""
+        (setting,), unknown = self._measure([None])
+        return setting, unknown
+
+    def settings(self, crfs: Sequence[CRFSpec]) -> list[Setting]:
+        """A setting for each of ``crfs``, in order."""
+        return self._measure(crfs)[0]
+
+    def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], Unknown]:
+        """A task for each of ``crfs`` and each batch of images."""
+        task = ray.remote(num_cpus=1)(_compare)
+        files = Files(self._job.spec.storage_options)
+        pending = {
+            task.remote(batch, self._job.spec, crf, self._class_map, files): (crf, count)
+            for crf in crfs
+            for batch, count in self._batches
+        }
+        totals = {crf: Confusion(len(self._class_map.names)) for crf in crfs}
+        unknown: Unknown = {}
+        while pending:
+            for ref in ray.wait(list(pending))[0]:
+                crf, count = pending.pop(ref)
+                confusion, met = ray.get(ref)
+                totals[crf] += confusion
+                for value, (pixels, image) in met.items():
+                    before, first = unknown.get(value, (0, image))
+                    unknown[value] = before + pixels, min(first, image)
+                self._steps.advance(count)
+        return [Setting(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
 
 
-def _measure(job: Job, crfs: Sequence[CRFSpec | None], batches: list[Any], ignore_index: int) -> Iterator[Setting]:
-    """A setting for each of ``crfs``, in order; a task for each and each batch of images."""
-    classes = len(job.model.labels)
-    task = ray.remote(num_cpus=1)(_confusion)
-    files = Files(job.spec.storage_options)
-    pending = [[task.remote(batch, job.spec, crf, classes, ignore_index, files) for batch in batches] for crf in crfs]
-    for crf, parts in zip(crfs, pending, strict=True):
-        total = Confusion(classes, ignore_index)
-        for part in ray.get(parts):
-            total += part
-        yield Setting(crf, total.mean_iou, total.pixel_accuracy)
-
-
-def _confusion(
-    batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, classes: int, ignore: int, files: Files
-) -> Confusion:
+def _compare(
+    batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, class_map: ClassMap, files: Files
+) -> tuple[Confusion, Unknown]:
     """What a task runs: refine a batch of scored records, and compare."""
     chosen = {"refiner": "none"} if crf is None else {"refiner": "densecrf", "crf": crf}
-    refiner = refiners.build(spec.model_copy(update={**chosen, "refiner_weights": None}))
-    total = Confusion(classes, ignore)
+    refiner = refiners.build(spec.model_copy(update=chosen))
+    total, unknown = Confusion(len(class_map.names)), Unknown()
     for record, uri in zip(*batch, strict=True):
         assert record.data is not None
         assert record.scores is not None
         mask, _ = refiner.refine(decode(record.data, spec.max_pixels), record.scores)
-        truth = read_label(files, uri)
+        truth, values = class_map.truth(read_label(files, uri))
         if truth.shape != mask.shape:
             raise SpecError(f"labels: {shown_uri(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
-        total.add(truth, mask)
-    return total
+        total.add(truth, class_map.mask(mask))
+        for value, pixels in values.items():
+            before, first = unknown.get(value, (0, record.image_id))
+            unknown[value] = before + pixels, min(first, record.image_id)
+    return total, unknown
 
 
 def _labelled(job: Job, stems: set[str]) -> Iterator[Record]:
@@ -171,23 +161,21 @@ def _labelled(job: Job, stems: set[str]) -> Iterator[Record]:
             yield from (r for r in chunk.records if r.data is not None and stem(r.image_id) in stems)
 
 
-def _score(job: Job, pools: Pools, records: list[Record]) -> tuple[list[list[Record]], int]:
-    """The records with their scores, in batches; how many failed."""
+def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[list[Record]]:
+    """The records with their scores, in batches; those that failed are left out."""
     worker: Any = ray.remote(SegmentWorker)
     worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
     attempts = RayAttempts()
     workers = [worker.remote(job, pools, attempts, Logs.of(job.spec)) for _ in range(pools.segment_actors)]
-    pending = []
+    steps.begin("running the network, images", len(records))
+    pending = {}
     for n, i in enumerate(range(0, len(records), _BATCH)):
         chunk = Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
-        pending.append(workers[n % len(workers)].__call__.remote(chunk.to_row()))
-    batches = [[r for r in Chunk.from_row(row).records if r.scores is not None] for row in ray.get(pending)]
-    return batches, len(records) - sum(map(len, batches))
-
-
-def rows(tuning: Tuning, most: int = 10) -> Iterable[tuple[str, ...]]:
-    """The table: the parameters that were searched, mean IoU, pixel accuracy; the network alone comes first."""
-    for setting in (tuning.network, *tuning.settings[:most]):
-        crf = setting.crf
-        named = [f"{getattr(crf, name):g}" for name in _COARSE] if crf else ["no CRF", *[""] * (len(_COARSE) - 1)]
-        yield (*named, f"{setting.mean_iou:.4f}", f"{setting.pixel_accuracy:.4f}")
+        pending[workers[n % len(workers)].__call__.remote(chunk.to_row())] = n
+    batches: dict[int, list[Record]] = {}
+    while pending:
+        for ref in ray.wait(list(pending))[0]:
+            scored = Chunk.from_row(ray.get(ref)).records
+            batches[pending.pop(ref)] = [r for r in scored if r.scores is not None]
+            steps.advance(len(scored))
+    return [batches[n] for n in sorted(batches)]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import segbatch
 from segbatch import JobSpec
 from segbatch.errors import SpecError
+from segbatch.runtime.crf_search import Setting, Tuning, search, settings_at_most
+from segbatch.runtime.steps import BarSteps, LogSteps
 from segbatch.runtime.tune import tune
+from segbatch.spec import CRFSpec
 from tests.cluster.jobs import rows as output_rows
 
 
@@ -34,6 +41,9 @@ def labelled(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.usefixtures("local_ray")
 def test_the_best_is_found_and_can_be_run(labelled: tuple[Path, Path], tmp_path: Path) -> None:
     images, labels = labelled
+    values = np.array(Image.open(labels / "0.png"))
+    values[:3] = 217
+    Image.fromarray(values).save(labels / "0.png")
     spec = JobSpec.create(inputs=[str(images)], model="tests.networks:fast")
     said: list[str] = []
     found = tune(spec, str(labels), rounds=1, tell=said.append)
@@ -43,12 +53,67 @@ def test_the_best_is_found_and_can_be_run(labelled: tuple[Path, Path], tmp_path:
     assert len(scores) > 28
     assert found.settings[0].mean_iou > found.network.mean_iou + 0.01
     assert len([s for s in said if s.startswith("round")]) == 2
+    assert (
+        "label value 217: 192 pixels, first in 0.png, count as nothing; the value is no class, and not one to --ignore"
+        in said
+    )
     config = tmp_path / "crf.yaml"
     config.write_text(found.to_yaml())
-    best = JobSpec.load(config, inputs=[str(images)], output=str(tmp_path / "out"), model="tests.networks:fast")
-    assert best.crf == found.best
+    best = JobSpec.load(config, inputs=[str(images)], output=str(tmp_path / "out"))
+    assert (best.model, best.crf) == ("tests.networks:fast", found.best)
     segbatch.run(best)
     assert len(output_rows(tmp_path / "out")) == 3
+
+
+def reached(crf: CRFSpec) -> Setting:
+    """Mean IoU by the parameters alone, highest at (3.5, 25, 2.5, 0)."""
+    far = abs(crf.w_bilateral - 3.5) + abs(crf.theta_alpha - 25) / 10 + abs(crf.theta_beta - 2.5) + crf.w_spatial
+    return Setting(crf, 1 / (2 + far), 0.5)
+
+
+def test_the_search_begins_with_the_weights_own_parameters_and_halves_its_steps() -> None:
+    measured: list[CRFSpec] = []
+
+    def measure(crfs: Sequence[CRFSpec]) -> list[Setting]:
+        measured.extend(crfs)
+        return [reached(crf) for crf in crfs]
+
+    base = CRFSpec(w_bilateral=1, theta_gamma=2.0, iterations=4)
+    settings = search(base, 2, measure, lambda text: None)
+    assert measured[0] == base
+    assert len(set(measured)) == len(measured) == len(settings) <= settings_at_most(2)
+    assert {(crf.theta_gamma, crf.iterations) for crf in measured} == {(2.0, 4)}
+    best = settings[0].crf
+    assert best is not None
+    assert (best.w_bilateral, best.theta_alpha, best.theta_beta, best.w_spatial) == (3.5, 25, 2.5, 0)
+
+
+def test_no_crf_is_written_where_none_is_better(tmp_path: Path) -> None:
+    spec = JobSpec.create(inputs=["in"], weights="s3://b/w.pth?X-Amz-Signature=0123abcd", classes="c.txt", prune=0.1)
+    tuning = Tuning(spec, [Setting(CRFSpec(), 0.40, 0.8), Setting(None, 0.30, 0.8)], Setting(None, 0.41, 0.8), 3, 0, {})
+    config = tmp_path / "crf.yaml"
+    config.write_text(tuning.to_yaml())
+    assert tuning.best is None
+    assert "no setting is better than the network alone: mean IoU 0.4000 at best" in tuning.to_yaml()
+    assert "0123abcd" not in tuning.to_yaml()
+    assert "# without what is secret in the URI; give it in full to run: weights" in tuning.to_yaml()
+    found = JobSpec.load(config, inputs=["in"])
+    assert (found.refiner, found.weights, found.classes, found.prune) == ("none", "s3://b/w.pth", "c.txt", 0.1)
+
+
+def test_steps_are_shown_with_an_estimate_and_while_nothing_advances() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with LogSteps(console, every_seconds=0.01) as steps:
+        steps.begin("searching, images refined", 40)
+        steps.advance(30)
+        text = ""
+        while text.count("left\n") < 2:
+            text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"searching, images refined: 30 of at most 40, at most \d+ s left\n", text)
+    with BarSteps(Console(file=io.StringIO(), force_terminal=True, width=200)) as bar:
+        bar.begin("running the network, images", 40)
+        bar.advance(10)
+        assert bar.status().startswith("running the network, images: 10 of at most 40, at most ")
 
 
 def test_labels_that_cannot_be_paired(labelled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -72,4 +137,13 @@ def test_labels_that_do_not_fit(labelled: tuple[Path, Path], label: np.ndarray, 
     images, labels = labelled
     Image.fromarray(label).save(labels / "0.png")
     with pytest.raises(SpecError, match=says):
+        tune(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), str(labels), rounds=0)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_labels_of_which_no_pixel_counts_are_refused(labelled: tuple[Path, Path]) -> None:
+    images, labels = labelled
+    for label in labels.iterdir():
+        Image.fromarray(np.full((48, 64), 217, np.uint8)).save(label)
+    with pytest.raises(SpecError, match=r"no pixel in .*labels counts"):
         tune(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), str(labels), rounds=0)
