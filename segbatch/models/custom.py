@@ -62,8 +62,8 @@ class CustomEntry:
     ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies the network.
     Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of the factory
     and of the class that it returns; what these import, or read from elsewhere, may change unnoticed. An attribute
-    ``temperature`` (a number above 0) is that of ``ModelInfo``, ``crf`` (a mapping) names parameters of ``CRFSpec`` that
-    suit the network's scores.
+    ``temperature`` (a number above 0) is that of ``ModelInfo``; ``crf`` (a mapping) names parameters of ``CRFSpec``
+    that suit the network's scores.
     """
 
     name: str
