@@ -1,22 +1,71 @@
-"""Mean IoU and pixel accuracy of a network on a folder of images and label PNGs, before and after the dense CRF.
+"""Accuracy, calibration and time of a network on labeled images with each refiner; fits its temperature.
 
-    python benchmarks/accuracy.py ../camvid/val --weights camvid --ignore 11
+    python benchmarks/accuracy.py ../voc_val --weights voc
+    python benchmarks/accuracy.py ../camvid/val --weights camvid --ignore 11 --folds 5
 
-The folder holds ``images/`` and ``labels/``, paired by stem; pixels of ``--ignore`` do not count.
+The folder holds ``images/`` and ``labels/``, paired by stem; pixels of ``--ignore`` do not count. Refiners run with the
+defaults of a job. Of each, a row for ``confidence`` (the network's probability of the final label, all its logits
+divided by the temperature) and one for ``marginal`` (the refiner's own); ECE is over all labeled pixels in 15 bins,
+Spearman over images. ``--folds K`` cuts the images, in order of their names, into K runs, fits a temperature to all but
+one at a time (likelihood of the labels at random pixels), and reports the confidence of each image with the temperature
+to which it did not contribute; the last line has the temperature of all of them, which is that for the weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from segbatch import models, refiners
-from segbatch.metrics.confusion import Confusion
+from segbatch.chunk import Scores
+from segbatch.crf.params import default_prune
+from segbatch.interfaces import Model, Refiner
+from segbatch.metrics import calibration
+from segbatch.metrics.ranking import spearman
+from segbatch.metrics.tally import Tally, count
+from segbatch.refiners.probability import label_probability
+from segbatch.refiners.upsample import upsample
 from segbatch.runtime.stages import coarse_scores
 from segbatch.spec import JobSpec
+
+_PIXELS_AN_IMAGE = 2000
+
+
+@dataclass
+class Frame:
+    """An image uint8 (H, W, 3), its label int16 (H, W), void negative, and the network's logits (C, h, w)."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass
+class Calibration:
+    """Of one kind of confidence: sums over pixels, and the mean of each image beside its accuracy."""
+
+    sums: np.ndarray = field(default_factory=lambda: np.zeros((3, calibration.BINS)))
+    means: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+
+    def add(self, confidence: np.ndarray, right: np.ndarray, known: np.ndarray) -> None:
+        self.sums += calibration.binned(confidence[known], right[known])
+        self.means.append(float(confidence.mean()))
+        self.accuracies.append(float(right[known].mean()))
+
+    def __str__(self) -> str:
+        weights = np.ones((1, len(self.means)))
+        rank = spearman(np.array(self.means), np.array(self.accuracies), weights)[0]
+        return (
+            f"mean {calibration.mean_confidence(self.sums):.3f}, |mean - accuracy| "
+            f"{calibration.confidence_gap(self.sums):.4f}, ECE "
+            f"{calibration.expected_calibration_error(self.sums):.4f}, Spearman {rank:.3f}"
+        )
 
 
 def main() -> None:
@@ -26,28 +75,118 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--ignore", type=int, default=255)
-    parser.add_argument("--crf", action="store_true", help="also after the dense CRF with the default parameters")
+    parser.add_argument("--refiners", nargs="+", default=["none", "densecrf"])
+    parser.add_argument("--temperature", type=float, help="by default that of the weights")
+    parser.add_argument("--folds", type=int, default=0, help="fit the temperature, and report out of fold")
+    parser.add_argument("--classes", action="store_true", help="also the IoU of each class")
     args = parser.parse_args()
 
     model = models.build(args.model, weights=args.weights, precision=args.precision)
-    names = ["none", "densecrf"] if args.crf else ["none"]
-    stages = {n: refiners.build(JobSpec.create(inputs=["unused"], refiner=n)) for n in names}
-    confusion = {n: Confusion(len(model.labels), args.ignore) for n in names}
-    labels = {p.stem: p for p in (args.folder / "labels").iterdir()}
-    paths = sorted((args.folder / "images").iterdir())
-    for path in paths:
+    info = models.describe(args.model, args.weights)
+    frames, seconds = read(model, args.folder, args.ignore)
+    temperatures = [args.temperature or info.temperature] * len(frames)
+    if args.folds:
+        temperatures = fit_folds(frames, model.stride, args.folds)
+    print(
+        f"{model.name} {args.weights} {args.precision}, {len(frames)} images; network {1e3 * seconds:.0f} ms an image"
+    )
+    for name in args.refiners:
+        spec = JobSpec.create(inputs=["unused"], model=args.model, weights=args.weights, refiner=name)
+        report(name, refiners.build(spec), model, frames, temperatures, args.classes)
+
+
+def read(model: Model, folder: Path, ignore: int) -> tuple[list[Frame], float]:
+    """All images with their logits, in order of names, and the seconds of the network for each."""
+    labels = {path.stem: path for path in (folder / "labels").iterdir()}
+    frames, spent = [], 0.0
+    for path in sorted((folder / "images").iterdir()):
         image = np.asarray(Image.open(path).convert("RGB"))
-        truth = np.asarray(Image.open(labels[path.stem])).astype(np.int64)
+        truth = np.asarray(Image.open(labels[path.stem])).astype(np.int16)
+        truth[(truth == ignore) | (truth >= len(model.labels))] = -1
+        begun = time.perf_counter()
         (logits,) = model.scores([image])
-        scores = coarse_scores(logits, *image.shape[:2], model.stride, 1e-3)
-        for name, refiner in stages.items():
-            mask, _ = refiner.refine(image, scores)
-            confusion[name].add(truth, mask)
-    print(f"{model.name} {args.weights} {args.precision}, {len(paths)} images")
-    for name, matrix in confusion.items():
-        print(f"{name:9} mean IoU {matrix.mean_iou:.3f}, pixel accuracy {matrix.pixel_accuracy:.3f}")
-        for label, value in zip(model.labels.names, matrix.iou, strict=True):
+        spent += time.perf_counter() - begun
+        frames.append(Frame(image, truth, logits))
+    return frames, spent / len(frames)
+
+
+def report(
+    name: str,
+    refiner: Refiner,
+    model: Model,
+    frames: list[Frame],
+    temperatures: list[float],
+    show_classes: bool,
+) -> None:
+    classes = len(model.labels)
+    tally = Tally(classes, resamples=0, seed=0)
+    confidence, marginals = Calibration(), Calibration()
+    refining = telling = 0.0
+    for number, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
+        scores = coarse_scores(frame.logits, *frame.truth.shape, model.stride, default_prune(classes))
+        begun = time.perf_counter()
+        mask, marginal = refiner.refine(frame.image, scores)
+        refined = time.perf_counter()
+        probability = label_probability(scores, mask, classes, temperature)
+        telling += time.perf_counter() - refined
+        refining += refined - begun
+        tally.add([str(number)], [count(frame.truth, mask, classes)])
+        right, known = mask == frame.truth, frame.truth >= 0
+        confidence.add(probability, right, known)
+        marginals.add(marginal, right, known)
+    figures = {key: value[0] for key, value in tally.figures().items()}
+    print(
+        f"{name}: mean IoU {figures['mean_iou']:.4f}, boundary F1 {figures['boundary_f1']:.4f}, pixel accuracy "
+        f"{figures['pixel_accuracy']:.4f}; refining {1e3 * refining / len(frames):.1f} ms, confidence "
+        f"{1e3 * telling / len(frames):.1f} ms an image"
+    )
+    print(f"    confidence  {confidence}")
+    print(f"    marginal    {marginals}")
+    if show_classes:
+        for label, value in zip(model.labels.names, figures["class_iou"], strict=True):
             print(f"    {label:14} {value:.3f}")
+
+
+def fit_folds(frames: list[Frame], stride: int, folds: int) -> list[float]:
+    """The temperature for each frame, fitted to the folds that it is not in."""
+    samples = [sample(frame, stride, seed) for seed, frame in enumerate(frames)]
+    everything = range(len(frames))
+    temperatures = [0.0] * len(frames)
+    for part in np.array_split(everything, folds):
+        others = sorted(set(everything) - set(part.tolist()))
+        fitted = fit([samples[i] for i in others])
+        for i in part:
+            temperatures[i] = fitted
+    print(f"temperatures of {folds} folds: {', '.join(f'{t:.3f}' for t in dict.fromkeys(temperatures))}")
+    print(f"temperature of all {len(frames)} images: {fit(samples):.3f}")
+    return temperatures
+
+
+def sample(frame: Frame, stride: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float32 (N, C) at full size and labels (N,) of random labeled pixels of a frame."""
+    size = frame.truth.shape
+    full = upsample(Scores(frame.logits, np.arange(len(frame.logits)), *size, stride))
+    at = np.flatnonzero(frame.truth >= 0)
+    at = np.random.default_rng(seed).choice(at, min(_PIXELS_AN_IMAGE, len(at)), replace=False)
+    return full.reshape(len(full), -1).T[at], frame.truth.ravel()[at]
+
+
+def fit(samples: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The temperature of the highest likelihood, which is concave in its inverse: by bisection of the derivative."""
+    logits, labels = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    logits = logits - logits.max(axis=1, keepdims=True)
+    of_labels = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
+    low, high = 0.1, 10.0
+    while high / low > 1.0005:
+        middle = (low * high) ** 0.5
+        e = np.exp(logits / np.float32(middle))
+        expected = (e * logits).sum(axis=1) / e.sum(axis=1)
+        # The derivative of the log-likelihood by 1 / T; it falls with 1 / T.
+        if (of_labels - expected).mean() > 0:
+            high = middle
+        else:
+            low = middle
+    return (low * high) ** 0.5
 
 
 if __name__ == "__main__":

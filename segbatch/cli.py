@@ -236,7 +236,10 @@ def evaluate(
     address: Annotated[str | None, typer.Option(help="Ray cluster to work on; by default this machine")] = None,
     config: RunConfig = None,
 ) -> None:
-    """Score an output on labelled images: accuracy, IoU, boundary F1, bands around boundaries, with 95 % intervals."""
+    """Score an output on labeled images: accuracy, IoU, boundary F1, bands around boundaries, calibration, intervals.
+
+    Calibration is that of regions (all pixels of a class in an image): an output holds no confidence of single pixels.
+    """
     from segbatch import show_eval
 
     if plot is not None:

@@ -25,6 +25,18 @@ _OVERALL = {
     "frequency_weighted_iou": "weighted IoU",
     "boundary_f1": "boundary F1",
 }
+_CALIBRATION = {
+    "mean_confidence": "confidence",
+    "confidence_gap": "|conf. - acc.|",
+    "expected_calibration_error": "ECE, 15 bins",
+    "spearman": "Spearman",
+}
+_NO_SHARES = ("spearman",)  # not shown in percent
+_RELIABILITY = {
+    "reliability_share": "pixels",
+    "reliability_confidence": "confidence",
+    "reliability_accuracy": "accuracy",
+}
 _CLASS = {"class_iou": "IoU", "class_accuracy": "accuracy", "class_boundary_f1": "bound. F1"}
 _TRIMAP = {"trimap_mean_iou": "mean IoU", "trimap_pixel_accuracy": "pixel accuracy"}
 _WIDTHS = (1, 2, 3, 5, 10, 20, 40)
@@ -40,10 +52,13 @@ def evaluation(console: Console, found: Evaluation) -> None:
         _line(console, f"{name}: {e.output}, {run}; {e.images:,} images")
     if found.difference:
         _line(console, f"difference: {names[0]} minus {names[1]}, bold where its 95 % interval leaves out 0")
-    overall = _table("%", *names, *(["difference"] if found.difference else []))
-    for figure, shown in _OVERALL.items():
-        cells = [_interval(e.figures[figure]) for e in found.outputs]
-        overall.add_row(shown, *cells, *([_difference(found.difference[figure])] if found.difference else []))
+    overall = _overall(found, names, "%", _OVERALL)
+    calibrated = _overall(found, names, "%, regions", _CALIBRATION)
+    bins = _table("%, regions of\nconfidence", *_columns(_RELIABILITY, names))
+    shares = sum(np.nan_to_num(e.figures["reliability_share"].value) for e in found.outputs)
+    for place in np.flatnonzero(shares).tolist():
+        low, high = (100 * edge / len(shares) for edge in (place, place + 1))
+        bins.add_row(f"{low:.1f} to {high:.1f}", *_values(found, _RELIABILITY, place))
     near = _table("%, around\nboundaries", *_columns(_TRIMAP, names))
     for width in _WIDTHS:
         near.add_row(f"within {width:2} px", *_values(found, _TRIMAP, width - 1))
@@ -54,14 +69,27 @@ def evaluation(console: Console, found: Evaluation) -> None:
         classes.add_row(
             escape(visible(found.classes[c])), f"{100 * true[c] / true.sum():.2f}", *_values(found, _CLASS, c)
         )
-    for table in (overall, near, classes):
+    for table in (overall, calibrated, near, classes, bins):
         console.print()
         console.print(table)
+    _line(console, "\nregion: all pixels of a class in an image, with one confidence; counts by its labeled pixels")
+    _line(console, "Spearman: rank correlation of the images' confidence and their pixel accuracy, -1 to 1")
     for name, e in zip(names, found.outputs, strict=True):
         for kind, finding in e.findings.items():
             _line(console, f"{name}: {kind}: {finding.times:,}, such as" if finding.times > 1 else f"{name}: {kind}:")
             for example in finding.examples:
                 _line(console, f"    {example}")
+
+
+def _overall(found: Evaluation, names: list[str], title: str, figures: Mapping[str, str]) -> Table:
+    """A row for each figure: its value and interval in each output, and their difference."""
+    table = _table(title, *names, *(["difference"] if found.difference else []))
+    for figure, shown in figures.items():
+        scale, form = (1, ".2f") if figure in _NO_SHARES else (100, ".1f")
+        cells = [_interval(e.figures[figure], form, scale=scale) for e in found.outputs]
+        difference = [_difference(found.difference[figure], scale)] if found.difference else []
+        table.add_row(shown, *cells, *difference)
+    return table
 
 
 def check_plot(path: Path) -> None:
@@ -73,13 +101,13 @@ def check_plot(path: Path) -> None:
 
 
 def plot(found: Evaluation, path: Path) -> None:
-    """The trimap curves, and the IoU of each class, with their 95 % intervals."""
+    """The trimap curves, the IoU of each class, and the reliability diagram, with their 95 % intervals."""
     from matplotlib.figure import Figure
 
     names = _names(found)
     shown = np.flatnonzero(sum(e.confusion.sum(axis=0) + e.confusion.sum(axis=1) for e in found.outputs))
-    figure = Figure(figsize=(13, max(4.5, 0.28 * len(shown) + 1.5)), layout="constrained")
-    iou, accuracy, classes = figure.subplots(1, 3)
+    figure = Figure(figsize=(17, max(4.5, 0.28 * len(shown) + 1.5)), layout="constrained")
+    iou, accuracy, classes, reliability = figure.subplots(1, 4)
     for axes, key in ((iou, "trimap_mean_iou"), (accuracy, "trimap_pixel_accuracy")):
         for name, e, colour in zip(names, found.outputs, _COLOURS, strict=False):
             curve = e.figures[key]
@@ -110,6 +138,15 @@ def plot(found: Evaluation, path: Path) -> None:
     classes.set_yticklabels([_plain(found.classes[c]) for c in order])
     classes.invert_yaxis()
     classes.legend(loc="lower right")
+    reliability.plot([0, 100], [0, 100], color="0.6", linestyle="--", linewidth=1)
+    for name, e, colour in zip(names, found.outputs, _COLOURS, strict=False):
+        confidence, right = e.figures["reliability_confidence"].value, e.figures["reliability_accuracy"]
+        error = np.nan_to_num(100 * np.stack([right.value - right.low, right.high - right.value])).clip(0)
+        reliability.errorbar(
+            100 * confidence, 100 * right.value, yerr=error, label=name, color=colour, marker="o", markersize=4
+        )
+    reliability.set(xlabel="mean confidence of regions, %", ylabel="their accuracy, %", xlim=(0, 100), ylim=(0, 100))
+    reliability.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
 
@@ -136,15 +173,15 @@ def _values(found: Evaluation, figures: Mapping[str, str], place: int) -> list[s
     return cells
 
 
-def _interval(figure: Estimate, form: str = ".1f", sign: str = "") -> str:
+def _interval(figure: Estimate, form: str, sign: str = "", scale: int = 100) -> str:
     if np.isnan(figure.value):
         return ""
-    low, high = (format(100 * float(v), sign + form) for v in (figure.low, figure.high))
-    return f"{100 * figure.value:{sign}.2f}" + ("" if np.isnan(figure.low) else f" [dim]({low}, {high})[/]")
+    low, high = (format(scale * float(v), sign + form) for v in (figure.low, figure.high))
+    return f"{scale * figure.value:{sign}.2f}" + ("" if np.isnan(figure.low) else f" [dim]({low}, {high})[/]")
 
 
-def _difference(figure: Estimate) -> str:
-    shown = _interval(figure, ".2f", "+")
+def _difference(figure: Estimate, scale: int) -> str:
+    shown = _interval(figure, ".2f", "+", scale)
     return f"[bold]{shown}[/]" if figure.low > 0 or figure.high < 0 else shown
 
 

@@ -102,6 +102,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
             VOC_LABELS,
             accuracy="mIoU 0.52, pixel accuracy 0.877 on 143 photographs with machine-made labels",
             terms=_VOC_TERMS,
+            temperature=1.12,
         ),
         "camvid": Weights(
             "camvid",
@@ -114,6 +115,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
                 CRFSpec(w_bilateral=1.5, theta_alpha=5, theta_beta=2, w_spatial=0),
                 "found by tune-crf on 32 frames of CamVid train",
             ),
+            temperature=1.16,
         ),
     },
 )

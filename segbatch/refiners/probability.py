@@ -27,14 +27,15 @@ def label_probability(scores: Scores, mask: np.ndarray, num_classes: int, temper
     Raises:
         ValueError: A pixel has a class that ``scores`` leave out.
     """
-    values = scores.values.astype(np.float32, order="C")
-    left_out = num_classes - len(scores.class_ids)
+    kept, left_out = len(scores.class_ids), num_classes - len(scores.class_ids)
+    values = np.empty((kept + (left_out > 0), *scores.values.shape[1:]), np.float32)
+    values[:kept] = scores.values
     if left_out:
-        others = np.log(np.maximum(1 - np.exp(values).sum(axis=0, keepdims=True), _SMALLEST))
+        others = np.log(np.maximum(1 - np.exp(values[:kept]).sum(axis=0), _SMALLEST))
         # n classes of probability r / n each: n (r / n)^(1 / T), as one logit over T.
-        values = np.concatenate([values, others + np.float32((temperature - 1) * np.log(left_out))])
+        values[kept] = others + np.float32((temperature - 1) * np.log(left_out))
     if temperature != 1:
-        values /= np.float32(temperature)
+        values *= np.float32(1 / temperature)
     position = np.full(num_classes, -1, np.int32)
-    position[scores.class_ids] = np.arange(len(scores.class_ids), dtype=np.int32)
-    return _core.label_probability(values, np.ascontiguousarray(position[mask]), scores.stride)
+    position[scores.class_ids] = np.arange(kept, dtype=np.int32)
+    return _core.label_probability(values, np.take(position, mask), scores.stride)

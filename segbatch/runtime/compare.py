@@ -11,7 +11,7 @@ import numpy as np
 from segbatch.encodings import png
 from segbatch.errors import SpecError
 from segbatch.metrics.class_map import ClassMap
-from segbatch.metrics.tally import Counts, Tally, count
+from segbatch.metrics.tally import Counts, Stated, Tally, count
 from segbatch.output.ledger import ResultFile
 from segbatch.output.store import Store
 from segbatch.sources.io import Files
@@ -72,7 +72,7 @@ def compare(store: Store, files: list[ResultFile], shared: tuple[dict[str, str],
     order = {name: i for i, name in enumerate(pairs)}
     part = Part.empty(Tally(len(class_map.names), resamples, seed), len(pairs))
     for file in files:
-        for batch in file.read(store, ["image_id", "mask", "error"]).to_batches(_ROWS):
+        for batch in file.read(store, ["image_id", "mask", "classes", "confidence", "error"]).to_batches(_ROWS):
             rows = batch.to_pylist()
             compared: list[str] = []
             counts: list[Counts] = []
@@ -101,7 +101,9 @@ def _count(
     if uri is None:
         return "images without a label", image
     try:
-        mask = class_map.mask(png.decode(row["mask"]))
+        written = png.decode(row["mask"])
+        mask = class_map.mask(written)
+        stated = _stated(row, written, len(class_map.names))
     except (OSError, ValueError, TypeError) as e:
         return "masks that cannot be read", f"{image}: {e}"
     try:
@@ -116,4 +118,14 @@ def _count(
         part.met(value, pixels, image)
     if (truth < 0).all():
         return "labels without a pixel that counts", image
-    return count(truth, mask, len(class_map.names))
+    return count(truth, mask, len(class_map.names), stated)
+
+
+def _stated(row: dict[str, Any], mask: np.ndarray, num_classes: int) -> Stated:
+    """The confidence in a row. Raises ``ValueError`` if its mask holds a class that it does not count."""
+    classes = np.full(num_classes, np.nan)
+    for c in row["classes"]:
+        classes[c["class_id"]] = c["confidence"]
+    if np.isnan(classes[np.unique(mask)]).any():
+        raise ValueError("it holds a class that its row does not count")
+    return Stated(mask, row["confidence"], classes)

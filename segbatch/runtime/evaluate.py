@@ -28,8 +28,6 @@ from segbatch.spec import JobSpec
 _TASKS_A_CORE = 4
 _FILES_A_TASK = 16
 
-OVERALL = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou", "boundary_f1")
-
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -96,9 +94,13 @@ def evaluate(
     """Compare the masks of ``output``, and of ``against``, with label images.
 
     ``labels`` is a folder, prefix or glob, paired with the rows by file name without extension; ``ignore`` and
-    ``mapping`` are those of ``ClassMap``. Result files are read by Ray tasks, on this machine or on the cluster at
-    ``address``; what comes back are sums. Raises ``SpecError`` if nothing can be compared, or if the two outputs have
-    different classes; ``OutputError`` for a result file that cannot be read.
+    ``mapping`` are those of ``ClassMap``. An output has no confidence of a single pixel: the unit of calibration is the
+    region, all pixels of a class in an image. Its mean confidence is held against the share of its labeled pixels that
+    are right, and counts by these pixels; the confidence of a class is also that of the class it is merged into.
+
+    Result files are read by Ray tasks, on this machine or on the cluster at ``address``; what comes back are sums, and
+    two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, or if the two outputs
+    have different classes; ``OutputError`` for a result file that cannot be read.
     """
     stores = [Store(uri, storage_options) for uri in (output, against) if uri is not None]
     records = [RunRecord.need(store) for store in stores]
@@ -180,6 +182,11 @@ def _conclude(store: Store, record: RunRecord, part: Part, pairs: Mapping[str, s
     """What is known of an output only when all of it was read."""
     if record.state != "done":
         part.found("the run is not finished", "this is what is committed so far")
+    if record.confidence_name != "confidence":
+        part.found(
+            f"its confidence is the refiner's {record.confidence_name}, not the network's probability",
+            f"rows version {record.rows_version}",
+        )
     for value, (pixels, image) in sorted(part.unknown.items(), key=lambda item: (-item[1][0], item[0])):
         unknown = part.findings.setdefault("pixels of label values that are no class", Finding())
         unknown.times += pixels

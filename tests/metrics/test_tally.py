@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from segbatch.metrics.boundary import bands, boundary_f1
-from segbatch.metrics.tally import WIDEST, Counts, Estimate, Tally, count
+from segbatch.metrics.tally import WIDEST, Counts, Estimate, Stated, Tally, count
 
 CLASSES = 5
 Pair = tuple[np.ndarray, np.ndarray]
@@ -34,7 +35,12 @@ def pairs() -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def counted(pairs: list[Pair]) -> list[Counts]:
-    return [count(t, m, CLASSES) for t, m in pairs]
+    return [count(t, m, CLASSES, stated(m, seed)) for seed, (t, m) in enumerate(pairs)]
+
+
+def stated(mask: np.ndarray, seed: int) -> Stated:
+    classes = np.random.default_rng(seed).uniform(0.3, 1, CLASSES)
+    return Stated(mask, float(classes[mask].mean()), classes)
 
 
 def tally(counted: list[Counts], names: list[str] | None = None, resamples: int = 200, seed: int = 0) -> Tally:
@@ -76,6 +82,35 @@ def test_boundary_f1_is_the_mean_over_images(pairs: list[Pair], counted: list[Co
     assert found["boundary_f1"] == pytest.approx(np.mean([np.nanmean(f) for f in each]), abs=1e-6)
 
 
+def test_calibration_is_that_of_regions_and_ranks_are_those_of_images(pairs: list[Pair], counted: list[Counts]) -> None:
+    """By definition: every class of every mask with its confidence, its labeled pixels, and which of them are right."""
+    found = {name: figure[0] for name, figure in tally(counted).figures().items()}
+    regions = []
+    for seed, (t, m) in enumerate(pairs):
+        for c, confidence in enumerate(stated(m, seed).classes):
+            at = (m == c) & (t >= 0)
+            regions.append((confidence, at.sum(), (t[at] == c).sum()))
+    confidence, pixels, right = np.array(regions).T
+    total = pixels.sum()
+    assert found["mean_confidence"] == pytest.approx((confidence * pixels).sum() / total, abs=1e-6)
+    gap = abs(found["mean_confidence"] - found["pixel_accuracy"])
+    assert found["confidence_gap"] == pytest.approx(gap, abs=1e-6)
+    error = 0.0
+    for i in range(15):
+        inside = (confidence >= i / 15) & (confidence < (i + 1) / 15)
+        error += abs((confidence * pixels)[inside].sum() - right[inside].sum()) / total
+        assert found["reliability_share"][i] == pytest.approx(pixels[inside].sum() / total)
+        if inside.any():
+            accuracy = right[inside].sum() / pixels[inside].sum()
+            assert found["reliability_accuracy"][i] == pytest.approx(accuracy)
+    assert found["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    of_images = [stated(m, seed).image for seed, (_, m) in enumerate(pairs)]
+    accuracies = [(t == m)[t >= 0].mean() for t, m in pairs]
+    assert found["spearman"] == pytest.approx(spearmanr(of_images, accuracies).statistic)
+    estimate = Estimate.of(tally(counted).figures()["spearman"])
+    assert estimate.low < estimate.value < estimate.high
+
+
 def test_order_and_partition_change_nothing(counted: list[Counts]) -> None:
     whole = tally(counted)
     names = [f"{i:03d}" for i in range(len(counted))]
@@ -85,6 +120,7 @@ def test_order_and_partition_change_nothing(counted: list[Counts]) -> None:
     assert parts.images == whole.images
     assert np.array_equal(parts.confusion, whole.confusion)
     assert np.array_equal(parts.sums, whole.sums)
+    assert np.array_equal(parts.figures()["spearman"], whole.figures()["spearman"])
 
 
 def test_the_seed_and_the_names_decide_the_replicates(counted: list[Counts]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,13 @@ def test_bf16_gives_the_same_pixels() -> None:
     )
     equal = [np.mean(a.argmax(0) == b.argmax(0)) for a, b in zip(exact, rounded, strict=True)]
     assert np.mean(equal) >= 0.995
+
+
+def test_a_copy_of_named_weights_has_their_temperature(tmp_path: Path) -> None:
+    for weights in ("voc", "camvid"):
+        named, copy = models.describe(NAME, weights), tmp_path / f"{weights}.safetensors"
+        copy.write_bytes((files("segbatch.models") / "data" / named.source).read_bytes())
+        described = models.describe(NAME, str(copy))
+        assert (described.temperature, described.digest) == (named.temperature, named.digest)
+        assert named.temperature > 1
+    assert models.describe(NAME, "random").temperature == 1

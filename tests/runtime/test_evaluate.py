@@ -26,6 +26,7 @@ from tests.cluster.jobs import rows
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 IMAGES = 9
+FORMAT1 = Path(__file__).parents[1] / "fixtures/format1"
 
 
 def picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +102,13 @@ def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
         assert {k: (f.times, f.examples) for k, f in e.findings.items()} == {
             "error rows": (1, ["page.png: decode/UnknownFormat"])
         }
+        assert e.figures["confidence_gap"].value == pytest.approx(
+            abs(e.figures["mean_confidence"].value - e.figures["pixel_accuracy"].value), abs=1e-6
+        )
+        images = [r for r in rows(work / name) if r["mask"]]
+        stated = sum(c["confidence"] * c["pixels"] for r in images for c in r["classes"]) / len(t)
+        assert e.figures["mean_confidence"].value == pytest.approx(stated, abs=1e-4)
+        assert e.figures["expected_calibration_error"].value >= e.figures["confidence_gap"].value
     assert found.difference is not None
     for figure in ("mean_iou", "boundary_f1"):  # the network's cells of 4 pixels miss the rims; the CRF finds them
         assert found.difference[figure].low > 0
@@ -196,6 +204,17 @@ def test_masks_that_cannot_be_read_and_images_of_one_name(work: Path, tmp_path: 
         evaluate(str(output), str(work / "labels"))
 
 
+def test_the_confidence_of_an_earlier_version_is_called_what_it_is(tmp_path: Path) -> None:
+    output = FORMAT1 / "img-out-3"
+    (tmp_path / "labels").mkdir()
+    for row in rows(output):
+        label = np.zeros((row["height"], row["width"]), np.uint8)
+        Image.fromarray(label).save(tmp_path / "labels" / Path(row["image_id"]).with_suffix(".png").name)
+    (found,) = evaluate(str(output), str(tmp_path / "labels"), resamples=0).outputs
+    assert found.images == 3
+    assert "its confidence is the refiner's marginal, not the network's probability" in found.findings
+
+
 def test_other_values_and_merged_classes(work: Path, tmp_path: Path) -> None:
     shifted = write_labels(
         tmp_path / "shifted", {i: np.array([7, 30, 11], np.uint8)[picture(i)[1]] for i in range(IMAGES)}
@@ -246,6 +265,10 @@ def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         r"boundary F1 +\d\d\.\d\d",
         r"within 40 px +\d\d",
         r"bright +\d+\.\d\d +\d\d",
+        r"confidence +\d\d\.\d\d \(\d\d\.\d, \d\d\.\d\) +\d\d\.\d\d",
+        r"ECE, 15 bins +\d+\.\d\d",
+        r"Spearman +-?\d\.\d\d \(",
+        r"\d\d\.\d to \d\d\.\d +\d",
         r"crf: error rows:\n    page.png: decode/UnknownFormat",
     ):
         assert re.search(row, result.output), result.output
@@ -254,6 +277,7 @@ def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [o["run"]["refiner"] for o in found["outputs"]] == ["densecrf", "none"]
     assert found["difference"]["mean_iou"]["low"] > 0
     assert len(found["outputs"][0]["figures"]["trimap_mean_iou"]) == 40
+    assert len(found["outputs"][0]["figures"]["reliability_accuracy"]) == 15
     with Image.open(tmp_path / "new" / "found.png") as plot:
         assert plot.width > 1000
         pixels = np.asarray(plot.convert("RGB")).reshape(-1, 3)
