@@ -92,7 +92,8 @@ def main() -> None:
     )
     for name in args.refiners:
         spec = JobSpec.create(inputs=["unused"], model=args.model, weights=args.weights, refiner=name)
-        report(name, refiners.build(spec), model, frames, temperatures, args.classes)
+        completed, _ = refiners.completed(spec, info)
+        report(name, refiners.build(completed), model, frames, temperatures, args.classes)
 
 
 def read(model: Model, folder: Path, ignore: int) -> tuple[list[Frame], float]:

@@ -129,12 +129,13 @@ class Architecture:
         count = head.shape[0] if head is not None and fits else len(self.labels)
         checkpoint.check(state, self._on_meta(count), chosen, self.name)
         labels = self._labels(choice, count)
-        return replace(weights, labels=labels, digest=digest, temperature=self._temperature(digest)), state
+        tuned = self._named(digest) or weights
+        return replace(weights, labels=labels, digest=digest, temperature=tuned.temperature, crf=tuned.crf), state
 
-    def _temperature(self, digest: str) -> float:
-        """That of the named weights which a file is a copy of, else 1."""
+    def _named(self, digest: str) -> Weights | None:
+        """The named weights that a file is a copy of."""
         named = (w for w in map(Weights.identified, self.weights.values()) if w.digest)
-        return next((w.temperature for w in named if digest.startswith(w.digest)), 1.0)
+        return next((w for w in named if digest.startswith(w.digest)), None)
 
     def _state(self, data: bytes, source: str, count: int) -> StateDict:
         state = self.convert(checkpoint.parse(data, source))

@@ -89,11 +89,12 @@ def test_bf16_gives_the_same_pixels() -> None:
     assert np.mean(equal) >= 0.995
 
 
-def test_a_copy_of_named_weights_has_their_temperature(tmp_path: Path) -> None:
+def test_a_copy_of_named_weights_has_what_was_fitted_to_them(tmp_path: Path) -> None:
     for weights in ("voc", "camvid"):
         named, copy = models.describe(NAME, weights), tmp_path / f"{weights}.safetensors"
         copy.write_bytes((files("segbatch.models") / "data" / named.source).read_bytes())
         described = models.describe(NAME, str(copy))
-        assert (described.temperature, described.digest) == (named.temperature, named.digest)
+        for fitted in ("digest", "temperature", "crf"):
+            assert getattr(described, fitted) == getattr(named, fitted)
         assert named.temperature > 1
     assert models.describe(NAME, "random").temperature == 1
