@@ -6,6 +6,7 @@ on their own. They are imported when first used, so that ``import segbatch`` cos
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name in _HOMES:
+        if sys.platform != "linux":  # the modules behind these names use fcntl and Linux's errno
+            from segbatch.errors import WRONG_PLATFORM
+
+            raise ImportError(WRONG_PLATFORM)
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in ("crf", "models"):
         return importlib.import_module(f"segbatch.{name}")

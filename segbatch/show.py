@@ -137,7 +137,8 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             "temperature",
         )
         plain = [
-            {f: getattr(i, f) for f in fields} | {"crf": {**i.crf.parameters.model_dump(), "source": i.crf.source}}
+            {f: getattr(i, f) for f in fields}
+            | {"weights": i.weights or None, "crf": {**i.crf.parameters.model_dump(), "source": i.crf.source}}
             for i in infos
         ]
         console.print_json(json.dumps(plain), ensure_ascii=True)
@@ -149,7 +150,8 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
         for i in sets:
             shown = ", ".join(i.classes[:4]) + (", …" if len(i.classes) > 4 else "")
             fitted = f"; temperature {i.temperature:g}" if i.temperature != 1 else ""
-            _line(console, f"    --weights {i.weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
+            weights = i.weights or "URI"
+            _line(console, f"    --weights {weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
             _line(console, f"        {i.source}")
             crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
             _line(console, f"        CRF: {crf} ({i.crf.source})")

@@ -97,7 +97,7 @@ def check_plot(path: Path) -> None:
     if path.suffix.lower().lstrip(".") not in _PLOTS:
         raise SpecError(f"plot: {path}: a plot is {', '.join('.' + p for p in _PLOTS)}; give it one of these endings")
     if importlib.util.find_spec("matplotlib") is None:
-        raise SpecError("plot: needs matplotlib, which is not installed; pip install 'segbatch[train]'")
+        raise SpecError("plot: needs matplotlib, which is not installed; pip install matplotlib")
 
 
 def plot(found: Evaluation, path: Path) -> None:

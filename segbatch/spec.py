@@ -124,7 +124,7 @@ class JobSpec(BaseModel):
 
     address: str | None = Field(
         None,
-        description="Ray cluster: auto, or ray://host:port; by default RAY_ADDRESS, else this machine alone",
+        description="Ray cluster: auto, or host:port of its head; by default RAY_ADDRESS, else this machine alone",
     )
     num_cpus: int | None = Field(None, gt=0, description="cores to use on this machine; by default all of them")
     segment_actors: int | None = Field(None, gt=0, description="workers that run the network")

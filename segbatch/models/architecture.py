@@ -17,6 +17,7 @@ from segbatch.models.info import Choice, Execution, ModelInfo
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import (
     IMAGENET_RGB,
+    SUFFIXES,
     Preprocess,
     Weights,
     choose,
@@ -84,7 +85,7 @@ class Architecture:
 
     def infos(self) -> list[ModelInfo]:
         named = [w.identified() for w in self.weights.values()]
-        return [self._info(w) for w in named or [Weights("none", "uri", "give --weights URI", self.labels)]]
+        return [self._info(w) for w in named or [Weights("", "uri", f"a file ({' '.join(SUFFIXES)})", self.labels)]]
 
     def _info(self, weights: Weights) -> ModelInfo:
         network = self._on_meta(len(weights.labels))

@@ -158,8 +158,8 @@ class TorchModel:
                 "segment",
                 "OutOfMemory",
                 f"{self.name} ran out of memory on {self.device} for one image of {height} x {width} pixels "
-                f"(window {window.height} x {window.width}); lower tile_pixels (now "
-                f"{self.geometry.tile_pixels}), or give the worker more memory",
+                f"(window {window.height} x {window.width}); give each worker more memory: "
+                "fewer segment_actors, a larger num_gpus where they share a GPU, or larger machines",
             )
         half = len(jobs) // 2
         self._batch_pixels = half * window.height * window.width

@@ -153,8 +153,8 @@ class EDeconvNetEntry:
         one, other = DECONVNET.infos()[0], FCN8S.infos()[0]
         return [
             self._info(
-                weights="none",
-                source="give --weights FILE.yaml",
+                weights="",
+                source="a YAML file that names the files of two networks",
                 labels=one.labels,
                 digest="",
                 parameters=one.parameters + other.parameters,

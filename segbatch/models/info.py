@@ -27,12 +27,12 @@ DEEPLAB_CRF = CRFDefaults(CRFSpec(), "DeepLab's for scores of stride 8 on VOC; n
 class ModelInfo:
     """A model with one set of weights, described. Two infos with equal ``digest`` compute the same function.
 
-    ``weights`` is the name or URI of the weights, ``source`` where they come from, both redacted, ``digest`` what
-    identifies their content (``sha256:`` of the file, shortened to what is published for a file not yet downloaded),
-    ``parameters`` the number of numbers that were trained, ``accuracy`` the accuracy stated by who trained
-    it, ``terms`` the terms of use beyond this package's licence, ``temperature`` what its logits are divided by before
-    their softmax is a confidence (1 unless it was fitted), ``crf`` the parameters of the dense CRF where no others are
-    given. ``known_weights`` are the names that
+    ``weights`` is the name or URI of the weights, empty for a model without named weights that was given none;
+    ``source`` where they come from, both redacted, ``digest`` what identifies their content (``sha256:`` of the file,
+    shortened to what is published for a file not yet downloaded), ``parameters`` the number of numbers that were
+    trained, ``accuracy`` the accuracy stated by who trained it, ``terms`` the terms of use beyond this package's
+    licence, ``temperature`` what its logits are divided by before their softmax is a confidence (1 unless it was
+    fitted), ``crf`` the parameters of the dense CRF where no others are given. ``known_weights`` are the names that
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
     CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it
     is described: ``wrong_size`` says how the size of its scores differs from what its stride says, ``untried`` why it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class NullEntry:
         return NullModel(info.labels, info.digest)
 
     def infos(self) -> list[ModelInfo]:
-        return [self.describe(Choice())]
+        return [replace(self.describe(Choice()), weights="default")]
 
 
 NULL = NullEntry()

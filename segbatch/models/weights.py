@@ -170,7 +170,7 @@ def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = No
     except FileNotFoundError as e:
         raise ModelError(f"{what} {uri!r}: there is no such file; check the path or URI") from e
     except ImportError as e:
-        raise ModelError(f"{what} {uri!r}: {e}; install the store's package, e.g. segbatch[s3]") from e
+        raise ModelError(f"{what} {uri!r}: {e}; install the store's package, such as s3fs") from e
     except Exception as e:  # clients of stores have exceptions of their own
         reason = str(e) or type(e).__name__
         raise ModelError(f"{what} {uri!r} cannot be read: {reason}; check the URI and your credentials") from e

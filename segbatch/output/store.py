@@ -49,7 +49,9 @@ class Store:
         try:
             self.fs, self.path = fsspec.core.url_to_fs(self._uri, **self._options)
         except ImportError as e:
-            raise SpecError(f"output {self.uri}: {e}; for S3 install 'segbatch[s3]', likewise gcs, azure") from None
+            raise SpecError(
+                f"output {self.uri}: {e}; for S3 install s3fs, for Google's store gcsfs, for Azure's adlfs"
+            ) from None
         except ValueError as e:
             raise SpecError(f"output {self.uri}: {e}") from None
         except TypeError as e:

@@ -29,7 +29,13 @@ _FIRST_READ = 32 * 2**20
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 # Two slashes in a row, which stores keep in their keys; not those after a protocol.
 EMPTY_SEGMENT = re.compile(r"(?<!:)//")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_CLIENTS = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+}
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -82,8 +88,8 @@ class Files:
                 options = {} if protocol == "file" else self._options
                 self._open[protocol] = fsspec.filesystem(protocol, **options)
             except ImportError as e:
-                extra = _EXTRAS.get(protocol)
-                remedy = f"pip install 'segbatch[{extra}]'" if extra else "install the package it names"
+                client = _CLIENTS.get(protocol)
+                remedy = f"pip install {client}" if client else "install the package it names"
                 raise SourceError(f"{protocol}:// needs a package that is not installed ({e}); {remedy}") from None
             except ValueError as e:
                 raise SourceError(

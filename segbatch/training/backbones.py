@@ -59,7 +59,7 @@ def _timm(name: str, pretrained: bool) -> StateDict:
     try:
         import timm
     except ImportError as e:
-        raise SpecError("init: backbone needs timm, which is not installed; pip install 'segbatch[train]'") from e
+        raise SpecError("init: backbone needs timm, which is not installed; pip install timm") from e
     if not pretrained:
         return timm.create_model(name).state_dict()
     try:

@@ -88,7 +88,7 @@ class TrainSpec(BaseModel):
     )
 
     workers: int = Field(1, gt=0, description="processes that share each batch, by Ray Train")
-    address: str | None = Field(None, description="Ray cluster for them: auto or ray://host:port; by default here")
+    address: str | None = Field(None, description="their Ray cluster: auto, or host:port of its head; by default here")
     seed: int = Field(0, ge=0, description="of everything random")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 on a GPU that computes in it")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
