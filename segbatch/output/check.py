@@ -21,7 +21,7 @@ def chunk_problems(receipt: Receipt, rows: pa.Table, claim: Claim) -> list[str]:
     problems = []
     if receipt.fingerprint != claim.fingerprint:
         problems.append(f"written by another job (fingerprint {receipt.fingerprint})")
-    if not rows.schema.equals(schema(claim.has_marginal)):
+    if not rows.schema.equals(schema(has_marginal=claim.has_marginal)):
         problems.append(f"{receipt.filename}: its columns are not those of this job")
     first, full = chunk.index * claim.chunk_size, claim.chunk_size
     if not (1 <= count <= full if chunk.last and chunk.index else count <= full if chunk.last else count == full):

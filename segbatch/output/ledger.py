@@ -217,7 +217,7 @@ def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
         if b'"timings"' not in footer[FOOTER_KEY]:  # as in files of rows version 2, which have no digest
             check_seal(data, footer[SEAL_KEY])
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        if not any(table.schema.equals(schema(has_marginal)) for has_marginal in (False, True)):
+        if not any(table.schema.equals(schema(has_marginal=has_marginal)) for has_marginal in (False, True)):
             raise ValueError("its columns are not those of a result file")
         receipts = receipts_of(table.schema.metadata[FOOTER_KEY], len(data))
         rows = sum(r.totals.records for r in receipts)

@@ -45,7 +45,7 @@ CLASSES_SCHEMA = pa.schema(
 _MARGINAL = pa.field("marginal", pa.float32())
 
 
-def schema(has_marginal: bool) -> pa.Schema:
+def schema(*, has_marginal: bool) -> pa.Schema:
     """The columns of a job's result files: ``SCHEMA``, and ``marginal`` for a job with ``JobSpec.marginal``."""
     return SCHEMA.insert(SCHEMA.get_field_index("error"), _MARGINAL) if has_marginal else SCHEMA
 
@@ -65,7 +65,7 @@ class Result:
     marginal: float | None = None
 
 
-def to_table(results: list[Result], has_marginal: bool = False) -> pa.Table:
+def to_table(results: list[Result], *, has_marginal: bool = False) -> pa.Table:
     """Results as rows of ``schema``, in their order."""
     records = [r.record for r in results]
     return pa.table(
@@ -81,5 +81,5 @@ def to_table(results: list[Result], has_marginal: bool = False) -> pa.Table:
             **({"marginal": [r.marginal for r in results]} if has_marginal else {}),
             "error": [None if r.error is None else vars(r.error) for r in records],
         },
-        schema=schema(has_marginal),
+        schema=schema(has_marginal=has_marginal),
     )

@@ -89,7 +89,7 @@ def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
         for r in class_rows(totals, record.labels)
     ]
     text = (
-        f"{_CARD_HEAD}{''.join(_features(schema(record.has_marginal)))}---\n\n# Segmentation masks\n\n"
+        f"{_CARD_HEAD}{''.join(_features(schema(has_marginal=record.has_marginal)))}---\n\n# Segmentation masks\n\n"
         f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
         f"`{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
         "One row a record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "

@@ -121,7 +121,7 @@ class Writer:
             else:
                 totals.add_image(r.classes)
         receipt = Receipt(chunk.filename, self.claim.fingerprint, totals, 0, timings, skipped or Skipped())
-        data = to_parquet(to_table(results, self.claim.has_marginal), receipt.footer())
+        data = to_parquet(to_table(results, has_marginal=self.claim.has_marginal), receipt.footer())
         self.claim.check(self.store)
         tag = publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.filename}", data)
         return replace(receipt, size=len(data), tag=tag, digest=digest_of(data))

@@ -223,9 +223,9 @@ class RefineWorker:
         try:
             results, timings = self._guard(chunk)
         except Stopped:
-            return _OUTCOME.empty_table() if self._writer else to_table([], self._has_marginal)
+            return _OUTCOME.empty_table() if self._writer else to_table([], has_marginal=self._has_marginal)
         if self._writer is None:
-            return to_table(results, self._has_marginal)
+            return to_table(results, has_marginal=self._has_marginal)
         rows = Rows(chunk.id, results, timings, chunk.skipped)
         outcome = {"held": rows.pack()} if rows.is_suspect() else _commit(self._writer, rows).to_row()
         return pa.Table.from_pylist([outcome], schema=_OUTCOME)
