@@ -1,4 +1,4 @@
-"""Wait until the cluster has its nodes: a job shares out what it finds when it starts.
+"""Wait until the cluster has its nodes, to learn that they do not come before a job waits for them.
 
 ``python wait_for_nodes.py --nodes 6`` ends with 0 once six nodes are alive, the head among them, and with 1 after
 ``--timeout`` seconds (1800), saying how many there are: start the job then all the same, or ask the spot market later.

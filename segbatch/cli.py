@@ -286,7 +286,7 @@ def train(
 ) -> None:
     """Train a network on labelled images; what comes out is for --weights of run. Give it again to resume.
 
-    Defaults are those its authors trained with, where they differ from the ones shown (docs/training.md).
+    Where the default is another for some networks, it is what their authors trained with (docs/training.md).
     """
     if class_map is not None:
         fields["class_map"] = read_config(class_map)

@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from segbatch.spec import CRFSpec, JobSpec
+from segbatch.training.defaults import SETTINGS_OF_AUTHORS
 from segbatch.training.spec import TrainSpec
 
 # The first field of each group in the help.
@@ -88,18 +89,21 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
             for key, field in CRFSpec.model_fields.items():
                 flags[f"crf_{key}"] = _option(f"crf_{key}", field, group)
         else:
-            flags[name] = _option(name, info, "Output" if name == "output" else group)
+            varies = spec is TrainSpec and name in SETTINGS_OF_AUTHORS
+            flags[name] = _option(name, info, "Output" if name == "output" else group, varies)
     return flags
 
 
-def _option(name: str, info: Any, group: str) -> inspect.Parameter:
+def _option(name: str, info: Any, group: str, varies: bool = False) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, metavar = _kind(info.annotation)
     default = _default(info)
+    if varies:
+        default = f"{default[:-1]}; another for some networks)" if default else " (another for some networks)"
     names = (flag, "-o") if name == "output" else (flag,)
     if kind is bool:
         names = (f"{flag}/--no-{flag[2:]}",) if info.default else names
-        default, metavar = "", None
+        default, metavar = default if varies else "", None
     option = typer.Option(*names, help=f"{info.description}{default}", rich_help_panel=group, metavar=metavar)
     return _parameter(name, Annotated[kind | None, option])
 

@@ -46,6 +46,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     # Chen et al. 2018, sec. 4: MobileNetV2's decay, the scales of DeepLab.
     "deeplabv3plus_mobilenet_v2": {"weight_decay": 4e-5, "crop": (513, 513), "scale": (0.5, 2.0)},
 }
+# Fields of ``TrainSpec`` whose default depends on the network.
+SETTINGS_OF_AUTHORS = frozenset(name for known in (*_DEFAULTS.values(), _TORCHVISION) for name in known)
 
 
 def defaults_of(model: str) -> dict[str, Any]:

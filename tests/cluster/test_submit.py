@@ -49,8 +49,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     pytest.fail(f"the Ray head did not start:\n{log.read_text()}")
 
 
-def submit(head: dict[str, str], *args: str, job: str = "segment.py") -> tuple[int, str]:
-    command = [RAY, "job", "submit", "--working-dir", str(ROOT / "jobs"), "--", sys.executable, job, *args]
+def submit(head: dict[str, str], *args: str) -> tuple[int, str]:
+    """``segbatch ARGS`` as README.md has it submitted, or a script of ``jobs/``, which is uploaded."""
+    uploaded = args[0].endswith(".py")
+    how = ["--working-dir", str(ROOT / "jobs")] if uploaded else []
+    entry = [sys.executable, *([] if uploaded else ["-m", "segbatch"]), *args]
+    command = [RAY, "job", "submit", *how, "--", *entry]
     for _ in range(6):  # the agent that runs jobs comes up some seconds after the dashboard
         done = subprocess.run(command, env=head, capture_output=True, text=True, timeout=240)
         if "No available agent" not in done.stdout + done.stderr:
@@ -69,19 +73,19 @@ def test_a_job_from_its_configuration(head: dict[str, str], tmp_path: Path) -> N
         "chunk_size": 5,
     }
     config.write_text(yaml.safe_dump(spec))
-    code, log = submit(head, "--config", str(config))
+    code, log = submit(head, "run", "--config", str(config))
     assert code == 0, log
     assert len(rows(tmp_path / "out")) == 20
     assert "20 masks, 0 errors" in log
     assert "chunk 4/4: 20 images" in log
     assert "succeeded" in log
-    code, log = submit(head, "--config", str(config))
+    code, log = submit(head, "run", "--config", str(config))
     assert code == 0, log
     assert "4 of 4 chunks were there before" in log
 
 
 def test_the_exit_status_tells_what_went_wrong(head: dict[str, str], tmp_path: Path) -> None:
-    code, log = submit(head, str(tmp_path / "nothing-here"), "--output", str(tmp_path / "out"))
+    code, log = submit(head, "segment.py", str(tmp_path / "nothing-here"), "--output", str(tmp_path / "out"))
     assert code == 1
     assert "nothing is there" in log
     assert "exit code 2" in log
@@ -89,7 +93,15 @@ def test_the_exit_status_tells_what_went_wrong(head: dict[str, str], tmp_path: P
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"")
     code, log = submit(
-        head, str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--model", "null", "--refiner", "none"
+        head,
+        "segment.py",
+        str(tmp_path / "in"),
+        "--output",
+        str(tmp_path / "out"),
+        "--model",
+        "null",
+        "--refiner",
+        "none",
     )
     assert code == 1
     assert "exit code 3" in log
@@ -103,7 +115,7 @@ def test_a_night(head: dict[str, str], tmp_path: Path) -> None:
     street = {"inputs": f"{tmp_path}/in/*.tar", "output": str(tmp_path / "out")}
     job = {"model": "tests.networks:fast", "refiner": "none", "chunk_size": 5}
     config.write_text(yaml.safe_dump({"state": str(tmp_path / "state"), "job": job, "datasets": {"street": street}}))
-    code, log = submit(head, str(config), job="nightly.py")
+    code, log = submit(head, "nightly.py", str(config))
     assert code == 0, log
     assert "2 of 2 shards to do: 2 new, 0 changed; 0 gone" in log
     assert len(rows(tmp_path / "out")) == 20

@@ -55,7 +55,7 @@ def test_workers_are_spot_of_both_kinds_in_fixed_numbers(config: dict[str, Any])
     assert {t["resources"].get("GPU", 0) > 0 for t in types.values()} == {True, False}
     for node in types.values():
         assert node["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-        assert node["min_workers"] == node["max_workers"], "the job plans for the nodes that it finds"
+        assert node["min_workers"] == node["max_workers"], "the cost is known"
     assert sum(t["max_workers"] for t in types.values()) == config["max_workers"]
 
 
