@@ -100,7 +100,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
             "package",
             "deeplabv3plus_mobilenet_v2_voc.safetensors",
             VOC_LABELS,
-            accuracy="mIoU 0.52, pixel accuracy 0.877 on 143 photographs with machine-made labels",
+            accuracy="mIoU 0.484, pixel accuracy 0.820 on 205 VOC photographs that were not trained on",
             terms=_VOC_TERMS,
             temperature=1.12,
         ),
