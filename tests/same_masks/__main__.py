@@ -62,7 +62,7 @@ def report(left: Sequence[Difference], allowances: Sequence[Allowance]) -> str:
         several = list(group)
         lines += [f"{case}  {d.image}  {column}: {d.what}" for d in several[:_SHOWN]]
         if len(several) > _SHOWN:
-            lines.append(f"{case}  {len(several) - _SHOWN} more images  {column}: less")
+            lines.append(f"{case}  {len(several) - _SHOWN} more images  {column}: no larger differences")
     lines += [f"allowed, and did not occur: {a.case} {a.column} ({a.reason})" for a in allowances if not a.used]
     return "\n".join(lines)
 

@@ -56,7 +56,9 @@ def write_corpus(folder: Path) -> None:
     write_folder(every / "photos", [*photographs(2, "BMP", side=57), *_modes()])
     write_folder(folder / "listed", photographs(2, "TIFF", side=45))
     write_manifest(every / "list.csv", [str(p) for p in sorted((folder / "listed").iterdir())])
-    write_tar(folder / "few" / "few.tar", [*photographs(2, "PNG", side=64), ("odd.png", encode(photograph(3, 53)))])
+    # Of several classes by the built-in weights, so that refiners have something to move.
+    few = [(f"{n}.png", encode(photograph(n, side), "PNG")) for n, side in ((0, 64), (4, 97), (14, 53))]
+    write_tar(folder / "few" / "few.tar", few)
     write_folder(folder / "large", [("coffee.jpg", encode(photograph(2, 480)))])
 
 
