@@ -87,23 +87,26 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
             flags[name] = _parameter(name, Annotated[list[str] | None, argument])
         elif name == "crf":
             for key, field in CRFSpec.model_fields.items():
-                flags[f"crf_{key}"] = _option(f"crf_{key}", field, group)
+                of_weights = f" (default: that of the weights; DeepLab's {field.default})"
+                default = _default(field) if key == "engine" else of_weights
+                flags[f"crf_{key}"] = _option(f"crf_{key}", field, group, default)
         else:
-            varies = spec is TrainSpec and name in SETTINGS_OF_AUTHORS
-            flags[name] = _option(name, info, "Output" if name == "output" else group, varies)
+            default = _default(info)
+            if spec is TrainSpec and name in SETTINGS_OF_AUTHORS:
+                default = f"{default[:-1]}; another for some networks)" if default else " (another for some networks)"
+            elif info.annotation is bool:
+                default = ""
+            flags[name] = _option(name, info, "Output" if name == "output" else group, default)
     return flags
 
 
-def _option(name: str, info: Any, group: str, varies: bool = False) -> inspect.Parameter:
+def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, metavar = _kind(info.annotation)
-    default = _default(info)
-    if varies:
-        default = f"{default[:-1]}; another for some networks)" if default else " (another for some networks)"
     names = (flag, "-o") if name == "output" else (flag,)
     if kind is bool:
         names = (f"{flag}/--no-{flag[2:]}",) if info.default else names
-        default, metavar = default if varies else "", None
+        metavar = None
     option = typer.Option(*names, help=f"{info.description}{default}", rich_help_panel=group, metavar=metavar)
     return _parameter(name, Annotated[kind | None, option])
 
