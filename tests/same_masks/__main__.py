@@ -30,14 +30,16 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="an empty folder for the outputs; by default they are removed")
     args = parser.parse_args()
     allowances = read_allowances(args.allowed)
-    with tempfile.TemporaryDirectory(prefix="same-masks-") as name:
-        folder = args.keep.resolve() if args.keep else Path(name)
+    with tempfile.TemporaryDirectory(prefix="same-masks-") as temporary:
+        folder = args.keep.resolve() if args.keep else Path(temporary)
         write_corpus(folder / "in")
         jobs = {
             name: fields
             for name, fields in cases(folder / "in").items()
             if any(fnmatchcase(name, pattern) for pattern in args.only)
         }
+        if not jobs:
+            sys.exit(f"no case is named {' or '.join(args.only)}; see tests/same_masks/cases.py")
         listed = folder / "cases.json"
         listed.write_text(json.dumps(jobs))
         base = checkouts.export(args.base, folder / "base")
