@@ -1,0 +1,206 @@
+"""``segbatch run`` against a script for Ray Data, on the same cores in turn: ``python benchmarks/pipeline.py``.
+
+    python benchmarks/pipeline.py --images photographs/ --folder results/
+    python benchmarks/pipeline.py deeplabv3_resnet50:random --images photographs/ --folder results/ --only script
+
+``script`` is ``ray_script.py``; ``script-pruned`` is the same with ``--prune 0.05``, so that the effect of leaving out
+classes is not taken for that of the engine; ``segbatch`` is ``segbatch run`` with its defaults; ``other`` is that of
+another checkout (``--other COMMAND``). Figures stay in ``FOLDER/results.json``, where a later call adds to them.
+
+CPU is that of the whole process tree, read from /proc five times a second (Linux only). The steady state is the time
+between the first and the last file of masks. ``equal`` is the fraction of pixels with the class that ``script`` gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from crf_inputs import photographs
+from PIL import Image
+
+NETWORKS = ("deeplabv3plus_mobilenet_v2", "deeplabv3_mobilenet_v3_large:random", "deeplabv3_resnet50:random")
+SIDES = ("script", "script-pruned", "segbatch", "other")
+_SCRIPT = Path(__file__).with_name("ray_script.py")
+_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
+Figures = dict[str, float]
+
+
+class Tree:
+    """CPU seconds of all descendants of this process, those included that have ended. A context manager."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+        self._ticks: dict[tuple[int, str], int] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Tree:
+        # Ray's processes outlive the driver that started them: they become this process's children, and are waited for.
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.2):
+            self.sample()
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        parents: dict[int, int] = {}
+        usage: dict[int, tuple[str, int]] = {}
+        for entry in os.listdir("/proc"):
+            if not entry.isdecimal():
+                continue
+            try:
+                stat = Path("/proc", entry, "stat").read_text()
+            except OSError:
+                continue  # it ended between listing and reading
+            fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+            parents[int(entry)] = int(fields[1])
+            usage[int(entry)] = fields[19], int(fields[11]) + int(fields[12])
+        own = {os.getpid()}
+        while more := {pid for pid, parent in parents.items() if parent in own} - own:
+            own |= more
+        for pid in own - {os.getpid()}:
+            begun, ticks = usage[pid]
+            self._ticks[pid, begun] = ticks
+        self.samples.append((time.time(), sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")))
+
+    def at(self, moment: float) -> float:
+        """CPU seconds until ``moment``, of the clock ``time.time``."""
+        return float(np.interp(moment, *zip(*self.samples, strict=True)))
+
+
+def command(side: str, network: str, images: Path, output: Path, other: str) -> list[str]:
+    """The command line of a side."""
+    name, _, weights = network.partition(":")
+    which = ["--model", name, "--weights", weights or "default"]
+    if side.startswith("script"):
+        prune = ["--prune", "0.05"] if side == "script-pruned" else []
+        return [sys.executable, str(_SCRIPT), str(images), str(output), *which, *prune]
+    own = str(Path(sys.executable).with_name("segbatch"))
+    return [*shlex.split(other if side == "other" else own), "run", str(images), "-o", str(output), *which]
+
+
+def measure(line: list[str], output: Path, log: Path) -> Figures:
+    """Run a side, and count seconds and CPU seconds. Raises ``SystemExit`` if it fails."""
+    begun = time.time()
+    with Tree() as tree, log.open("w") as text:
+        code = subprocess.run(line, stdout=text, stderr=subprocess.STDOUT, cwd=output.parent).returncode
+        ended = time.time()
+        time.sleep(1)  # what Ray leaves ends
+        tree.sample()
+    if code:
+        raise SystemExit(f"{shlex.join(line)}: exit code {code}; see {log}")
+    files = sorted((p.stat().st_mtime, pq.read_metadata(p).num_rows) for p in masks_in(output))
+    images, (first, early), last = sum(rows for _, rows in files), files[0], files[-1][0]
+    figures = {"images": images, "seconds": ended - begun, "cpu": tree.samples[-1][1] / images}
+    if images > early:
+        steady, left = last - first, images - early
+        figures |= {
+            "first": first - begun,
+            "rate": left / steady,
+            "steady_cpu": (tree.at(last) - tree.at(first)) / left,
+        }
+    return figures
+
+
+def masks_in(output: Path) -> list[Path]:
+    """The Parquet files that hold masks."""
+    return [p for p in output.rglob("*.parquet") if p.parent.name != "stats"]
+
+
+def masks(output: Path) -> dict[str, np.ndarray]:
+    """Class ids by the name of the photograph."""
+    found = {}
+    for path in masks_in(output):
+        table = pq.read_table(path)
+        key = "path" if "path" in table.column_names else "image_id"
+        for name, data in zip(table[key].to_pylist(), table["mask"].to_pylist(), strict=True):
+            found[Path(name).name] = np.asarray(Image.open(io.BytesIO(data)))
+    return found
+
+
+def equality(output: Path, reference: Path) -> float:
+    """The fraction of pixels of ``output`` that have the class that ``reference`` gives them."""
+    ours, theirs = masks(output), masks(reference)
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    equal = sum(int((ours[name] == theirs[name]).sum()) for name in ours)
+    return equal / sum(mask.size for mask in ours.values())
+
+
+def show(results: dict[str, dict[str, Figures]]) -> None:
+    """Print a table for each network; ratios are to ``script``."""
+    head = ("seconds", "CPU s/image", "ratio", "steady images/s", "CPU s/image", "ratio", "equal")
+    for network, sides in results.items():
+        print(f"\n{network}\n{'':<14}" + "".join(f"{title:>16}" for title in head))
+        base = sides.get("script", {})
+        for side in (s for s in SIDES if s in sides):
+            row: dict[str, float] = {"rate": np.nan, "steady_cpu": np.nan, "equal": np.nan, **sides[side]}
+            ratio, steady_ratio = (base.get(key, np.nan) / row[key] for key in ("cpu", "steady_cpu"))
+            print(
+                f"{side:<14}{row['seconds']:16.0f}{row['cpu']:16.3f}{ratio:15.2f}x{row['rate']:16.2f}"
+                f"{row['steady_cpu']:16.3f}{steady_ratio:15.2f}x{row['equal']:16.4%}"
+            )
+
+
+def write_photographs(folder: Path) -> Path:
+    """The photographs of installed packages, eight times each under other names."""
+    folder.mkdir(exist_ok=True)
+    for number, image in enumerate(photographs(None, None) * 8):
+        Image.fromarray(image).save(folder / f"{number:03d}.jpg", quality=95)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=NETWORKS, help="NETWORK or NETWORK:WEIGHTS")
+    parser.add_argument("--images", type=Path, help="folder of photographs; default: some of installed packages")
+    parser.add_argument("--folder", help="where outputs, logs and results.json stay")
+    parser.add_argument("--only", nargs="+", choices=SIDES, help="these sides alone")
+    parser.add_argument("--other", default="", help="the segbatch command of another checkout")
+    args = parser.parse_args()
+    os.environ.pop("RAY_ADDRESS", None)
+    sides = args.only or [side for side in SIDES if side != "other" or args.other]
+    with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="segbatch-pipeline-") as name:
+        folder = Path(name).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        images = args.images.resolve() if args.images else write_photographs(folder / "photographs")
+        kept = folder / "results.json"
+        results: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+        for network in args.networks:
+            outputs = {side: folder / f"{network.replace(':', '-')}-{side}" for side in SIDES}
+            for side in sides:
+                shutil.rmtree(outputs[side], ignore_errors=True)
+                line = command(side, network, images, outputs[side], args.other)
+                figures = measure(line, outputs[side], outputs[side].with_suffix(".log"))
+                if outputs["script"].exists():
+                    figures["equal"] = equality(outputs[side], outputs["script"])
+                results.setdefault(network, {})[side] = figures
+                kept.write_text(json.dumps(results, indent=1) + "\n")
+                print(network, side, {key: round(value, 4) for key, value in figures.items()}, flush=True)
+        show(results)
+
+
+if __name__ == "__main__":
+    main()
