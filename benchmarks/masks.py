@@ -17,6 +17,7 @@ from crf_inputs import photographs
 from PIL import Image
 
 from segbatch import models, refiners
+from segbatch.crf.params import default_prune
 from segbatch.encodings import png
 from segbatch.runtime.stages import coarse_scores
 from segbatch.spec import JobSpec
@@ -42,7 +43,8 @@ def main() -> None:
     images = photographs(args.images, None)[: args.limit]
     spec = JobSpec.create(inputs=["-"], weights=args.weights)
     model = models.build(spec.model, weights=spec.weights, device="cpu", threads=1)
-    scores = [coarse_scores(model.scores([i])[0], *i.shape[:2], model.stride, spec.prune) for i in images]
+    prune = default_prune(len(model.labels))
+    scores = [coarse_scores(model.scores([i])[0], *i.shape[:2], model.stride, prune) for i in images]
     print(f"{len(images)} images, weights {args.weights}")
     for name in ("none", "densecrf"):
         refiner = refiners.build(spec.model_copy(update={"refiner": name}))

@@ -3,10 +3,11 @@
     python benchmarks/scale.py --records 1000000 --shards 1000
     python benchmarks/scale.py --records 1000000 --shards 1000 --format parquet
     python benchmarks/scale.py --stages
+    python benchmarks/scale.py --stages --images photographs/ --model deeplabv3_resnet50 --weights random
 
 The first two write a corpus into a temporary folder and run the null model without a refiner over it: every figure but
 the seconds of the network and the CRF. ``--stages`` says what of that each stage needs, one after another in this
-process without Ray.
+process without Ray; with ``--images``, of a job with a network and a refiner over a folder of photographs.
 """
 
 from __future__ import annotations
@@ -68,8 +69,18 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32, help="pixels of a record's side")
     parser.add_argument("--folder", help="where corpus and output stay, so that another call goes on there")
     parser.add_argument("--stages", action="store_true", help="what each stage needs, over 8 of the shards")
+    parser.add_argument("--images", help="with --stages: a folder of photographs, instead of small records")
+    parser.add_argument("--model", default=segbatch.JobSpec.model_fields["model"].default, help="of --images")
+    parser.add_argument("--weights", default="default", help="of --images")
+    parser.add_argument("--refiner", default="densecrf", help="of --images")
     args = parser.parse_args()
     with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="segbatch-scale-") as folder:
+        if args.images:
+            options = {key: getattr(args, key) for key in ("model", "weights", "refiner")}
+            print_stages(
+                segbatch.JobSpec.create(inputs=[args.images], output=folder + "/out", chunk_size=16, **options)
+            )
+            return
         shards = min(args.shards, 8) if args.stages else args.shards
         records = args.records * shards // args.shards
         if not (Path(folder) / "in").exists():
@@ -118,11 +129,11 @@ def print_stages(spec: segbatch.JobSpec) -> None:
     watchdog = Watchdog(Limits.of(spec))
     cpu: Counter[str] = Counter()
     clock: Counter[str] = Counter()
-    records = 0
+    records = passed = 0
 
     def stages(chunks: Iterator[Chunk]) -> Iterator[str]:
         """Does one after another, and yields the name of each that is done."""
-        nonlocal records
+        nonlocal records, passed
         for chunk in chunks:
             yield "read"
             row = chunk.to_row()
@@ -132,6 +143,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
                 items, timings = segment.run(chunk, watchdog)
             yield "segment"
             row = Chunk(chunk.id, items, timings).to_row()
+            passed += row.nbytes
             chunk = Chunk.from_row(row)
             yield "pass on"
             with watchdog:
@@ -153,6 +165,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
         print(
             f"{stage:<8} {seconds / records * 1e6:6.0f} us CPU a record, {by_clock / records * 1e6:6.0f} by the clock"
         )
+    print(f"{passed / records / 1e3:,.0f} KB a record from segment to refine")
 
 
 def write_corpus(folder: Path, records: int, shards: int, side: int, format: str) -> None:
