@@ -7,8 +7,9 @@
 classes is not taken for that of the engine; ``segbatch`` is ``segbatch run`` with its defaults; ``other`` is that of
 another checkout (``--other COMMAND``). Figures stay in ``FOLDER/results.json``, where a later call adds to them.
 
-CPU is that of the whole process tree, read from /proc five times a second (Linux only). The steady state is the time
-between the first and the last file of masks. ``equal`` is the fraction of pixels with the class that ``script`` gives.
+CPU is that of the whole process tree, read from /proc five times a second (Linux only). Each side runs twice, over
+``--few`` of the photographs and over all: the difference is the steady state, without start and end, whose figures are
+those of an image more. ``equal`` is the fraction of pixels with the class that ``script`` gives.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -45,7 +45,6 @@ class Tree:
     """CPU seconds of all descendants of this process, those included that have ended. A context manager."""
 
     def __init__(self) -> None:
-        self.samples: list[tuple[float, float]] = []
         self._ticks: dict[tuple[int, str], int] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -84,11 +83,10 @@ class Tree:
         for pid in own - {os.getpid()}:
             begun, ticks = usage[pid]
             self._ticks[pid, begun] = ticks
-        self.samples.append((time.time(), sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")))
 
-    def at(self, moment: float) -> float:
-        """CPU seconds until ``moment``, of the clock ``time.time``."""
-        return float(np.interp(moment, *zip(*self.samples, strict=True)))
+    def seconds(self) -> float:
+        """CPU seconds so far."""
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
 
 
 def command(side: str, network: str, images: Path, output: Path, other: str) -> list[str]:
@@ -102,27 +100,33 @@ def command(side: str, network: str, images: Path, output: Path, other: str) -> 
     return [*shlex.split(other if side == "other" else own), "run", str(images), "-o", str(output), *which]
 
 
-def measure(line: list[str], output: Path, log: Path) -> Figures:
-    """Run a side, and count seconds and CPU seconds. Raises ``SystemExit`` if it fails."""
-    begun = time.time()
+def measure(line: list[str], output: Path, log: Path) -> tuple[int, float, float]:
+    """Images, seconds and CPU seconds of one run of a side. Raises ``SystemExit`` if it fails."""
+    shutil.rmtree(output, ignore_errors=True)
+    begun = time.monotonic()
     with Tree() as tree, log.open("w") as text:
         code = subprocess.run(line, stdout=text, stderr=subprocess.STDOUT, cwd=output.parent).returncode
-        ended = time.time()
-        time.sleep(1)  # what Ray leaves ends
+        seconds = time.monotonic() - begun
+        time.sleep(1)  # Ray's processes end after the driver
         tree.sample()
     if code:
         raise SystemExit(f"{shlex.join(line)}: exit code {code}; see {log}")
-    files = sorted((p.stat().st_mtime, pq.read_metadata(p).num_rows) for p in masks_in(output))
-    images, (first, early), last = sum(rows for _, rows in files), files[0], files[-1][0]
-    figures = {"images": images, "seconds": ended - begun, "cpu": tree.samples[-1][1] / images}
-    if images > early:
-        steady, left = last - first, images - early
-        figures |= {
-            "first": first - begun,
-            "rate": left / steady,
-            "steady_cpu": (tree.at(last) - tree.at(first)) / left,
-        }
-    return figures
+    return sum(pq.read_metadata(path).num_rows for path in masks_in(output)), seconds, tree.seconds()
+
+
+def compare(few: tuple[int, float, float], all_: tuple[int, float, float]) -> Figures:
+    """The figures of a side from its two runs."""
+    images, seconds, cpu = (a - b for a, b in zip(all_, few, strict=True))
+    return {
+        "images": all_[0],
+        "seconds": all_[1],
+        "cpu": all_[2] / all_[0],
+        "few": few[0],
+        "few_seconds": few[1],
+        "few_cpu": few[2] / few[0],
+        "rate": images / seconds,
+        "steady_cpu": cpu / images,
+    }
 
 
 def masks_in(output: Path) -> list[Path]:
@@ -156,7 +160,7 @@ def show(results: dict[str, dict[str, Figures]]) -> None:
         print(f"\n{network}\n{'':<14}" + "".join(f"{title:>16}" for title in head))
         base = sides.get("script", {})
         for side in (s for s in SIDES if s in sides):
-            row: dict[str, float] = {"rate": np.nan, "steady_cpu": np.nan, "equal": np.nan, **sides[side]}
+            row = {"equal": np.nan, **sides[side]}
             ratio, steady_ratio = (base.get(key, np.nan) / row[key] for key in ("cpu", "steady_cpu"))
             print(
                 f"{side:<14}{row['seconds']:16.0f}{row['cpu']:16.3f}{ratio:15.2f}x{row['rate']:16.2f}"
@@ -172,6 +176,17 @@ def write_photographs(folder: Path) -> Path:
     return folder
 
 
+def link_few(images: Path, folder: Path, count: int) -> Path:
+    """A folder of links to ``count`` of the photographs, evenly spread."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    names = sorted(path for path in images.iterdir() if path.is_file())
+    for place in range(count):
+        path = names[place * len(names) // count]
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="NETWORK or NETWORK:WEIGHTS")
@@ -179,6 +194,7 @@ def main() -> None:
     parser.add_argument("--folder", help="where outputs, logs and results.json stay")
     parser.add_argument("--only", nargs="+", choices=SIDES, help="these sides alone")
     parser.add_argument("--other", default="", help="the segbatch command of another checkout")
+    parser.add_argument("--few", type=int, default=16, help="photographs of the short run")
     args = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)
     sides = args.only or [side for side in SIDES if side != "other" or args.other]
@@ -186,16 +202,17 @@ def main() -> None:
         folder = Path(name).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         images = args.images.resolve() if args.images else write_photographs(folder / "photographs")
-        kept = folder / "results.json"
-        results: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+        few = link_few(images, folder / "few", args.few)
+        kept, results = folder / "results.json", {}
         for network in args.networks:
             outputs = {side: folder / f"{network.replace(':', '-')}-{side}" for side in SIDES}
             for side in sides:
-                shutil.rmtree(outputs[side], ignore_errors=True)
-                line = command(side, network, images, outputs[side], args.other)
-                figures = measure(line, outputs[side], outputs[side].with_suffix(".log"))
+                output, log = outputs[side], outputs[side].with_suffix(".log")
+                few_line, line = (command(side, network, source, output, args.other) for source in (few, images))
+                figures = compare(measure(few_line, output, log), measure(line, output, log))
                 if outputs["script"].exists():
-                    figures["equal"] = equality(outputs[side], outputs["script"])
+                    figures["equal"] = equality(output, outputs["script"])
+                results = json.loads(kept.read_text()) if kept.exists() else {}
                 results.setdefault(network, {})[side] = figures
                 kept.write_text(json.dumps(results, indent=1) + "\n")
                 print(network, side, {key: round(value, 4) for key, value in figures.items()}, flush=True)
