@@ -102,6 +102,10 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
             VOC_LABELS,
             accuracy="mIoU 0.484, pixel accuracy 0.820 on 205 VOC photographs that were not trained on",
             terms=_VOC_TERMS,
+            crf=CRFDefaults(
+                CRFSpec(),
+                "DeepLab's; none of 72 others raised the mean IoU on 51 COCO photographs by 0.1 points",
+            ),
             temperature=1.12,
         ),
         "camvid": Weights(
