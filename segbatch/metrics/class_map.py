@@ -17,6 +17,23 @@ _VALUES = 2**16
 _IGNORE = "ignore"
 
 
+class UnknownValues(dict[int, tuple[int, str]]):
+    """Label values that neither are a class nor are ignored: their pixels, and the first image in which they occur."""
+
+    def add(self, value: int, pixels: int, image: str) -> None:
+        before, first = self.get(value, (0, image))
+        self[value] = before + pixels, min(first, image)
+
+    def merge(self, other: UnknownValues) -> None:
+        for value, (pixels, image) in other.items():
+            self.add(value, pixels, image)
+
+    def lines(self) -> list[str]:
+        """``value 217: 192 pixels, first in 0.png``, a line for each, the most frequent first."""
+        ordered = sorted(self.items(), key=lambda item: (-item[1][0], item[0]))
+        return [f"value {value}: {pixels:,} pixels, first in {image}" for value, (pixels, image) in ordered]
+
+
 class ClassMap:
     """Translates labels and masks into the classes ``names``, which are a network's.
 

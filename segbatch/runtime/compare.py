@@ -10,7 +10,7 @@ import numpy as np
 
 from segbatch.encodings import png
 from segbatch.errors import SpecError
-from segbatch.metrics.class_map import ClassMap
+from segbatch.metrics.class_map import ClassMap, UnknownValues
 from segbatch.metrics.tally import Counts, Stated, Tally, count
 from segbatch.output.ledger import ResultFile
 from segbatch.output.store import Store
@@ -41,7 +41,7 @@ class Part:
     rows: np.ndarray
     compared: np.ndarray
     findings: dict[str, Finding] = field(default_factory=dict)
-    unknown: dict[int, tuple[int, str]] = field(default_factory=dict)  # label value: its pixels, the first image
+    unknown: UnknownValues = field(default_factory=UnknownValues)
 
     @staticmethod
     def empty(tally: Tally, labels: int) -> Part:
@@ -50,19 +50,13 @@ class Part:
     def found(self, kind: str, example: str, times: int = 1) -> None:
         self.findings.setdefault(kind, Finding()).add(times, [example])
 
-    def met(self, value: int, pixels: int, image: str) -> None:
-        """Note a label value that is no class."""
-        before, first = self.unknown.get(value, (0, image))
-        self.unknown[value] = before + pixels, min(first, image)
-
     def __iadd__(self, other: Part) -> Part:
         self.tally += other.tally
         self.rows += other.rows
         self.compared += other.compared
         for kind, finding in other.findings.items():
             self.findings.setdefault(kind, Finding()).add(finding.times, finding.examples)
-        for value, (pixels, image) in other.unknown.items():
-            self.met(value, pixels, image)
+        self.unknown.merge(other.unknown)
         return self
 
 
@@ -115,7 +109,7 @@ def _count(
         return "labels of another size than the image", f"{image}: {sizes} (height x width)"
     truth, unknown = class_map.truth(label)
     for value, pixels in unknown.items():
-        part.met(value, pixels, image)
+        part.unknown.add(value, pixels, image)
     if (truth < 0).all():
         return "labels without a pixel that counts", image
     return count(truth, mask, len(class_map.names), stated)

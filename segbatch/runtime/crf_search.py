@@ -35,8 +35,7 @@ class Setting:
 class Tuning:
     """The ``settings`` that were tried, best first, and the ``network`` alone.
 
-    ``spec`` is that of the search; ``images`` were compared, ``failed`` gave no scores. ``unknown`` are label values
-    that are neither a class nor to be ignored: their pixels, and the first image that has them.
+    ``spec`` is that of the search; ``images`` were compared, ``failed`` gave no scores.
     """
 
     spec: JobSpec
@@ -44,7 +43,6 @@ class Tuning:
     network: Setting
     images: int
     failed: int
-    unknown: dict[int, tuple[int, str]]
 
     @property
     def best(self) -> CRFSpec | None:

@@ -187,11 +187,10 @@ def _conclude(store: Store, record: RunRecord, part: Part, pairs: Mapping[str, s
             f"its confidence is the refiner's {record.confidence_name}, not the network's probability",
             f"rows version {record.rows_version}",
         )
-    for value, (pixels, image) in sorted(part.unknown.items(), key=lambda item: (-item[1][0], item[0])):
-        unknown = part.findings.setdefault("pixels of label values that are no class", Finding())
-        unknown.times += pixels
-        if len(unknown.examples) < MOST_EXAMPLES:
-            unknown.examples.append(f"value {value}: {pixels:,} pixels, first in {image}")
+    if part.unknown:
+        pixels = sum(count for count, _ in part.unknown.values())
+        kind = "pixels of label values that are no class"
+        part.findings[kind] = Finding(pixels, part.unknown.lines()[:MOST_EXAMPLES])
     names = list(pairs)
     for i in np.flatnonzero(part.rows == 0).tolist():
         part.found("labels without an image", names[i])

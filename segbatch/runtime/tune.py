@@ -12,7 +12,7 @@ from segbatch import refiners
 from segbatch.chunk import Chunk, ChunkId, Record
 from segbatch.errors import SpecError
 from segbatch.labels import IGNORE_INDEX
-from segbatch.metrics.class_map import ClassMap
+from segbatch.metrics.class_map import ClassMap, UnknownValues
 from segbatch.metrics.confusion import Confusion
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster
@@ -29,8 +29,6 @@ from segbatch.sources.labels import list_labels, read_label, stem
 from segbatch.spec import CRFSpec, JobSpec
 
 _BATCH = 8
-# Label values that are neither a class nor to be ignored: their pixels, and the first image that has them.
-Unknown = dict[int, tuple[int, str]]
 
 
 def tune(
@@ -67,12 +65,16 @@ def tune(
         tell(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
         try:
             scored = _score(job, pools, records, steps)
+            if not any(scored):
+                raise SpecError(
+                    f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
+                )
             batches = [(ray.put((part, [truths[stem(r.image_id)] for r in part])), len(part)) for part in scored]
             comparison = _Comparison(job, batches, class_map, steps)
             steps.begin("comparing the network's masks, images", len(records))
             network, unknown = comparison.network()
-            for text in describe_unknown(unknown):
-                tell(text)
+            for text in unknown.lines():
+                tell(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
             if not network.pixel_accuracy >= 0:  # NaN
                 raise SpecError(
                     f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore"
@@ -83,16 +85,7 @@ def tune(
         except ray.exceptions.RayError as e:
             raise failure(e) from e
     compared = sum(count for _, count in batches)
-    return Tuning(spec, settings, network, compared, len(records) - compared, unknown)
-
-
-def describe_unknown(unknown: Unknown) -> list[str]:
-    """A line for each label value that counts as nothing, the most frequent first."""
-    return [
-        f"label value {value}: {pixels:,} pixels, first in {image}, count as nothing; the value is no class, and not "
-        "one to --ignore"
-        for value, (pixels, image) in sorted(unknown.items(), key=lambda item: -item[1][0])
-    ]
+    return Tuning(spec, settings, network, compared, len(records) - compared)
 
 
 class _Comparison:
@@ -101,7 +94,7 @@ class _Comparison:
     def __init__(self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, steps: Steps) -> None:
         self._job, self._batches, self._class_map, self._steps = job, batches, class_map, steps
 
-    def network(self) -> tuple[Setting, Unknown]:
+    def network(self) -> tuple[Setting, UnknownValues]:
         """The network alone, and the label values that count as nothing."""
         (setting,), unknown = self._measure([None])
         return setting, unknown
@@ -110,7 +103,7 @@ class _Comparison:
         """A setting for each of ``crfs``, in order."""
         return self._measure(crfs)[0]
 
-    def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], Unknown]:
+    def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], UnknownValues]:
         """A task for each of ``crfs`` and each batch of images."""
         task = ray.remote(num_cpus=1)(_compare)
         files = Files(self._job.spec.storage_options)
@@ -120,26 +113,24 @@ class _Comparison:
             for batch, count in self._batches
         }
         totals = {crf: Confusion(len(self._class_map.names)) for crf in crfs}
-        unknown: Unknown = {}
+        unknown = UnknownValues()
         while pending:
             for ref in ray.wait(list(pending))[0]:
                 crf, count = pending.pop(ref)
-                confusion, met = ray.get(ref)
+                confusion, values = ray.get(ref)
                 totals[crf] += confusion
-                for value, (pixels, image) in met.items():
-                    before, first = unknown.get(value, (0, image))
-                    unknown[value] = before + pixels, min(first, image)
+                unknown.merge(values)
                 self._steps.advance(count)
         return [Setting(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
 
 
 def _compare(
     batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, class_map: ClassMap, files: Files
-) -> tuple[Confusion, Unknown]:
+) -> tuple[Confusion, UnknownValues]:
     """What a task runs: refine a batch of scored records, and compare."""
     chosen = {"refiner": "none"} if crf is None else {"refiner": "densecrf", "crf": crf}
     refiner = refiners.build(spec.model_copy(update=chosen))
-    total, unknown = Confusion(len(class_map.names)), Unknown()
+    total, unknown = Confusion(len(class_map.names)), UnknownValues()
     for record, uri in zip(*batch, strict=True):
         assert record.data is not None
         assert record.scores is not None
@@ -149,8 +140,7 @@ def _compare(
             raise SpecError(f"labels: {shown_uri(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
         total.add(truth, class_map.mask(mask))
         for value, pixels in values.items():
-            before, first = unknown.get(value, (0, record.image_id))
-            unknown[value] = before + pixels, min(first, record.image_id)
+            unknown.add(value, pixels, record.image_id)
     return total, unknown
 
 

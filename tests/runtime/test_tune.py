@@ -90,7 +90,7 @@ def test_the_search_begins_with_the_weights_own_parameters_and_halves_its_steps(
 
 def test_no_crf_is_written_where_none_is_better(tmp_path: Path) -> None:
     spec = JobSpec.create(inputs=["in"], weights="s3://b/w.pth?X-Amz-Signature=0123abcd", classes="c.txt", prune=0.1)
-    tuning = Tuning(spec, [Setting(CRFSpec(), 0.40, 0.8), Setting(None, 0.30, 0.8)], Setting(None, 0.41, 0.8), 3, 0, {})
+    tuning = Tuning(spec, [Setting(CRFSpec(), 0.40, 0.8), Setting(None, 0.30, 0.8)], Setting(None, 0.41, 0.8), 3, 0)
     config = tmp_path / "crf.yaml"
     config.write_text(tuning.to_yaml())
     assert tuning.best is None
