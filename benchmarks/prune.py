@@ -20,8 +20,7 @@ from crf_inputs import network_scores, photographs
 from PIL import Image
 
 from segbatch.crf import CRFParams, _core
-from segbatch.metrics.boundary import boundary_f1
-from segbatch.metrics.confusion import Confusion
+from segbatch.metrics.tally import Tally, count
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.runtime.stages import coarse_scores
 
@@ -37,8 +36,7 @@ class Sums:
     labels: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     equal: list[float] = field(default_factory=list)
-    boundary: list[np.ndarray] = field(default_factory=list)
-    confusion: Confusion | None = None
+    tally: Tally | None = None  # of the comparison with labels
 
 
 def variants(logits: np.ndarray, spread: float, seed: int) -> np.ndarray:
@@ -71,20 +69,15 @@ def measure(image: np.ndarray, logits: np.ndarray, stride: int, prune: float, re
     return mask, sums
 
 
-def compare(sums: Sums, mask: np.ndarray, truth: np.ndarray, classes: int) -> None:
-    sums.confusion = sums.confusion or Confusion(classes, IGNORE)
-    sums.confusion.add(truth, mask)
-    sums.boundary.append(boundary_f1(np.where(truth == IGNORE, -1, truth), mask, classes))
-
-
 def report(name: str, by_prune: dict[float, Sums]) -> None:
     print(f"\n{name}\n{'prune':>8}{'labels':>8}{'ms':>8}{'equal pixels':>14}{'worst image':>13}", end="")
-    print(f"{'mean IoU':>10}{'boundary F1':>13}" if by_prune[0].confusion else "")
+    print(f"{'mean IoU':>10}{'boundary F1':>13}" if by_prune[0].tally else "")
     for prune, sums in by_prune.items():
         print(f"{prune:8g}{np.mean(sums.labels):8.1f}{1e3 * np.mean(sums.seconds):8.0f}", end="")
         print(f"{np.mean(sums.equal):14.4%}{min(sums.equal):13.3%}", end="")
-        if sums.confusion:
-            print(f"{sums.confusion.mean_iou:10.2%}{np.nanmean(np.nanmean(sums.boundary, axis=0)):13.2%}", end="")
+        if sums.tally:
+            figures = sums.tally.figures()
+            print(f"{figures['mean_iou'][0]:10.2%}{figures['boundary_f1'][0]:13.2%}", end="")
         print()
 
 
@@ -105,7 +98,8 @@ def main() -> None:
     for i, (logits, stride) in zip(chosen, network_scores([images[i] for i in chosen]), strict=True):
         truth = None
         if args.labels:
-            truth = np.asarray(Image.open(args.labels / f"{names[i].stem}.png")).astype(np.int64)
+            truth = np.asarray(Image.open(args.labels / f"{names[i].stem}.png")).astype(np.int16)
+            truth[truth == IGNORE] = -1
         for name, scores in list(cases(logits, i))[: args.cases]:
             by_prune = found.setdefault(name, {value: Sums() for value in values})
             reference: np.ndarray | None = None
@@ -116,7 +110,8 @@ def main() -> None:
                 sums.seconds += one.seconds
                 sums.equal.append(float((mask == reference).mean()))
                 if truth is not None and scores is logits:
-                    compare(sums, mask, truth, len(logits))
+                    sums.tally = sums.tally or Tally(len(logits), resamples=0, seed=0)
+                    sums.tally.add([names[i].stem], [count(truth, mask, len(logits))])
     print(f"{len(chosen)} photographs")
     for name, by_prune in found.items():
         report(name, by_prune)
