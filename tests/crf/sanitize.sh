@@ -35,4 +35,4 @@ unset PYTHONPATH
 export OMP_NUM_THREADS=1 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so) $(g++ -print-file-name=libstdc++.so)" \
   "$python" -m pytest -q -p no:cacheprovider tests/crf/test_native_engine.py tests/crf/test_dense_crf.py \
-  tests/crf/test_compat.py tests/crf/test_random.py -k "not torch" "$@"
+  tests/crf/test_compat.py tests/crf/test_random.py tests/refiners/test_probability.py -k "not torch" "$@"
