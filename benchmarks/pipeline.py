@@ -15,6 +15,7 @@ those of an image more. ``equal`` is the fraction of pixels with the class that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import io
 import json
@@ -26,7 +27,6 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +58,20 @@ class Tree:
     def __exit__(self, *exc: object) -> None:
         self._ended.set()
         self._thread.join()
+        # Until they are waited for, those that ended would count in the next measurement too.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
     def _watch(self) -> None:
         while not self._ended.wait(0.2):
             self.sample()
 
-    def sample(self) -> None:
-        """Take one sample now."""
+    def sample(self) -> int:
+        """Take one sample now, and say how many descendants still run."""
         parents: dict[int, int] = {}
         usage: dict[int, tuple[str, int]] = {}
+        running: set[int] = set()
         for entry in os.listdir("/proc"):
             if not entry.isdecimal():
                 continue
@@ -77,12 +82,23 @@ class Tree:
             fields = stat.rpartition(")")[2].split()  # the name before may hold anything
             parents[int(entry)] = int(fields[1])
             usage[int(entry)] = fields[19], int(fields[11]) + int(fields[12])
+            if fields[0] != "Z":
+                running.add(int(entry))
         own = {os.getpid()}
         while more := {pid for pid, parent in parents.items() if parent in own} - own:
             own |= more
         for pid in own - {os.getpid()}:
             begun, ticks = usage[pid]
             self._ticks[pid, begun] = ticks
+        return len(running & own) - 1
+
+    def settle(self, patience: float = 30.0) -> None:
+        """Count until all descendants have ended. Raises ``SystemExit`` if some have not after ``patience`` seconds."""
+        deadline = time.monotonic() + patience
+        while self.sample():
+            if time.monotonic() > deadline:
+                raise SystemExit("processes of the last run are still there")
+            time.sleep(0.2)
 
     def seconds(self) -> float:
         """CPU seconds so far."""
@@ -107,8 +123,7 @@ def measure(line: list[str], output: Path, log: Path) -> tuple[int, float, float
     with Tree() as tree, log.open("w") as text:
         code = subprocess.run(line, stdout=text, stderr=subprocess.STDOUT, cwd=output.parent).returncode
         seconds = time.monotonic() - begun
-        time.sleep(1)  # Ray's processes end after the driver
-        tree.sample()
+        tree.settle()
     if code:
         raise SystemExit(f"{shlex.join(line)}: exit code {code}; see {log}")
     return sum(pq.read_metadata(path).num_rows for path in masks_in(output)), seconds, tree.seconds()
@@ -198,7 +213,11 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)
     sides = args.only or [side for side in SIDES if side != "other" or args.other]
-    with nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="segbatch-pipeline-") as name:
+    with (
+        contextlib.nullcontext(args.folder)
+        if args.folder
+        else tempfile.TemporaryDirectory(prefix="segbatch-pipeline-") as name
+    ):
         folder = Path(name).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         images = args.images.resolve() if args.images else write_photographs(folder / "photographs")
