@@ -209,7 +209,7 @@ def test_an_image_that_does_not_fit_alone_is_one_failed_record() -> None:
     failure = pickle.loads(pickle.dumps(e.value))
     assert (failure.stage, failure.kind) == ("segment", "OutOfMemory")
     assert "200 x 300" in failure.message
-    assert "tile_pixels" in failure.message
+    assert "fewer segment_actors" in failure.message
 
 
 def test_other_errors_of_the_network_pass_through() -> None:
