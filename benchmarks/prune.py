@@ -20,12 +20,12 @@ from crf_inputs import network_scores, photographs
 from PIL import Image
 
 from segbatch.crf import CRFParams, _core
+from segbatch.labels import IGNORE_INDEX
 from segbatch.metrics.tally import Tally, count
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.runtime.stages import coarse_scores
 
 CLASSES = 150
-IGNORE = 255
 Case = tuple[str, np.ndarray]
 
 
@@ -99,7 +99,7 @@ def main() -> None:
         truth = None
         if args.labels:
             truth = np.asarray(Image.open(args.labels / f"{names[i].stem}.png")).astype(np.int16)
-            truth[truth == IGNORE] = -1
+            truth[truth == IGNORE_INDEX] = -1
         for name, scores in list(cases(logits, i))[: args.cases]:
             by_prune = found.setdefault(name, {value: Sums() for value in values})
             reference: np.ndarray | None = None

@@ -180,8 +180,10 @@ def training(console: Console, result: Trained) -> None:
 
 def tuning(console: Console, found: Tuning) -> None:
     """The network alone, the best settings, and the result in a sentence."""
+    from segbatch.runtime.crf_search import COARSE
+
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "mean IoU", "pixel accuracy"):
+    for name in (*COARSE, "mean IoU", "pixel accuracy"):
         table.add_column(name, justify="right")
     for row in found.rows():
         table.add_row(*row)
