@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from segbatch.chunk import Chunk, Record, Shard
@@ -118,10 +119,16 @@ class WebDataset:
         """See ``interfaces.Source``. The members of chunks in ``skip`` are passed over, not read."""
         check_size(size)
         reading = _Reading(shard, self._options, size, frozenset(skip))
-        return chunked(reading.content(_members(self._files, shard.uri)), shard, size, skip)
+        return chunked(_content(self._files, reading, shard.uri), shard, size, skip)
 
 
-def _members(files: Files, uri: str) -> Iterator[Member]:
+def _content(files: Files, reading: _Reading, uri: str) -> Iterator[Record | NoRecord]:
+    # A member that breaks off ends the reading while the archive is open.
+    with closing(_members(files, uri)) as members:
+        yield from reading.content(members)
+
+
+def _members(files: Files, uri: str) -> Generator[Member, None, None]:
     with files.open(uri) as stream:
         yield from open_tar(stream)
 

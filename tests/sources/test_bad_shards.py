@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -67,6 +69,19 @@ def test_messages_say_where_and_what_to_do(shards: dict[str, BadShard]):
     assert "not a whole Parquet file" in said["cut.parquet"]
     assert "row group 1 cannot be read" in said["group-overwritten.parquet"]
     assert "row 1 has no image bytes (null)" in said["null.parquet"]
+
+
+def test_a_bad_shard_is_closed_when_it_has_been_read(shards: dict[str, BadShard], kind: str):
+    source = open_source([str(shards[kind].path)])
+    shard = only(source)
+    gc.disable()  # which would close it later
+    try:
+        for _ in source.chunks(shard, 3):
+            pass
+        held = {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
+    finally:
+        gc.enable()
+    assert os.path.realpath(shards[kind].path) not in held
 
 
 def test_a_shard_that_is_gone_from_its_folder_is_an_error_row(tmp_path: Path):
