@@ -8,10 +8,11 @@ served by ``segbatch.crf.DenseCRF``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import IntEnum
 from numbers import Number
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 
@@ -73,6 +74,9 @@ NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = Norma
 
 Compat = float | np.ndarray
 Deviation = float | Sequence[float]
+Count = SupportsInt  # what Cython makes a C int of: also floats, whose fraction it cuts off
+
+_MAX_COUNT = 2**31
 
 
 class Unary:
@@ -102,8 +106,8 @@ class LogisticUnary(Unary):
 class DenseCRF:
     """A dense CRF of ``nvar`` variables with ``nlabels`` labels each; kernels come with features of their own."""
 
-    def __init__(self, nvar: int, nlabels: int) -> None:
-        self._set_up((1, nvar), nlabels)
+    def __init__(self, nvar: Count, nlabels: Count) -> None:
+        self._set_up((1, _count("nvar", nvar)), _count("nlabels", nlabels))
 
     def _set_up(self, size: tuple[int, int], nlabels: int) -> None:
         if min(size) < 1 or nlabels < 1:
@@ -122,12 +126,15 @@ class DenseCRF:
         self.setUnaryEnergy(u.energies)
 
     def setUnaryEnergy(self, u: np.ndarray, f: np.ndarray | None = None) -> None:
-        """Energies float32 (nlabels, nvar), the negative log-likelihood; with ``f``, ``u @ f`` of logistic ones."""
+        """Energies float32 (nlabels, nvar), the negative log-likelihood; with ``f``, ``u @ f`` of logistic ones.
+
+        A label with the energy +inf is impossible: its marginal is 0. Raises ``ValueError`` for NaN, -inf and a
+        variable without a possible label, which make every marginal NaN in pydensecrf.
+        """
         energies = _matrix("u", u) if f is None else LogisticUnary(u, f).energies
         if energies.shape != self._unary.shape:
             raise ValueError(f"Bad shape for unary energy (Need {self._unary.shape}, got {energies.shape})")
-        if not np.isfinite(energies).all():
-            raise ValueError("unary energy holds NaN or infinity; clip the probabilities before the logarithm")
+        _check_energies(energies)
         self._unary = energies.copy()
         self._kept = None
 
@@ -144,9 +151,10 @@ class DenseCRF:
             raise ValueError(f"Bad shape for pairwise energy (Need (?, {self._nvar}), got {values.shape})")
         self._add(Features(values.copy(), self._compat(compat), _normalization(normalization)))
 
-    def inference(self, niter: int) -> np.ndarray:
+    def inference(self, niter: Count) -> np.ndarray:
         """Marginals float32 (nlabels, nvar) after ``niter`` steps."""
-        marginals = NativeEngine().infer(self._image, self._planes(self._unary), self._kernels, niter)
+        steps = _count("niter", niter)
+        marginals = NativeEngine().infer(self._image, self._planes(self._unary), self._kernels, steps)
         return marginals.reshape(self._unary.shape)
 
     def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,8 +167,14 @@ class DenseCRF:
         Q[...] = self._stepper().step(self._planes(self._marginals(Q)), False)[0].reshape(self._unary.shape)
 
     def klDivergence(self, Q: np.ndarray) -> float:
-        """KL divergence of ``Q`` (nlabels, nvar) from the model, without the constant log Z."""
-        return self._stepper().step(self._planes(self._marginals(Q)), True)[1]
+        """KL divergence of ``Q`` (nlabels, nvar) from the model, without the constant log Z.
+
+        An impossible label counts nothing where ``Q`` is 0 (NaN in pydensecrf); with any share, the result is inf.
+        """
+        marginals = self._marginals(Q)
+        if marginals[np.isposinf(self._unary)].any():
+            return math.inf
+        return self._stepper().step(self._planes(marginals), True)[1]
 
     def _add(self, kernel: Kernel) -> None:
         self._kernels.append(kernel)
@@ -182,7 +196,7 @@ class DenseCRF:
 
     def _compat(self, compat: Compat) -> Compat:
         """As pydensecrf applies it: a matrix by its symmetric part."""
-        if isinstance(compat, Number):
+        if isinstance(compat, Number) or (isinstance(compat, np.ndarray) and compat.ndim == 0):
             return float(compat)
         array = np.asarray(compat, np.float32)
         if array.shape not in ((self._nlabel,), (self._nlabel, self._nlabel)):
@@ -193,8 +207,8 @@ class DenseCRF:
 class DenseCRF2D(DenseCRF):
     """A dense CRF over the pixels of an image of width ``w`` and height ``h``, in rows."""
 
-    def __init__(self, w: int, h: int, nlabels: int) -> None:
-        self._set_up((h, w), nlabels)
+    def __init__(self, w: Count, h: Count, nlabels: Count) -> None:
+        self._set_up((_count("h", h), _count("w", w)), _count("nlabels", nlabels))
 
     def addPairwiseGaussian(
         self,
@@ -228,6 +242,32 @@ class DenseCRF2D(DenseCRF):
         else:  # the engine looks at one image; a second one comes as features
             other = Bilateral(_deviations(sxy), _deviations(srgb), *options)
             self._add(Features(other.features(np.ascontiguousarray(image), *self._size), *options))
+
+
+def _count(name: str, value: Count) -> int:
+    try:
+        if isinstance(value, (str, bytes)):  # which int() would parse
+            raise TypeError
+        count = int(value)
+    except (TypeError, ValueError, OverflowError):
+        count = _MAX_COUNT
+    if count >= _MAX_COUNT:
+        raise TypeError(f"{name} is {value!r}; give a whole number below 2^31")
+    return count
+
+
+def _check_energies(energies: np.ndarray) -> None:
+    """Accept +inf, the energy of an impossible label; refuse what pydensecrf turns into NaN everywhere."""
+    if np.isfinite(energies).all():
+        return
+    lowest = energies.min(axis=0)  # NaN wins over every number
+    if not np.isfinite(lowest).all():
+        variable = int(np.argmin(np.isfinite(lowest)))
+        problem = {np.inf: "infinite energies only", -np.inf: "-inf"}.get(float(lowest[variable]), "NaN")
+        raise ValueError(
+            f"unary energy of variable {variable} is {problem}; each variable needs a finite energy, an impossible "
+            "label has +inf (probabilities are clipped by unary_from_softmax(probabilities, clip=1e-5))"
+        )
 
 
 def _normalization(normalization: int) -> str:
