@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,17 +76,3 @@ def voc_colour_map(n: int) -> np.ndarray:
 
 VOC_LABELS = LabelSet.of(VOC)
 CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLOURS)
-
-
-def parse_label_file(text: str, uri: str) -> LabelSet:
-    """Classes from a file: one name a line, or a JSON list of names or of ``{"name", "color"}`` objects."""
-    if not text.lstrip().startswith(("[", "{")):
-        return LabelSet.of([line.strip() for line in text.splitlines() if line.strip()])
-    try:
-        loaded = json.loads(text)
-        items = loaded["classes"] if isinstance(loaded, dict) else loaded
-        names = [i if isinstance(i, str) else str(i["name"]) for i in items]
-        colours = [i["color"] for i in items if isinstance(i, dict) and "color" in i]
-        return LabelSet.of(names, colours if len(colours) == len(names) else None)
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise SpecError(f"{uri}: cannot read class names ({e}); write one name a line, or a JSON list of names") from e

@@ -76,7 +76,7 @@ class JobSpec(BaseModel):
     weights: str = Field(
         "default", description="a named set of weights, or the URI of .pth, .pt, .safetensors, .caffemodel"
     )
-    classes: str | None = Field(None, description="file of class names for --weights: one a line, or JSON")
+    classes: str | None = Field(None, description="file of class names for --weights: one a line, JSON, YAML, a table")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",

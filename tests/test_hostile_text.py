@@ -13,8 +13,9 @@ import torch
 from rich.console import Console
 
 from segbatch import show
+from segbatch.class_list import parse_class_list
 from segbatch.errors import ModelError, SpecError, visible, visible_lines
-from segbatch.labels import LabelSet, parse_label_file
+from segbatch.labels import LabelSet
 from segbatch.metrics.pixels import Totals
 from segbatch.models import checkpoint
 from segbatch.report.contact_sheet import Row, contact_sheet
@@ -110,10 +111,10 @@ def test_label_files_that_are_no_lists_of_names():
         ("[" * 100_000, "cannot read class names"),
         (json.dumps([{"name": "a", "color": [1, 2, 300]}]), "three whole numbers from 0 to 255"),
         (json.dumps([{"name": "a", "color": [1, 2]}]), "three whole numbers from 0 to 255"),
-        (json.dumps({"classes": 3}), "cannot read class names"),
+        (json.dumps({"classes": [[3]]}), "cannot read class names"),
     ):
         with pytest.raises(SpecError, match=says):
-            parse_label_file(text, "c.json")
+            parse_class_list(text, "c.json")
 
 
 def test_a_contact_sheet_is_drawn_of_any_names():

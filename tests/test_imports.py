@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"skipped", "causes"},
     {"registry", "labels", "spec", "chunk", "retry"},
-    {"leaves"},
+    {"leaves", "class_list"},
     {"interfaces"},
     {"sources", "models", "refiners", "encodings", "metrics", "output", "crf"},
     {"report", "export", "training"},

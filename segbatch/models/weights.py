@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import fsspec
 
+from segbatch.class_list import FORMS, parse_class_list
 from segbatch.errors import ModelError, SpecError
-from segbatch.labels import LabelSet, parse_label_file
+from segbatch.labels import LabelSet
 from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
 from segbatch.registry import suggest
 from segbatch.text import redact, redact_text
@@ -181,8 +182,8 @@ def read_labels(uri: str, count: int | None, model: str, storage_options: Mappin
     try:
         text = read_uri(uri, "classes", storage_options).decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise SpecError(f"classes {uri!r}: not UTF-8 text ({e}); write one name a line, or a JSON list") from e
-    labels = parse_label_file(text, uri)
+        raise SpecError(f"classes {uri!r}: not UTF-8 text ({e}); write {FORMS}") from e
+    labels = parse_class_list(text, uri).label_set()
     if count is not None and len(labels) != count:
         raise SpecError(
             f"classes {uri!r} names {len(labels)} classes, but the weights of {model} have {count}; "

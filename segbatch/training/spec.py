@@ -45,7 +45,7 @@ class TrainSpec(BaseModel):
     max_pixels: int = Field(200_000_000, gt=0, description="larger images are left out")
 
     model: str = Field("deeplabv3plus_mobilenet_v2", description="a name of `segbatch models`")
-    classes: str | None = Field(None, description="file of class names: one a line, or JSON")
+    classes: str | None = Field(None, description="file of class names: one a line, JSON, YAML or a table")
     init: str = Field(
         "scratch",
         description="weights to begin with: scratch; a named set or URI of this network's; backbone (ImageNet, from "
