@@ -10,7 +10,7 @@ import segbatch
 ROOT = Path(segbatch.__file__).parent
 # Layer by layer, upwards. A module may import from its own package and from what stands before it.
 LAYERS = [
-    {"text"},
+    {"text", "contents"},
     {"errors"},
     {"skipped", "causes"},
     {"registry", "labels", "spec", "chunk", "retry"},

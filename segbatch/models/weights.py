@@ -18,6 +18,7 @@ from typing import Any, Literal
 import fsspec
 
 from segbatch.class_list import FORMS, parse_class_list
+from segbatch.contents import OF_WEIGHTS, recognized
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
@@ -167,7 +168,7 @@ def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = No
     """The bytes behind a path or URI; where they cannot be read, a ``ModelError`` that calls them ``what``."""
     try:
         with fsspec.open(uri, "rb", **(storage_options or {})) as f:
-            return f.read()
+            data = bytes(f.read())
     except FileNotFoundError as e:
         raise ModelError(f"{what} {uri!r}: there is no such file; check the path or URI") from e
     except ImportError as e:
@@ -175,6 +176,9 @@ def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = No
     except Exception as e:  # clients of stores have exceptions of their own
         reason = str(e) or type(e).__name__
         raise ModelError(f"{what} {uri!r} cannot be read: {reason}; check the URI and your credentials") from e
+    if other := recognized(data, OF_WEIGHTS):
+        raise ModelError(f"{what} {uri!r}: the file is {other}")
+    return data
 
 
 def read_labels(uri: str, count: int | None, model: str, storage_options: Mapping[str, Any] | None = None) -> LabelSet:

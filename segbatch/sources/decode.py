@@ -16,19 +16,20 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure
-from segbatch.sources.header import fault, image_format, image_size, looks_like, png_lacks_rows
+from segbatch.sources.exif import upright
+from segbatch.sources.header import fault, image_format, image_size, png_lacks_rows
+from segbatch.sources.jpeg import jpeg_pixels
 
 __all__ = ["decode", "image_size"]
 
 # The readers are called by name: none of Pillow's forty others can be reached by the bytes of a stranger.
 _READERS: dict[str, type[ImageFile]] = {
-    "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "TIFF": TiffImageFile,
@@ -42,7 +43,9 @@ _UNSUPPORTED = re.compile(
     r"unrecognized|unknown raw mode|unknown (?:png|bmp) mode",
     re.IGNORECASE,
 )
-_TRUNCATED = re.compile(r"truncated|unexpected end|end of (?:file|data)|not enough|buffer is not large", re.IGNORECASE)
+_TRUNCATED = re.compile(
+    r"truncated|(?:unexpected|premature) end|end of (?:file|data)|not enough|buffer is not large", re.IGNORECASE
+)
 
 
 def decode(data: bytes, max_pixels: int) -> np.ndarray:
@@ -62,6 +65,8 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
     _check_size(image_size(data), max_pixels)
     try:
         with _warnings_unseen():
+            if name == "JPEG":
+                return upright(*jpeg_pixels(data))
             found = fault(data, name)
             if found is not None:
                 raise RecordFailure("decode", *found)
@@ -73,7 +78,7 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
                     raise RecordFailure("decode", "TruncatedImage", "the PNG breaks off: its data ends before its rows")
                 orientation = 1 if name == "TIFF" else _orientation(image)  # Pillow turns TIFFs while loading
                 pixels = _to_rgb(image, data)
-            return _turned(pixels, orientation)
+            return upright(pixels, orientation)
     except RecordFailure:
         raise
     except MemoryError:
@@ -113,12 +118,12 @@ def _sniff(data: bytes) -> str:
         raise RecordFailure("decode", "EmptyImage", "the image is empty: 0 bytes")
     name = image_format(data)
     if name is None:
-        other = looks_like(data)
+        other = recognized(data) or looks_like(data)
+        begins = "" if recognized(data) else f": {len(data)} bytes that begin with {data[:60]!r}"
         raise RecordFailure(
             "decode",
             "UnknownFormat",
-            f"no JPEG, PNG, WebP, TIFF, BMP or GIF{f'; looks like {other}' if other else ''}: "
-            f"{len(data)} bytes that begin with {data[:60]!r}",
+            f"no JPEG, PNG, WebP, TIFF, BMP or GIF{f'; looks like {other}' if other else ''}{begins}",
         )
     return name
 
@@ -204,17 +209,6 @@ def _orientation(image: ImageFile) -> int:
     except Exception:  # damaged metadata is no reason to refuse the picture
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """EXIF 2.32, tag 274: 2-4 are mirrored or upside down, 5-8 lie on their side. Owned and contiguous."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.array(pixels, np.uint8, order="C")
 
 
 class _InOurDecode(threading.local):

@@ -10,6 +10,8 @@ import re
 import struct
 import zlib
 
+from segbatch.sources.jpeg import jpeg_size
+
 _MAGIC = (
     ("JPEG", re.compile(rb"\xff\xd8\xff")),
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
@@ -18,46 +20,13 @@ _MAGIC = (
     ("GIF", re.compile(rb"GIF8[79]a")),
     ("BMP", re.compile(rb"BM.{12}(?:\x0c|\x28|\x34|\x38|\x40|\x6c|\x7c)\0\0\0", re.DOTALL)),
 )
-# What else turns up under image names. The order matters: the first match is what is said.
-_OTHERS = (
-    ("a Git LFS pointer", re.compile(rb"version https://git-lfs")),
-    ("SVG", re.compile(rb"\s*(?:<\?xml.{0,500}?)?<svg\b", re.DOTALL | re.IGNORECASE)),
-    ("HTML", re.compile(rb"\s*(?:<!doctype html|<html|<head|<body)", re.IGNORECASE)),
-    ("XML", re.compile(rb"\s*(?:<\?xml|<[A-Za-z][\w:.-]*[\s>/])")),
-    ("JSON", re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*[\[{\"\d\]])")),
-    ("PDF", re.compile(rb"%PDF-")),
-    ("a ZIP archive", re.compile(rb"PK(?:\x03\x04|\x05\x06)")),
-    ("gzip data", re.compile(rb"\x1f\x8b")),
-    ("an AVIF or HEIC image", re.compile(rb".{4}ftyp", re.DOTALL)),
-    ("a JPEG 2000 image", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
-    ("a JPEG XL image", re.compile(rb"\0\0\0\x0cJXL |\xff\x0a")),
-    ("a Photoshop image", re.compile(rb"8BPS")),
-    ("PostScript", re.compile(rb"%!PS")),
-    ("a Parquet file", re.compile(rb"PAR1")),
-    ("a NumPy array", re.compile(rb"\x93NUMPY")),
-    ("a Python pickle", re.compile(rb"\x80[\x02-\x05]")),
-    ("an ELF executable", re.compile(rb"\x7fELF")),
-)
-_MARKER_AFTER_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 _PIECE = 2**20
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def image_format(data: bytes) -> str | None:
     """``JPEG PNG WEBP TIFF GIF BMP``, or None if the first bytes are none of theirs."""
     return next((name for name, magic in _MAGIC if magic.match(data)), None)
-
-
-def looks_like(data: bytes) -> str:
-    """What ``data``, which is none of the formats, seems to be; ``''`` if nothing can be said."""
-    for name, magic in _OTHERS:
-        if magic.match(data):
-            return name
-    head = data[:256]
-    if not any(head):
-        return "zero bytes"
-    return "text" if not re.search(rb"[^\t\n\r\x1b -~\x80-\xff]", head) and _is_utf8(head) else ""
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
@@ -76,63 +45,11 @@ def fault(data: bytes, name: str) -> tuple[str, str] | None:
     """(kind, sentence) if the container of format ``name`` shows that bytes are missing or changed, else None.
 
     Decoders differ in what they forgive; a picture that is grey from the middle on must not pass because one
-    of them does. JPEG: the end marker is there, found by walking the segments, as an embedded thumbnail
-    has one too. PNG: every critical chunk is whole and its checksum right, up to IEND. WebP: the length that
+    of them does. PNG: every critical chunk is whole and its checksum right, up to IEND. WebP: the length that
     RIFF declares. TIFF: its directory. What follows the end of the image is nobody's business.
     """
     check = _FAULTS.get(name)
     return check(data) if check else None
-
-
-def _is_utf8(head: bytes) -> bool:
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as e:
-        return e.end >= len(head) and len(head) > 4  # cut within a character
-    return True
-
-
-def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """((width, height) of the first frame header, whether the end marker follows a scan)."""
-    size, scanned, at = None, False, 2
-    while True:
-        found = _MARKER_AFTER_DATA.search(data, at)
-        if found is None:
-            return size, False
-        at, code = found.end(), data[found.end() - 1]
-        if code == 0xD9 and scanned:
-            return size, True
-        if code in (0x01, 0xD8, 0xD9):
-            continue
-        if at + 2 > len(data):
-            return size, False
-        length = int.from_bytes(data[at : at + 2], "big")
-        if code in _START_OF_FRAME and size is None and at + 7 <= len(data):
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            size = (width, height)
-        scanned = scanned or code == 0xDA
-        at += max(2, length)
-
-
-def _jpeg_fault(data: bytes) -> tuple[str, str] | None:
-    _, ended = _jpeg_segments(data)
-    return None if ended else ("TruncatedImage", f"the JPEG has no end marker: it breaks off within {len(data)} bytes")
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """The frame header comes before any scan, so the walk need not pass the pixels."""
-    at = 2
-    while True:
-        found = _MARKER_AFTER_DATA.search(data, at)
-        if found is None or data[found.end() - 1] == 0xDA:
-            return None
-        at, code = found.end(), data[found.end() - 1]
-        if code in (0x01, 0xD8, 0xD9):
-            continue
-        if code in _START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            return width, height
-        at += max(2, struct.unpack_from(">H", data, at)[0])
 
 
 def _png_fault(data: bytes) -> tuple[str, str] | None:
@@ -229,11 +146,11 @@ def _tiff_fault(data: bytes) -> tuple[str, str] | None:
 
 
 _SIZES = {
-    "JPEG": _jpeg_size,
+    "JPEG": lambda data: None if (size := jpeg_size(data)) is None else size[::-1],
     "PNG": lambda data: struct.unpack_from(">II", data, 16),
     "WEBP": _webp_size,
     "TIFF": _tiff_size,
     "GIF": lambda data: struct.unpack_from("<HH", data, 6),
     "BMP": _bmp_size,
 }
-_FAULTS = {"JPEG": _jpeg_fault, "PNG": _png_fault, "WEBP": _webp_fault, "TIFF": _tiff_fault}
+_FAULTS = {"PNG": _png_fault, "WEBP": _webp_fault, "TIFF": _tiff_fault}
