@@ -36,7 +36,7 @@ class Shard:
     ``version`` changes when the object's content does (size and etag, or size and mtime).
     ``records`` is the number of records if the format tells without reading, else None.
     ``listing`` holds what the planner found beforehand, so that the reader reads what was planned: the
-    names of loose images (see ``sources.images``), where in a manifest to begin.
+    names of loose images (see ``sources.images``), where in a manifest to begin, which columns of a table to read.
     """
 
     uri: str
@@ -63,12 +63,17 @@ class Shard:
 class Corpus:
     """The shards that a job's inputs name, each once; names are relative to ``root`` ("" across kinds of stores).
 
-    ``skipped`` is what the listings of the inputs hold besides.
+    ``skipped`` is what the listings of the inputs hold besides. ``image_column`` is the column of the images in all
+    tables, where only the values of several columns told which it is. ``notes`` say for a plan, as (subject, sentence),
+    which columns were chosen, ``warnings`` what is likely not meant.
     """
 
     root: str
     shards: list[Shard]
     skipped: Skipped = field(default_factory=Skipped)
+    image_column: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,14 @@ class JobSpec(BaseModel):
     format: Literal["webdataset", "parquet", "images", "manifest"] | None = Field(
         None, description="format of the inputs, where their names do not tell"
     )
-    image_column: str | None = Field(None, description="Parquet column that holds the image bytes")
+    image_column: str | None = Field(
+        None, description="Parquet column that holds the image bytes; by default the one whose first values are images"
+    )
+    image_member: str | None = Field(
+        None,
+        min_length=1,
+        description="image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
+    )
     id_column: str | None = Field(None, description="column that identifies a record (Parquet, manifests)")
     uri_column: str = Field("uri", description="manifest column that holds the image URIs")
     key: Literal["first-dot", "last-dot"] = Field(

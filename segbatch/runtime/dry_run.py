@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import ray
 
 from segbatch.errors import ModelError, visible
@@ -43,6 +45,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     parameters = ", ".join(f"{key} {value}" for key, value in (plan.job.refiner.parameters or {}).items())
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
+        **_joined(plan.job.notes),
         "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
         "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
         **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
@@ -66,3 +69,11 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         *(("warning", text) for text in plan.job.warnings()),
     ]
     return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *notes])
+
+
+def _joined(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """A line for each subject, in which all that is said of it stands."""
+    lines: dict[str, str] = {}
+    for name, text in notes:
+        lines[name] = f"{lines[name]}; {text}" if name in lines else text
+    return {name: visible(text) for name, text in lines.items()}

@@ -59,7 +59,8 @@ class Job:
 
     ``spec`` has every parameter of the dense CRF, if that refines: what was not given comes from the weights, and
     ``crf_source`` says so.
-    ``skipped`` is what the listings of the inputs hold besides shards.
+    ``skipped`` is what the listings of the inputs hold besides shards; ``notes`` and ``cautions`` are the corpus' own
+    (``chunk.Corpus``).
     ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
     """
 
@@ -73,6 +74,8 @@ class Job:
     refiner: refiners.RefinerInfo
     skipped: Skipped = field(default_factory=Skipped, repr=False)
     crf_source: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
+    cautions: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Workers need no list of shards: each read task carries its own.
@@ -80,7 +83,7 @@ class Job:
 
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
-        name, spec, said = self.model.name, self.spec, []
+        name, spec, said = self.model.name, self.spec, [*self.cautions, *_undecisive(self.spec, self.shards)]
         if self.model.wrong_size:
             said.append(f"{self.model.wrong_size}. The job stops at the first image whose scores have a wrong size")
         if self.model.untried:
@@ -110,9 +113,12 @@ class Job:
         How the inputs are spelled is no part of it: a pattern that grows names the same corpus.
         """
         spec = self.spec
+        read = {"format", "image_column", "id_column", "uri_column", "key"}
+        if spec.image_member is not None:  # runs of earlier versions go on
+            read.add("image_member")
         return {
             "root": self.root,
-            "read": spec.model_dump(include={"format", "image_column", "id_column", "uri_column", "key"}),
+            "read": spec.model_dump(include=read),
             "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
             "model": {
                 "name": spec.model,
@@ -150,10 +156,13 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
 
     ``kept`` is the identity of an output that exists: its ``precision`` and ``prune`` apply where the spec has none, so
-    that a resume on other hardware, or by another version, gives the same rows. Its ``root`` is the corpus root, by
-    default the folder that all inputs lie in.
+    that a resume on other hardware, or by another version, gives the same rows; so does its column of images, which its
+    first run may have found by the values. Its ``root`` is the corpus root, by default the folder that all inputs lie
+    in.
     """
     kept = kept or {}
+    if spec.image_column is None:
+        spec = spec.model_copy(update={"image_column": kept.get("read", {}).get("image_column")})
     refiners.build(spec)
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
     spec, crf_source = refiners.completed(spec, model)
@@ -164,8 +173,34 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
     source = open_inputs(spec)
     corpus = source.corpus(kept.get("root"))
+    if corpus.image_column is not None:
+        spec = spec.model_copy(update={"image_column": corpus.image_column})
     _refuse_equal_ids(corpus.shards)
-    return Job(spec, source, corpus.root, corpus.shards, model, precision, prune, refiner, corpus.skipped, crf_source)
+    return Job(
+        spec,
+        source,
+        corpus.root,
+        corpus.shards,
+        model,
+        precision,
+        prune,
+        refiner,
+        corpus.skipped,
+        crf_source,
+        corpus.notes,
+        corpus.warnings,
+    )
+
+
+def _undecisive(spec: JobSpec, shards: Sequence[Shard]) -> list[str]:
+    """Options that choose within formats that no input is of."""
+    formats = {shard.format for shard in shards}
+    deciding = {"image_column": {"parquet"}, "image_member": {"webdataset"}, "id_column": {"parquet", "manifest"}}
+    return [
+        f"{name} = {getattr(spec, name)!r} decides nothing: no input is {' or '.join(sorted(of))}"
+        for name, of in deciding.items()
+        if getattr(spec, name) is not None and not formats & of
+    ]
 
 
 def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
@@ -194,6 +229,7 @@ def open_inputs(spec: JobSpec) -> Source:
         spec.inputs,
         storage_options=spec.storage_options,
         image_column=spec.image_column,
+        image_member=spec.image_member,
         id_column=spec.id_column,
         uri_column=spec.uri_column,
         key=spec.key,

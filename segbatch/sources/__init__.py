@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from segbatch.chunk import Chunk, Corpus, Shard
-from segbatch.errors import RecordFailure, SourceError
+from segbatch.errors import SourceError
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions, clean
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
@@ -16,9 +14,9 @@ from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
 from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.sources.listing import Entry, Listed, join, list_input
-from segbatch.sources.manifest import Manifest, is_parquet, survey
-from segbatch.sources.parquet import Parquet, holds_images, image_and_id, open_rows
-from segbatch.sources.rows import is_text
+from segbatch.sources.manifest import Manifest, is_parquet
+from segbatch.sources.parquet import Parquet
+from segbatch.sources.table_survey import refuse_no_images, survey_tables
 from segbatch.sources.tables import refuse_tables
 from segbatch.sources.webdataset import WebDataset, contradiction
 from segbatch.text import redact
@@ -30,7 +28,6 @@ _READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images
     "images": Images,
     "manifest": Manifest,
 }
-_FOOTER_READERS = 8
 _TARS_LOOKED_AT = 3
 
 
@@ -44,15 +41,17 @@ def open_source(
     format: str | None = None,
     max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES,
     key: KeyRule = "first-dot",
+    image_member: str | None = None,
+    label_column: str | None = None,
 ) -> AnySource:
     """A source over any mix of tars, Parquet files, folders, globs and manifests.
 
-    ``format`` (webdataset, parquet, images, manifest) settles what names do not tell. Nothing is read before
-    ``corpus()``. Picklable.
+    ``format`` (webdataset, parquet, images, manifest) settles what names do not tell. ``label_column`` is a Parquet
+    column that is not the one of the images. Nothing is read before ``corpus()``. Picklable.
     """
     if format is not None and format not in _READERS:
         raise SourceError(f"format {format!r} is unknown; known: {', '.join(_READERS)}")
-    options = ReadOptions(image_column, id_column, uri_column, max_record_bytes, key)
+    options = ReadOptions(image_column, id_column, uri_column, max_record_bytes, key, image_member, label_column)
     return AnySource(list(inputs), Files(storage_options), options, format)
 
 
@@ -101,52 +100,21 @@ class AnySource:
         if images:
             found.append(image_shard(root, images))
         _refuse_twice([item for _, item in listed], found)
-        return Corpus(root, self._counted(found), skipped)
+        tables = survey_tables(self._files, found, self._options, self._format)
+        return Corpus(root, tables.shards, skipped, tables.image_column, tables.notes, tables.warnings)
 
     def check(self, shards: Sequence[Shard]) -> None:
-        """See ``interfaces.Source``. Looks into the first few tars: a request each, or headers of a local file."""
+        """See ``interfaces.Source``. Looks into the first few tars: a request each, or headers of a local file.
+
+        Of the first table with rows, one of the first values must be an image, unless its column was named.
+        """
+        if self._options.image_column is None:
+            refuse_no_images(self._files, shards)
         tars = [shard for shard in shards if shard.format == "webdataset"][:_TARS_LOOKED_AT]
         found = [(shard, contradiction(self._files, shard, self._options)) for shard in tars]
         problems = [f"{shown_uri(shard.uri)}: {problem}" for shard, problem in found if problem is not None]
         if problems:
             raise SourceError("\n".join(problems))
-
-    def _counted(self, shards: list[Shard]) -> list[Shard]:
-        """The shards with their number of records, where a footer or a manifest tells it."""
-        with ThreadPoolExecutor(_FOOTER_READERS) as pool:
-            counted = list(pool.map(self._count, shards))
-        first = next((s for s in counted if s.format == "parquet" and s.records is not None), None)
-        if first is not None:  # a wrong image_column is found before the work, in the first file
-            with open_rows(self._files, first.uri) as rows:
-                try:
-                    image_and_id(rows.schema, self._options)
-                except SourceError as e:
-                    raise SourceError(f"{shown_uri(first.uri)}: {e}") from None
-        return counted
-
-    def _count(self, shard: Shard) -> Shard:
-        if shard.format == "manifest":
-            records, listing = survey(self._files, shard.uri, self._options)
-            return replace(shard, records=records, listing=listing)
-        if shard.format != "parquet":
-            return shard
-        try:
-            with open_rows(self._files, shard.uri) as rows:
-                if self._format is None and self._names_images(rows.schema):
-                    records, _ = survey(self._files, shard.uri, self._options)
-                    return replace(shard, records=records, format="manifest")
-                return replace(shard, records=rows.records)
-        except RecordFailure:  # it is an error row when it is read
-            return shard
-
-    def _names_images(self, schema: Any) -> bool:
-        """Whether a Parquet file holds URIs of images, not images."""
-        column = self._options.uri_column
-        return (
-            not any(holds_images(f.type) for f in schema)
-            and column in schema.names
-            and is_text(schema.field(column).type)
-        )
 
 
 def _refuse_twice(listed: list[Listed], shards: list[Shard]) -> None:

@@ -18,13 +18,18 @@ KeyRule = Literal["first-dot", "last-dot"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What decides how the bytes of a shard become records. None: found by itself."""
+    """What decides how the bytes of a shard become records. None: found by itself.
+
+    ``label_column`` is a column of a table that does not hold the images.
+    """
 
     image_column: str | None = None
     id_column: str | None = None
     uri_column: str = "uri"
     max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES
     key: KeyRule = "first-dot"
+    image_member: str | None = None
+    label_column: str | None = None
 
 
 @dataclass(frozen=True)

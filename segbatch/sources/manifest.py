@@ -11,13 +11,15 @@ import pyarrow as pa
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
+from segbatch.sources.columns import Fields, choose_id, describe
 from segbatch.sources.fetch import fetch
 from segbatch.sources.hosts import Hosts, sampled
+from segbatch.sources.ids import is_text, plain, texts
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
 from segbatch.sources.listing import beside
-from segbatch.sources.parquet import describe, id_column, open_rows, row_id
-from segbatch.sources.rows import is_text, texts
+from segbatch.sources.parquet import row_id
+from segbatch.sources.rows import open_rows
 from segbatch.text import without_query
 
 _UNREADABLE = (OSError, EOFError, zlib.error)
@@ -102,13 +104,14 @@ def is_parquet(uri: str) -> bool:
 
 
 def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None]:
-    column = options.uri_column
-    if column not in schema.names or not is_text(schema.field(column).type):
+    column, fields = options.uri_column, Fields.of(schema)
+    fields.refuse_twice(column, "--uri-column")
+    if column not in fields.kinds or not is_text(plain(fields.kinds[column])):
         raise SourceError(
             f"{shown_uri(uri)}: no text column {column!r}; the columns are {describe(schema)}; "
             "set the option uri_column"
         )
-    return column, id_column(schema, options, ID_NAMES)
+    return column, choose_id(fields, options, ID_NAMES, column)[0]
 
 
 def _parquet_lines(

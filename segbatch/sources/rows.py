@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
-from segbatch.sources.io import Files, brief, folder_of, shown_name
+from segbatch.sources.ids import texts
+from segbatch.sources.io import Files, brief, folder_of, shard_failure, shown_name, shown_uri
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
@@ -121,26 +122,27 @@ class ParquetRows:
         return ids
 
 
+def open_rows(files: Files, uri: str) -> ParquetRows:
+    """The file, open. Raises ``RecordFailure`` CorruptShard, MissingObject or UnreadableObject."""
+    try:
+        return ParquetRows(files, uri)
+    except pa.ArrowException as e:
+        message = f"{shown_uri(uri)}: not a whole Parquet file ({brief(e)})"
+        raise RecordFailure("read", "CorruptShard", message) from None
+    except Exception as e:
+        failure = shard_failure(uri, e)
+        if type(e) is OSError and e.errno is None:  # pyarrow's own, for a footer that does not parse
+            failure = RecordFailure("read", "CorruptShard", failure.message)
+        raise failure from None
+
+
 def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
     """The values of ``column``, which may name a field of a struct as ``image.bytes``."""
-    return array if column in schema.names else pc.struct_field(array, column.rsplit(".", 1)[1])
-
-
-def texts(values: pa.Array) -> list[str]:
-    """Text or integers as text, ``""`` for null; bytes that are not UTF-8, which pyarrow lets pass, are escaped."""
-    if is_text(values.type):
-        raw = values.cast(pa.large_binary()).to_pylist()
-        return ["" if v is None else v.decode("utf-8", "backslashreplace") for v in raw]
-    return ["" if v is None else str(v) for v in values.to_pylist()]
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_id(kind: pa.DataType) -> bool:
-    return is_text(kind) or bool(pa.types.is_integer(kind))
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    below = column
+    if column not in schema.names:
+        top = max((name for name in schema.names if column.startswith(f"{name}.")), key=len)
+        below = column[len(top) + 1 :]
+    while below != column and below:
+        name = max((f.name for f in array.type if f"{below}.".startswith(f"{f.name}.")), key=len)
+        array, below = pc.struct_field(array, name), below[len(name) + 1 :]
+    return array

@@ -25,8 +25,15 @@ def open_examples(
         return image_files(inputs, labels, classes, files, spec.max_pixels, tell)
     if spec.label_column is None:
         raise SpecError("labels: give a folder of label images, or for shards --label-column")
-    images = open_source(inputs, storage_options=spec.storage_options, image_column=spec.image_column)
-    formats = {shard.format for shard in images.shards()}
+    images = open_source(
+        inputs,
+        storage_options=spec.storage_options,
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        label_column=spec.label_column,
+    )
+    shards = list(images.shards())
+    formats = {shard.format for shard in shards}
     truths: AnySource | str = spec.label_column
     if formats == {"parquet"}:
         truths = open_source(
@@ -41,4 +48,5 @@ def open_examples(
             f"label_column: is for Parquet files or for tars, and the inputs are {' and '.join(sorted(formats))}; "
             "give a folder as --labels"
         )
+    images.check(shards)
     return spool(images, truths, files, classes, spec.max_pixels, tell)

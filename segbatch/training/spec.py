@@ -33,7 +33,14 @@ class TrainSpec(BaseModel):
     label_column: str | None = Field(
         None, description="for shards: the Parquet column that holds the labels, or their ending in a tar, as seg.png"
     )
-    image_column: str | None = Field(None, description="Parquet column that holds the image bytes")
+    image_column: str | None = Field(
+        None, description="Parquet column that holds the image bytes; by default the one whose first values are images"
+    )
+    image_member: str | None = Field(
+        None,
+        min_length=1,
+        description="image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
+    )
     val: list[str] = Field(default_factory=list, description="images to validate on; the best weights are kept")
     val_labels: str | None = Field(None, description="their labels")
     output: str = Field(description="where the weights, the curves and the checkpoint go: a folder")
@@ -130,7 +137,10 @@ class TrainSpec(BaseModel):
 
     def decisive(self) -> dict[str, str]:
         """What two trainings must share to be one: everything that changes what is computed."""
-        return {key: repr(value) for key, value in self.public().items() if key not in _FREE}
+        decisive = {key: repr(value) for key, value in self.public().items() if key not in _FREE}
+        if self.image_member is None:  # trainings of earlier versions go on
+            del decisive["image_member"]
+        return decisive
 
     @property
     def fingerprint(self) -> str:

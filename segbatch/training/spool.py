@@ -77,8 +77,10 @@ def spool(
     none, or cannot be read. Raises ``SpecError`` if nothing is left, ``SourceError`` for what cannot be listed.
     """
     out, without, failed = Spool(classes, max_pixels), 0, 0
+    # The same files, planned with the column of the labels.
+    planned = {} if isinstance(labels, str) else {shard.uri: shard for shard in labels.shards()}
     for shard in images.shards():
-        found = {key: out.put(data) for key, data in _labels(shard, labels, files)}
+        found = {key: out.put(data) for key, data in _labels(planned.get(shard.uri, shard), labels, files)}
         for chunk in images.chunks(shard, _CHUNK):
             for record in chunk.records:
                 label = found.get(_key(shard, record))

@@ -106,7 +106,10 @@ def test_columns_that_lack_are_found_before_the_work_or_are_an_error_row(tmp_pat
     assert [r.data for r in records[:-1]] == [data for _, data in GOOD]
     assert records[-1].error is not None
     assert records[-1].error.type == "WrongSchema"
-    assert "id_column = 'id' is not a column of text or integers; the columns are image" in records[-1].error.message
+    assert (
+        "id_column = 'id' is not a column of text, bytes, numbers or times; the columns are image"
+        in records[-1].error.message
+    )
 
 
 def test_repeated_and_lacking_ids_in_parquet_are_made_unique(tmp_path: Path):

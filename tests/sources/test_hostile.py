@@ -197,7 +197,7 @@ def test_a_schema_that_nests_is_refused_in_few_words(tmp_path: Path):
     pq.write_table(
         pa.table({"image": pa.array([None], kind), **{"x" * n: [1] for n in range(1, 99)}}), tmp_path / "a.pq"
     )
-    with pytest.raises(SourceError, match="no column holds image bytes") as caught:
+    with pytest.raises(SourceError, match="no column holds encoded images") as caught:
         only(open_source([str(tmp_path / "a.pq")], format="parquet"))
     assert len(str(caught.value)) < 4000
 

@@ -56,7 +56,7 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, name: st
     if "jsonl" in name:  # every line has columns of its own
         assert errors(rows(path)) == ["MissingUri"]
     elif "parquet" in name:
-        assert "no column holds image bytes" in refusal(path)
+        assert "no column holds encoded images" in refusal(path)
         assert "no text column 'uri'; the columns are url (string), caption (string)" in refusal(
             path, format="manifest"
         )

@@ -1,0 +1,277 @@
+"""Which columns of a Parquet table hold the images and the ids: by their types, their first values and their names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from segbatch.errors import SourceError
+from segbatch.sources.cells import holds_bytes, is_list
+from segbatch.sources.chunking import ReadOptions
+from segbatch.sources.first_values import FirstValues, Sample
+from segbatch.sources.ids import is_id, is_text, plain
+
+ID_NAMES = ("image_id", "id", "key", "__key__", "uri", "path", "uuid", "guid", "filename", "file_name", "image_name")
+# A column of these names may hold images that cannot be decoded: each is an error row.
+_IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "image_data", "data", "content")
+# Of several columns of images one is meant by its name only if no other one has a word of images in its name.
+_SAYS_IMAGE = ("image", "img", "picture", "photo", "photograph")
+_IMAGE_WORDS = frozenset(
+    "image images img imgs jpg jpeg png webp tif tiff bmp photo photos photograph picture pictures pic rgb raw "
+    "original orig full frame camera cam left right front rear input source content data bytes file".split()
+)
+_MAX_SHOWN = 30
+
+
+class NoImages(SourceError):
+    """No column of a table holds images."""
+
+
+class SeveralColumns(SourceError):
+    """More than one column may be meant, and no option says which."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table has its images and ids: paths of columns, as ``image.bytes`` for a field of a struct.
+
+    ``path`` is the text that names an image whose bytes are missing. None: there is no such column; rows without ids
+    are called by their numbers.
+    """
+
+    image: str
+    path: str | None
+    id: str | None
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.image, self.path, self.id]).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Columns:
+        return Columns(*json.loads(data))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Columns with the reasons: ``image`` and ``ids`` say for a plan what they hold, ``warnings`` what is not kept.
+
+    ``by_values`` if types and names alone would have chosen another column of images, or none.
+    """
+
+    columns: Columns
+    image: str
+    ids: str
+    warnings: tuple[str, ...]
+    by_values: bool = False
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns of a schema, and the fields of its structs, by path; without those that share a name, and ``but``."""
+
+    schema: pa.Schema
+    kinds: dict[str, pa.DataType] = field(default_factory=dict)
+    twice: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(schema: pa.Schema, but: str | None = None) -> Fields:
+        kinds: dict[str, pa.DataType] = {}
+        twice = frozenset(name for name, count in Counter(schema.names).items() if count > 1)
+
+        def add(path: str, kind: pa.DataType) -> None:
+            if path == but:
+                return
+            kinds[path] = kind
+            for inner in kind if pa.types.is_struct(kind) else ():
+                add(f"{path}.{inner.name}", inner.type)
+
+        for column in schema:
+            if column.name not in twice:
+                add(column.name, column.type)
+        return Fields(schema, kinds, twice)
+
+    def refuse_twice(self, name: str, option: str) -> None:
+        if name in self.twice:
+            count = self.schema.names.count(name)
+            raise SourceError(
+                f"{count} columns are called {name!r}, so that none of them can be read; rename them, or choose "
+                f"another one by {option}; the columns are {describe(self.schema)}"
+            )
+
+    def path_beside(self, image: str) -> str | None:
+        """The text that names an image whose bytes, the field ``image`` of a struct, are missing."""
+        parent, _, name = image.rpartition(".")
+        path = f"{parent}.path"
+        return path if name == "bytes" and path in self.kinds and is_text(plain(self.kinds[path])) else None
+
+    def images(self, below: str | None = None) -> list[str]:
+        """Paths whose type may hold images, of one column or of all."""
+        return [
+            path
+            for path, kind in self.kinds.items()
+            if (below is None or path == below or path.startswith(f"{below}."))
+            # A writer that saw no bytes at all has given them the type null.
+            and (holds_bytes(kind) or (pa.types.is_null(kind) and self.path_beside(path) is not None))
+        ]
+
+    def texts(self) -> list[str]:
+        return [path for path, kind in self.kinds.items() if is_text(plain(kind))]
+
+
+def choose(values: FirstValues, options: ReadOptions) -> Choice:
+    """The columns of a table. Raises ``SourceError``: ``SeveralColumns``, ``NoImages``, or options that do not fit."""
+    fields = Fields.of(values.schema, options.label_column)
+    if options.image_column is not None:
+        sample, by_values = _named(fields, values, options.image_column), False
+    else:
+        sample = _found(fields, values)
+        by_values = shown(sample.path) != _by_type_and_name(fields)
+    path = fields.path_beside(sample.path)
+    chosen, ids, warnings = choose_id(fields, options, ID_NAMES, sample.path)
+    if chosen is None and path is not None:
+        chosen, ids = path, f"column {path}"
+    if chosen is None:
+        ids = "row numbers, as no column is called " + ", ".join(ID_NAMES) + " (--id-column)"
+    columns = Columns(sample.path, path, chosen)
+    return Choice(columns, f"column {shown(sample.path)}: {sample.says}", ids, warnings, by_values)
+
+
+def _named(fields: Fields, values: FirstValues, name: str) -> Sample:
+    """The column that the option names. Raises ``SourceError`` if it cannot hold images."""
+    fields.refuse_twice(name, "--image-column")
+    kind = fields.kinds.get(name)
+    if kind is None:
+        raise SourceError(f"no column {name!r}; the columns are {describe(fields.schema)}; give one as --image-column")
+    paths = fields.images(name)
+    preferred = [path for path in paths if path == f"{name}.bytes"]
+    paths = preferred or paths
+    if len(paths) > 1:
+        raise SeveralColumns(f"column {name!r} has several fields: give one as --image-column, {' or '.join(paths)}")
+    if paths:
+        return values.sample(paths[0], fields.path_beside(paths[0]))
+    if is_text(plain(kind)) and (sample := values.sample(name)).has_images:
+        return sample
+    raise SourceError(f"column {name!r} is {_no_images(kind)}")
+
+
+def _no_images(kind: pa.DataType) -> str:
+    """What a type is that holds no image bytes, and what to do."""
+    if is_text(plain(kind)):
+        return f"{kind}, not image bytes (if paths or URIs, give it as uri_column)"
+    if not is_list(plain(kind)):
+        return f"{_short(kind)}, not image bytes"
+    item = plain(plain(kind).value_type)
+    if is_list(item) or pa.types.is_primitive(item):
+        return f"{_short(kind)}: numbers, not an encoded image (write pixels as PNG or JPEG)"
+    return f"{_short(kind)}: several values a row (write a row for each image)"
+
+
+def _by_type_and_name(fields: Fields) -> str | None:
+    """The column that types and names alone make the one of the images, without a look at values; or None.
+
+    Run records without a column stand for this one; a choice that differs is recorded, so that no output mixes two.
+    """
+    names = [shown(path) for path in fields.images() if not is_list(plain(fields.kinds[path]))]
+    names = [name for name in names if name in fields.schema.names]
+    return next((name for name in _IMAGE_NAMES if name in names), names[0] if len(names) == 1 else None)
+
+
+def _found(fields: Fields, values: FirstValues) -> Sample:
+    """The one column that holds images. Raises ``SeveralColumns`` or ``NoImages``."""
+    typed = [values.sample(path, fields.path_beside(path)) for path in fields.images()]
+    encoded = [sample for path in fields.texts() if (sample := values.sample(path)).has_images]
+    for name in fields.twice:
+        if any(holds_bytes(f.type) for f in fields.schema if f.name == name):
+            fields.refuse_twice(name, "--image-column")
+    holding = [s for s in typed if s.has_images or s.has_paths] + encoded
+    if len(holding) > 1:
+        return _told_by_name(holding)
+    if holding:
+        return holding[0]
+    possible = [s for s in typed if s.is_empty or (shown(s.path).lower() in _IMAGE_NAMES and not s.is_digest)]
+    if len(possible) > 1:
+        named = [s for s in possible if shown(s.path).lower() in _IMAGE_NAMES]
+        possible = named if len(named) == 1 else possible
+    if len(possible) > 1:
+        raise SeveralColumns(_several("several columns may hold the images", possible))
+    if not possible:
+        told = [f"{shown(s.path)}: {s.says}" for s in typed]
+        lists = {path: kind for path, kind in fields.kinds.items() if is_list(plain(kind)) and not holds_bytes(kind)}
+        told += [f"{path}: {_no_images(kind)}" for path, kind in lists.items()]
+        held = f" ({'; '.join(told[:_MAX_SHOWN])})" if told else ""
+        raise NoImages(
+            f"no column holds encoded images{held}; the columns are {describe(fields.schema)}; "
+            "set the option image_column, or uri_column if a column holds paths or URIs of images"
+        )
+    return possible[0]
+
+
+def _told_by_name(holding: Sequence[Sample]) -> Sample:
+    """Of columns of images the one that is called so, unless its images are smaller than those of another column."""
+    named = [s for s in holding if _IMAGE_WORDS & set(re.split(r"[^a-z]+", shown(s.path).lower()))]
+    is_said = len(named) == 1 and shown(named[0].path).lower() in _SAYS_IMAGE
+    if is_said and all(named[0].is_as_large_as(s) for s in holding):
+        return named[0]
+    raise SeveralColumns(_several("several columns hold images", holding))
+
+
+def _several(what: str, samples: Iterable[Sample]) -> str:
+    told = ", ".join(f"{shown(s.path)}: {s.says}" for s in samples)
+    return f"{what} ({told}); choose one by the option image_column (--image-column)"
+
+
+def choose_id(
+    fields: Fields, options: ReadOptions, names: Sequence[str], image: str
+) -> tuple[str | None, str, tuple[str, ...]]:
+    """(column of the ids or None, what a plan says of it, warnings of columns that are called so and hold none).
+
+    The one that the option names, or the first of ``names`` that there is, in any case of letters. Raises
+    ``SourceError`` if the named one is not there, or holds nothing that could be an id.
+    """
+    wanted = options.id_column
+    if wanted is not None:
+        fields.refuse_twice(wanted, "--id-column")
+        if wanted not in fields.kinds or not is_id(fields.kinds[wanted]):
+            raise SourceError(
+                f"id_column = {wanted!r} is not a column of text, bytes, numbers or times; "
+                f"the columns are {describe(fields.schema)}; set the option id_column"
+            )
+        return wanted, f"column {wanted} ({_short(fields.kinds[wanted])})", ()
+    others: list[str] = []
+    unfit: list[str] = []
+    for name in names:
+        for column in sorted({c for c in fields.schema.names if c.lower() == name}, key=lambda c: c != name):
+            if column in fields.twice and not others:
+                fields.refuse_twice(column, "--id-column")
+            kind = fields.kinds.get(column)
+            if column == image or kind is None:
+                continue
+            if is_id(kind):
+                others.append(column)
+            elif not others:
+                unfit.append(f"column {column!r} is {_short(kind)}, which is no id, and is not used as one")
+    if not others:
+        return None, "", tuple(unfit)
+    chosen, *others = others
+    also = f"; not used: {', '.join(others)} (--id-column)" if others else ""
+    return chosen, f"column {chosen} ({_short(fields.kinds[chosen])}){also}", tuple(unfit)
+
+
+def shown(path: str) -> str:
+    """A column of images as a person calls it."""
+    return path.removesuffix(".bytes")
+
+
+def describe(schema: pa.Schema) -> str:
+    """``image (binary), label (int64)``: for messages."""
+    listed = [f"{f.name} ({_short(f.type)})" for f in schema][:_MAX_SHOWN]
+    return ", ".join(listed) + (", …" if len(schema) > _MAX_SHOWN else "") or "none"
+
+
+def _short(kind: pa.DataType) -> str:
+    return str(kind)[:60]

@@ -1,0 +1,124 @@
+"""The first values of a table's columns: images and their sizes, or what they are instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from segbatch.contents import looks_like
+from segbatch.errors import RecordFailure
+from segbatch.sources.cells import cell_bytes
+from segbatch.sources.header import image_format, image_size
+from segbatch.sources.ids import texts
+from segbatch.sources.io import Files
+from segbatch.sources.rows import ParquetRows, open_rows
+
+_SAMPLED = 8  # values; the rows that one read of a file gives
+_LOOKED_AT = 4096  # rows of a file, where the first ones are null
+_FILES = 3  # where the first one has no value
+_DIGEST_BYTES = (16, 20, 28, 32, 48, 64)
+
+Place = tuple[int, int]
+
+
+@dataclass
+class Sample:
+    """What the first values of a column are.
+
+    ``sizes`` are (height, width) of the images by their places, None where the header does not tell it; ``lengths`` are
+    those of all values in bytes; ``says`` is the first value in words: ``JPEG 48 x 64``.
+    """
+
+    path: str
+    says: str = "null in the first rows"
+    sizes: dict[Place, tuple[int, int] | None] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+    has_paths: bool = False
+
+    @property
+    def has_images(self) -> bool:
+        return bool(self.sizes)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.lengths and not self.has_paths
+
+    @property
+    def is_digest(self) -> bool:
+        """Whether the values are no images and all as long as a digest."""
+        return not self.sizes and len(set(self.lengths)) == 1 and self.lengths[0] in _DIGEST_BYTES
+
+    def is_as_large_as(self, other: Sample) -> bool:
+        """Whether no image is known to be smaller than the other column's in the same row, and some are compared."""
+        if other is self:
+            return True
+        both = [(a, b) for place, a in self.sizes.items() if a and (b := other.sizes.get(place))]
+        return bool(both) and all(a[0] * a[1] >= b[0] * b[1] for a, b in both)
+
+    def add(self, place: Place, data: bytes) -> None:
+        self.lengths.append(len(data))
+        kind = image_format(data)
+        other = "" if kind else looks_like(data)
+        if kind or other.endswith(" image"):
+            size = image_size(data)
+            if not self.sizes:
+                self.says = f"{kind or other}{f' {size[0]} x {size[1]}' if size else ''}"
+            self.sizes[place] = size
+        elif len(self.lengths) == 1:
+            self.says = f"{len(data):,} bytes that are no image{f', {other}' if other else ''}"
+
+
+class FirstValues:
+    """The first values of each column of files that share a schema; of later files where the first have none."""
+
+    def __init__(self, files: Files, uris: Sequence[str]) -> None:
+        self._files, self._uris = files, uris[:_FILES]
+        self._stack = ExitStack()
+        self._opened: dict[str, ParquetRows | None] = {}
+        self._samples: dict[str, Sample] = {}
+        first = self._stack.enter_context(open_rows(files, uris[0]))
+        self._opened[uris[0]], self.schema = first, first.schema
+
+    def __enter__(self) -> FirstValues:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def sample(self, path: str, beside: str | None = None) -> Sample:
+        """The first values of a column that may hold images; if all are null, whether ``beside`` names images."""
+        if path not in self._samples:
+            sample = self._samples[path] = Sample(path)
+            for place, value in self._values(path):
+                try:
+                    data = cell_bytes(value)
+                except RecordFailure as e:
+                    sample.lengths.append(-1)
+                    sample.says = sample.says if sample.sizes else e.message
+                    continue
+                if data is not None:
+                    sample.add(place, data.to_pybytes())
+                if len(sample.lengths) == _SAMPLED:
+                    break
+            if not sample.lengths and beside is not None:
+                named = next((t for _, v in self._values(beside) if (t := texts(pa.array([v]))[0])), "")
+                sample.has_paths, sample.says = bool(named), "paths of images" if named else sample.says
+        return self._samples[path]
+
+    def _values(self, path: str) -> Iterator[tuple[Place, pa.Scalar]]:
+        for i, uri in enumerate(self._uris):
+            rows = self._open(uri)
+            for row, _, value in rows.rows([range(min(rows.records, _LOOKED_AT))], path, None) if rows else ():
+                if not isinstance(value, RecordFailure) and value.is_valid:
+                    yield (i, row), value
+
+    def _open(self, uri: str) -> ParquetRows | None:
+        if uri not in self._opened:
+            try:
+                self._opened[uri] = self._stack.enter_context(open_rows(self._files, uri))
+            except RecordFailure:  # an error row, when it is read
+                self._opened[uri] = None
+        return self._opened[uri]
