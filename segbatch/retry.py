@@ -18,7 +18,8 @@ T = TypeVar("T")
 # One attempt may take this long, and a second more for each of these bytes: a connection that hangs is given up.
 _ATTEMPT = 20.0
 _BYTES_A_SECOND = 2**20
-_READ_ALL = 32 * 2**20
+# What a web server without ranges sends of an object is kept up to this size; a larger one is not read in pieces.
+MAX_WHOLE = 32 * 2**20
 
 _TRANSIENT_ERRNO = {
     errno.EAGAIN,
@@ -86,7 +87,8 @@ def answer(error: BaseException) -> tuple[str | None, int | None]:
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return response.get("Error", {}).get("Code"), status if isinstance(status, int) else None
-        for given in (getattr(e, "status", None), getattr(e, "code", None)):
+        for name in ("status", "code"):
+            given = getattr(e, name, None)
             if given is not None and str(given).isdigit():
                 return None, int(str(given))
     return None, None
@@ -160,7 +162,7 @@ class RangeReader(io.RawIOBase):
         # Python's own asks for 8 KB at a time, each a request.
         blocks = []
         while self._at < self._size:
-            blocks.append(self.read(min(_READ_ALL, self._size - self._at)))
+            blocks.append(self.read(min(MAX_WHOLE, self._size - self._at)))
         return b"".join(blocks)
 
     def readinto(self, buffer: Any) -> int:
@@ -179,7 +181,7 @@ class RangeReader(io.RawIOBase):
     def _range(self, begin: int, end: int) -> bytes:
         size = end - begin
         data = bytes(call(self._fs, "cat_file", self._path, start=begin, end=end, size=size, deadline=self._deadline))
-        if size < len(data) == self._size <= _READ_ALL:
+        if size < len(data) == self._size <= MAX_WHOLE:
             self._whole = data
             return data[begin:end]
         return data

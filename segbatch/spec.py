@@ -13,6 +13,7 @@ import fsspec
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from segbatch.addresses import as_plain
 from segbatch.errors import SpecError
 from segbatch.text import redact, redact_text
 
@@ -180,7 +181,7 @@ class JobSpec(BaseModel):
 def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The mapping in a YAML or JSON file. Raises ``SpecError`` that names the file and the line."""
     try:
-        with fsspec.open(str(uri), "rb", **(storage_options or {})) as f:
+        with fsspec.open(as_plain(str(uri)), "rb", **(storage_options or {})) as f:
             data = f.read(_LARGEST_CONFIG + 1)
         if len(data) > _LARGEST_CONFIG:
             raise SpecError(f"{uri}: a configuration of more than {_LARGEST_CONFIG:,} bytes; give the right file")

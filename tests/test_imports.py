@@ -12,7 +12,7 @@ ROOT = Path(segbatch.__file__).parent
 LAYERS = [
     {"text", "contents"},
     {"errors"},
-    {"skipped", "causes"},
+    {"skipped", "causes", "addresses"},
     {"registry", "labels", "spec", "chunk", "retry"},
     {"leaves", "class_list"},
     {"interfaces"},

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from segbatch.addresses import is_uri
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.base import TorchModel
@@ -195,7 +196,7 @@ class EDeconvNetEntry:
 
 def _beside(config: str, path: str) -> str:
     """``path``, which is absolute, a URI, or relative to the folder of ``config``; ``random`` stays."""
-    if "://" in path or path.startswith("/") or path.partition(":")[0] == "random":
+    if is_uri(path) or path.startswith("/") or path.partition(":")[0] == "random":
         return path
     folder = without_query(config).rpartition("/")[0]
     return f"{folder}/{path}" if folder else f"./{path}"

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import fsspec
 
+from segbatch.addresses import as_plain
 from segbatch.class_list import FORMS, parse_class_list
 from segbatch.contents import OF_WEIGHTS, recognized
 from segbatch.errors import ModelError, SpecError
@@ -114,7 +115,7 @@ def named_digest(weights: str, storage_options: Mapping[str, Any] | None = None)
     """
     name = repr(redact(weights))
     try:
-        fs, path = fsspec.core.url_to_fs(weights, **(storage_options or {}))
+        fs, path = fsspec.core.url_to_fs(as_plain(weights), **(storage_options or {}))
         kind = fs.info(path)["type"]
     except (FileNotFoundError, NotADirectoryError, ValueError, ImportError):  # or a protocol that fsspec cannot open
         return name
@@ -167,7 +168,7 @@ def choose(model: str, named: Mapping[str, Weights], choice: str) -> Weights | s
 def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
     """The bytes behind a path or URI; where they cannot be read, a ``ModelError`` that calls them ``what``."""
     try:
-        with fsspec.open(uri, "rb", **(storage_options or {})) as f:
+        with fsspec.open(as_plain(uri), "rb", **(storage_options or {})) as f:
             data = bytes(f.read())
     except FileNotFoundError as e:
         raise ModelError(f"{what} {uri!r}: there is no such file; check the path or URI") from e

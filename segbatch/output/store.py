@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from segbatch.addresses import split_uri
 from segbatch.causes import remedy
 from segbatch.errors import OutputError, SpecError
 from segbatch.output.file_stat import REPLACED, FileStat, stat_of_file, stat_of_info
@@ -47,7 +48,12 @@ class Store:
     def _connect(self) -> None:
         self.uri = redact(self._uri)
         try:
-            self.fs, self.path = fsspec.core.url_to_fs(self._uri, **self._options)
+            protocol, path = split_uri(self._uri)
+            if protocol == "file":  # whose names may hold what fsspec takes for a chain of file systems
+                self.fs = LocalFileSystem()
+                self.path = os.path.abspath(os.path.expanduser(path))
+            else:
+                self.fs, self.path = fsspec.core.url_to_fs(self._uri, **self._options)
         except ImportError as e:
             raise SpecError(
                 f"output {self.uri}: {e}; for S3 install s3fs, for Google's store gcsfs, for Azure's adlfs"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from functools import cache
 
+from segbatch.addresses import as_plain
 from segbatch.errors import PlanError
 from segbatch.sources.corpus import store_of
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.listing import expand_braces
 from segbatch.sources.outputs import FOLDERS
-from segbatch.sources.walk import MAGIC
+from segbatch.sources.walk import pattern_roots
 from segbatch.spec import JobSpec
 from segbatch.text import redact
 
@@ -27,14 +27,14 @@ def refuse_nesting(spec: JobSpec) -> None:
     real_folder = cache(os.path.realpath)
     output, shown_output = _place(files, spec.output, real_folder), shown_uri(spec.output)
     for given in spec.inputs:
-        for uri in expand_braces(given):
+        for uri in dict.fromkeys((given, *expand_braces(given))):
             if _place(files, uri, real_folder) == output:
                 raise PlanError(
                     f"output {shown_output}: is the input {shown_uri(given)} itself, and the masks would lie among its "
                     f"files; give another --output, such as {shown_output.rstrip('/')}/segmented: an output below its "
                     "input is left out of the listing"
                 )
-            fixed = "/".join(itertools.takewhile(lambda part: not MAGIC.search(part), uri.split("/")))
+            fixed = pattern_roots(files.resolve(uri)[0], f"{as_plain(uri)}/")[0]
             place = _place(files, fixed, real_folder)
             if place[: len(output)] == output and FOLDERS.intersection(place[len(output) : len(output) + 1]):
                 raise PlanError(

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from segbatch import models, refiners
+from segbatch.addresses import is_uri
 from segbatch.chunk import Shard
 from segbatch.crf.params import default_prune
 from segbatch.errors import PlanError, SpecError
@@ -354,7 +355,7 @@ def _records(shard: Shard) -> int:
 
 
 def _absolute(uri: str) -> str:
-    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+    return uri if is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
 
 
 def _versions() -> dict[str, str]:

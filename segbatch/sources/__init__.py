@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from segbatch.addresses import join
 from segbatch.chunk import Chunk, Corpus, Shard
 from segbatch.errors import SourceError
 from segbatch.skipped import Skipped
@@ -13,7 +14,7 @@ from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_be
 from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
 from segbatch.sources.io import Files, shown_name, shown_uri
-from segbatch.sources.listing import Entry, Listed, join, list_input
+from segbatch.sources.listing import Entry, Listed, list_input
 from segbatch.sources.manifest import Manifest, is_parquet
 from segbatch.sources.parquet import Parquet
 from segbatch.sources.table_survey import refuse_no_images, survey_tables

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from segbatch.addresses import join
 from segbatch.errors import MissingInput, SourceError
 from segbatch.sources.chunking import clean
 from segbatch.sources.io import shown_name, shown_uri
-from segbatch.sources.listing import Listed, join
+from segbatch.sources.listing import Listed
 from segbatch.sources.walk import Entry
 from segbatch.text import without_query
 

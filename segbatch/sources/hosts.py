@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from segbatch.addresses import split_uri
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.retry import answer, is_transient
-from segbatch.sources.io import Files, shown_uri, split_uri
+from segbatch.sources.io import Files, shown_uri
 
 # A host that did not answer in the time of the retries is not asked for as long; its records are error rows meanwhile.
 _SHUT_SECONDS = 30.0

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from segbatch.addresses import join
 from segbatch.chunk import Chunk, Record, Shard, digest
 from segbatch.errors import SourceError
 from segbatch.leaves import leaf_name
@@ -17,7 +18,7 @@ from segbatch.retry import is_transient
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, clean, wanted_rows
 from segbatch.sources.fetch import fetch
 from segbatch.sources.io import Files, shown_name, shown_uri
-from segbatch.sources.listing import Entry, join
+from segbatch.sources.listing import Entry
 from segbatch.sources.reachable import nearest
 from segbatch.text import redact
 

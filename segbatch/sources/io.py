@@ -13,11 +13,12 @@ from typing import Any, BinaryIO, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from segbatch.addresses import split_uri
 from segbatch.errors import Outage, RecordFailure, SourceError
-from segbatch.retry import call, is_transient, retry
+from segbatch.retry import MAX_WHOLE, call, is_transient, retry
 from segbatch.sources.chunking import clean
 from segbatch.sources.reachable import LocalReader, RemoteReader, is_there
-from segbatch.text import redact, redact_text, without_query
+from segbatch.text import redact, redact_text
 
 T = TypeVar("T")
 # Whether the store of a URI is there, although reading it fails so.
@@ -36,16 +37,6 @@ _CLIENTS = {
     "gcs": "gcsfs",
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
 }
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """(protocol, rest): ``file`` for local paths; ``file://`` is taken off, ``#`` and ``%`` are plain characters."""
-    protocol, mark, rest = uri.partition("://")
-    if not mark or not protocol.replace("+", "").replace("-", "").replace(".", "").isalnum():
-        return "file", uri
-    if protocol.lower() in ("file", "local"):
-        return "file", rest
-    return protocol.lower(), rest
 
 
 class Files:
@@ -85,8 +76,13 @@ class Files:
     def _system(self, protocol: str) -> Any:
         if protocol not in self._open:
             try:
-                options = {} if protocol == "file" else self._options
-                self._open[protocol] = fsspec.filesystem(protocol, **options)
+                if protocol in ("http", "https"):
+                    from segbatch.sources.web import WebFileSystem  # its client takes long to import
+
+                    self._open[protocol] = WebFileSystem(**self._options)
+                else:
+                    options = {} if protocol == "file" else self._options
+                    self._open[protocol] = fsspec.filesystem(protocol, **options)
             except ImportError as e:
                 client = _CLIENTS.get(protocol)
                 remedy = f"pip install {client}" if client else "install the package it names"
@@ -206,8 +202,9 @@ class Files:
                 if not stat.S_ISREG(os.stat(path).st_mode):
                     raise OSError(errno.EINVAL, "is not a regular file")
                 return io.BufferedReader(LocalReader(path, check), 2**20)
-            size = int(self.call(fs, "info", path)["size"])
-            remote = RemoteReader(fs, path, size, self._deadline, check)
+            info = self.call(fs, "info", path)
+            refuse_unreadable(info)
+            remote = RemoteReader(fs, path, int(info["size"]), self._deadline, check)
             return io.BufferedReader(remote, _BLOCK) if read_ahead else remote  # type: ignore[return-value]
 
         def check(error: Exception) -> None:
@@ -226,6 +223,20 @@ class Files:
         return io.BytesIO(bytes(self.call(fs, "cat_file", path, start=0, end=size, size=size)))
 
 
+def refuse_unreadable(info: dict[str, Any]) -> None:
+    """Raise ``OSError`` for an object of a web server that cannot be read piece by piece, as shards are."""
+    if info["size"] is None:
+        raise OSError(
+            errno.EINVAL, f"the server does not state its size, and it is above {MAX_WHOLE:,} bytes; download it"
+        )
+    if info["size"] > MAX_WHOLE and info.get("ranges") is False:
+        raise OSError(
+            errno.EINVAL,
+            f"the server serves no ranges, by which objects above {MAX_WHOLE:,} bytes are read; download it and give "
+            "the file",
+        )
+
+
 def _slashes_at_end(text: str) -> int:
     return len(text) - len(text.rstrip("/"))
 
@@ -241,11 +252,6 @@ def shown_name(root: str, name: str) -> str:
         return redact(name)
     root = f"{root.rstrip('/')}/"
     return redact(root + name).removeprefix(redact(root))
-
-
-def folder_of(uri: str) -> str:
-    """The URI of the folder that an object is in."""
-    return without_query(uri).rpartition("/")[0]
 
 
 def too_large(what: str, size: int, limit: int) -> RecordFailure:

@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image
 
+from segbatch.addresses import join
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.listing import join, list_input
+from segbatch.sources.listing import list_input
 from segbatch.text import without_query
 
 _LARGEST = 2**30

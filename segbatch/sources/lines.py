@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from segbatch.addresses import folder_of
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
-from segbatch.sources.io import Files, folder_of, shown_name, shown_uri
+from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.text import redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")

@@ -12,28 +12,24 @@ from typing import Any, Literal
 
 from fsspec.implementations.local import LocalFileSystem
 
+from segbatch.addresses import as_plain, folder_of, join, split_uri, without_dots
 from segbatch.errors import MissingInput, SourceError
-from segbatch.retry import is_transient
+from segbatch.retry import MAX_WHOLE, is_transient
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import clean
 from segbatch.sources.hidden import hidden_reason
-from segbatch.sources.io import (
-    Files,
-    brief,
-    folder_of,
-    outage,
-    shown_name,
-    shown_uri,
-    split_uri,
-)
+from segbatch.sources.io import Files, brief, outage, shown_name, shown_uri
 from segbatch.sources.objects import infos, local_info, version_of
 from segbatch.sources.outputs import REASON as OUTPUTS
 from segbatch.sources.outputs import without_outputs
 from segbatch.sources.tables import table_mark
-from segbatch.sources.walk import MAGIC, Entry, Found, below, matches
-from segbatch.text import is_web
+from segbatch.sources.walk import MAGIC, Entry, Found, below, matches, pattern_roots
+from segbatch.text import is_web, without_query
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
+_WEB_LISTS_NOTHING = (
+    "; over http a server lists no folders and no globs: name each object, by a range {000..099} or in a manifest"
+)
 _PADDED = re.compile(r"-?0\d+")
 
 
@@ -51,18 +47,6 @@ class Listed:
     by: Literal["name", "names", "pattern", "folder"]
     skipped: Skipped = field(default_factory=Skipped)
     marks: frozenset[tuple[str, str]] = frozenset()
-
-
-def join(root: str, name: str) -> str:
-    """The URI of ``name`` below ``root``; slashes in a row are kept, since stores keep them in their keys."""
-    return f"{root}{'' if root.endswith('://') or root == '/' else '/'}{name}" if root else name
-
-
-def beside(uri: str, reference: str) -> str:
-    """The URI of what a row of the object ``uri`` names: a URI, an absolute path, or one relative to its folder."""
-    if "://" in reference or reference.startswith("/"):
-        return reference
-    return join(folder_of(uri) or "/", reference.removeprefix("./"))
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -89,12 +73,30 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern[:begin] + c + rest for c in choices for rest in expand_braces(pattern[end + 1 :])]
 
 
+def expanded(files: Files, given: str) -> list[str]:
+    """As ``expand_braces``, but what exists under the very name is meant: an object, or a folder that leads to it."""
+    if len(expand_braces(given)) == 1 or _exists(files, given):
+        return [given]
+    slashes = [found.start() for found in re.finditer("/", given)]
+    for at in reversed([] if is_web(given) else slashes):
+        if "{" in given[:at] and _exists(files, given[:at]):
+            return [given[:at] + name for name in expand_braces(given[at:])]
+    return expand_braces(given)
+
+
+def _exists(files: Files, uri: str) -> bool:
+    fs, path = files.resolve(uri)
+    return os.path.lexists(path) if isinstance(fs, LocalFileSystem) else files.exists(uri)
+
+
 def list_input(files: Files, given: str) -> list[Listed]:
     """Everything one input names. Raises ``SourceError`` if that is nothing, or if the store cannot be read."""
-    plain = expand_braces(given)
+    given = as_plain(given)
     found: list[Listed] = []
     try:
-        files.resolve(plain[0])[0].invalidate_cache()  # an earlier run in this process may have listed it
+        files.resolve(given)[0].invalidate_cache()  # an earlier run in this process may have listed it
+        given = given if "/." not in given or _exists(files, given) else without_dots(given)
+        plain = expanded(files, given)
         if is_web(given):
             return [_web_object(files, uri) for uri in plain]
         if len(plain) > 1 and not any(MAGIC.search(p) for p in plain):
@@ -105,6 +107,8 @@ def list_input(files: Files, given: str) -> list[Listed]:
         raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
     except SourceError:
         raise
+    except PermissionError as e:
+        raise SourceError(f"{shown_uri(given)}: access is denied ({brief(e)}); check your credentials") from e
     except Exception as e:
         if is_transient(e):
             raise outage(given, e) from e
@@ -115,10 +119,10 @@ def list_input(files: Files, given: str) -> list[Listed]:
 def _list_one(files: Files, uri: str) -> Listed:
     fs, path = files.resolve(uri)
     protocol, local = split_uri(uri)[0], isinstance(fs, LocalFileSystem)
-    if MAGIC.search(path) and not (local and os.path.exists(path)):
-        root, found = matches(files, fs, path)
-        if found:
-            return _chosen(files, fs, protocol, root, found, path)
+    if MAGIC.search(path) and not _exists(files, uri):
+        for root in pattern_roots(fs, path):
+            if found := matches(files, fs, root, path):
+                return _chosen(files, fs, protocol, root, found, path)
     if path.endswith("/") and not local:  # of a key with an empty part
         return _folder(files, fs, protocol, path)
     info = local_info(path) if local else files.retry(fs, lambda: fs.info(path))
@@ -156,10 +160,16 @@ def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found],
 def _web_object(files: Files, uri: str) -> Listed:
     """One object of a web server, which lists nothing: ``?`` begins a query, and ``*`` is a character."""
     fs, path = files.resolve(uri)
-    info = files.call(fs, "info", path)
-    if info["size"] is None:
-        raise SourceError(f"{shown_uri(uri)}: the server does not tell its size; download it and give the file")
     folder = folder_of(uri)
+    name = without_query(uri)[len(folder) + 1 :]
+    info = files.call(fs, "info", path) if name else {}
+    if not name or (info["mimetype"] == "text/html" and "." not in name):
+        raise SourceError(f"{shown_uri(uri)}: is a folder{_WEB_LISTS_NOTHING}")
+    if info["size"] is None:
+        raise SourceError(
+            f"{shown_uri(uri)}: the server does not tell its size, and it is above {MAX_WHOLE:,} bytes; download it, "
+            "and give the file"
+        )
     entry = Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
     return Listed(folder, [entry], "name")
 
@@ -199,7 +209,7 @@ def _near(files: Files, uri: str) -> str:
     """``; did you mean …?`` from what stands beside a local path that is not there."""
     fs, path = files.resolve(uri)
     if is_web(uri):
-        return "; a web server lists no folders and no globs: name each object, by a range {000..099} or in a manifest"
+        return _WEB_LISTS_NOTHING
     if not isinstance(fs, LocalFileSystem):
         return "; check the bucket, the prefix and the credentials"
     parent = path

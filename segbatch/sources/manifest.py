@@ -8,6 +8,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from segbatch.addresses import beside, uris_beside
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
@@ -17,7 +18,6 @@ from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.ids import is_text, plain, texts
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
-from segbatch.sources.listing import beside
 from segbatch.sources.parquet import row_id
 from segbatch.sources.rows import open_rows
 from segbatch.text import without_query
@@ -29,7 +29,7 @@ class Manifest:
     """Reads the images that the rows of a manifest name, several at once, in the order of the rows.
 
     URIs are absolute, or relative to the manifest's folder. Ids come from the column that ``id_column`` names,
-    from ``image_id, id, key, __key__``, or else are the URIs, redacted. Error rows: MissingUri,
+    from ``image_id, id, key, __key__``, or else are the URIs, redacted. Error rows: MissingUri, BadUri,
     BadManifestRow, CorruptRowGroup, MissingObject, UnreadableObject, RecordTooLarge.
     """
 
@@ -46,7 +46,7 @@ class Manifest:
 
     def _sample(self, shard: Shard, total: int) -> Iterator[str]:
         rows = self._rows(shard, sampled(total))
-        return (beside(shard.uri, line.uri) for _, _, line in rows if line.uri is not None)
+        return uris_beside(shard.uri, (line.uri for _, _, line in rows if line.uri is not None))
 
     def _wanted(
         self, shard: Shard, total: int, size: int, skip: Collection[int]
@@ -54,14 +54,19 @@ class Manifest:
         ranges = [rows for _, rows, _ in wanted_rows(total, size, skip)]
         for row, name, line in self._rows(shard, ranges):
             record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
-            if line.uri is None:
-                problem = line.problem or RecordFailure(
-                    "read", "MissingUri", f"row {row} has no value in column {self._options.uri_column!r}"
-                )
-                yield record.failed(problem.stage, problem.kind, problem.message), "", None
+            try:
+                uri = self._uri(shard, row, line)
+            except RecordFailure as e:
+                yield record.failed(e.stage, e.kind, e.message), "", None
                 continue
-            uri = beside(shard.uri, line.uri)
             yield Record(record.image_id, shown_uri(uri), row), uri, None
+
+    def _uri(self, shard: Shard, row: int, line: Line) -> str:
+        if line.uri is not None:
+            return beside(shard.uri, line.uri)
+        raise line.problem or RecordFailure(
+            "read", "MissingUri", f"row {row} has no value in column {self._options.uri_column!r}"
+        )
 
     def _rows(self, shard: Shard, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
         """(row, id that is unique in the manifest, what it says) of the rows in the ascending ``ranges``."""

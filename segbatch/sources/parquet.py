@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from segbatch.addresses import beside, uris_beside
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.cells import cell_bytes
@@ -19,7 +20,6 @@ from segbatch.sources.first_values import FirstValues
 from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.ids import texts
 from segbatch.sources.io import Files, shown_uri, too_large
-from segbatch.sources.listing import beside
 from segbatch.sources.rows import ParquetRows, open_rows
 
 
@@ -28,8 +28,8 @@ class Parquet:
 
     Which columns hold the images and the ids was decided when the job was planned, and is the shard's listing; a shard
     without one is looked into (``columns.choose``). Where the ``bytes`` of a struct are null, its ``path`` names the
-    image, as a row of a manifest does. Error rows: MissingBytes, BadEncoding, RecordTooLarge, CorruptRowGroup, and
-    those of ``Files.read`` for paths; and one row for a whole file: CorruptShard, WrongSchema, MissingObject,
+    image, as a row of a manifest does. Error rows: MissingBytes, BadEncoding, RecordTooLarge, CorruptRowGroup, BadUri
+    and those of ``Files.read`` for paths; and one row for a whole file: CorruptShard, WrongSchema, MissingObject,
     UnreadableObject.
     """
 
@@ -85,7 +85,7 @@ class Parquet:
         with open_rows(self._files, shard.uri) as rows:
             for _, _, value in rows.rows(sampled(total), column, None) if column else ():
                 if not isinstance(value, RecordFailure) and (path := texts(pa.array([value]))[0]):
-                    yield beside(shard.uri, path)
+                    yield from uris_beside(shard.uri, [path])
 
     def _record(
         self, shard: Shard, row: int, name: str | None, value: Any, paths: _Paths

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from segbatch.addresses import folder_of
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
 from segbatch.sources.ids import texts
-from segbatch.sources.io import Files, brief, folder_of, shard_failure, shown_name, shown_uri
+from segbatch.sources.io import Files, brief, shard_failure, shown_name, shown_uri
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20

@@ -59,23 +59,43 @@ def below(files: Files, fs: Any, root: str) -> Iterator[Found]:
             yield Entry(name, int(info["size"]), ""), MARKER
 
 
-def matches(files: Files, fs: Any, pattern: str) -> tuple[str, list[Found]]:
-    """(the folder up to the first part with a wildcard, what matches ``pattern``, by names below that folder).
+def pattern_roots(fs: Any, pattern: str) -> list[str]:
+    """The folders that a pattern may be meant to be below, the likeliest first.
+
+    These are the folder up to the first part with a wildcard, and before it the longer one if such a part is the very
+    name of a folder, as ``a[1]``.
+    """
+    parts = pattern.split("/")[:-1]
+    plain = literal = len(list(itertools.takewhile(lambda part: not MAGIC.search(part), parts)))
+    while literal < len(parts) and (not MAGIC.search(parts[literal]) or _is_folder(fs, "/".join(parts[: literal + 1]))):
+        literal += 1
+    return ["/".join(parts[:count]) for count in dict.fromkeys((literal, plain))]
+
+
+def _is_folder(fs: Any, path: str) -> bool:
+    try:
+        return bool(fs.isdir(path))
+    except Exception:  # a client of any store raises its own; the listing tells what is wrong
+        return False
+
+
+def matches(files: Files, fs: Any, root: str, pattern: str) -> list[Found]:
+    """What matches ``pattern`` below ``root``, one of ``pattern_roots``, by names below it.
 
     As in the shell, ``*`` matches within one part of a path and ``**`` any number of parts.
     """
-    root = "/".join(itertools.takewhile(lambda part: not MAGIC.search(part), pattern.split("/")))
     start = len(root) + 1 if pattern.startswith(f"{root}/") else 0
-    if "**" in pattern or EMPTY_SEGMENT.search(pattern):
-        # Not by fs.glob: on a disk it follows links in circles, and in a store it meets no empty part of a key.
+    if "**" in pattern or EMPTY_SEGMENT.search(pattern) or MAGIC.search(root):
+        # Not by fs.glob: on a disk it follows links in circles, in a store it meets no empty part of a key, and the
+        # root's characters would be wildcards.
         compiled = re.compile(glob_translate(pattern[start:]))
         literal = EMPTY_SEGMENT.search(pattern) is not None
         found = (item for item in below(files, fs, root))
-        return root, [i for i in found if compiled.match(i[0].name if literal else _collapsed(i[0].name))]
+        return [i for i in found if compiled.match(i[0].name if literal else _collapsed(i[0].name))]
     paths = files.retry(fs, lambda: fs.glob(pattern, detail=True))
     if isinstance(fs, LocalFileSystem):
-        return root, [_found_local(path, path[start:]) for path in paths]
-    return root, [_found_remote(info, path[start:]) for path, info in paths.items()]
+        return [_found_local(path, path[start:]) for path in paths]
+    return [_found_remote(info, path[start:]) for path, info in paths.items()]
 
 
 def _collapsed(name: str) -> str:

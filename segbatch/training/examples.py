@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
+from segbatch.addresses import join
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.metrics.class_map import ClassMap
 from segbatch.sources.decode import decode
 from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.labels import list_labels, read_label, stem
-from segbatch.sources.listing import join, list_input
+from segbatch.sources.listing import list_input
 
 logger = logging.getLogger(__name__)
 

@@ -54,7 +54,7 @@ def literal_bucket(objects: Mapping[str, bytes]) -> Iterator[dict[str, Any]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     region = {"region_name": "us-east-1"}
     try:
         yield {

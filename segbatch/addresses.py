@@ -1,0 +1,122 @@
+"""Addresses of files and objects: ``file:`` URIs by RFC 8089, relative references by RFC 3986."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from urllib.parse import unquote_to_bytes, urljoin
+
+from segbatch.errors import RecordFailure, SourceError
+from segbatch.text import is_web, redact, without_query
+
+_FILE = re.compile(r"file:(?=/)(?://(?P<host>[^/]*))?(?P<path>.*)", re.IGNORECASE | re.DOTALL)
+
+
+def file_uri_path(uri: str) -> str | None:
+    """The path that a ``file:`` URI names: ``file:/x``, ``file:///x`` and ``file://localhost/x`` are ``/x``.
+
+    ``%20`` is a space; ``#``, ``?`` and a ``%`` without two hexadecimal digits stand for themselves. None for anything
+    else: plain paths, whose ``%`` are characters, and other protocols. Raises ``SourceError`` for a file of another
+    host.
+    """
+    parts = _FILE.fullmatch(uri)
+    if parts is None:
+        return None
+    host, path = parts["host"] or "", parts["path"]
+    if host.lower() not in ("", "localhost"):
+        raise SourceError(
+            f"{uri}: names a file of the host {host!r}, which is not asked; give file:///PATH or a plain path for a "
+            "file of this machine or of a mount"
+        )
+    name = os.fsdecode(unquote_to_bytes(path.encode("utf-8", "surrogateescape")))
+    if "\0" in name or not name:
+        raise SourceError(f"{uri}: names no file; give file:///PATH, in which no character is %00")
+    return name
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """(protocol, rest): ``file`` and the path for local paths and ``file:`` URIs."""
+    path = file_uri_path(uri)
+    if path is not None:
+        return "file", path
+    protocol, mark, rest = uri.partition("://")
+    if not mark or not protocol.replace("+", "").replace("-", "").replace(".", "").isalnum():
+        return "file", uri
+    return ("file" if protocol.lower() == "local" else protocol.lower()), rest
+
+
+def as_plain(uri: str) -> str:
+    """``uri``, or the local path that it names if it is a ``file:`` URI. Raises as ``file_uri_path`` does."""
+    path = file_uri_path(uri)
+    return uri if path is None else path
+
+
+def is_uri(text: str) -> bool:
+    """Whether ``text`` is a URI of any protocol, and no path."""
+    return "://" in text or _FILE.fullmatch(text) is not None
+
+
+def join(root: str, name: str) -> str:
+    """The URI of ``name`` below ``root``; slashes in a row are kept, since stores keep them in their keys."""
+    return f"{root}{'' if root.endswith('://') or root == '/' else '/'}{name}" if root else name
+
+
+def folder_of(uri: str) -> str:
+    """The URI of the folder that an object is in."""
+    return without_query(uri).rpartition("/")[0]
+
+
+def beside(uri: str, reference: str) -> str:
+    """The URI of what a row of the object ``uri`` names: a URI, an absolute path, or one relative to its folder.
+
+    On a web server references are resolved as a browser does (RFC 3986, section 5), so that ``/a.jpg`` is of the same
+    host. On an object store ``..`` and ``.`` are resolved (section 5.2.4), all else is the key's; on a disk the
+    operating system resolves them. Raises ``RecordFailure`` BadUri for what would leave the bucket, and for a file of
+    another host.
+    """
+    try:
+        if is_uri(reference):
+            return without_dots(as_plain(reference))
+        if is_web(uri):
+            # "a:b.jpg" would be of a protocol a.
+            return urljoin(uri, f"./{reference}" if ":" in reference.partition("/")[0] else reference)
+        if reference.startswith("/"):
+            return reference
+        return without_dots(join(folder_of(uri) or "/", reference.removeprefix("./")))
+    except (SourceError, ValueError) as e:
+        raise RecordFailure("read", "BadUri", f"row names {redact(reference)!r}, which is not read: {e}") from None
+
+
+def uris_beside(uri: str, references: Iterable[str]) -> Iterator[str]:
+    """``beside`` of each of ``references`` that names an object."""
+    for reference in references:
+        with suppress(RecordFailure):
+            yield beside(uri, reference)
+
+
+def without_dots(uri: str) -> str:
+    """The URI of an object in a store with ``.`` and ``..`` resolved; paths and web addresses are not changed.
+
+    Raises ``SourceError`` if it leads out of the bucket.
+    """
+    protocol, rest = split_uri(uri)
+    if protocol == "file" or is_web(uri) or "::" in uri:
+        return uri
+    bucket, *parts = rest.split("/")
+    if not {".", ".."}.intersection(parts):
+        return uri
+    kept: list[str] = []
+    for part in parts:
+        if part == ".." and not kept:
+            raise SourceError(
+                f"{redact(uri)}: its dots lead out of {redact(f'{protocol}://{bucket}')}; give its own URI"
+            )
+        if part == "..":
+            kept.pop()
+        elif part != ".":
+            kept.append(part)
+    if parts[-1] in (".", ".."):
+        kept.append("")
+    return f"{protocol}://{'/'.join([bucket, *kept])}"
