@@ -5,26 +5,21 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure
 from segbatch.sources.census import Census
 from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, clean, id_hash
-from segbatch.sources.formats import EXTENSIONS
-from segbatch.sources.io import Files, shard_failure, shown_uri, too_large
+from segbatch.sources.io import Files, shard_failure, shown_uri
+from segbatch.sources.samples import Sample
 from segbatch.sources.tar import Member, open_tar
 
-# By preference: beside a photograph (jpg), a png is nearly always its label map.
-_PREFERRED = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")
-_IMAGES = (*_PREFERRED, *(e[1:] for e in EXTENSIONS["images"] if e[1:] not in _PREFERRED))
 _NAMES: dict[KeyRule, re.Pattern[str]] = {
     "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),
     "last-dot": re.compile(r"((?:.*/|)[^./][^/]*)\.([^./]+)", re.DOTALL),
 }
-_REMEMBERED = 20
 _MAX_SHOWN_NAME = 300
 # Names of samples without an image, until the image is met; of more samples, their hashes.
 _MAX_WAITING_BYTES = 16 * 2**20
@@ -32,68 +27,6 @@ _MAX_WAITING_BYTES = 16 * 2**20
 _LOOKED_AT = 2000
 _LOOKED_AT_BYTES = 512 * 2**10
 _OF_MACOS = re.compile(r"\._|\.DS_Store$")
-
-
-@dataclass
-class _Sample:
-    """Adjacent members with one key, as far as they are read; of the images only the one that counts is held.
-
-    ``rivals`` are those that count as much, ``equal`` their number, ``fields`` images that count less, ``others`` no
-    images: of each the first few extensions are remembered. ``images`` counts all images.
-    """
-
-    key: str
-    others: list[str] = field(default_factory=list)
-    fields: list[str] = field(default_factory=list)
-    rivals: list[str] = field(default_factory=list)
-    equal: int = 0
-    images: int = 0
-    rank: int = len(_IMAGES) + 1
-    data: bytes | None = None
-    failure: RecordFailure | None = None
-    complete: bool = False
-
-    def add(self, extension: str, member: Member, limit: int, wanted: bool) -> bool:
-        """Whether the member is an image."""
-        if not _is_image(extension):
-            _remember([extension], self.others)
-            return False
-        self.images += 1
-        rank = _rank(extension)
-        if rank >= self.rank:
-            same = rank == self.rank
-            self.equal += same
-            _remember([extension], self.rivals if same else self.fields)
-            return True
-        _remember(self.rivals, self.fields)
-        self.rank, self.data, self.failure, self.complete = rank, None, None, False
-        self.rivals, self.equal = [extension], 1
-        if member.link is not None:
-            self.failure = RecordFailure(
-                "read",
-                "LinkedImage",
-                f"{member.name}: is a link to {member.link}, the archive holds no bytes of its own for it; "
-                "pack the files that links point to (tar --dereference --hard-dereference)",
-            )
-        elif member.size > limit:
-            self.failure = too_large(member.name, member.size, limit)
-        if wanted and self.failure is None:
-            self.data = member.read()
-        else:
-            member.skip()  # a member that is cut off counts the same whether it is wanted or not
-        self.complete = True
-        return True
-
-    def problem(self) -> RecordFailure | None:
-        """Why the sample has no image that can be told, or None."""
-        if self.equal > 1:
-            names = ", ".join(self.rivals) + (", …" if self.equal > len(self.rivals) else "")
-            return RecordFailure(
-                "read",
-                "AmbiguousImage",
-                f"sample {self.key!r} has {self.equal} images: {names}; name the one that is meant KEY.jpg",
-            )
-        return self.failure
 
 
 class WebDataset:
@@ -146,7 +79,7 @@ class _Reading:
 
     def content(self, members: Iterator[Member]) -> Iterator[Record | NoRecord]:
         """Every record in order, and every member that is not part of one."""
-        sample: _Sample | None = None
+        sample: Sample | None = None
         parts = _NAMES[self._options.key]
         try:
             for member in members:
@@ -157,7 +90,7 @@ class _Reading:
                 if sample is not None and sample.key != name[1]:
                     yield from self._finished(sample)
                     sample = None
-                sample = sample or _Sample(name[1])
+                sample = sample or Sample(name[1])
                 wanted = self._row // self._size not in self._skip
                 is_image = sample.add(name[2], member, self._options.max_record_bytes, wanted)
                 self.census.add_member(is_image)
@@ -185,7 +118,7 @@ class _Reading:
     def _shown(self, name: str) -> str:
         return clean(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
 
-    def _finished(self, sample: _Sample) -> Iterator[Record | NoRecord]:
+    def _finished(self, sample: Sample) -> Iterator[Record | NoRecord]:
         if not sample.images:
             if sample.key not in self._ids:
                 self._waiting.add(sample)
@@ -209,7 +142,7 @@ class _Reading:
             yield self._record(sample.key, sample.problem(), sample.data)
         yield from self._sharing(sample)
 
-    def _sharing(self, sample: _Sample) -> Iterator[NoRecord]:
+    def _sharing(self, sample: Sample) -> Iterator[NoRecord]:
         """The images that cannot be told from the first one, for which there is an error row."""
         reason = "images that share their key with another one"
         for extension in sample.rivals[1:]:
@@ -247,7 +180,7 @@ class _Waiting:
         self._samples: dict[int, tuple[str, str]] = {}
         self._bytes = 0
 
-    def add(self, sample: _Sample) -> None:
+    def add(self, sample: Sample) -> None:
         code = id_hash(sample.key)
         if code not in self._samples:
             names = sample.key, ", ".join(sorted(set(sample.others)))[:_MAX_SHOWN_NAME]
@@ -284,17 +217,3 @@ def contradiction(files: Files, shard: Shard, options: ReadOptions) -> str | Non
         return None
     failure = reading.census.failure(whole)
     return None if failure is None else f"in its first {reading.census.members:,} members {failure.message}"
-
-
-def _remember(extensions: Sequence[str], among: list[str]) -> None:
-    """An archive may hold any number of members with one key."""
-    among.extend(extensions[: _REMEMBERED - len(among)])
-
-
-def _is_image(extension: str) -> bool:
-    return extension.rpartition(".")[2].lower() in _IMAGES
-
-
-def _rank(extension: str) -> int:
-    lower = extension.lower()
-    return _IMAGES.index(lower) if lower in _IMAGES else len(_IMAGES)
