@@ -51,6 +51,7 @@ def tune(
     """
     steps = steps or Steps()
     job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))
+    job.source.check(job.shards)
     class_map = ClassMap(job.model.labels.names, ignore, mapping)
     truths = list_labels(Files(spec.storage_options), labels)
     records = list(itertools.islice(_labelled(job, set(truths)), images))

@@ -11,6 +11,7 @@ from segbatch.errors import SourceError
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions, clean
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
+from segbatch.sources.first_members import contradiction
 from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
 from segbatch.sources.io import Files, shown_name, shown_uri
@@ -19,7 +20,7 @@ from segbatch.sources.manifest import Manifest, is_parquet
 from segbatch.sources.parquet import Parquet
 from segbatch.sources.table_survey import refuse_no_images, survey_tables
 from segbatch.sources.tables import refuse_tables
-from segbatch.sources.webdataset import WebDataset, contradiction
+from segbatch.sources.webdataset import WebDataset
 from segbatch.text import redact
 
 # A new format is a file here, a line in this table, and one in formats.py.
@@ -102,7 +103,10 @@ class AnySource:
             found.append(image_shard(root, images))
         _refuse_twice([item for _, item in listed], found)
         tables = survey_tables(self._files, found, self._options, self._format)
-        return Corpus(root, tables.shards, skipped, tables.image_column, tables.notes, tables.warnings)
+        notes = tables.notes
+        if self._options.image_member is not None and any(s.format == "webdataset" for s in found):
+            notes = (*notes, ("images", f"member {self._options.image_member} of each sample"))
+        return Corpus(root, tables.shards, skipped, tables.image_column, notes, tables.warnings)
 
     def check(self, shards: Sequence[Shard]) -> None:
         """See ``interfaces.Source``. Looks into the first few tars: a request each, or headers of a local file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ _MAX_ODD_FRACTION = 0.01
 _MIN_SHARING = 3
 _MAX_FIELDS = 65_536
 _MAX_EXAMPLES = 3
+# One sample of several images that count alike is odd; of two and more, one of the names that most have is meant.
+_MIN_AMBIGUOUS = 2
+_MAX_VIEWS = 256
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Census:
     _fields: dict[int, str] = field(default_factory=dict)  # the one image that has the field, or ""
     _of_key: dict[int, int] = field(default_factory=dict)
     _most_sharing: tuple[int, str] = (0, "")
+    _ambiguous: int = 0
+    _views: Counter[str] = field(default_factory=Counter)
 
     def add_member(self, is_image: bool) -> None:
         """A member of a sample."""
@@ -68,6 +74,10 @@ class Census:
         """``images`` that cannot be told apart, or that come (``repeated``) after a sample of the same key."""
         code = id_hash(key)
         self.sharing += images
+        if not repeated:
+            self._ambiguous += 1
+            names = {extension.lower() for extension in extensions}
+            self._views.update(name for name in names if name in self._views or len(self._views) < _MAX_VIEWS)
         self._of_key[code] = self._of_key.get(code, int(repeated)) + images
         if self._of_key[code] > self._most_sharing[0]:
             self._most_sharing = self._of_key[code], f"{key!r} ({_some(extensions, images)})"
@@ -75,6 +85,22 @@ class Census:
     def lonely_fields(self) -> Iterator[str]:
         """Names of images whose field occurs in no other sample: it may be part of the image's name instead."""
         return (name for name in self._fields.values() if name)
+
+    def ambiguity(self) -> str | None:
+        """What is to be chosen where most samples have the same several images, as ``left.jpg, right.jpg``; or None."""
+        views = self._common_views()
+        if not views or self._ambiguous <= self._samples:
+            return None
+        last_dot = "; if the dots belong to the names, run with --key last-dot" if self.key_rule == "first-dot" else ""
+        return (
+            f"{self._ambiguous:,} of {self._ambiguous + self._samples:,} samples have several images that count alike: "
+            f"{_some(views, len(views), MAX_NAMES)}; choose one by --image-member {views[0]}{last_dot}"
+        )
+
+    def _common_views(self) -> list[str]:
+        """Names after the key that most samples of several equal images have."""
+        views = sorted(name for name, samples in self._views.items() if 2 * samples > self._ambiguous)
+        return views if len(views) > 1 and self._ambiguous >= _MIN_AMBIGUOUS else []
 
     def failure(self, whole: bool) -> RecordFailure | None:
         """Why the archive as a whole fails, or None. Without ``whole``, only what its remainder cannot refute."""
@@ -102,6 +128,8 @@ class Census:
         remedy = "pack each image under a key of its own"
         if self.key_rule == "first-dot":
             remedy = "if the dots belong to the names, run with --key last-dot, otherwise " + remedy
+        if views := self._common_views():
+            remedy = f"if they are images of one sample, choose one by --image-member {views[0]}; {remedy}"
         return RecordFailure(
             "read",
             COLLAPSED_KEYS,

@@ -16,6 +16,30 @@ _IMAGES = (*_PREFERRED, *(e[1:] for e in EXTENSIONS["images"] if e[1:] not in _P
 _REMEMBERED = 20
 
 
+@dataclass(frozen=True)
+class ImageRule:
+    """Which member of a sample is its image, by what follows the key in its name.
+
+    Without ``member`` it is KEY.jpg, or else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``; only if there is
+    none, the single one such as KEY.input.jpg. With it only what it names is an image: ``left.jpg`` is KEY.left.jpg
+    and KEY.cam1.left.jpg, ``left`` also KEY.left.png; a suffix alone, as ``png`` or ``bin``, is KEY.png or KEY.bin.
+    """
+
+    member: str | None = None
+
+    def rank(self, extension: str) -> int | None:
+        """The lower, the more it counts; None of a member that is no image."""
+        lower, suffix = extension.lower(), extension.lower().rpartition(".")[2]
+        if self.member is None:
+            return None if suffix not in _IMAGES else _IMAGES.index(lower) if lower in _IMAGES else len(_IMAGES)
+        member = self.member.lower().lstrip("*.")
+        if lower == member:
+            return 0
+        # A suffix alone may be that of the image and that of the labels beside it: KEY.png is not KEY.seg.png.
+        stem = "" if member in _IMAGES else lower.removesuffix(f".{suffix}") if suffix in _IMAGES else ""
+        return 1 if f".{stem}".endswith(f".{member}") or (stem and lower.endswith(f".{member}")) else None
+
+
 @dataclass
 class Sample:
     """Adjacent members with one key, as far as they are read; of the images only the one that counts is held.
@@ -25,6 +49,7 @@ class Sample:
     """
 
     key: str
+    rule: ImageRule
     others: list[str] = field(default_factory=list)
     fields: list[str] = field(default_factory=list)
     rivals: list[str] = field(default_factory=list)
@@ -37,11 +62,11 @@ class Sample:
 
     def add(self, extension: str, member: Member, limit: int, wanted: bool) -> bool:
         """Whether the member is an image."""
-        if not _is_image(extension):
+        rank = self.rule.rank(extension)
+        if rank is None:
             _remember([extension], self.others)
             return False
         self.images += 1
-        rank = _rank(extension)
         if rank >= self.rank:
             same = rank == self.rank
             self.equal += same
@@ -70,10 +95,10 @@ class Sample:
         """Why the sample has no image that can be told, or None."""
         if self.equal > 1:
             names = ", ".join(self.rivals) + (", …" if self.equal > len(self.rivals) else "")
+            is_repeated = len({name.lower() for name in self.rivals}) == 1
+            remedy = "pack them under keys of their own" if is_repeated else "choose one by --image-member"
             return RecordFailure(
-                "read",
-                "AmbiguousImage",
-                f"sample {self.key!r} has {self.equal} images: {names}; name the one that is meant KEY.jpg",
+                "read", "AmbiguousImage", f"sample {self.key!r} has {self.equal} images: {names}; {remedy}"
             )
         return self.failure
 
@@ -81,12 +106,3 @@ class Sample:
 def _remember(extensions: Sequence[str], among: list[str]) -> None:
     """An archive may hold any number of members with one key."""
     among.extend(extensions[: _REMEMBERED - len(among)])
-
-
-def _is_image(extension: str) -> bool:
-    return extension.rpartition(".")[2].lower() in _IMAGES
-
-
-def _rank(extension: str) -> int:
-    lower = extension.lower()
-    return _IMAGES.index(lower) if lower in _IMAGES else len(_IMAGES)

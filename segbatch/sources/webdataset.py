@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import re
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
@@ -13,19 +11,16 @@ from segbatch.errors import RecordFailure
 from segbatch.sources.census import Census
 from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, clean, id_hash
 from segbatch.sources.io import Files, shard_failure, shown_uri
-from segbatch.sources.samples import Sample
+from segbatch.sources.samples import ImageRule, Sample
 from segbatch.sources.tar import Member, open_tar
 
-_NAMES: dict[KeyRule, re.Pattern[str]] = {
+NAME_PARTS: dict[KeyRule, re.Pattern[str]] = {
     "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),
     "last-dot": re.compile(r"((?:.*/|)[^./][^/]*)\.([^./]+)", re.DOTALL),
 }
 _MAX_SHOWN_NAME = 300
 # Names of samples without an image, until the image is met; of more samples, their hashes.
 _MAX_WAITING_BYTES = 16 * 2**20
-# What the plan looks at of a shard: members, and bytes of one in an object store.
-_LOOKED_AT = 2000
-_LOOKED_AT_BYTES = 512 * 2**10
 _OF_MACOS = re.compile(r"\._|\.DS_Store$")
 
 
@@ -33,10 +28,9 @@ class WebDataset:
     """Reads tar shards, plain or compressed (gzip, bzip2, xz, zstd), in one pass.
 
     The key of a member is its path up to the first dot of its last part, or, with ``key = "last-dot"``, up to the last
-    one. The image of a sample is KEY.jpg, or else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``; only if there
-    is none, the single member such as KEY.input.jpg. Members whose last part has no dot or begins with one, and what is
-    no file, are no part of a sample: they are counted as skipped. So are images that share a key with the one of an
-    error row.
+    one. Which member is the image, ``samples.ImageRule`` says. Members whose last part has no dot or begins with one,
+    and what is no file, are no part of a sample: they are counted as skipped. So are images that share a key with the
+    one of an error row.
 
     The members of a sample are adjacent, but for those that are not images, which may be anywhere. Error rows:
     NoImage (told at the end of the shard), AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (an image whose key
@@ -51,11 +45,11 @@ class WebDataset:
     def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
         """See ``interfaces.Source``. The members of chunks in ``skip`` are passed over, not read."""
         check_size(size)
-        reading = _Reading(shard, self._options, size, frozenset(skip))
+        reading = Reading(shard, self._options, size, frozenset(skip))
         return chunked(_content(self._files, reading, shard.uri), shard, size, skip)
 
 
-def _content(files: Files, reading: _Reading, uri: str) -> Iterator[Record | NoRecord]:
+def _content(files: Files, reading: Reading, uri: str) -> Iterator[Record | NoRecord]:
     # A member that breaks off ends the reading while the archive is open.
     with closing(_members(files, uri)) as members:
         yield from reading.content(members)
@@ -66,12 +60,13 @@ def _members(files: Files, uri: str) -> Generator[Member, None, None]:
         yield from open_tar(stream)
 
 
-class _Reading:
+class Reading:
     """One pass over the members of one shard. Which records there are does not depend on the chunks in ``skip``."""
 
     def __init__(self, shard: Shard, options: ReadOptions, size: int, skip: Collection[int]) -> None:
         self._shard, self._options, self._size, self._skip = shard, options, size, skip
         self._source = shown_uri(shard.uri)
+        self._rule = ImageRule(options.image_member)
         self._row = 0
         self._ids, self._waiting = UniqueIds(), _Waiting()
         self.census = Census(options.key)
@@ -80,7 +75,7 @@ class _Reading:
     def content(self, members: Iterator[Member]) -> Iterator[Record | NoRecord]:
         """Every record in order, and every member that is not part of one."""
         sample: Sample | None = None
-        parts = _NAMES[self._options.key]
+        parts = NAME_PARTS[self._options.key]
         try:
             for member in members:
                 name = None if member.special else parts.fullmatch(member.name.removeprefix("./"))
@@ -90,7 +85,7 @@ class _Reading:
                 if sample is not None and sample.key != name[1]:
                     yield from self._finished(sample)
                     sample = None
-                sample = sample or Sample(name[1])
+                sample = sample or Sample(name[1], self._rule)
                 wanted = self._row // self._size not in self._skip
                 is_image = sample.add(name[2], member, self._options.max_record_bytes, wanted)
                 self.census.add_member(is_image)
@@ -156,7 +151,9 @@ class _Reading:
             yield NoRecord("images beside the image of their sample, in a field that no other sample has", name)
         far = "" if self.failure is None else ", as far as the shard can be read"
         for key, extensions in self._waiting:
-            message = f"no image among the members ({extensions}) of sample {key!r}{far}"
+            member = self._options.image_member
+            what = "image" if member is None else f"member {member!r} (--image-member)"
+            message = f"no {what} among the members ({extensions}) of sample {key!r}{far}"
             name = self._ids.unique(key or f"#{self._row}", self._row)
             yield self._record(name, RecordFailure("read", "NoImage", message))
         if (failure := self.census.failure(whole=self.failure is None)) is not None:
@@ -195,25 +192,3 @@ class _Waiting:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._samples.values())
-
-
-def contradiction(files: Files, shard: Shard, options: ReadOptions) -> str | None:
-    """What the first members of a shard show that makes it fail as a whole, or None. Reads little of it.
-
-    A shard that cannot be read contradicts nothing: it is an error row.
-    """
-    reading = _Reading(shard, options, 2**62, (0,))  # one chunk, whose data is not wanted
-    try:
-        with files.beginning(shard.uri, _LOOKED_AT_BYTES) as stream:
-            archive = open_tar(stream)
-            if archive.compression is not None:
-                stream.seek(0)
-                archive = open_tar(io.BytesIO(stream.read(_LOOKED_AT_BYTES)))
-            members = iter(archive)
-            for _ in reading.content(itertools.islice(members, _LOOKED_AT)):
-                pass
-            whole = reading.failure is None and next(members, None) is None
-    except Exception:  # whoever reads the shard meets it, too
-        return None
-    failure = reading.census.failure(whole)
-    return None if failure is None else f"in its first {reading.census.members:,} members {failure.message}"

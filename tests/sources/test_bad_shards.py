@@ -60,7 +60,7 @@ def test_messages_say_where_and_what_to_do(shards: dict[str, BadShard]):
     }
     assert "no image among the members (json) of sample 'b'" in said["json-only.tar"]
     assert "its images are not adjacent; pack the shard sorted by key" in said["duplicate.tar"]
-    assert "has 2 images: left.jpg, right.jpg; name the one that is meant KEY.jpg" in said["two-inputs.tar"]
+    assert "has 2 images: left.jpg, right.jpg; choose one by --image-member" in said["two-inputs.tar"]
     assert "no-samples.tar: 2 of the 2 members are not part of a sample" in said["no-samples.tar"]
     assert "the records before it are kept" in said["cut-in-data.tar"]
     assert "at byte" in said["cut-in-data.tar"]

@@ -1,0 +1,118 @@
+"""What the first members of a tar show to be wrong with all of it, before any work."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from segbatch.chunk import Record, Shard
+from segbatch.sources.chunking import ReadOptions
+from segbatch.sources.header import image_size
+from segbatch.sources.io import Files
+from segbatch.sources.samples import ImageRule
+from segbatch.sources.tar import Member, open_tar
+from segbatch.sources.webdataset import NAME_PARTS, Reading
+
+_MEMBERS = 2000
+_BYTES = 512 * 2**10  # of an object in a store, by one request
+_LARGE_MEMBERS = 16  # if those bytes hold fewer: so many headers, by a request each
+_MEASURED = 16  # images whose sizes are compared
+_MAX_MEASURED_BYTES = 4 * 2**20
+_MIN_SAMPLES = 2  # a single odd sample is an error row
+
+
+def contradiction(files: Files, shard: Shard, options: ReadOptions) -> str | None:
+    """What the first members of a shard show that makes it fail as a whole, or None. Reads little of it.
+
+    A shard that cannot be read contradicts nothing: it is an error row.
+    """
+    try:
+        with files.beginning(shard.uri, _BYTES) as stream:
+            look = _Look(shard, options)
+            look.into(stream, _MEMBERS, measured=_MEASURED)
+        if look.is_short:
+            with files.open(shard.uri, read_ahead=False) as stream:
+                look = _Look(shard, options)
+                look.into(stream, _LARGE_MEMBERS, measured=0)
+    except Exception:  # whoever reads the shard meets it, too
+        return None
+    return look.contradiction()
+
+
+@dataclass
+class _Look:
+    """One pass over the first members of a shard.
+
+    ``lacking`` are the messages of samples without an image; ``areas`` in pixels of the images that were measured, by
+    key and by what follows it in the name.
+    """
+
+    shard: Shard
+    options: ReadOptions
+    whole: bool = False
+    is_short: bool = False
+    records: int = 0
+    lacking: list[str] = field(default_factory=list)
+    areas: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # One chunk, whose data is not wanted.
+        self._reading = Reading(self.shard, self.options, 2**62, (0,))
+
+    def into(self, stream: BinaryIO, members: int, measured: int) -> None:
+        """Look at so many ``members``, and at the bytes of the first ``measured`` images."""
+        archive = open_tar(stream)
+        if archive.compression is not None:
+            stream.seek(0)
+            archive = open_tar(io.BytesIO(stream.read(_BYTES)))
+        source = iter(archive)
+        for item in self._reading.content(self._measured(itertools.islice(source, members), measured)):
+            if isinstance(item, Record):
+                self.records += 1
+                if item.error is not None and item.error.type == "NoImage":
+                    self.lacking.append(item.error.message)
+        self.whole = self._reading.failure is None and next(source, None) is None
+        few = self._reading.census.members < _LARGE_MEMBERS
+        self.is_short = few and self._reading.failure is not None and archive.compression is None
+
+    def _measured(self, members: Iterator[Member], left: int) -> Iterator[Member]:
+        rule = ImageRule()
+        for member in members:
+            name = NAME_PARTS[self.options.key].fullmatch(member.name.removeprefix("./"))
+            readable = not member.special and member.link is None and member.size <= _MAX_MEASURED_BYTES
+            if left and name is not None and readable and rule.rank(name[2]) is not None:
+                left -= 1
+                if (size := image_size(member.read())) is not None:
+                    self.areas.setdefault(name[1], {})[name[2].lower()] = size[0] * size[1]
+            yield member
+
+    def contradiction(self) -> str | None:
+        census = self._reading.census
+        if self.options.image_member is not None and len(self.lacking) == self.records >= _MIN_SAMPLES:
+            return f"{self.lacking[0]}, nor in any other of the first {self.records:,} samples"
+        failure = census.failure(self.whole)
+        said = census.ambiguity() or (failure.message if failure is not None else None)
+        if said is not None:
+            return f"in its first {census.members:,} members {said}"
+        return self._smaller() if self.options.image_member is None else None
+
+    def _smaller(self) -> str | None:
+        """What to choose where the images that count are smaller than others of their samples, as thumbnails are."""
+        rule = ImageRule()
+        larger: list[tuple[str, str]] = []
+        several = [areas for areas in self.areas.values() if len(areas) > 1]
+        for areas in several:
+            best = min(areas, key=lambda extension: rule.rank(extension) or 0)
+            largest = max(areas, key=lambda extension: areas[extension])
+            if areas[largest] > areas[best]:
+                larger.append((best, largest))
+        if len(larger) < max(_MIN_SAMPLES, len(several)):
+            return None
+        best, largest = larger[0]
+        return (
+            f"in its first samples {best}, which counts as the image, is smaller than {largest}; choose one by "
+            f"--image-member {largest}, or {best}"
+        )
