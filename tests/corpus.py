@@ -215,7 +215,7 @@ def bad_records() -> dict[str, Bad]:
         "denied.jpg": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "UnknownFormat"),
         "drawing.svg.png": (b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>', "UnknownFormat"),
         "document.jpg": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "UnknownFormat"),
-        "telephone.jpg": (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(40), "UnknownFormat"),
+        "telephone.jpg": (b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a" + bytes(40), "UnknownFormat"),
         "notes.jpg": (b"A photograph of a cat, taken in May.\n", "UnknownFormat"),
         "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "UnknownFormat"),
         "random.jpg": (b"\x01" + rng.bytes(5000), "UnknownFormat"),

@@ -8,11 +8,12 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -22,9 +23,13 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure
+from segbatch.sources.containers import plain_gif, plain_heif, plain_webp
+from segbatch.sources.depth import integers_to_uint8
 from segbatch.sources.exif import upright
-from segbatch.sources.header import fault, image_format, image_size, png_lacks_rows
+from segbatch.sources.header import image_format, image_size
 from segbatch.sources.jpeg import jpeg_pixels
+from segbatch.sources.png import plain_png, png_lacks_rows
+from segbatch.sources.tiff import deep_pixels, plain_tiff
 
 __all__ = ["decode", "image_size"]
 
@@ -35,9 +40,19 @@ _READERS: dict[str, type[ImageFile]] = {
     "TIFF": TiffImageFile,
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
+    "AVIF": AvifImageFile,
 }
-_ORIENTATION = 0x0112
-_WHITE_IS_ZERO = 0
+# (what pixels need of a file, its EXIF orientation); they raise RecordFailure if some of it is missing.
+_PLAIN: dict[str, Callable[[bytes], tuple[bytes, int]]] = {
+    "PNG": plain_png,
+    "WEBP": plain_webp,
+    "TIFF": plain_tiff,
+    "BMP": lambda data: (data, 1),
+    "GIF": plain_gif,
+    "AVIF": plain_heif,
+    "HEIC": plain_heif,
+}
+_KNOWN = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC"
 _UNSUPPORTED = re.compile(
     r"unknown (?:pixel )?mode|unknown data organi[sz]ation|not available|unsupported|cannot handle|"
     r"unrecognized|unknown raw mode|unknown (?:png|bmp) mode",
@@ -49,36 +64,35 @@ _TRUNCATED = re.compile(
 
 
 def decode(data: bytes, max_pixels: int) -> np.ndarray:
-    """Pixels uint8 (H, W, 3) RGB of a JPEG, PNG, WebP, TIFF, BMP or GIF (its first frame).
+    """Pixels uint8 (H, W, 3) RGB of an encoded image, as viewers show it.
 
-    As viewers do: turned as EXIF says; transparency over white; palettes, grey, CMYK and CIELAB converted
-    (embedded profiles are not applied); 16-bit samples keep their high byte. TIFFs without a nominal range:
-    32-bit integers keep their high byte; floats are [0, 1] if none is larger, [0, 255] if none is larger
-    than that, else their own range; what is not a number is black.
+    One policy for JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF and, with the extra ``heif``, HEIC:
 
-    Raises ``RecordFailure`` of stage ``decode``: EmptyImage, ZeroPixels, UnknownFormat, UnsupportedImage (a
-    known format, a variety that cannot be read), TruncatedImage, CorruptImage, DecompressionBomb (more than
-    ``max_pixels``; nothing is allocated), OutOfMemory. A picture that is cut short is never returned in part.
+    - The first frame or page; of a camera's ``.mpo`` the first image; of an APNG the image of its IDAT chunks.
+    - Turned by the EXIF orientation of JPEG, PNG and WebP, the tag of TIFF, and ``irot`` and ``imir`` of AVIF and HEIC.
+    - Transparency over white, unless alpha is 0 everywhere: then it says nothing, and is ignored.
+    - Palettes, gray, CMYK and CIELAB converted to RGB; CMYK JPEGs are inverted ones, with or without Adobe's marker.
+      Embedded profiles are not applied.
+    - 16-bit and 32-bit samples keep their high byte. Float TIFFs are [0, 1] if no color is larger, [0, 255] if none is
+      larger than that, else their own range; NaN is black.
+    - Whole or not at all: a file whose pixels are not all there is refused, as far as its coding shows that. What
+      stands beside them (text, profiles, EXIF, comments, thumbnails) may be damaged, is not unpacked, and is no reason.
+
+    Args:
+        data: The file's content.
+        max_pixels: Larger images are refused before anything is allocated.
+
+    Raises:
+        RecordFailure: Of stage ``decode``: EmptyImage, ZeroPixels, UnknownFormat, UnsupportedImage (a known format, a
+            variety that is not read), TruncatedImage, CorruptImage, DecompressionBomb, OutOfMemory.
+
     May be called from several threads at once.
     """
     name = _sniff(data)
     _check_size(image_size(data), max_pixels)
     try:
         with _warnings_unseen():
-            if name == "JPEG":
-                return upright(*jpeg_pixels(data))
-            found = fault(data, name)
-            if found is not None:
-                raise RecordFailure("decode", *found)
-            with _READERS[name](io.BytesIO(data)) as image:
-                _check_size((image.height, image.width), max_pixels)
-                image.load()
-                _check_size((image.height, image.width), max_pixels)
-                if isinstance(image, PngImageFile) and _ends_in_zeros(image) and png_lacks_rows(data):
-                    raise RecordFailure("decode", "TruncatedImage", "the PNG breaks off: its data ends before its rows")
-                orientation = 1 if name == "TIFF" else _orientation(image)  # Pillow turns TIFFs while loading
-                pixels = _to_rgb(image, data)
-            return upright(pixels, orientation)
+            return upright(*_pixels(data, name, max_pixels))
     except RecordFailure:
         raise
     except MemoryError:
@@ -91,6 +105,36 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
         ) from None
     except _PILLOW_RAISES as e:
         raise _failure(name, e) from None
+
+
+def _pixels(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, int]:
+    """Pixels uint8 (H, W, 3) as stored, and how they are turned."""
+    if name == "JPEG":
+        return jpeg_pixels(data)
+    plain, orientation = _PLAIN[name](data)
+    if name == "TIFF" and (deep := deep_pixels(plain)) is not None:
+        return deep, orientation
+    with _reader(name)(io.BytesIO(plain)) as image:
+        _check_size((image.height, image.width), max_pixels)
+        image.load()
+        _check_size((image.height, image.width), max_pixels)
+        if isinstance(image, PngImageFile) and _ends_in_zeros(image) and png_lacks_rows(plain):
+            raise RecordFailure("decode", "TruncatedImage", "the PNG breaks off: its data ends before its rows")
+        if name == "AVIF":  # Pillow does not turn them, and gives irot and imir as an orientation
+            orientation = image.getexif().get(0x0112, 1)
+        return _to_rgb(image, plain), orientation
+
+
+def _reader(name: str) -> type[ImageFile]:
+    if name != "HEIC":
+        return _READERS[name]
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise RecordFailure(
+            "decode", "UnsupportedImage", "a HEIC image, which the extra heif reads: pip install 'segbatch[heif]'"
+        ) from None
+    return HeifImageFile
 
 
 # What Pillow's readers were seen to raise on damaged files; anything else is a mistake of ours and shows as one.
@@ -123,7 +167,7 @@ def _sniff(data: bytes) -> str:
         raise RecordFailure(
             "decode",
             "UnknownFormat",
-            f"no JPEG, PNG, WebP, TIFF, BMP or GIF{f'; looks like {other}' if other else ''}{begins}",
+            f"no {_KNOWN}{f'; looks like {other}' if other else ''}{begins}",
         )
     return name
 
@@ -160,55 +204,24 @@ def _ends_in_zeros(image: PngImageFile) -> bool:
 def _to_rgb(image: ImageFile, data: bytes) -> np.ndarray:
     """The loaded image as uint8 (H, W, 3), not turned."""
     mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        grey = _scaled(image)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode.startswith("I"):
+        gray = integers_to_uint8(np.asarray(image), bits=16, signed=False)  # a PNG; of TIFFs see deep_pixels
+        return np.repeat(gray[:, :, None], 3, axis=2)
     if mode == "RGB" and "transparency" not in image.info:
         return np.asarray(image)
     if mode == "LAB":
         to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return np.asarray(ImageCms.applyTransform(image, to_rgb))
-    # The transparent colour of a 16-bit PNG cannot be told from its neighbours once it has 8 bits.
+    # The transparent color of a 16-bit PNG cannot be told from its neighbors once it has 8 bits.
     deep = isinstance(image, PngImageFile) and data[24] == 16
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or ("transparency" in image.info and not deep):
         layer = image if mode == "RGBA" else image.convert("RGBA")
+        pixels = np.asarray(layer)
+        if not pixels[:, :, 3].any():  # alpha that says nothing, as programs write it into BMPs
+            return pixels[:, :, :3]
         white = Image.new("RGBA", layer.size, "white")
         return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
     return np.asarray(image.convert("RGB"))
-
-
-def _scaled(image: ImageFile) -> np.ndarray:
-    """Grey of more than 8 bits to uint8 (H, W)."""
-    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    values = np.asarray(image)
-    if image.mode == "F":
-        grey = _float_to_uint8(values)
-    else:
-        bits = max(tags.get(258, (16,)))
-        signed = bool(tags) and tags.get(339, (1,))[0] == 2
-        unsigned = values.view(np.uint32) if bits == 32 and not signed else np.maximum(values, 0)
-        grey = np.minimum(unsigned >> (bits - 8 - signed), 255).astype(np.uint8)
-    # Pillow inverts WhiteIsZero for 8 bits alone.
-    return 255 - grey if tags and tags.get(262) == _WHITE_IS_ZERO else grey
-
-
-def _float_to_uint8(values: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(values)
-    values = np.where(finite, values, 0).astype(np.float64)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    if high <= 1:
-        values = values * 255
-    elif high > 255:
-        values = (values - low) * (255 / max(high - low, np.finfo(np.float32).tiny))
-    return np.where(finite, np.clip(np.rint(values), 0, 255), 0).astype(np.uint8)
-
-
-def _orientation(image: ImageFile) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata is no reason to refuse the picture
-        return 1
-    return value if isinstance(value, int) else 1
 
 
 class _InOurDecode(threading.local):

@@ -13,10 +13,11 @@ from segbatch.text import without_query
 EXTENSIONS = {
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
     "parquet": (".parquet", ".pq"),
-    # The last row cannot be decoded: records with an error, so that they are not passed over in silence.
+    # Those of the last row are not all read: records with an error, so that they are not passed over in silence.
     "images": (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-        *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+        *(".gif", ".avif", ".avifs"),
+        *(".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl", ".jp2"),
     ),
     "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
 }

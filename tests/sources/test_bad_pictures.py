@@ -37,7 +37,7 @@ def test_messages_name_what_was_met():
     assert "looks like an HTML page" in said("page.jpg")
     assert "looks like an SVG drawing" in said("drawing.svg.png")
     assert "looks like a PDF document" in said("document.jpg")
-    assert "looks like a HEIC image" in said("telephone.jpg")
+    assert "looks like a JPEG XL image" in said("telephone.jpg")
     assert "looks like a Git LFS pointer" in said("pointer.jpg")
     assert "looks like text" in said("notes.jpg")
     assert "60000 x 60000 is 3,600,000,000 pixels" in said("bomb.png")
