@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from segbatch.contents import FIRST_BYTES, recognized
 from segbatch.errors import SpecError
 from segbatch.labels import LabelSet
 
@@ -32,11 +33,7 @@ _HEX = re.compile(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 _SEPARATORS = "\t,;|"
 _COMMENT = re.compile(r"\s*#(?:\s|$)")  # CVAT's labelmap.txt begins with one
 _YAML = re.compile(rf"^(?:{'|'.join(_LISTS)}|nc)\s*:(?:\s|$)", re.MULTILINE)
-_FOREIGN = (
-    ("XML or HTML", re.compile(r"\s*<[!?a-zA-Z]")),
-    ("a label map of TensorFlow (.pbtxt)", re.compile(r"\s*item\s*\{")),
-    ("a Git LFS pointer; fetch the file with git lfs pull", re.compile(r"version https://git-lfs")),
-)
+_PBTXT = re.compile(r"\s*item\s*\{")
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,11 @@ def parse_class_list(text: str, uri: str, *, needs_ids: bool = True) -> ClassLis
 
     Raises ``SpecError`` that names the file and the entry. A header is never a class.
     """
-    for what, pattern in _FOREIGN:
-        if pattern.match(text):
-            raise SpecError(f"classes {uri!r}: the file is {what}; write {FORMS}")
+    other = (
+        "a label map of TensorFlow (.pbtxt)" if _PBTXT.match(text) else recognized(text[:FIRST_BYTES].encode(), "JSON")
+    )
+    if other:
+        raise SpecError(f"classes {uri!r}: the file is {other}; write {FORMS}")
     try:
         items = _items(text)
     except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError, csv.Error) as e:

@@ -25,6 +25,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
 
 from segbatch import show
 from segbatch.errors import SegbatchError, SpecError, visible_lines
+from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
 from segbatch.options import with_spec_options, with_train_options
 from segbatch.spec import JobSpec, merge, read_config
 from segbatch.text import redact_text
@@ -42,6 +43,14 @@ console = Console()
 
 Output = Annotated[str, typer.Argument(help="the folder or prefix that was --output of a run", show_default=False)]
 Limit = Annotated[int, typer.Option(min=0, help="rows to show")]
+Ignore = Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")]
+ClassMapFile = Annotated[
+    str | None,
+    typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
+]
+LabelSuffix = Annotated[str, typer.Option(help=LABEL_SUFFIX)]
+LabelColors = Annotated[str | None, typer.Option(help=LABEL_COLORS)]
+ReduceZero = Annotated[bool, typer.Option("--reduce-zero-label", help=REDUCE_ZERO)]
 RunConfig = Annotated[str | None, typer.Option("--config", help="the run's configuration, for its storage_options")]
 
 
@@ -137,27 +146,27 @@ def demo(
 @with_spec_options
 def tune_crf(
     fields: dict[str, Any],
-    labels: Annotated[str, typer.Option(help="folder or glob of images of class ids, named like the inputs")],
+    labels: Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")],
     write: Annotated[Path, typer.Option(help="where the network and the best parameters go, for run --config")] = Path(
         "crf.yaml"
     ),
     images: Annotated[int, typer.Option(min=1, help="labelled images to search on")] = 100,
-    ignore: Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")] = [255],  # noqa: B006
-    class_map: Annotated[
-        str | None,
-        typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
-    ] = None,
+    ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
+    class_map: ClassMapFile = None,
+    label_suffix: LabelSuffix = "",
+    label_colors: LabelColors = None,
+    reduce_zero_label: ReduceZero = False,
     config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
 ) -> None:
     """Choose the dense CRF's parameters on labelled images, coarse to fine, by mean IoU."""
     from segbatch.runtime.steps import steps_for
 
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
-    mapping = read_config(class_map) if class_map else None
+    options = _label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label)
     with steps_for(console) as steps:
         from segbatch.runtime.tune import tune  # imports Ray, which takes a while
 
-        found = tune(spec, labels, images=images, ignore=ignore, mapping=mapping, tell=_tell, steps=steps)
+        found = tune(spec, labels, images=images, options=options, tell=_tell, steps=steps)
     show.tuning(console, found)
     write.write_text(found.to_yaml())
     console.print(f"written to {write}: segbatch run INPUT... --config {write}", highlight=False, soft_wrap=True)
@@ -230,11 +239,11 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="another output beside it, such as one with --refiner none")
     ] = None,
-    ignore: Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")] = [255],  # noqa: B006
-    class_map: Annotated[
-        str | None,
-        typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
-    ] = None,
+    ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
+    class_map: ClassMapFile = None,
+    label_suffix: LabelSuffix = "",
+    label_colors: LabelColors = None,
+    reduce_zero_label: ReduceZero = False,
     write_json: Annotated[Path | None, typer.Option("--json", help="where all figures go, as JSON")] = None,
     plot: Annotated[Path | None, typer.Option(help="where the plot goes: .png, .svg or .pdf")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="bootstrap replicates behind the 95 % intervals")] = 1000,
@@ -259,8 +268,7 @@ def evaluate(
         output,
         labels,
         against=against,
-        ignore=ignore,
-        mapping=read_config(class_map) if class_map else None,
+        options=_label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label),
         resamples=resamples,
         seed=seed,
         address=address,
@@ -278,10 +286,7 @@ def evaluate(
 @with_train_options
 def train(
     fields: dict[str, Any],
-    class_map: Annotated[
-        str | None,
-        typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
-    ] = None,
+    class_map: ClassMapFile = None,
     config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
 ) -> None:
     """Train a network on labelled images; what comes out is for --weights of run. Give it again to resume.
@@ -304,6 +309,12 @@ def models(
     from segbatch.models import names
 
     show.models(console, names(), as_json)
+
+
+def _label_options(
+    ignore: list[int], class_map: str | None, suffix: str, colors: str | None, reduce_zero: bool
+) -> LabelOptions:
+    return LabelOptions(tuple(ignore), read_config(class_map) if class_map else None, suffix, colors, reduce_zero)
 
 
 def _storage_options(config: str | None) -> dict[str, Any]:

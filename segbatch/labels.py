@@ -1,15 +1,28 @@
-"""Class names, colours and the ignore index."""
+"""Class names, colours and the ignore index; how label images are to be understood."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from segbatch.errors import UNSEEN, SpecError, visible
 
 IGNORE_INDEX = 255
+# Label values of pixels of a color that no table names: this minus the color, 0xRRGGBB.
+UNKNOWN_COLOR = -(2**32)
+# What the label options of eval, train and tune-crf say in their help.
+LABEL_SUFFIX = (
+    "what names of labels have at their end, as _mask; IMAGE=LABEL if those of images have something too, as "
+    "_leftImg8bit=_gtFine_labelIds"
+)
+LABEL_COLORS = (
+    "labels are drawn in colors: classes for those of the classes, or a table (name,r,g,b; labelmap.txt; JSON); "
+    "indices to believe the values of palette images whatever their colors"
+)
+REDUCE_ZERO = "label value 0 is ignored and value v is class v - 1, as in ADE20K"
 _LONGEST_NAME = 100
 
 VOC = (
@@ -76,3 +89,21 @@ def voc_colour_map(n: int) -> np.ndarray:
 
 VOC_LABELS = LabelSet.of(VOC)
 CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLOURS)
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How label images are paired with images and read: the label options of ``eval``, ``train`` and ``tune-crf``.
+
+    ``ignore`` are label values that do not count, ``mapping`` is that of ``metrics.class_map.ClassMap``. ``suffix`` is
+    what the names of labels end in and those of images do not, as ``_mask``; or ``IMAGE=LABEL`` where both end in
+    something of their own, as ``_leftImg8bit=_gtFine_labelIds``. ``colors`` is ``classes`` for labels drawn in the
+    classes' colors, the URI of a table of names and colors, or ``indices`` to believe the values of palette images
+    whose palettes name other classes. ``reduce_zero``: 0 is ignored and value v stands for class v - 1 (ADE20K).
+    """
+
+    ignore: tuple[int, ...] = (IGNORE_INDEX,)
+    mapping: Mapping[Any, Any] | None = None
+    suffix: str = ""
+    colors: str | None = None
+    reduce_zero: bool = False

@@ -101,8 +101,8 @@ def test_colors_come_with_their_names(text: str) -> None:
         ("first\n0 road\n1 car\n", "the first line, 'first', is of another form"),
         ("id,name\n0,road\n1\n", "2 columns are named, and '1' has 1"),
         ("item {\n  id: 1\n  name: 'road'\n}\n", r"a label map of TensorFlow \(.pbtxt\)"),
-        ("<annotation><class>road</class></annotation>", "XML or HTML"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        ("<annotation><class>road</class></annotation>", "the file is XML"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer: run `git lfs pull`"),
         ("names: [", "cannot read class names"),
     ],
 )  # fmt: skip

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from segbatch.errors import SpecError
-from segbatch.labels import IGNORE_INDEX
+from segbatch.labels import IGNORE_INDEX, UNKNOWN_COLOR, LabelOptions
 
 VOID = -1
-_UNKNOWN = -2
+UNKNOWN = -2
 _VALUES = 2**16
 _IGNORE = "ignore"
+# Names in tables of colors for what is no class.
+_IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled", "_ignore_", "__ignore__"})
 
 
 class UnknownValues(dict[int, tuple[int, str]]):
@@ -31,26 +33,38 @@ class UnknownValues(dict[int, tuple[int, str]]):
     def lines(self) -> list[str]:
         """``value 217: 192 pixels, first in 0.png``, a line for each, the most frequent first."""
         ordered = sorted(self.items(), key=lambda item: (-item[1][0], item[0]))
-        return [f"value {value}: {pixels:,} pixels, first in {image}" for value, (pixels, image) in ordered]
+        return [f"{shown_value(value)}: {pixels:,} pixels, first in {image}" for value, (pixels, image) in ordered]
 
 
 class ClassMap:
     """Translates labels and masks into the classes ``names``, which are a network's.
 
-    Without ``mapping`` a label value is a class id. In ``mapping`` a key that is a number is a label value and stands
-    for a class (name or id) or for ``ignore``; once there is such a key, values that are not given are unknown. A key
-    that is a class name merges that class into another, in masks and labels alike. ``ignore`` are label values that do
-    not count. Raises ``SpecError`` that names the entry.
+    Without ``mapping`` a label value is a class id; with ``value_names``, the entries of a table of colors, value i is
+    the class of the i-th name, or ignored if that is no class and a usual name of what does not count, such as void. In
+    ``mapping`` a key that is a number (with ``value_names``: one of them) is a label value and stands for a class (name
+    or id) or for ``ignore``; once there is such a number, values that are not given are unknown. A key that is a class
+    name merges that class into another, in masks and labels alike. ``ignore`` are label values that do not count, but
+    for those in ``mapping``. With ``reduce_zero`` 0 is ignored and value v is class v - 1. ``explicit``: whether the
+    mapping says what each value is. Raises ``SpecError`` that names the entry.
     """
 
     def __init__(
-        self, names: Sequence[str], ignore: Sequence[int] = (IGNORE_INDEX,), mapping: Mapping[Any, Any] | None = None
+        self,
+        names: Sequence[str],
+        ignore: Sequence[int] = (IGNORE_INDEX,),
+        mapping: Mapping[Any, Any] | None = None,
+        *,
+        reduce_zero: bool = False,
+        value_names: Sequence[str] | None = None,
     ) -> None:
         self.names = tuple(names)
+        self.value_names = None if value_names is None else tuple(value_names)
         values: dict[int, int] = {}
         merged: dict[int, int] = {}
         for key, target in (mapping or {}).items():
-            if (isinstance(key, int) and not isinstance(key, bool)) or str(key).isdecimal():
+            if self.value_names is not None and str(key) in self.value_names:
+                values[self.value_names.index(str(key))] = self._class(key, target, ignorable=True)
+            elif (isinstance(key, int) and not isinstance(key, bool)) or str(key).isdecimal():
                 values[_value(int(key))] = self._class(key, target, ignorable=True)
             else:
                 merged[self._class(key, key)] = self._class(key, target)
@@ -61,17 +75,36 @@ class ClassMap:
                 )
         self._merge = np.arange(len(names))
         self._merge[list(merged)] = list(merged.values())
-        self._lookup = np.full(_VALUES, _UNKNOWN, np.int32)
+        self.explicit = bool(values)
+        if self.value_names is not None:
+            values = {i: values[i] if i in values else self._named(name) for i, name in enumerate(self.value_names)}
+        elif reduce_zero:
+            if values:
+                raise SpecError("reduce_zero_label: --map says what each label value is; give one of the two")
+            values = {0: VOID, **{c + 1: c for c in range(len(names))}}
+        self._lookup = np.full(_VALUES, UNKNOWN, np.int32)
         for value, c in (values or {c: c for c in range(len(names))}).items():
             self._lookup[value] = self._merge[c] if c >= 0 else c
         for value in ignore:
-            self._lookup[_value(value)] = VOID
+            if not self.explicit or value not in values:
+                self._lookup[_value(value)] = VOID
+
+    @staticmethod
+    def of(names: Sequence[str], options: LabelOptions, value_names: Sequence[str] | None = None) -> ClassMap:
+        """The map that the label options of a command describe."""
+        return ClassMap(
+            names, options.ignore, options.mapping, reduce_zero=options.reduce_zero, value_names=value_names
+        )
+
+    def classes_of(self, values: np.ndarray) -> np.ndarray:
+        """Class ids int32 of label values of any shape; ``VOID`` where ignored, ``UNKNOWN`` where neither."""
+        inside = (values >= 0) & (values < _VALUES)
+        return np.where(inside, self._lookup[np.where(inside, values, 0)], UNKNOWN).astype(np.int32)
 
     def truth(self, label: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
         """Label values (H, W) -> (class ids int32 (H, W), ``VOID`` where nothing counts; pixels of unknown values)."""
-        inside = (label >= 0) & (label < _VALUES)
-        truth = np.where(inside, self._lookup[np.where(inside, label, 0)], _UNKNOWN)
-        unknown = truth == _UNKNOWN
+        truth = self.classes_of(label)
+        unknown = truth == UNKNOWN
         if not unknown.any():
             return truth, {}
         values, pixels = np.unique(label[unknown], return_counts=True)
@@ -82,6 +115,19 @@ class ClassMap:
         if mask.size and mask.max() >= len(self.names):
             raise ValueError(f"it holds the id {mask.max()}, but there are {len(self.names)} classes")
         return self._merge[mask]
+
+    def _named(self, name: str) -> int:
+        """The class of a color's name in a table."""
+        if name in self.names:
+            return self.names.index(name)
+        if name.lower() in _IGNORED_NAMES:
+            return VOID
+        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise SpecError(
+            f"label_colors: {name!r} is no class; the classes are {', '.join(self.names)}{hint} Say in --map FILE "
+            f"which class it is, or that it is ignored, as '{name}: ignore'"
+        )
 
     def _class(self, key: object, given: object, ignorable: bool = False) -> int:
         if ignorable and (given is None or given == _IGNORE) and given not in self.names:
@@ -99,3 +145,11 @@ def _value(value: int) -> int:
     if not 0 <= value < _VALUES:
         raise SpecError(f"label value {value} is not within 0 to {_VALUES - 1}; values of label images are")
     return value
+
+
+def shown_value(value: int) -> str:
+    """``value 7``, or of a color that no table names ``color (12, 3, 4)``."""
+    if UNKNOWN_COLOR - 2**24 < value <= UNKNOWN_COLOR:
+        color = UNKNOWN_COLOR - value
+        return f"color ({color >> 16}, {color >> 8 & 255}, {color & 255})"
+    return f"value {value}"

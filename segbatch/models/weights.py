@@ -184,10 +184,12 @@ def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = No
 
 def read_labels(uri: str, count: int | None, model: str, storage_options: Mapping[str, Any] | None = None) -> LabelSet:
     """The classes in the file that ``--classes`` names; ``SpecError`` unless they are ``count`` (None: any)."""
+    data = read_uri(uri, "classes", storage_options)
     try:
-        text = read_uri(uri, "classes", storage_options).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise SpecError(f"classes {uri!r}: not UTF-8 text ({e}); write {FORMS}") from e
+        reason = f"the file is {recognized(data)}" if recognized(data) else f"not UTF-8 text ({e})"
+        raise SpecError(f"classes {uri!r}: {reason}; write {FORMS}") from e
     labels = parse_class_list(text, uri).label_set()
     if count is not None and len(labels) != count:
         raise SpecError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,7 @@ from segbatch.metrics.class_map import ClassMap, UnknownValues
 from segbatch.metrics.tally import Counts, Stated, Tally, count
 from segbatch.output.ledger import ResultFile
 from segbatch.output.store import Store
-from segbatch.sources.io import Files
-from segbatch.sources.labels import read_label, stem
+from segbatch.sources.labels import LabelFile, LabelReader
 
 _ROWS = 32
 MOST_EXAMPLES = 5
@@ -35,24 +35,22 @@ class Finding:
 
 @dataclass
 class Part:
-    """What some result files come to. Of each label, int32 (L,): the rows that are its own, and those compared."""
+    """The results of some result files. ``compared`` int32 (L,): how many rows were compared with each label."""
 
     tally: Tally
-    rows: np.ndarray
     compared: np.ndarray
     findings: dict[str, Finding] = field(default_factory=dict)
     unknown: UnknownValues = field(default_factory=UnknownValues)
 
     @staticmethod
     def empty(tally: Tally, labels: int) -> Part:
-        return Part(tally, np.zeros(labels, np.int32), np.zeros(labels, np.int32))
+        return Part(tally, np.zeros(labels, np.int32))
 
     def found(self, kind: str, example: str, times: int = 1) -> None:
         self.findings.setdefault(kind, Finding()).add(times, [example])
 
     def __iadd__(self, other: Part) -> Part:
         self.tally += other.tally
-        self.rows += other.rows
         self.compared += other.compared
         for kind, finding in other.findings.items():
             self.findings.setdefault(kind, Finding()).add(finding.times, finding.examples)
@@ -60,59 +58,71 @@ class Part:
         return self
 
 
-def compare(store: Store, files: list[ResultFile], shared: tuple[dict[str, str], ClassMap, Files, int, int]) -> Part:
+@dataclass(frozen=True)
+class Truth:
+    """What all tasks compare with. ``places``: of each image its label's in ``labels``; -1 for one that is a label."""
+
+    labels: Sequence[LabelFile]
+    places: Mapping[str, int]
+    class_map: ClassMap
+    reader: LabelReader
+    resamples: int
+    seed: int
+
+    def part(self) -> Part:
+        """No rows yet."""
+        return Part.empty(Tally(len(self.class_map.names), self.resamples, self.seed), len(self.labels))
+
+
+def compare(store: Store, files: list[ResultFile], truth: Truth) -> Part:
     """What a task runs: every row of some result files."""
-    pairs, class_map, label_files, resamples, seed = shared
-    order = {name: i for i, name in enumerate(pairs)}
-    part = Part.empty(Tally(len(class_map.names), resamples, seed), len(pairs))
+    part = truth.part()
     for file in files:
         for batch in file.read(store, ["image_id", "mask", "classes", "confidence", "error"]).to_batches(_ROWS):
-            rows = batch.to_pylist()
-            compared: list[str] = []
+            places: list[int] = []
             counts: list[Counts] = []
-            for row in rows:
-                label = stem(row["image_id"])
-                if label in order:
-                    part.rows[order[label]] += 1
-                found = _count(row, pairs.get(label), class_map, label_files, part)
-                if isinstance(found, Counts):
-                    compared.append(label)
+            for row in batch.to_pylist():
+                place = truth.places.get(row["image_id"])
+                found = _count(row, place, truth, part)
+                if place is not None and isinstance(found, Counts):
+                    places.append(place)
                     counts.append(found)
-                else:
+                elif not isinstance(found, Counts):
                     part.found(*found)
-            part.tally.add(compared, counts)
-            np.add.at(part.compared, [order[label] for label in compared], 1)
+            # Draws of the bootstrap follow from the label's name: the same for each output.
+            part.tally.add([os.path.splitext(truth.labels[place].name)[0] for place in places], counts)
+            np.add.at(part.compared, places, 1)
     return part
 
 
-def _count(
-    row: dict[str, Any], uri: str | None, class_map: ClassMap, files: Files, part: Part
-) -> Counts | tuple[str, str]:
+def _count(row: dict[str, Any], place: int | None, truth: Truth, part: Part) -> Counts | tuple[str, str]:
     """What is counted of one row, or (kind, example) of why nothing is; unknown label values go to ``part``."""
-    image = row["image_id"]
+    image, num_classes = row["image_id"], len(truth.class_map.names)
     if row["error"] is not None:
         return "error rows", f"{image}: {row['error']['stage']}/{row['error']['type']}"
-    if uri is None:
+    if place is None:
         return "images without a label", image
+    if place < 0:
+        return "images that are labels", image
     try:
         written = png.decode(row["mask"])
-        mask = class_map.mask(written)
-        stated = _stated(row, written, len(class_map.names))
+        mask = truth.class_map.mask(written)
+        stated = _stated(row, written, num_classes)
     except (OSError, ValueError, TypeError) as e:
         return "masks that cannot be read", f"{image}: {e}"
     try:
-        label = read_label(files, uri)
+        label = truth.reader.read(truth.labels[place].uri).values
     except SpecError as e:
         return "labels that cannot be read", str(e).removeprefix("labels: ")
     if label.shape != mask.shape:
         sizes = f"label {label.shape[0]}x{label.shape[1]}, mask {mask.shape[0]}x{mask.shape[1]}"
         return "labels of another size than the image", f"{image}: {sizes} (height x width)"
-    truth, unknown = class_map.truth(label)
+    ids, unknown = truth.class_map.truth(label)
     for value, pixels in unknown.items():
         part.unknown.add(value, pixels, image)
-    if (truth < 0).all():
+    if (ids < 0).all():
         return "labels without a pixel that counts", image
-    return count(truth, mask, len(class_map.names), stated)
+    return count(ids, mask, num_classes, stated)
 
 
 def _stated(row: dict[str, Any], mask: np.ndarray, num_classes: int) -> Stated:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from segbatch.metrics.survey import LabelSurvey
 from segbatch.spec import CRFSpec, JobSpec
 from segbatch.text import redact
 
@@ -35,7 +36,8 @@ class Setting:
 class Tuning:
     """The ``settings`` that were tried, best first, and the ``network`` alone.
 
-    ``spec`` is that of the search; ``images`` were compared, ``failed`` gave no scores.
+    ``spec`` is that of the search; ``images`` were compared, ``failed`` gave no scores; ``labels`` is what a look at
+    their labels said.
     """
 
     spec: JobSpec
@@ -43,6 +45,7 @@ class Tuning:
     network: Setting
     images: int
     failed: int
+    labels: LabelSurvey | None = None
 
     @property
     def best(self) -> CRFSpec | None:
@@ -71,7 +74,7 @@ class Tuning:
         """A configuration for ``segbatch run --config``: the same network, and the best parameters or no refiner."""
         fields = {name: getattr(self.spec, name) for name in ("model", "weights", "classes", "prune")}
         plain = {name: redact(v) if isinstance(v, str) else v for name, v in fields.items() if v is not None}
-        lines = [f"# {self.summary()}"]
+        lines = [f"# {line}" for line in (self.summary(), *(self.labels.lines() if self.labels else ()))]
         if hidden := [name for name, value in plain.items() if value != fields[name]]:
             lines.append(f"# without what is secret in the URI; give it in full to run: {', '.join(hidden)}")
         refiner = {"refiner": "none"} if self.best is None else {"refiner": "densecrf", "crf": self.best.model_dump()}

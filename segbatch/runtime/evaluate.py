@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 
-from segbatch.errors import OutputError, SpecError
-from segbatch.labels import IGNORE_INDEX
+from segbatch.errors import SpecError
+from segbatch.labels import LabelOptions
 from segbatch.metrics.class_map import ClassMap
-from segbatch.metrics.tally import Estimate, Tally
+from segbatch.metrics.survey import LabelSurvey
+from segbatch.metrics.tally import Estimate
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.output.store import Store
 from segbatch.runtime.cluster import cluster
-from segbatch.runtime.compare import MOST_EXAMPLES, Finding, Part, compare
+from segbatch.runtime.compare import MOST_EXAMPLES, Finding, Part, Truth, compare
 from segbatch.runtime.failures import failure
+from segbatch.runtime.labeled_rows import LabeledRows
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.labels import list_labels
+from segbatch.sources.labels import LabelReader, color_table, list_labels
+from segbatch.sources.pairing import Suffix
 from segbatch.spec import JobSpec
 
 _TASKS_A_CORE = 4
@@ -50,6 +53,7 @@ class Evaluation:
 
     labels: str
     ignore: tuple[int, ...]
+    survey: LabelSurvey
     classes: tuple[str, ...]
     resamples: int
     seed: int
@@ -61,6 +65,7 @@ class Evaluation:
         return {
             "labels": self.labels,
             "ignore": list(self.ignore),
+            "survey": self.survey.to_json(),
             "classes": list(self.classes),
             "bootstrap": {"resamples": self.resamples, "seed": self.seed, "interval": 0.95},
             "outputs": [
@@ -83,8 +88,7 @@ def evaluate(
     labels: str,
     *,
     against: str | None = None,
-    ignore: Sequence[int] = (IGNORE_INDEX,),
-    mapping: Mapping[Any, Any] | None = None,
+    options: LabelOptions | None = None,
     resamples: int = 1000,
     seed: int = 0,
     address: str | None = None,
@@ -93,15 +97,17 @@ def evaluate(
 ) -> Evaluation:
     """Compare the masks of ``output``, and of ``against``, with label images.
 
-    ``labels`` is a folder, prefix or glob, paired with the rows by file name without extension; ``ignore`` and
-    ``mapping`` are those of ``ClassMap``. An output has no confidence of a single pixel: the unit of calibration is the
-    region, all pixels of a class in an image. Its mean confidence is held against the share of its labeled pixels that
-    are right, and counts by these pixels; the confidence of a class is also that of the class it is merged into.
+    ``labels`` is a folder, prefix or glob, paired with the rows by ``pairing.pair``; ``options`` say how they are read.
+    They are looked at before any work: see ``metrics.survey``. An output has no confidence of a single pixel: the unit
+    of calibration is the region, all pixels of a class in an image. Its mean confidence is held against the share of
+    its labeled pixels that are right, and counts by these pixels; the confidence of a class is also that of the class
+    it is merged into.
 
     Result files are read by Ray tasks, on this machine or on the cluster at ``address``; what comes back are sums, and
-    two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, or if the two outputs
-    have different classes; ``OutputError`` for a result file that cannot be read.
+    two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, for labels that cannot
+    be meant so, or if the two outputs have different classes; ``OutputError`` for a result file that cannot be read.
     """
+    options = options or LabelOptions()
     stores = [Store(uri, storage_options) for uri in (output, against) if uri is not None]
     records = [RunRecord.need(store) for store in stores]
     classes = [record.labels.names for record in records]
@@ -110,25 +116,33 @@ def evaluate(
             f"against: {stores[1].uri} has the classes {', '.join(classes[1])}; {stores[0].uri} has "
             f"{', '.join(classes[0])}; only outputs with the same classes can be compared"
         )
-    class_map = ClassMap(classes[0], ignore, mapping)
     files = Files(storage_options)
-    pairs = list_labels(files, labels)
+    table = color_table(options.colors, records[0].labels, files)
+    class_map = ClassMap.of(classes[0], options, table.names if table else None)
+    reader = LabelReader(files, table)
+    truths = list_labels(files, labels)
+    paired = [LabeledRows.of(store, truths, labels, Suffix.of(options.suffix)) for store in stores]
+    surveyed = paired[0].survey(reader, class_map, records[0].labels, options)
+    for line in surveyed.lines():
+        tell(line)
     with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
         try:
-            shared = ray.put((pairs, class_map, files, resamples, seed))
             parts = []
-            for store in stores:
-                empty = Part.empty(Tally(len(classes[0]), resamples, seed), len(pairs))
-                parts.append(_gather(store, empty, shared, int(hardware.cpus), tell))
+            for store, rows in zip(stores, paired, strict=True):
+                truth = Truth(truths, rows.places, class_map, reader, resamples, seed)
+                parts.append(_gather(store, truth, int(hardware.cpus), tell))
         except ray.exceptions.RayError as e:
             raise failure(e) from e
-    for store, record, part in zip(stores, records, parts, strict=True):
-        _conclude(store, record, part, pairs, labels)
-    _tell_apart(parts, list(pairs))
+    for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
+        _conclude(store, record, part, rows)
+        for name in surveyed.absent:
+            part.found("classes in no label that was looked at", name)
+    _tell_apart(parts, [label.name for label in truths])
     figures = [part.tally.figures() for part in parts]
     return Evaluation(
         labels=shown_uri(labels),
-        ignore=tuple(ignore),
+        ignore=tuple(options.ignore),
+        survey=surveyed,
         classes=class_map.names,
         resamples=resamples,
         seed=seed,
@@ -147,11 +161,10 @@ def evaluate(
     )
 
 
-def _gather(store: Store, total: Part, shared: Any, cores: int, tell: Callable[[str], None]) -> Part:
-    """``total`` with all committed files of one output: tasks of a few files, of which only so many are pending."""
+def _gather(store: Store, truth: Truth, cores: int, tell: Callable[[str], None]) -> Part:
+    """All committed files of one output: tasks of a few files, of which only so many are pending."""
+    total, shared = truth.part(), ray.put(truth)
     files = Ledger.read(store).files()
-    if not files:
-        raise OutputError(f"{store.uri}: holds no masks yet; run the job again to finish it")
     task = ray.remote(num_cpus=1)(compare)
     size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
@@ -178,7 +191,7 @@ def _results(task: Any, arguments: Sequence[tuple[Any, ...]], most: int) -> Iter
         yield ray.get(done[0])
 
 
-def _conclude(store: Store, record: RunRecord, part: Part, pairs: Mapping[str, str], labels: str) -> None:
+def _conclude(store: Store, record: RunRecord, part: Part, rows: LabeledRows) -> None:
     """What is known of an output only when all of it was read."""
     if record.state != "done":
         part.found("the run is not finished", "this is what is committed so far")
@@ -191,17 +204,11 @@ def _conclude(store: Store, record: RunRecord, part: Part, pairs: Mapping[str, s
         pixels = sum(count for count, _ in part.unknown.values())
         kind = "pixels of label values that are no class"
         part.findings[kind] = Finding(pixels, part.unknown.lines()[:MOST_EXAMPLES])
-    names = list(pairs)
-    for i in np.flatnonzero(part.rows == 0).tolist():
-        part.found("labels without an image", names[i])
-    for i in np.flatnonzero(part.rows > 1).tolist():
-        part.found("labels that are those of several images", f"{names[i]}: {part.rows[i]} images")
+    for name in rows.labels_without:
+        part.found("labels without an image", name)
     if not part.tally.images:
         why = "; ".join(f"{kind}: {f.times:,} ({f.examples[0]})" for kind, f in part.findings.items())
-        raise SpecError(
-            f"labels: no mask of {store.uri} could be compared with a label in {shown_uri(labels)}; labels are paired "
-            f"by file name without extension, such as {names[0]!r}; {why}"
-        )
+        raise SpecError(f"labels: no mask of {store.uri} could be compared with its label; {why}")
 
 
 def _tell_apart(parts: Sequence[Part], names: Sequence[str]) -> None:

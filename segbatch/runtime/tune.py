@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
 
 from segbatch import refiners
 from segbatch.chunk import Chunk, ChunkId, Record
-from segbatch.errors import SpecError
-from segbatch.labels import IGNORE_INDEX
+from segbatch.errors import RecordFailure, SpecError
+from segbatch.labels import LabelOptions
 from segbatch.metrics.class_map import ClassMap, UnknownValues
 from segbatch.metrics.confusion import Confusion
+from segbatch.metrics.survey import LabelSurvey, LookedAt, survey
 from segbatch.runtime.attempts import RayAttempts
 from segbatch.runtime.cluster import cluster
 from segbatch.runtime.crf_search import Setting, Tuning, search, settings_at_most
@@ -24,11 +26,14 @@ from segbatch.runtime.planning import Job, resolve
 from segbatch.runtime.resources import Pools, plan_pools
 from segbatch.runtime.steps import Steps
 from segbatch.sources.decode import decode
+from segbatch.sources.images import names_of
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.labels import list_labels, read_label, stem
+from segbatch.sources.labels import INDICES, LabelFile, LabelReader, color_table, list_labels
+from segbatch.sources.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.spec import CRFSpec, JobSpec
 
 _BATCH = 8
+_IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes
 
 
 def tune(
@@ -36,30 +41,37 @@ def tune(
     labels: str,
     *,
     images: int = 100,
-    ignore: Sequence[int] = (IGNORE_INDEX,),
-    mapping: Mapping[Any, Any] | None = None,
+    options: LabelOptions | None = None,
     rounds: int = 2,
     tell: Callable[[str], None] = lambda text: None,
     steps: Steps | None = None,
 ) -> Tuning:
     """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
 
-    ``labels`` is a folder, prefix or glob of images of class ids, paired with the input's images by file name without
-    extension; ``ignore`` and ``mapping`` are those of ``ClassMap``. The network runs once over the first ``images``
-    that have a label. The first setting has the parameters of ``spec``, completed by those of the weights. Raises
-    ``SpecError`` if nothing can be paired, or no pixel of the labels counts.
+    ``labels`` is a folder, prefix or glob of label images, paired with the input's images by ``pairing.pair``;
+    ``options`` say how they are read. The network runs once over the first ``images`` that have a label. The first
+    setting has the parameters of ``spec``, completed by those of the weights. Raises ``SpecError`` if nothing can be
+    paired, or for labels that cannot be meant so: see ``metrics.survey``.
     """
-    steps = steps or Steps()
+    steps, options = steps or Steps(), options or LabelOptions()
     job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))
     job.source.check(job.shards)
-    class_map = ClassMap(job.model.labels.names, ignore, mapping)
-    truths = list_labels(Files(spec.storage_options), labels)
-    records = list(itertools.islice(_labelled(job, set(truths)), images))
-    if not records:
-        raise SpecError(
-            f"labels: none of the images has a label in {shown_uri(labels)}; labels are paired by file name without "
-            f"extension, such as {next(iter(truths))!r}"
-        )
+    files = Files(spec.storage_options)
+    table = color_table(options.colors, job.model.labels, files)
+    class_map = ClassMap.of(job.model.labels.names, options, table.names if table else None)
+    reader = LabelReader(files, table)
+    truths = list_labels(files, labels)
+    suffix = Suffix.of(options.suffix)
+    records = list(itertools.islice(_labeled(job, truths, suffix), images))
+    paired = pair([ImageName(r.image_id, r.source) for r in records], truths, suffix)
+    if not paired.labels:
+        names = [ImageName(r.image_id, r.source) for r in itertools.islice(_records(job), 100)]
+        raise SpecError(refusal(names, truths, suffix, labels, "the inputs"))
+    label_of = {records[i].image_id: label for i, label in paired.labels.items()}
+    records = [record for record in records if record.image_id in label_of]
+    surveyed = _survey(job, records, label_of, reader, class_map, options)
+    for line in surveyed.lines():
+        tell(line)
     steps.begin("starting Ray")
     with cluster(spec) as hardware:
         pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
@@ -70,8 +82,8 @@ def tune(
                 raise SpecError(
                     f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
                 )
-            batches = [(ray.put((part, [truths[stem(r.image_id)] for r in part])), len(part)) for part in scored]
-            comparison = _Comparison(job, batches, class_map, steps)
+            batches = [(ray.put((part, [label_of[r.image_id].uri for r in part])), len(part)) for part in scored]
+            comparison = _Comparison(job, batches, class_map, reader, steps)
             steps.begin("comparing the network's masks, images", len(records))
             network, unknown = comparison.network()
             for text in unknown.lines():
@@ -86,14 +98,16 @@ def tune(
         except ray.exceptions.RayError as e:
             raise failure(e) from e
     compared = sum(count for _, count in batches)
-    return Tuning(spec, settings, network, compared, len(records) - compared)
+    return Tuning(spec, settings, network, compared, len(records) - compared, surveyed)
 
 
 class _Comparison:
     """Refines batches of scored records in Ray tasks, and compares the masks with labels."""
 
-    def __init__(self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, steps: Steps) -> None:
-        self._job, self._batches, self._class_map, self._steps = job, batches, class_map, steps
+    def __init__(
+        self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, reader: LabelReader, steps: Steps
+    ) -> None:
+        self._job, self._batches, self._class_map, self._reader, self._steps = job, batches, class_map, reader, steps
 
     def network(self) -> tuple[Setting, UnknownValues]:
         """The network alone, and the label values that count as nothing."""
@@ -107,9 +121,8 @@ class _Comparison:
     def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], UnknownValues]:
         """A task for each of ``crfs`` and each batch of images."""
         task = ray.remote(num_cpus=1)(_compare)
-        files = Files(self._job.spec.storage_options)
         pending = {
-            task.remote(batch, self._job.spec, crf, self._class_map, files): (crf, count)
+            task.remote(batch, self._job.spec, crf, self._class_map, self._reader): (crf, count)
             for crf in crfs
             for batch, count in self._batches
         }
@@ -126,7 +139,7 @@ class _Comparison:
 
 
 def _compare(
-    batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, class_map: ClassMap, files: Files
+    batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, class_map: ClassMap, reader: LabelReader
 ) -> tuple[Confusion, UnknownValues]:
     """What a task runs: refine a batch of scored records, and compare."""
     chosen = {"refiner": "none"} if crf is None else {"refiner": "densecrf", "crf": crf}
@@ -136,7 +149,7 @@ def _compare(
         assert record.data is not None
         assert record.scores is not None
         mask, _ = refiner.refine(decode(record.data, spec.max_pixels), record.scores)
-        truth, values = class_map.truth(read_label(files, uri))
+        truth, values = class_map.truth(reader.read(uri).values)
         if truth.shape != mask.shape:
             raise SpecError(f"labels: {shown_uri(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
         total.add(truth, class_map.mask(mask))
@@ -145,11 +158,43 @@ def _compare(
     return total, unknown
 
 
-def _labelled(job: Job, stems: set[str]) -> Iterator[Record]:
-    """The input's readable records that have a label, in order."""
+def _records(job: Job) -> Iterator[Record]:
+    """The input's readable records, in order."""
     for shard in job.shards:
         for chunk in job.source.chunks(shard, _BATCH):
-            yield from (r for r in chunk.records if r.data is not None and stem(r.image_id) in stems)
+            yield from (record for record in chunk.records if record.data is not None)
+
+
+def _labeled(job: Job, labels: Sequence[LabelFile], suffix: Suffix) -> Iterator[Record]:
+    """Those that some label may belong to. Of loose images all names are known: those that it does belong to."""
+    named = has_name(labels, suffix)
+    known = [name for shard in job.shards if shard.format == "images" for name in names_of(shard) if named(name)]
+    chosen = {known[i].name for i in pair(known, labels, suffix).labels}
+    loose = {name.name for name in known} - chosen
+    for record in _records(job):
+        if named(ImageName(record.image_id)) and record.image_id not in loose:
+            yield record
+
+
+def _survey(
+    job: Job,
+    records: Sequence[Record],
+    label_of: Mapping[str, LabelFile],
+    reader: LabelReader,
+    class_map: ClassMap,
+    options: LabelOptions,
+) -> LabelSurvey:
+    def look(index: int) -> LookedAt:
+        record = records[index]
+        file, label = label_of[record.image_id], reader.read(label_of[record.image_id].uri)
+        size = None
+        if index < _IMAGES_DECODED and record.data is not None:
+            with suppress(RecordFailure):  # the network's stage leaves it out
+                size = decode(record.data, job.spec.max_pixels).shape[:2]
+        return LookedAt(file.name, label.values, label.palette, size)
+
+    check = options.colors != INDICES
+    return survey(len(records), look, class_map, job.model.labels, strict=True, check_palettes=check)
 
 
 def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[list[Record]]:

@@ -19,6 +19,7 @@ from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number,
 from segbatch.sources.fetch import fetch
 from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.sources.listing import Entry
+from segbatch.sources.pairing import ImageName
 from segbatch.sources.reachable import nearest
 from segbatch.text import redact
 
@@ -163,6 +164,12 @@ class Listing:
                 f"{shown_uri(shard.uri)}: a shard of loose images without its listing; plan it by open_source"
             )
         return Listing(*json.loads(zlib.decompress(shard.listing)))
+
+
+def names_of(shard: Shard) -> list[ImageName]:
+    """The ids and redacted URIs of a shard's images, as its records will have them."""
+    named = (_id_and_uri(shard.uri, name) for name in Listing.of(shard).names)
+    return [ImageName(clean(image_id), shown_uri(uri)) for image_id, uri in named]
 
 
 def _id_and_uri(root: str, name: str) -> tuple[str, str]:

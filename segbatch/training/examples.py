@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from segbatch.errors import RecordFailure, SpecError
 from segbatch.metrics.class_map import ClassMap
 from segbatch.sources.decode import decode
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.labels import list_labels, read_label, stem
+from segbatch.sources.labels import Label, LabelReader, is_image, list_labels
 from segbatch.sources.listing import list_input
+from segbatch.sources.pairing import ImageName, Suffix, pair, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,14 @@ class Examples(Protocol):
         """
         ...
 
+    def label(self, index: int) -> tuple[str, Label]:
+        """The name of a label, and the label as it is read. Raises ``SpecError``."""
+        ...
+
+    def image(self, index: int) -> np.ndarray:
+        """The image uint8 (H, W, 3) RGB. Raises ``RecordFailure``."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -42,42 +51,47 @@ class ImageFiles:
     pairs: Sequence[tuple[str, str]]
     classes: ClassMap
     files: Files
+    reader: LabelReader
     max_pixels: int
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image_uri, label_uri = self.pairs[index]
-        image = decode(self.files.read(image_uri, _LARGEST_IMAGE), self.max_pixels)
-        return image, truth_of(read_label(self.files, label_uri), image, self.classes, shown_uri(label_uri))
+        image = self.image(index)
+        name, label = self.label(index)
+        return image, truth_of(label.values, image, self.classes, name)
+
+    def label(self, index: int) -> tuple[str, Label]:
+        uri = self.pairs[index][1]
+        return shown_uri(uri), self.reader.read(uri)
+
+    def image(self, index: int) -> np.ndarray:
+        return decode(self.files.read(self.pairs[index][0], _LARGEST_IMAGE), self.max_pixels)
 
 
 def image_files(
-    inputs: Sequence[str],
-    labels: str,
-    classes: ClassMap,
-    files: Files,
-    max_pixels: int,
-    tell: Callable[[str], None] = lambda text: None,
-) -> ImageFiles:
-    """The images of folders, prefixes and globs that have a label of the same name, in order of their names.
+    inputs: Sequence[str], labels: str, suffix: str, classes: ClassMap, reader: LabelReader, max_pixels: int
+) -> tuple[ImageFiles, list[str]]:
+    """The images of folders, prefixes and globs that have a label, see ``pairing.pair``, in order of their URIs.
 
-    Says how many have none. Raises ``SpecError`` if no image has one, ``SourceError`` for what cannot be listed.
+    Also what has no partner, in sentences. Raises ``SpecError`` if no image has one, or if names do not tell whose a
+    label is; ``SourceError`` for what cannot be listed.
     """
+    files = reader.files
     truths = list_labels(files, labels)
     images = [
-        join(listed.root, e.name) for given in inputs for listed in list_input(files, given) for e in listed.entries
+        ImageName(e.name, join(listed.root, e.name))
+        for given in inputs
+        for listed in list_input(files, given)
+        for e in listed.entries
+        if is_image(e.name)
     ]
-    pairs = sorted((uri, truths[stem(uri)]) for uri in images if stem(uri) in truths)
-    if not pairs:
-        raise SpecError(
-            f"labels: none of the {len(images)} images of {', '.join(map(shown_uri, inputs))} has a label in "
-            f"{shown_uri(labels)}; labels are paired by file name without extension, such as {next(iter(truths))!r}"
-        )
-    if len(pairs) < len(images):
-        tell(f"{len(images) - len(pairs)} of {len(images)} images have no label in {shown_uri(labels)}: left out")
-    return ImageFiles(pairs, classes, files, max_pixels)
+    found = pair(images, truths, Suffix.of(suffix))
+    if not found.labels:
+        raise SpecError(refusal(images, truths, Suffix.of(suffix), labels, ", ".join(map(shown_uri, inputs))))
+    pairs = sorted((images[i].uri, label.uri) for i, label in found.labels.items())
+    return ImageFiles(pairs, classes, files, reader, max_pixels), found.notes()
 
 
 def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str) -> np.ndarray:

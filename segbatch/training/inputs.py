@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from segbatch.errors import SourceError, SpecError
+from segbatch.errors import RecordFailure, SourceError, SpecError
+from segbatch.labels import LabelSet
 from segbatch.metrics.class_map import ClassMap
+from segbatch.metrics.survey import LabelSurvey, LookedAt, survey
 from segbatch.sources import AnySource, open_source
 from segbatch.sources.io import Files
+from segbatch.sources.labels import INDICES, LabelReader, color_table
 from segbatch.training.examples import Examples, image_files
 from segbatch.training.spec import TrainSpec
 from segbatch.training.spool import spool
 
+_IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes
+
 
 def open_examples(
-    spec: TrainSpec, inputs: list[str], labels: str | None, classes: ClassMap, tell: Callable[[str], None]
-) -> Examples:
-    """The examples of ``inputs``: with a folder ``labels``, image files; else the records of shards.
+    spec: TrainSpec, inputs: list[str], labels: str | None, names: LabelSet
+) -> tuple[Examples, LabelSurvey]:
+    """The examples of ``inputs``, and what a look at their labels says.
 
-    Raises ``SpecError`` for what cannot be paired, ``SourceError`` for what cannot be listed or read.
+    With a folder ``labels`` they are image files, else the records of shards. ``names`` are the classes. Raises
+    ``SpecError`` for what cannot be paired and for labels that cannot be meant so, ``SourceError`` for what cannot be
+    listed or read.
     """
     files = Files(spec.storage_options)
+    table = color_table(spec.label_colors, names, files)
+    classes = ClassMap.of(names.names, spec.label_options(), table.names if table else None)
+    reader = LabelReader(files, table)
+    examples: Examples
     if labels is not None:
-        return image_files(inputs, labels, classes, files, spec.max_pixels, tell)
+        examples, notes = image_files(inputs, labels, spec.label_suffix, classes, reader, spec.max_pixels)
+    else:
+        examples, notes = spool(*_shards(spec, inputs), classes, reader, spec.max_pixels)
+    every = max(1, len(examples) // _IMAGES_DECODED)
+
+    def look(index: int) -> LookedAt:
+        name, label = examples.label(index)
+        size = _size(examples, index) if index % every == 0 else None
+        return LookedAt(name, label.values, label.palette, size)
+
+    check = spec.label_colors != INDICES
+    return examples, survey(len(examples), look, classes, names, strict=True, check_palettes=check, notes=notes)
+
+
+def _size(examples: Examples, index: int) -> tuple[int, int] | None:
+    try:
+        height, width, _ = examples.image(index).shape
+    except RecordFailure:  # is left out where the training meets it
+        return None
+    return height, width
+
+
+def _shards(spec: TrainSpec, inputs: list[str]) -> tuple[AnySource, AnySource | str]:
+    """The source of the images, and that of the labels or the ending of the members of tars that hold them."""
     if spec.label_column is None:
         raise SpecError("labels: give a folder of label images, or for shards --label-column")
     images = open_source(
@@ -34,19 +66,18 @@ def open_examples(
     )
     shards = list(images.shards())
     formats = {shard.format for shard in shards}
-    truths: AnySource | str = spec.label_column
-    if formats == {"parquet"}:
-        truths = open_source(
-            inputs, storage_options=spec.storage_options, image_column=spec.label_column, format="parquet"
-        )
-        try:
-            list(truths.shards())
-        except SourceError as e:
-            raise SpecError(f"label_column: {str(e).replace('image_column', 'label_column')}") from e
-    elif formats != {"webdataset"}:
+    if not formats <= {"parquet", "webdataset"} or len(formats) > 1:
         raise SpecError(
             f"label_column: is for Parquet files or for tars, and the inputs are {' and '.join(sorted(formats))}; "
             "give a folder as --labels"
         )
+    if formats == {"webdataset"}:
+        images.check(shards)
+        return images, spec.label_column
+    truths = open_source(inputs, storage_options=spec.storage_options, image_column=spec.label_column, format="parquet")
+    try:
+        list(truths.shards())
+    except SourceError as e:
+        raise SpecError(f"label_column: {str(e).replace('image_column', 'label_column')}") from e
     images.check(shards)
-    return spool(images, truths, files, classes, spec.max_pixels, tell)
+    return images, truths

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from segbatch.chunk import digest
+from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
 from segbatch.spec import parse_spec, public_fields
 from segbatch.training.defaults import defaults_of
 
@@ -46,6 +47,9 @@ class TrainSpec(BaseModel):
     output: str = Field(description="where the weights, the curves and the checkpoint go: a folder")
     ignore: list[int] = Field([255], description="label value that does not count; may be repeated")
     class_map: dict[Any, Any] | None = Field(None, description="label value -> class or 'ignore' (see segbatch eval)")
+    label_suffix: str = Field("", description=LABEL_SUFFIX)
+    label_colors: str | None = Field(None, description=LABEL_COLORS)
+    reduce_zero_label: bool = Field(False, description=REDUCE_ZERO)
     storage_options: dict[str, Any] = Field(
         default_factory=dict, description="passed to fsspec; never written to the output or to logs", repr=False
     )
@@ -124,6 +128,12 @@ class TrainSpec(BaseModel):
         if value is not None and min(value) < 1:
             raise ValueError("sides are at least 1 pixel")
         return value
+
+    def label_options(self) -> LabelOptions:
+        """How labels are paired and read."""
+        return LabelOptions(
+            tuple(self.ignore), self.class_map, self.label_suffix, self.label_colors, self.reduce_zero_label
+        )
 
     @staticmethod
     def create(**fields: Any) -> TrainSpec:

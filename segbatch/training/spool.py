@@ -7,7 +7,7 @@ import re
 import tempfile
 import weakref
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -18,7 +18,7 @@ from segbatch.metrics.class_map import ClassMap
 from segbatch.sources import AnySource
 from segbatch.sources.decode import decode
 from segbatch.sources.io import Files
-from segbatch.sources.labels import label_values
+from segbatch.sources.labels import Label, LabelReader
 from segbatch.sources.tar import open_tar
 from segbatch.training.examples import truth_of
 
@@ -33,8 +33,8 @@ class Spool:
     Implements ``Examples``. It is read from several threads at once, and holds 32 bytes of memory an image.
     """
 
-    def __init__(self, classes: ClassMap, max_pixels: int) -> None:
-        self._classes, self._max_pixels = classes, max_pixels
+    def __init__(self, classes: ClassMap, reader: LabelReader, max_pixels: int) -> None:
+        self._classes, self._reader, self._max_pixels = classes, reader, max_pixels
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._end = 0
@@ -54,33 +54,37 @@ class Spool:
         self._places.extend((*image, *label))
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image_at, image_size, label_at, label_size = self._places[4 * index : 4 * index + 4]
-        self._file.flush()
-        image = decode(os.pread(self._file.fileno(), image_size, image_at), self._max_pixels)
+        image = self.image(index)
+        name, label = self.label(index)
+        return image, truth_of(label.values, image, self._classes, name)
+
+    def label(self, index: int) -> tuple[str, Label]:
         name = f"of example {index}"
-        label = label_values(os.pread(self._file.fileno(), label_size, label_at), name)
-        return image, truth_of(label, image, self._classes, name)
+        return name, self._reader.decode(self._get(4 * index + 2), name)
+
+    def image(self, index: int) -> np.ndarray:
+        return decode(self._get(4 * index), self._max_pixels)
+
+    def _get(self, at: int) -> bytes:
+        self._file.flush()
+        return os.pread(self._file.fileno(), self._places[at + 1], self._places[at])
 
 
 def spool(
-    images: AnySource,
-    labels: AnySource | str,
-    files: Files,
-    classes: ClassMap,
-    max_pixels: int,
-    tell: Callable[[str], None] = lambda text: None,
-) -> Spool:
+    images: AnySource, labels: AnySource | str, classes: ClassMap, reader: LabelReader, max_pixels: int
+) -> tuple[Spool, list[str]]:
     """Copy the records of shards that have a label.
 
     ``labels``: for Parquet a source of the same shards whose "images" are the labels, paired by row; for tars the
-    ending of the members that hold them, such as ``png`` or ``seg.png``, paired by key. Says how many records have
-    none, or cannot be read. Raises ``SpecError`` if nothing is left, ``SourceError`` for what cannot be listed.
+    ending of the members that hold them, such as ``png`` or ``seg.png``, paired by key. Also says, in sentences, how
+    many records have none or cannot be read. Raises ``SpecError`` if nothing is left, ``SourceError`` for what cannot
+    be listed.
     """
-    out, without, failed = Spool(classes, max_pixels), 0, 0
+    out, without, failed = Spool(classes, reader, max_pixels), 0, 0
     # The same files, planned with the column of the labels.
     planned = {} if isinstance(labels, str) else {shard.uri: shard for shard in labels.shards()}
     for shard in images.shards():
-        found = {key: out.put(data) for key, data in _labels(planned.get(shard.uri, shard), labels, files)}
+        found = {key: out.put(data) for key, data in _labels(planned.get(shard.uri, shard), labels, reader.files)}
         for chunk in images.chunks(shard, _CHUNK):
             for record in chunk.records:
                 label = found.get(_key(shard, record))
@@ -90,13 +94,15 @@ def spool(
                     without += 1
                 else:
                     out.add(out.put(record.data), label)
-    for count, what in ((without, "have no label"), (failed, "cannot be read")):
-        if count:
-            tell(f"{count} of {len(out) + without + failed} records {what}: left out")
+    notes = [
+        f"{count} of {len(out) + without + failed} records {what}: left out"
+        for count, what in ((without, "have no label"), (failed, "cannot be read"))
+        if count
+    ]
     if len(out) == 0:
         where = f"tar members *.{labels}" if isinstance(labels, str) else "the column of labels"
         raise SpecError(f"label_column: no record has both an image and a label in {where}")
-    return out
+    return out, notes
 
 
 def _labels(shard: Shard, labels: AnySource | str, files: Files) -> Iterator[tuple[str | int, bytes]]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from segbatch.errors import SegbatchError, SpecError
 from segbatch.labels import LabelSet
-from segbatch.metrics.class_map import ClassMap
 from segbatch.metrics.confusion import Confusion
+from segbatch.metrics.survey import LabelSurvey
 from segbatch.models.base import resolve_device, supports_bf16
 from segbatch.output.store import Store
 from segbatch.training import state as states
@@ -75,7 +75,7 @@ class Job:
     val: Examples | None
     store: Store
     tell: Tell
-    about: dict[str, str] = field(default_factory=dict)
+    surveys: dict[str, LabelSurvey] = field(default_factory=dict)
 
 
 def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> Job:
@@ -95,12 +95,16 @@ def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> Job:
         raise SpecError("val_labels: there are no images for them; give --val")
     if spec.val and spec.val_labels is None and spec.label_column is None:
         raise SpecError("val: there are no labels for them; give --val-labels")
-    classes = ClassMap(labels.names, spec.ignore, spec.class_map)
-    train = open_examples(spec, spec.inputs, spec.labels, classes, tell)
-    val = open_examples(spec, spec.val, spec.val_labels, classes, tell) if spec.val else None
+    train, surveyed = open_examples(spec, spec.inputs, spec.labels, labels)
+    surveys, val = {"train": surveyed}, None
+    if spec.val:
+        val, surveys["val"] = open_examples(spec, spec.val, spec.val_labels, labels)
+    for name, found in surveys.items():
+        for line in found.lines():
+            tell(line if name == "train" else f"validation {line}")
     store = Store(spec.output, spec.storage_options)
     states.refuse_foreign(store)
-    return Job(spec, labels, train, val, store, tell)
+    return Job(spec, labels, train, val, store, tell, surveys)
 
 
 def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:
@@ -341,7 +345,8 @@ class Trainer:
             epoch=kept["epoch"],
         )
         self._write(states.CLASSES, lambda: states.classes_file(self.job.labels))
-        record = {"spec": self.spec.public(), "kept": kept}
+        surveys = {name: found.to_json() for name, found in self.job.surveys.items()}
+        record = {"spec": self.spec.public(), "kept": kept, "labels": surveys}
         self._write(states.RECORD, lambda: (json.dumps(record, indent=1) + "\n").encode())
         return trained
 

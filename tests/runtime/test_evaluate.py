@@ -19,6 +19,7 @@ import segbatch
 from segbatch import JobSpec, cli
 from segbatch.encodings import png
 from segbatch.errors import OutputError, PlanError, SpecError
+from segbatch.labels import LabelOptions
 from segbatch.runtime.evaluate import Evaluation, evaluate
 from segbatch.spec import read_config
 from tests.cluster.jobs import rows
@@ -160,7 +161,7 @@ def test_what_cannot_be_compared_is_counted_and_named(work: Path, tmp_path: Path
     kinds = {kind: (f.times, " | ".join(f.examples)) for kind, f in e.findings.items()}
     assert kinds.pop("error rows")[0] == 1
     assert kinds.pop("images without a label") == (1, "000.png")
-    assert kinds.pop("labels without an image") == (1, "spare")
+    assert kinds.pop("labels without an image") == (1, "spare.png")
     times, text = kinds.pop("labels of another size than the image")
     assert (times, text) == (1, "001.png: label 48x60, mask 48x64 (height x width)")
     times, text = kinds.pop("labels that cannot be read")
@@ -192,12 +193,12 @@ def test_masks_that_cannot_be_read_and_images_of_one_name(work: Path, tmp_path: 
         pq.write_table(table, output / "masks" / path.name)
     found = evaluate(str(output), str(work / "labels"), against=str(work / "network"), resamples=10)
     first, second = found.outputs
-    assert (first.images, second.images) == (IMAGES - 1, IMAGES)
+    assert (first.images, second.images) == (IMAGES - 2, IMAGES)
     assert "001.png: cannot identify" in first.findings["masks that cannot be read"].examples[0]
-    assert first.findings["labels that are those of several images"].examples == ["003: 2 images"]
-    assert first.findings["labels without an image"].examples == ["002"]
+    assert first.findings["images without a label"].examples == ["other/003.png"]  # 003.png has the same path
+    assert first.findings["labels without an image"].examples == ["002.png"]
     assert first.findings["the run is not finished"].times == 1
-    assert second.findings["images compared here and not in the other output"].examples == ["001", "002"]
+    assert second.findings["images compared here and not in the other output"].examples == ["001.png", "002.png"]
     victim = next((output / "masks").glob("*.parquet"))
     victim.write_bytes(b"PAR1")
     with pytest.raises(OutputError, match=f"{victim.name}: not a readable result file"):
@@ -222,12 +223,16 @@ def test_other_values_and_merged_classes(work: Path, tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text('{"7": "dark", "30": 1, "11": "bright"}')
     plain = evaluate(str(work / "network"), str(work / "labels"), resamples=0)
     mapping = read_config(tmp_path / "map.json")
-    found = evaluate(str(work / "network"), str(shifted), mapping=mapping, resamples=0)
+    found = evaluate(str(work / "network"), str(shifted), options=LabelOptions(mapping=mapping), resamples=0)
     assert np.array_equal(found.outputs[0].confusion, plain.outputs[0].confusion)
-    found = evaluate(str(work / "network"), str(shifted), mapping={**mapping, "30": "ignore"}, resamples=0)
+    found = evaluate(
+        str(work / "network"), str(shifted), options=LabelOptions(mapping={**mapping, "30": "ignore"}), resamples=0
+    )
     assert np.array_equal(found.outputs[0].confusion[[0, 2]], plain.outputs[0].confusion[[0, 2]])
     assert found.outputs[0].confusion[1].sum() == 0
-    found = evaluate(str(work / "network"), str(work / "labels"), mapping={"middle": "dark"}, resamples=0)
+    found = evaluate(
+        str(work / "network"), str(work / "labels"), options=LabelOptions(mapping={"middle": "dark"}), resamples=0
+    )
     t, m = compared(work / "network")
     assert value(found, "pixel_accuracy") == pytest.approx(accuracy_score(t == 2, m == 2), abs=1e-6)
     assert np.isnan(value(found, "class_iou")[1])
@@ -240,7 +245,9 @@ def test_what_cannot_be_evaluated(work: Path, tmp_path: Path) -> None:
     other = write_labels(tmp_path / "other")
     for path in other.iterdir():
         path.rename(path.with_name(f"x{path.name}"))
-    with pytest.raises(SpecError, match=r"no mask .* could be compared.*such as 'x000'.*images without a label: 9"):
+    with pytest.raises(
+        SpecError, match=r"none of the 10 images .* images such as '00\d.png', labels such as 'x000.png'"
+    ):
         evaluate(output, str(other))
     segbatch.run(
         JobSpec.create(inputs=[str(work / "images")], output=str(tmp_path / "null"), model="null", refiner="none")
@@ -292,3 +299,29 @@ def test_plots_that_cannot_be_made_are_refused_before_the_work(work: Path, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert isinstance(found := CliRunner().invoke(cli.app, [*args, "a.png"]).exception, SpecError)
     assert "pip install matplotlib" in str(found)
+
+
+def test_labels_of_other_names_and_in_colors(work: Path, tmp_path: Path) -> None:
+    plain = evaluate(str(work / "network"), str(work / "labels"), resamples=0)
+    (tmp_path / "drawn" / "more").mkdir(parents=True)
+    for i in range(IMAGES):
+        colors = np.array([(9, 9, 9), (1, 200, 3), (250, 0, 250)], np.uint8)[picture(i)[1]]
+        Image.fromarray(colors).save(tmp_path / "drawn" / "more" / f"{i:03d}_color.png")
+        Image.new("L", (3, 3)).save(tmp_path / "drawn" / "more" / f"{i:03d}_instances.png")
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbright:250,0,250::\ndark:9,9,9::\n")
+    options = LabelOptions(suffix="_color", colors=str(tmp_path / "labelmap.txt"))
+    found = evaluate(str(work / "network"), str(tmp_path / "drawn"), options=options, resamples=0)
+    assert np.array_equal(found.outputs[0].confusion[[0, 2]], plain.outputs[0].confusion[[0, 2]])
+    unknown = found.outputs[0].findings["pixels of label values that are no class"]
+    assert unknown.times == plain.outputs[0].confusion[1].sum()
+    assert unknown.examples[0].startswith("color (1, 200, 3): ")
+    assert found.outputs[0].findings["classes in no label that was looked at"].examples == ["middle"]
+    assert found.to_json()["survey"]["absent"] == ["middle"]
+
+
+def test_labels_in_0_and_255_give_no_figure(work: Path, tmp_path: Path) -> None:
+    binary = write_labels(tmp_path / "binary", {i: 255 * (picture(i)[1] == 2).astype(np.uint8) for i in range(IMAGES)})
+    with pytest.raises(SpecError, match=r"every pixel that counts is 'dark', of 3 classes .* value 255: 1\d\.\d %"):
+        evaluate(str(work / "network"), str(binary), resamples=0)
+    mapping = LabelOptions(mapping={0: "dark", 255: "bright"})
+    assert evaluate(str(work / "network"), str(binary), options=mapping, resamples=0).outputs[0].images == IMAGES

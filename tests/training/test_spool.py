@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from segbatch.errors import SegbatchError
-from segbatch.metrics.class_map import ClassMap
 from segbatch.training.inputs import open_examples
 from segbatch.training.spec import TrainSpec
 from tests.training.tiny import LABELS, pictures
@@ -41,9 +40,11 @@ def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 
 def examples(told: list[str] | None = None, **fields: Any) -> Any:
-    spec = TrainSpec.create(output="unused", **fields)
-    classes = ClassMap(LABELS.names, [9])
-    return open_examples(spec, spec.inputs, spec.labels, classes, ([] if told is None else told).append)
+    spec = TrainSpec.create(output="unused", ignore=[9], **fields)
+    found, survey = open_examples(spec, spec.inputs, spec.labels, LABELS)
+    if told is not None:
+        told += survey.notes
+    return found
 
 
 def assert_same(found: Any, folder: Path, indices: list[int]) -> None:
