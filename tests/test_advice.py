@@ -21,7 +21,16 @@ COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined
 FLAGS = {name for c in COMMANDS.values() for p in c.params for name in (*p.opts, *p.secondary_opts)}
 FIELDS = {name for spec in (JobSpec, CRFSpec, TrainSpec, NightlySpec) for name in spec.model_fields}
 # Names with an underscore that are no options, and flags of other programs.
-OTHER_NAMES = {"image_id", "py_modules", "open_source", "config_name", "data_files", "dataset_info"}
+OTHER_NAMES = {
+    "image_id",
+    "state_dict",
+    "weights_only",
+    "py_modules",
+    "open_source",
+    "config_name",
+    "data_files",
+    "dataset_info",
+}
 OTHER_FLAGS = {"--head", "--dereference", "--hard-dereference"}
 
 

@@ -55,8 +55,8 @@ def build(
 ) -> Model:
     """The model ``name`` (or ``package.module:factory``), in eval mode on its device, ready for ``scores``.
 
-    ``weights``: a named set, ``default``, the URI of a ``.pth``, ``.pt`` or ``.safetensors`` file (for networks
-    that come from Caffe, of a ``.caffemodel``), or ``random`` (``random:SEED``), which is untrained, for tests
+    ``weights``: a named set, ``default``, the URI of a checkpoint (``checkpoint.load``; for networks that come
+    from Caffe, of a ``.caffemodel``), or ``random`` (``random:SEED``), which is untrained, for tests
     and benchmarks. ``classes``: URI of a file of class names. ``device``: ``auto`` (a GPU if there is one),
     ``cpu``, ``cuda``, ``cuda:N``. ``precision``: ``fp32`` or ``bf16`` (see ``supports_bf16``). ``batch_size``
     counts images of 512 x 512 (default: 8, on CPUs fewer of those whose layers' outputs are large: ``TorchModel``).

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from segbatch.errors import SpecError
+from segbatch.errors import ModelError, SpecError, visible
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models import checkpoint
 from segbatch.models.base import TorchModel
-from segbatch.models.checkpoint import StateDict
 from segbatch.models.info import Choice, Execution, ModelInfo
 from segbatch.models.tiles import Geometry
+from segbatch.models.unwrap import StateDict, Taken, take
 from segbatch.models.weights import (
     IMAGENET_RGB,
     SUFFIXES,
@@ -24,6 +27,9 @@ from segbatch.models.weights import (
     content_digest,
     read_labels,
 )
+from segbatch.text import redact
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Architecture:
     def describe(self, choice: Choice) -> ModelInfo:
         """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""
         weights, _ = self._resolve(choice, read_named=choice.check)
+        if weights.note:
+            logger.info("weights %s: %s", redact(weights.source), visible(weights.note))
         return self._info(weights)
 
     def build(self, choice: Choice, execution: Execution) -> TorchModel:
@@ -104,6 +112,7 @@ class Architecture:
             known_weights=tuple(self.weights),
             refines=self.refines,
             crf=weights.crf,
+            note=weights.note,
         )
 
     def _resolve(self, choice: Choice, *, read_named: bool) -> tuple[Weights, StateDict | None]:
@@ -123,15 +132,33 @@ class Architecture:
         weights = Weights(chosen, "uri", chosen, self.labels, self.preprocess)
         data = weights.read(choice.storage_options)
         digest = content_digest(data)
-        state = self.convert(checkpoint.parse(data, chosen))
-        head = state.get(self.head)
-        # Class ids are int16. A head that cannot be one is listed below, as of another shape.
-        fits = head is not None and head.ndim > 0 and 0 < head.shape[0] < 2**15
-        count = head.shape[0] if head is not None and fits else len(self.labels)
-        checkpoint.check(state, self._on_meta(count), chosen, self.name)
-        labels = self._labels(choice, count)
+        taken = self.take(data, chosen)
+        self._check(data, taken.state, chosen)
+        checkpoint.check_finite(taken.state, chosen)
+        labels = self._labels(choice, self._count(taken.state))
         tuned = self._named(digest) or weights
-        return replace(weights, labels=labels, digest=digest, temperature=tuned.temperature, crf=tuned.crf), state
+        weights = replace(weights, labels=labels, digest=digest, note=taken.note)
+        return replace(weights, temperature=tuned.temperature, crf=tuned.crf), taken.state
+
+    def take(self, data: bytes, source: str) -> Taken:
+        """What fits this network best of a file of weights, whole or not. Raises ``ModelError`` as ``load`` does."""
+        return self.take_loaded(checkpoint.load(data, source), source)
+
+    def take_loaded(self, loaded: Mapping[Any, Any], source: str) -> Taken:
+        tensors = functools.cache(lambda count: self._on_meta(count).state_dict())
+        return take(loaded, source, lambda state: tensors(self._count(state)), self.convert)
+
+    def _count(self, state: StateDict) -> int:
+        """The number of classes that the head in ``state`` has. One that cannot be a head is of another shape."""
+        head = state.get(self.head)
+        fits = head is not None and head.ndim > 0 and 0 < head.shape[0] < 2**15  # class ids are int16
+        return head.shape[0] if head is not None and fits else len(self.labels)
+
+    def _check(self, data: bytes, state: StateDict, source: str) -> None:
+        try:
+            checkpoint.check(state, self._on_meta(self._count(state)), source, self.name)
+        except ModelError as e:
+            raise ModelError(f"{e}{nearest(checkpoint.load(data, source), self.name)}") from None
 
     def _named(self, digest: str) -> Weights | None:
         """The named weights that a file is a copy of."""
@@ -139,7 +166,7 @@ class Architecture:
         return next((w for w in named if digest.startswith(w.digest)), None)
 
     def _state(self, data: bytes, source: str, count: int) -> StateDict:
-        state = self.convert(checkpoint.parse(data, source))
+        state = self.take(data, source).state
         checkpoint.check(state, self._on_meta(count), source, self.name)
         return state
 
@@ -176,3 +203,23 @@ class Architecture:
         """The network without memory or values, to count and compare with."""
         with torch.device("meta"):
             return self.network(count)
+
+
+def nearest(loaded: Mapping[Any, Any], model: str) -> str:
+    """``; they fit MODEL`` of the other networks of the registry that a file fits as a whole, or else mostly."""
+    from segbatch.models import MODELS, entry  # which names this module
+
+    best, share = "", 0.0
+    for name in MODELS:
+        other = entry(name)
+        if name == model or not isinstance(other, Architecture):
+            continue
+        try:
+            fits = other.take_loaded(loaded, model).share
+        except ModelError:  # several networks in one file fit it
+            fits = 1.0
+        if fits > share:
+            best, share = name, fits
+    if share == 1:
+        return f"; they fit {best}"
+    return f"; the nearest is {best}, of which {share:.0%} of the tensors fit" if share > 0.5 else ""

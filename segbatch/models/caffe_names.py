@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from segbatch.models.checkpoint import StateDict
 from segbatch.models.ports import from_torchvision
+from segbatch.models.unwrap import StateDict
 from segbatch.models.vgg16 import BLOCKS, VGG16
 
 _BLOB = re.compile(r"(?P<layer>.+)/(?P<index>\d+)", re.DOTALL)

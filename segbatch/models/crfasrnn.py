@@ -17,9 +17,9 @@ from segbatch.crf.torch_engine import MeanField
 from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.caffe_names import conv_layers, from_caffe
-from segbatch.models.checkpoint import StateDict
 from segbatch.models.fcn import FCN
 from segbatch.models.tiles import Geometry
+from segbatch.models.unwrap import StateDict
 from segbatch.models.vgg16 import CAFFE_BGR, TILE_PIXELS, bilinear_kernel, pixels
 from segbatch.models.weights import content_digest, read_uri
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from segbatch.models.architecture import Architecture
 from segbatch.models.caffe_names import conv_layers, from_caffe
-from segbatch.models.checkpoint import StateDict
 from segbatch.models.tiles import Geometry
+from segbatch.models.unwrap import StateDict
 from segbatch.models.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialise
 
 Finest = Literal[32, 16, 8]

@@ -36,7 +36,7 @@ class ModelInfo:
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
     CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it
     is described: ``wrong_size`` says how the size of its scores differs from what its stride says, ``untried`` why it
-    could not be run there.
+    could not be run there. ``note`` says what of a checkpoint was taken, if that is not all of it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class ModelInfo:
     wrong_size: str = ""
     untried: str = ""
     crf: CRFDefaults = DEEPLAB_CRF
+    note: str = ""
 
     def __post_init__(self) -> None:
         for name in ("weights", "source"):

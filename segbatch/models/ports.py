@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segbatch.models import checkpoint
-from segbatch.models.checkpoint import StateDict
+from segbatch.models.unwrap import StateDict
 from segbatch.models.vgg16 import BLOCKS, CAFFE_BGR, VGG16
 from segbatch.models.weights import IMAGENET_RGB
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from segbatch.contents import OF_WEIGHTS
 from segbatch.errors import ModelError, RecordFailure
 from segbatch.models.weights import read_uri
 from segbatch.text import without_query
@@ -83,7 +84,7 @@ class FileProposals:
 
 def read_proposals(uri: str, storage_options: Mapping[str, Any] | None = None) -> tuple[FileProposals, bytes]:
     """The proposals behind a path or URI, and the bytes of the file."""
-    data = read_uri(uri, "proposals", storage_options)
+    data = read_uri(uri, "proposals", storage_options, {*OF_WEIGHTS, "a Parquet file"})
     return FileProposals(data, uri), data
 
 

@@ -15,8 +15,8 @@ from torchvision.models import segmentation
 
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models.architecture import Architecture
-from segbatch.models.checkpoint import StateDict
 from segbatch.models.tiles import Geometry
+from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import Preprocess, Weights
 
 _TERMS = "trained on COCO photographs, which carry their owners' terms"

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +29,7 @@ from segbatch.text import redact, redact_text
 logger = logging.getLogger(__name__)
 
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
-SUFFIXES = (".pth", ".pt", ".safetensors", ".caffemodel")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".th", ".tar", ".pkl", ".safetensors", ".caffemodel")  # .tar: .pth.tar
 MAX_FILES = 10_000
 HDF5 = (".h5", ".hdf5")  # refused, with the way out
 
@@ -70,7 +70,7 @@ class Weights:
     it is right as often as it says (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2); 1 is
     not fitted. ``digest`` begins with ``sha256:``. Once the content was read it is that of these bytes; before, that
     of package data, or the beginning that the publisher of a URL states (``identified``). ``crf`` are the parameters
-    of the dense CRF where no others are given.
+    of the dense CRF where no others are given. ``note`` says what of a checkpoint was taken, if that is not all of it.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Weights:
     temperature: float = 1.0
     digest: str = ""
     crf: CRFDefaults = DEEPLAB_CRF
+    note: str = ""
 
     def read(self, storage_options: Mapping[str, Any] | None = None) -> bytes:
         """The file's bytes; ``ModelError`` if they cannot be had, or are not those that were published."""
@@ -165,8 +166,13 @@ def choose(model: str, named: Mapping[str, Weights], choice: str) -> Weights | s
     )
 
 
-def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes behind a path or URI; where they cannot be read, a ``ModelError`` that calls them ``what``."""
+def read_uri(
+    uri: str, what: str, storage_options: Mapping[str, Any] | None = None, kinds: Container[str] = OF_WEIGHTS
+) -> bytes:
+    """The bytes behind a path or URI; where they cannot be read, a ``ModelError`` that calls them ``what``.
+
+    So it does if they begin as a file of a kind (see ``contents``) that is not among ``kinds``.
+    """
     try:
         with fsspec.open(as_plain(uri), "rb", **(storage_options or {})) as f:
             data = bytes(f.read())
@@ -177,7 +183,7 @@ def read_uri(uri: str, what: str, storage_options: Mapping[str, Any] | None = No
     except Exception as e:  # clients of stores have exceptions of their own
         reason = str(e) or type(e).__name__
         raise ModelError(f"{what} {uri!r} cannot be read: {reason}; check the URI and your credentials") from e
-    if other := recognized(data, OF_WEIGHTS):
+    if other := recognized(data, kinds):
         raise ModelError(f"{what} {uri!r}: the file is {other}")
     return data
 

@@ -51,6 +51,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
         f"temperature {plan.job.model.temperature:g}",
+        **({"weights": plan.job.model.note} if plan.job.model.note else {}),
         "classes": shown,
         "pruned": f"classes below {plan.job.prune:g} at every pixel" if plan.job.prune else "nothing",
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,

@@ -9,7 +9,7 @@ from torch import nn
 
 from segbatch.errors import ModelError, SpecError
 from segbatch.models import checkpoint, ports
-from segbatch.models.checkpoint import StateDict
+from segbatch.models.unwrap import StateDict
 from segbatch.models.vgg16 import VGG16
 from segbatch.models.weights import read_uri
 

@@ -20,8 +20,8 @@ from segbatch.metrics.class_map import VOID
 from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.base import TorchModel
-from segbatch.models.checkpoint import StateDict
 from segbatch.models.info import Choice
+from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import choose, read_labels
 from segbatch.training import backbones
 from segbatch.training.augment import padded
@@ -75,7 +75,7 @@ def begin(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tupl
         return network, backbones.load(network, architecture.name, uri, spec.storage_options)
     chosen = choose(architecture.name, architecture.weights, spec.init)
     data = models.weights.read_uri(chosen, "init", spec.storage_options) if isinstance(chosen, str) else chosen.read()
-    state = architecture.convert(checkpoint.parse(data, chosen if isinstance(chosen, str) else chosen.source))
+    state = architecture.take(data, chosen if isinstance(chosen, str) else chosen.source).state
     return network, _load(network, state, class_keys(architecture), spec.init, architecture.name)
 
 

@@ -50,7 +50,8 @@ def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path: Path) -> None:
         (b"PK\x03\x04 half a zip", ".pt", "may be cut short|damaged"),
         (b"\x08\0\0\0\0\0\0\0{}", ".safetensors", "may be cut short"),
         (b"<html>", ".safetensors", "may be cut short"),
-        (b"anything", ".bin", "unknown kind of file; give one of .pth .pt .safetensors"),
+        (b"anything", ".onnx", "unknown kind of file; give one of .pth .pt .ckpt .bin"),
+        (b"anything", ".bin", "cannot be read"),
     ],
 )
 def test_files_that_are_no_weights(content: bytes, suffix: str, says: str) -> None:
