@@ -15,6 +15,7 @@ from segbatch.text import without_query
 
 _SHARDS = (*EXTENSIONS["webdataset"], *EXTENSIONS["parquet"])
 MAX_EXAMPLES = 5
+_MAX_HINTS = 4
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ def refusal(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Su
     if len(pair(images, labels, suffix).label_images) == len(images):
         return f"{text}: all are among the labels; give labels by a pattern, as 'FOLDER/*.png', or by --label-suffix"
     text += f": images such as {images[0].name!r}, labels such as {labels[0].name!r}"
-    hint = _suffix_that_pairs(images, labels)
-    if hint is not None:
-        return f"{text}; what label names end in is given as --label-suffix {hint}"
+    hints = [f"--label-suffix {suffix}" for suffix in _suffixes_that_pair(images, labels)]
+    if hints:
+        return f"{text}; say what label names end in by {' or '.join(hints)}"
     names = {path.stem: i for i in images for path in _image_paths(i, suffix)}
     other = next(((names[p.stem], k) for k in labels if (p := _label_path(k, suffix)) and p.stem in names), None)
     if other is not None:
@@ -198,10 +199,10 @@ def _without_extension(name: str) -> str:
     return name[: len(name) - len(extension)]
 
 
-def _suffix_that_pairs(images: Sequence[ImageName], labels: Sequence[LabelFile]) -> Suffix | None:
-    """A suffix under which most labels have images: what the first names that begin alike do not share."""
+def _suffixes_that_pair(images: Sequence[ImageName], labels: Sequence[LabelFile]) -> list[Suffix]:
+    """Suffixes, from the first names that begin alike, under which labels have images."""
     found: list[Suffix] = []
-    for label in labels[:3]:
+    for label in labels[:12]:
         name = _without_extension(label.name.rpartition("/")[2])
         for image in images[:200]:
             stem = _without_extension(image.name.rpartition("/")[2])
@@ -212,13 +213,15 @@ def _suffix_that_pairs(images: Sequence[ImageName], labels: Sequence[LabelFile])
                 cut = max(stem.rfind(separator, 0, shared) for separator in "_-.")
             if cut > 0:
                 found.append(Suffix(stem[cut:], name[cut:]))
-    # x_1 and x_12_L share x_1, but 2_L is no suffix: one that begins with a separator comes first.
+    # x_1 and x_12_L share x_1, but 2_L is no suffix: those that begin with a separator come first.
     found.sort(key=lambda suffix: (suffix.image or suffix.label)[:1].isalnum())
-    return next((s for s in dict.fromkeys(found) if s != Suffix() and _pairs_most(images, labels, s)), None)
+    paired = {s: _pairs(images, labels, s) for s in dict.fromkeys(found) if s != Suffix()}
+    most = max(paired.values(), default=0)
+    return [s for s, count in paired.items() if count and 2 * count > most][:_MAX_HINTS]
 
 
-def _pairs_most(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix) -> bool:
+def _pairs(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix) -> int:
     try:
-        return 2 * len(pair(images, labels, suffix).labels) > min(len(images), len(labels))
+        return len(pair(images, labels, suffix).labels)
     except SpecError:
-        return False
+        return 0

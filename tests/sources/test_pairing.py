@@ -132,6 +132,12 @@ def test_labels_beside_their_images_are_told_by_their_suffix() -> None:
             ["b_000000_000019_gtFine_labelIds.png"],
             "--label-suffix _leftImg8bit=_gtFine_labelIds",
         ),
+        (
+            [f"aachen_{i}_19_leftImg8bit.png" for i in range(4)],
+            [f"aachen_{i}_19_gtFine_{kind}.png" for i in range(4) for kind in ("color", "instanceIds", "labelIds")],
+            "by --label-suffix _leftImg8bit=_gtFine_color or --label-suffix _leftImg8bit=_gtFine_instanceIds or "
+            "--label-suffix _leftImg8bit=_gtFine_labelIds",
+        ),
         (["119_sat.jpg", "12_sat.jpg"], ["119_mask.png"], "--label-suffix _sat=_mask"),
         (["0001TP_1.png", "0001TP_12.png"], ["0001TP_12_L.png"], "--label-suffix _L"),
         (["x_rgb.jpg"], ["x.png"], "--label-suffix _rgb="),
