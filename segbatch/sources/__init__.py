@@ -49,7 +49,7 @@ def open_source(
     """A source over any mix of tars, Parquet files, folders, globs and manifests.
 
     ``format`` (webdataset, parquet, images, manifest) settles what names do not tell. ``label_column`` is a Parquet
-    column that is not the one of the images. Nothing is read before ``corpus()``. Picklable.
+    column, or the ending of a tar's members, that holds labels. Nothing is read before ``corpus()``. Picklable.
     """
     if format is not None and format not in _READERS:
         raise SourceError(f"format {format!r} is unknown; known: {', '.join(_READERS)}")

@@ -20,7 +20,7 @@ KeyRule = Literal["first-dot", "last-dot"]
 class ReadOptions:
     """What decides how the bytes of a shard become records. None: found by itself.
 
-    ``label_column`` is a column of a table that does not hold the images.
+    ``label_column`` is a column of a table, or what follows the key of a tar's member, that holds labels, not images.
     """
 
     image_column: str | None = None

@@ -79,7 +79,7 @@ class _Look:
         self.is_short = few and self._reading.failure is not None and archive.compression is None
 
     def _measured(self, members: Iterator[Member], left: int) -> Iterator[Member]:
-        rule = ImageRule()
+        rule = ImageRule(label=self.options.label_column)
         for member in members:
             name = NAME_PARTS[self.options.key].fullmatch(member.name.removeprefix("./"))
             readable = not member.special and member.link is None and member.size <= _MAX_MEASURED_BYTES

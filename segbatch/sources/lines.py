@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from array import array
 from collections import deque
@@ -17,11 +18,19 @@ import numpy as np
 from segbatch.addresses import folder_of
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
+from segbatch.sources.ids import number_text
 from segbatch.sources.io import Files, shown_name, shown_uri
 from segbatch.text import redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")
 _MOST_MARKS = 2048
+_MAX_SHOWN = 30
+_MAX_COLUMNS = 1000
+# Of the names of columns that may be meant.
+_WORDS = {
+    "uri_column": set("uri uris url urls path paths file files filename filepath href src link image img".split()),
+    "id_column": set("id ids key keys uuid guid name filename".split()),
+}
 
 
 class Line(NamedTuple):
@@ -66,6 +75,7 @@ class TextRows:
         name = without_query(uri).lower()
         self._uri, self._folder, self._options = uri, folder_of(uri), options
         self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+        self._columns: dict[str, None] = {}  # of a CSV its header, of JSONL the keys of the first lines
         self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
         self._raw = files.open(uri)
         self._size = self._raw.seek(0, 2)
@@ -84,7 +94,10 @@ class TextRows:
         self._raw.close()
 
     def survey(self) -> Survey:
-        """Reads the whole file. Holds 8 bytes a row meanwhile."""
+        """Reads the whole file. Holds 8 bytes a row meanwhile.
+
+        Raises ``SourceError`` if a column that an option names is in no line of JSONL.
+        """
         marks: list[tuple[int, int]] = []
         every, row, hashes = 1024, -1, array("Q")
         for row, (at, number, line) in enumerate(self._lines(*self._begin)):
@@ -94,6 +107,9 @@ class TextRows:
                 if row % every == 0:
                     marks.append((at, number))
             hashes.append(id_hash(_name(line, row)))
+        if self._columns:
+            self._check(self._options.uri_column, "uri_column")
+            self._check(self._options.id_column, "id_column")
         return Survey(row + 1, self._size, every, marks, self._renamed(np.frombuffer(hashes, np.uint64)))
 
     def rows(self, ranges: Sequence[range], survey: Survey) -> Iterator[tuple[int, str, Line]]:
@@ -147,18 +163,36 @@ class TextRows:
         except csv.Error as e:
             raise SourceError(f"{shown_uri(self._uri)}: its first line names no columns: {e}") from None
         names = [clean(name).strip() for name in header]
+        self._columns = dict.fromkeys(names)
         self._at = self._column(names, self._options.uri_column, "uri_column")
-        key = self._options.id_column or next((n for n in ID_NAMES if n in names), None)
+        key = self.id_column
         self._key = None if key is None else self._column(names, key, "id_column")
         return lines.at, lines.number
 
+    @property
+    def id_column(self) -> str | None:
+        """The column of the ids, of JSONL once it has been surveyed; None if the URIs are the ids."""
+        return self._options.id_column or next((name for name in ID_NAMES if name in self._columns), None)
+
     def _column(self, names: list[str], name: str, option: str) -> int:
-        if name not in names:
+        self._check(name, option)
+        if names.count(name) > 1:
             raise SourceError(
-                f"{shown_uri(self._uri)}: no column {name!r}; the columns are {', '.join(names[:30]) or 'none'}; "
-                f"set the option {option}"
+                f"{shown_uri(self._uri)}: {names.count(name)} columns are called {name!r}; rename them, or set the "
+                f"option {option} to another one: {', '.join(names[:_MAX_SHOWN])}"
             )
         return names.index(name)
+
+    def _check(self, name: str | None, option: str) -> None:
+        if name is None or name in self._columns:
+            return
+        columns = list(self._columns)
+        near = [column for column in columns if set(re.split(r"[^a-z]+", column.lower())) & _WORDS[option]]
+        hint = f" to the one that is meant, such as {' or '.join(near[:_MAX_SHOWN])}" if near else ""
+        raise SourceError(
+            f"{shown_uri(self._uri)}: no column {name!r}; the columns are "
+            f"{', '.join(columns[:_MAX_SHOWN]) or 'none'}; set the option {option}{hint}"
+        )
 
     def _lines(self, at: int, number: int) -> Iterator[tuple[int, int, Line]]:
         """(byte, lines before it, row) from a byte on."""
@@ -199,10 +233,12 @@ class TextRows:
             return _bad(f"line {number} is not JSON: {e}")
         if not isinstance(row, dict):
             return _bad(f"line {number} is not an object with {column!r}: {redact_text(text.strip())[:80]}")
+        wanted = (column, self._options.id_column)
+        self._columns.update((clean(n), None) for n in row if n in wanted or len(self._columns) < _MAX_COLUMNS)
         value = row.get(column)
         names = [self._options.id_column] if self._options.id_column else ID_NAMES
-        key = next((row[n] for n in names if isinstance(row.get(n), str | int) and row[n] != ""), None)
-        return self._line(clean(value).strip() if isinstance(value, str) else "", "" if key is None else str(key))
+        key = next((text for name in names if (text := _id_text(row.get(name)))), "")
+        return self._line(clean(value).strip() if isinstance(value, str) else "", key)
 
     def _line(self, uri: str, key: str) -> Line:
         return Line(uri or None, redact(key) or shown_name(self._folder, uri) or None)
@@ -239,6 +275,13 @@ class _Lines:
         self._again.extendleft(reversed(back))
         self.at -= sum(map(len, back))
         self.number -= len(back)
+
+
+def _id_text(value: Any) -> str:
+    """A value of JSON as an id; ``""`` for what is none."""
+    if isinstance(value, float):
+        return number_text(value)
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def _name(line: Line, row: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -85,19 +86,27 @@ class Manifest:
             ) from None
 
 
-def survey(files: Files, uri: str, options: ReadOptions) -> tuple[int, bytes | None]:
-    """(rows of a manifest, what ``Shard.listing`` keeps for its reading).
+class Surveyed(NamedTuple):
+    """Rows of a manifest, what ``Shard.listing`` keeps for its reading, and which columns are read, for a plan."""
 
-    Raises ``SourceError`` if it cannot be read, or has no column of URIs.
-    """
+    records: int
+    listing: bytes | None
+    images: str
+    ids: str
+
+
+def survey(files: Files, uri: str, options: ReadOptions) -> Surveyed:
+    """What is to be known of a manifest beforehand. Raises ``SourceError`` if it cannot be read, or lacks a column."""
+    images = f"URIs in column {options.uri_column}"
     try:
         if is_parquet(uri):
             with open_rows(files, uri) as rows:
-                _parquet_columns(uri, rows.schema, options)
-                return rows.records, None
+                _, _, ids = _parquet_columns(uri, rows.schema, options)
+                return Surveyed(rows.records, None, images, ids)
         with TextRows(files, uri, options) as lines:
             found = lines.survey()
-            return found.records, found.to_bytes()
+            ids = f"column {lines.id_column or options.uri_column}"
+            return Surveyed(found.records, found.to_bytes(), images, ids)
     except RecordFailure as e:
         raise SourceError(e.message) from None
     except _UNREADABLE as e:
@@ -108,7 +117,8 @@ def is_parquet(uri: str) -> bool:
     return without_query(uri).lower().endswith((".parquet", ".pq"))
 
 
-def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None]:
+def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None, str]:
+    """The columns of URIs and of ids, None if the URIs are the ids, and what a plan says of the ids."""
     column, fields = options.uri_column, Fields.of(schema)
     fields.refuse_twice(column, "--uri-column")
     if column not in fields.kinds or not is_text(plain(fields.kinds[column])):
@@ -116,14 +126,15 @@ def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple
             f"{shown_uri(uri)}: no text column {column!r}; the columns are {describe(schema)}; "
             "set the option uri_column"
         )
-    return column, choose_id(fields, options, ID_NAMES, column)[0]
+    key, ids, _ = choose_id(fields, options, ID_NAMES, column)
+    return column, key, ids or f"column {column}"
 
 
 def _parquet_lines(
     files: Files, uri: str, options: ReadOptions, ranges: list[range]
 ) -> Iterator[tuple[int, str, Line]]:
     with open_rows(files, uri) as rows:
-        column, key = _parquet_columns(uri, rows.schema, options)
+        column, key, _ = _parquet_columns(uri, rows.schema, options)
         for row, name, value in rows.rows(ranges, column, key or column):
             if isinstance(value, RecordFailure):
                 yield row, name or f"#{row}", Line(None, None, value)

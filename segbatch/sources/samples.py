@@ -23,13 +23,17 @@ class ImageRule:
     Without ``member`` it is KEY.jpg, or else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``; only if there is
     none, the single one such as KEY.input.jpg. With it only what it names is an image: ``left.jpg`` is KEY.left.jpg
     and KEY.cam1.left.jpg, ``left`` also KEY.left.png; a suffix alone, as ``png`` or ``bin``, is KEY.png or KEY.bin.
+    ``label`` is what follows the key of a member that holds labels, and is no image.
     """
 
     member: str | None = None
+    label: str | None = None
 
     def rank(self, extension: str) -> int | None:
         """The lower, the more it counts; None of a member that is no image."""
         lower, suffix = extension.lower(), extension.lower().rpartition(".")[2]
+        if self.label is not None and lower == self.label.lower():
+            return None
         if self.member is None:
             return None if suffix not in _IMAGES else _IMAGES.index(lower) if lower in _IMAGES else len(_IMAGES)
         member = self.member.lower().lstrip("*.")

@@ -15,7 +15,7 @@ from segbatch.sources.columns import Choice, Columns, Fields, NoImages, SeveralC
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.ids import is_text, plain
 from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.manifest import survey
+from segbatch.sources.manifest import Surveyed, survey
 from segbatch.sources.rows import open_rows
 
 _FOOTER_READERS = 8
@@ -50,11 +50,12 @@ def survey_tables(files: Files, shards: list[Shard], options: ReadOptions, forma
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
         counted = list(pool.map(lambda shard: _count(files, shard, options), shards))
     found = [shard for shard, _ in counted]
+    manifests = [told for _, told in counted if isinstance(told, Surveyed)]
     groups: dict[str, _Group] = {}
-    for place, (_, schema) in enumerate(counted):
-        if schema is not None:
-            key = digest(str(schema.remove_metadata()), length=32)
-            groups.setdefault(key, _Group(schema, [])).places.append(place)
+    for place, (_, told) in enumerate(counted):
+        if isinstance(told, pa.Schema):
+            key = digest(str(told.remove_metadata()), length=32)
+            groups.setdefault(key, _Group(told, [])).places.append(place)
     for first, group in enumerate(groups.values()):
         members = [found[place] for place in group.places]
         try:
@@ -62,8 +63,8 @@ def survey_tables(files: Files, shards: list[Shard], options: ReadOptions, forma
         except NoImages as e:
             if format is None and _names_images(group.schema, options):
                 for place in group.places:
-                    records, _ = survey(files, found[place].uri, options)
-                    found[place] = replace(found[place], records=records, format="manifest")
+                    manifests.append(survey(files, found[place].uri, options))
+                    found[place] = replace(found[place], records=manifests[-1].records, format="manifest")
             elif first == 0:
                 raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
         except SourceError as e:
@@ -73,14 +74,14 @@ def survey_tables(files: Files, shards: list[Shard], options: ReadOptions, forma
             listing = group.choice.columns.to_bytes()
             for place in group.places:
                 found[place] = replace(found[place], listing=listing)
-    return _tables(found, list(groups.values()))
+    return _tables(found, list(groups.values()), manifests)
 
 
-def _count(files: Files, shard: Shard, options: ReadOptions) -> tuple[Shard, pa.Schema | None]:
-    """A shard with its number of records, and the schema of a Parquet file that may hold images."""
+def _count(files: Files, shard: Shard, options: ReadOptions) -> tuple[Shard, pa.Schema | Surveyed | None]:
+    """A shard with its number of records, and the schema of a Parquet file, or what was found out about a manifest."""
     if shard.format == "manifest":
-        records, listing = survey(files, shard.uri, options)
-        return replace(shard, records=records, listing=listing), None
+        manifest = survey(files, shard.uri, options)
+        return replace(shard, records=manifest.records, listing=manifest.listing), manifest
     if shard.format != "parquet":
         return shard, None
     try:
@@ -102,13 +103,16 @@ def _names_images(schema: pa.Schema, options: ReadOptions) -> bool:
     return kind is not None and is_text(plain(kind))
 
 
-def _tables(shards: list[Shard], groups: Sequence[_Group]) -> Tables:
+def _tables(shards: list[Shard], groups: Sequence[_Group], manifests: Sequence[Surveyed]) -> Tables:
     choices = [(group, group.choice) for group in groups if group.choice is not None]
     notes: dict[tuple[str, str], int] = {}
     for group, choice in choices:
         for note in (("images", choice.image), ("ids", choice.ids)):
             notes[note] = notes.get(note, 0) + len(group.places)
-    total = sum(len(group.places) for group, _ in choices)
+    for manifest in manifests:
+        for note in (("images", manifest.images), ("ids", manifest.ids)):
+            notes[note] = notes.get(note, 0) + 1
+    total = sum(len(group.places) for group, _ in choices) + len(manifests)
     said = tuple(
         (name, text if count == total else f"{text} ({count:,} of {total:,} tables)")
         for (name, text), count in notes.items()

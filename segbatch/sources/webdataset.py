@@ -66,7 +66,7 @@ class Reading:
     def __init__(self, shard: Shard, options: ReadOptions, size: int, skip: Collection[int]) -> None:
         self._shard, self._options, self._size, self._skip = shard, options, size, skip
         self._source = shown_uri(shard.uri)
-        self._rule = ImageRule(options.image_member)
+        self._rule = ImageRule(options.image_member, options.label_column)
         self._row = 0
         self._ids, self._waiting = UniqueIds(), _Waiting()
         self.census = Census(options.key)

@@ -198,8 +198,10 @@ def test_files_of_different_columns_are_each_read_by_their_own(tmp_path: Path) -
     assert [s.format for s in corpus.shards] == ["parquet", "parquet", "manifest"]
     assert corpus.image_column is None  # no single one is read in all files
     assert [text for name, text in corpus.notes if name == "images"] == [
-        "column image: JPEG 64 x 64 (1 of 2 tables)", "column picture: JPEG 43 x 64 (1 of 2 tables)"
-    ]  # fmt: skip
+        "column image: JPEG 64 x 64 (1 of 3 tables)",
+        "column picture: JPEG 43 x 64 (1 of 3 tables)",
+        "URIs in column uri (1 of 3 tables)",
+    ]
     table(tmp_path, {"jpg": THUMBS, "photo": PHOTOS}, "d.parquet")
     assert "d.parquet: several columns hold images" in refusal(str(tmp_path / "*.parquet"))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from segbatch.chunk import Record
@@ -53,15 +56,14 @@ def test_commas_quotes_and_newlines(tmp_path: Path, name: str):
 @pytest.mark.parametrize("name", [*TEXT, "m.parquet"])
 def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, name: str):
     path = write_manifest(tmp_path / name, [{"url": "i/a.jpg", "caption": "a"}])
-    if "jsonl" in name:  # every line has columns of its own
-        assert errors(rows(path)) == ["MissingUri"]
-    elif "parquet" in name:
+    if "parquet" in name:
         assert "no column holds encoded images" in refusal(path)
         assert "no text column 'uri'; the columns are url (string), caption (string)" in refusal(
             path, format="manifest"
         )
     else:
         assert "no column 'uri'; the columns are url, caption; set the option uri_column" in refusal(path)
+        assert "to the one that is meant, such as url" in refusal(path)
     assert rows(path, uri_column="url")[0].data == SAMPLES[0][1]
 
 
@@ -201,3 +203,40 @@ def test_skipped_images_are_not_fetched(tmp_path: Path, monkeypatch: pytest.Monk
     (chunk,) = source.chunks(only(source), 5, {0, 1, 3})
     assert [Path(uri).name for uri in sorted(asked)] == [f"{n}.jpg" for n in range(10, 15)]
     assert [r.index for r in chunk.records] == list(range(10, 15))
+
+
+@pytest.mark.parametrize("name", [*TEXT, "m.parquet"])
+def test_of_several_columns_of_addresses_none_is_guessed(tmp_path: Path, name: str):
+    table = [{"thumb_url": "i/b, c.jpg", "image_url": "i/a.jpg", "n": "1"}]
+    path = write_manifest(tmp_path / name, table)
+    assert "thumb_url" in (said := refusal(path))
+    assert "image_url" in said
+    assert "uri_column" in said
+    (record,) = rows(path, uri_column="image_url", id_column="n")
+    assert (record.data, record.image_id) == (SAMPLES[0][1], f"{name}/1")
+    assert "nosuch" in refusal(path, uri_column="image_url", id_column="nosuch")
+    notes = open_source([str(path)], uri_column="image_url").corpus().notes
+    assert notes == (("images", "URIs in column image_url"), ("ids", "column image_url"))
+
+
+def test_columns_of_one_name_are_refused_where_they_are_meant(tmp_path: Path):
+    path = tmp_path / "m.csv"
+    path.write_text("uri,n,n,uri\ni/a.jpg,1,2,i/b.jpg\n")
+    assert "2 columns are called 'uri'" in refusal(path)
+    path.write_text("uri,n,n\ni/a.jpg,1,2\n")
+    assert rows(path)[0].data == SAMPLES[0][1]
+    assert "2 columns are called 'n'" in refusal(path, id_column="n")
+
+
+def test_numbers_of_jsonl_are_ids_as_they_are_meant(tmp_path: Path):
+    path = tmp_path / "m.jsonl"
+    lines = [{"id": value, "uri": "i/a.jpg"} for value in (7.0, 7.25, 0, "x", None, [1])]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ids = [r.image_id.removeprefix("m.jsonl/") for r in rows(path)]
+    assert ids == ["7", "7.25", "0", "x", "i/a.jpg", "i/a.jpg#5"]
+
+
+def test_a_category_of_uris_is_read(tmp_path: Path):
+    table = pa.table({"uri": pa.array(["i/a.jpg", "i/b, c.jpg"]).dictionary_encode()})
+    pq.write_table(table, tmp_path / "m.parquet")
+    assert [r.data for r in rows(tmp_path / "m.parquet")] == [SAMPLES[0][1], SAMPLES[1][1]]
