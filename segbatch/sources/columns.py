@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from segbatch.errors import SourceError
 from segbatch.sources.cells import holds_bytes, is_list
 from segbatch.sources.chunking import ReadOptions
+from segbatch.sources.fields import Fields, describe, short
 from segbatch.sources.first_values import FirstValues, Sample
 from segbatch.sources.ids import is_id, is_text, plain
 
-ID_NAMES = ("image_id", "id", "key", "__key__", "uri", "path", "uuid", "guid", "filename", "file_name", "image_name")
+ID_NAMES = (
+    *("image_id", "id", "key", "__key__", "uri", "path", "uuid", "guid", "filename", "file_name", "image_name"),
+    "__index_level_0__",  # as pandas calls an index without a name
+)
 # A column of these names may hold images that cannot be decoded: each is an error row.
 _IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "image_data", "data", "content")
 # Of several columns of images one is meant by its name only if no other one has a word of images in its name.
@@ -24,6 +27,11 @@ _SAYS_IMAGE = ("image", "img", "picture", "photo", "photograph")
 _IMAGE_WORDS = frozenset(
     "image images img imgs jpg jpeg png webp tif tiff bmp photo photos photograph picture pictures pic rgb raw "
     "original orig full frame camera cam left right front rear input source content data bytes file".split()
+)
+_ADDRESS_WORDS = frozenset("uri url path link href".split())
+_NO_IMAGE_WORDS = frozenset(
+    "thumb thumbs thumbnail thumbnails preview previews icon mask masks seg segmentation label labels annotation "
+    "depth".split()
 )
 _MAX_SHOWN = 30
 
@@ -70,59 +78,6 @@ class Choice:
     by_values: bool = False
 
 
-@dataclass(frozen=True)
-class Fields:
-    """The columns of a schema, and the fields of its structs, by path; without those that share a name, and ``but``."""
-
-    schema: pa.Schema
-    kinds: dict[str, pa.DataType] = field(default_factory=dict)
-    twice: frozenset[str] = frozenset()
-
-    @staticmethod
-    def of(schema: pa.Schema, but: str | None = None) -> Fields:
-        kinds: dict[str, pa.DataType] = {}
-        twice = frozenset(name for name, count in Counter(schema.names).items() if count > 1)
-
-        def add(path: str, kind: pa.DataType) -> None:
-            if path == but:
-                return
-            kinds[path] = kind
-            for inner in kind if pa.types.is_struct(kind) else ():
-                add(f"{path}.{inner.name}", inner.type)
-
-        for column in schema:
-            if column.name not in twice:
-                add(column.name, column.type)
-        return Fields(schema, kinds, twice)
-
-    def refuse_twice(self, name: str, option: str) -> None:
-        if name in self.twice:
-            count = self.schema.names.count(name)
-            raise SourceError(
-                f"{count} columns are called {name!r}, so that none of them can be read; rename them, or choose "
-                f"another one by {option}; the columns are {describe(self.schema)}"
-            )
-
-    def path_beside(self, image: str) -> str | None:
-        """The text that names an image whose bytes, the field ``image`` of a struct, are missing."""
-        parent, _, name = image.rpartition(".")
-        path = f"{parent}.path"
-        return path if name == "bytes" and path in self.kinds and is_text(plain(self.kinds[path])) else None
-
-    def images(self, below: str | None = None) -> list[str]:
-        """Paths whose type may hold images, of one column or of all."""
-        return [
-            path
-            for path, kind in self.kinds.items()
-            if (below is None or path == below or path.startswith(f"{below}."))
-            # A writer that saw no bytes at all has given them the type null.
-            and (holds_bytes(kind) or (pa.types.is_null(kind) and self.path_beside(path) is not None))
-        ]
-
-    def texts(self) -> list[str]:
-        return [path for path, kind in self.kinds.items() if is_text(plain(kind))]
-
-
 def choose(values: FirstValues, options: ReadOptions) -> Choice:
     """The columns of a table. Raises ``SourceError``: ``SeveralColumns``, ``NoImages``, or options that do not fit."""
     fields = Fields.of(values.schema, options.label_column)
@@ -146,7 +101,8 @@ def _named(fields: Fields, values: FirstValues, name: str) -> Sample:
     fields.refuse_twice(name, "--image-column")
     kind = fields.kinds.get(name)
     if kind is None:
-        raise SourceError(f"no column {name!r}; the columns are {describe(fields.schema)}; give one as --image-column")
+        message = f"no column {name!r}; the columns are {describe(fields.schema)}; give one as --image-column"
+        raise SourceError(message) if fields.images() else NoImages(message)
     paths = fields.images(name)
     preferred = [path for path in paths if path == f"{name}.bytes"]
     paths = preferred or paths
@@ -164,11 +120,11 @@ def _no_images(kind: pa.DataType) -> str:
     if is_text(plain(kind)):
         return f"{kind}, not image bytes (if paths or URIs, give it as uri_column)"
     if not is_list(plain(kind)):
-        return f"{_short(kind)}, not image bytes"
+        return f"{short(kind)}, not image bytes"
     item = plain(plain(kind).value_type)
     if is_list(item) or pa.types.is_primitive(item):
-        return f"{_short(kind)}: numbers, not an encoded image (write pixels as PNG or JPEG)"
-    return f"{_short(kind)}: several values a row (write a row for each image)"
+        return f"{short(kind)}: numbers, not an encoded image (write pixels as PNG or JPEG)"
+    return f"{short(kind)}: several values a row (write a row for each image)"
 
 
 def _by_type_and_name(fields: Fields) -> str | None:
@@ -192,6 +148,7 @@ def _found(fields: Fields, values: FirstValues) -> Sample:
     if len(holding) > 1:
         return _told_by_name(holding)
     if holding:
+        _refuse_thumbnails(fields, holding[0])
         return holding[0]
     possible = [s for s in typed if s.is_empty or (shown(s.path).lower() in _IMAGE_NAMES and not s.is_digest)]
     if len(possible) > 1:
@@ -205,15 +162,32 @@ def _found(fields: Fields, values: FirstValues) -> Sample:
         told += [f"{path}: {_no_images(kind)}" for path, kind in lists.items()]
         held = f" ({'; '.join(told[:_MAX_SHOWN])})" if told else ""
         raise NoImages(
-            f"no column holds encoded images{held}; the columns are {describe(fields.schema)}; "
+            f"no column holds encoded images (JPEG, PNG, …, not pixels){held}; "
+            f"the columns are {describe(fields.schema)}; "
             "set the option image_column, or uri_column if a column holds paths or URIs of images"
         )
     return possible[0]
 
 
+def _refuse_thumbnails(fields: Fields, sample: Sample) -> None:
+    """Raise ``SeveralColumns`` if the images are called thumbnails or masks, and another column names the images."""
+    column = sample.path.partition(".")[0]
+    others = [name for name in fields.schema.names if name != column and _words(name) & (_IMAGE_WORDS | _ADDRESS_WORDS)]
+    if others and _words(column) & _NO_IMAGE_WORDS:
+        raise SeveralColumns(
+            f"the only images are in column {shown(sample.path)} ({sample.says}), and {' or '.join(others)} may be "
+            f"meant; give --image-column {shown(sample.path)} if they are, or --format manifest with --uri-column if "
+            "another column names the images"
+        )
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
+
+
 def _told_by_name(holding: Sequence[Sample]) -> Sample:
     """Of columns of images the one that is called so, unless its images are smaller than those of another column."""
-    named = [s for s in holding if _IMAGE_WORDS & set(re.split(r"[^a-z]+", shown(s.path).lower()))]
+    named = [s for s in holding if _IMAGE_WORDS & _words(shown(s.path))]
     is_said = len(named) == 1 and shown(named[0].path).lower() in _SAYS_IMAGE
     if is_said and all(named[0].is_as_large_as(s) for s in holding):
         return named[0]
@@ -241,7 +215,7 @@ def choose_id(
                 f"id_column = {wanted!r} is not a column of text, bytes, numbers or times; "
                 f"the columns are {describe(fields.schema)}; set the option id_column"
             )
-        return wanted, f"column {wanted} ({_short(fields.kinds[wanted])})", ()
+        return wanted, f"column {wanted} ({short(fields.kinds[wanted])})", ()
     others: list[str] = []
     unfit: list[str] = []
     for name in names:
@@ -254,24 +228,14 @@ def choose_id(
             if is_id(kind):
                 others.append(column)
             elif not others:
-                unfit.append(f"column {column!r} is {_short(kind)}, which is no id, and is not used as one")
+                unfit.append(f"column {column!r} is {short(kind)}, which is no id, and is not used as one")
     if not others:
         return None, "", tuple(unfit)
     chosen, *others = others
     also = f"; not used: {', '.join(others)} (--id-column)" if others else ""
-    return chosen, f"column {chosen} ({_short(fields.kinds[chosen])}){also}", tuple(unfit)
+    return chosen, f"column {chosen} ({short(fields.kinds[chosen])}){also}", tuple(unfit)
 
 
 def shown(path: str) -> str:
     """A column of images as a person calls it."""
     return path.removesuffix(".bytes")
-
-
-def describe(schema: pa.Schema) -> str:
-    """``image (binary), label (int64)``: for messages."""
-    listed = [f"{f.name} ({_short(f.type)})" for f in schema][:_MAX_SHOWN]
-    return ", ".join(listed) + (", …" if len(schema) > _MAX_SHOWN else "") or "none"
-
-
-def _short(kind: pa.DataType) -> str:
-    return str(kind)[:60]

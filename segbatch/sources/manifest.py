@@ -13,8 +13,9 @@ from segbatch.addresses import beside, uris_beside
 from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
-from segbatch.sources.columns import Fields, choose_id, describe
+from segbatch.sources.columns import choose_id
 from segbatch.sources.fetch import fetch
+from segbatch.sources.fields import Fields, describe
 from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.ids import is_text, plain, texts
 from segbatch.sources.io import Files, shown_uri

@@ -14,8 +14,9 @@ from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.cells import cell_bytes
 from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, clean, wanted_rows
-from segbatch.sources.columns import Columns, Fields, choose, describe
+from segbatch.sources.columns import Columns, choose
 from segbatch.sources.fetch import fetch
+from segbatch.sources.fields import Fields, describe
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.ids import texts

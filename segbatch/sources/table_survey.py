@@ -11,7 +11,8 @@ import pyarrow as pa
 from segbatch.chunk import Shard, digest
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.columns import Choice, Columns, Fields, NoImages, SeveralColumns, choose, shown
+from segbatch.sources.columns import Choice, Columns, NoImages, SeveralColumns, choose, shown
+from segbatch.sources.fields import Fields
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.ids import is_text, plain
 from segbatch.sources.io import Files, shown_uri

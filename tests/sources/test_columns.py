@@ -79,6 +79,7 @@ def test_images_are_read_however_they_are_stored(tmp_path: Path, values: pa.Arra
         {"image": hf(PHOTOS), "annotation": hf(MASKS)},
         {"preview": THUMBS, "Photo": PHOTOS},
         {"image": [None, None, None, None], "scan": PHOTOS},
+        {"depth": PHOTOS, "id": [1, 2, 3, 4]},
     ],
     ids=lambda columns: "-".join(columns),
 )
@@ -99,6 +100,8 @@ def test_the_one_column_of_images_of_full_size_is_taken(tmp_path: Path, columns:
             {"thumb": THUMBS, "image": [base64.b64encode(p).decode() for p in THUMBS], "photo": PHOTOS},
             "thumb: JPEG 16 x 16, photo: JPEG 64 x 64, image: JPEG 16 x 16",
         ),
+        ({"uri": list("abcd"), "thumb": THUMBS}, "column thumb (JPEG 16 x 16), and uri may be meant"),
+        ({"photo": [None] * 4, "thumb": THUMBS}, "column thumb (JPEG 16 x 16), and photo may be meant"),
         ({"image": hf([None] * 4), "thumb": THUMBS}, "image: paths of images, thumb: JPEG 16 x 16"),
         ({"a": pa.nulls(4, pa.binary()), "b": pa.nulls(4, pa.binary())}, "a: null in the first rows, b: null"),
     ],
@@ -110,9 +113,8 @@ def test_several_columns_of_images_are_refused_with_what_they_hold(
     said = refusal(path)
     assert says in said
     assert "--image-column" in said
-    for name in columns:
-        if name != "a":
-            assert len(images(path, image_column=name)) == 4
+    for name in columns.keys() - {"a", "uri", "photo"}:
+        assert len(images(path, image_column=name)) == 4
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_null_rows_and_files_without_rows_come_before_what_is_looked_at(tmp_path
 def test_files_of_different_columns_are_each_read_by_their_own(tmp_path: Path) -> None:
     table(tmp_path, {"id": [1], "image": PHOTOS[:1]}, "a.parquet")
     table(tmp_path, {"content": DIGESTS[:1], "picture": PHOTOS[1:2]}, "b.parquet")
-    table(tmp_path, {"uri": ["c.jpg"], "sha256": DIGESTS[:1]}, "c.parquet")
+    table(tmp_path, {"uri": ["c.jpg"], "note": ["n"]}, "c.parquet")
     (tmp_path / "c.jpg").write_bytes(PHOTOS[2])
     source = open_source([str(tmp_path / "*.parquet")])
     assert [r.data for r in read(source)] == PHOTOS[:3]
@@ -202,8 +204,15 @@ def test_files_of_different_columns_are_each_read_by_their_own(tmp_path: Path) -
         "column picture: JPEG 43 x 64 (1 of 3 tables)",
         "URIs in column uri (1 of 3 tables)",
     ]
+    (record,) = read(open_source([str(tmp_path / "c.parquet")], image_column="picture"))
+    assert record.data == PHOTOS[2]  # a manifest, to which the option says nothing
     table(tmp_path, {"jpg": THUMBS, "photo": PHOTOS}, "d.parquet")
     assert "d.parquet: several columns hold images" in refusal(str(tmp_path / "*.parquet"))
+
+
+def test_a_table_of_uris_beside_digests_is_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "c.jpg").write_bytes(PHOTOS[2])
+    assert images(table(tmp_path, {"uri": ["c.jpg"], "sha256": DIGESTS[:1]})) == [PHOTOS[2]]
 
 
 def test_a_data_set_of_hugging_face_is_read(tmp_path: Path) -> None:
@@ -216,4 +225,4 @@ def test_a_data_set_of_hugging_face_is_read(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "train.parquet"))
     assert images(str(tmp_path / "train.parquet")) == PHOTOS
     assert images(str(tmp_path / "train.parquet"), image_column="label") == MASKS
-    assert images(str(tmp_path / "train.parquet"), label_column="image") == MASKS
+    assert images(str(tmp_path / "train.parquet"), label_column="label") == PHOTOS

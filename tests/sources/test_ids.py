@@ -99,6 +99,7 @@ def test_ids_of_pandas_and_of_a_database(tmp_path: Path) -> None:
         ({"Id": [1], "id": [2]}, "2"),
         ({"id": [[1, 2]], "path": ["p"]}, "p"),
         ({"caption": ["c"]}, "0"),
+        ({"__index_level_0__": ["x"]}, "x"),
     ],
 )
 def test_of_several_columns_the_first_by_name_has_the_ids(

@@ -1,0 +1,79 @@
+"""The columns of a table's schema and the fields of its structs, by path."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from segbatch.errors import SourceError
+from segbatch.sources.cells import holds_bytes
+from segbatch.sources.ids import is_text, plain
+
+_MAX_SHOWN = 30
+_MAX_TYPE = 60
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns of a schema, and the fields of its structs, by path; without those that share a name, and ``but``."""
+
+    schema: pa.Schema
+    kinds: dict[str, pa.DataType] = field(default_factory=dict)
+    twice: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(schema: pa.Schema, but: str | None = None) -> Fields:
+        kinds: dict[str, pa.DataType] = {}
+        twice = frozenset(name for name, count in Counter(schema.names).items() if count > 1)
+
+        def add(path: str, kind: pa.DataType) -> None:
+            if path == but:
+                return
+            kinds[path] = kind
+            for inner in kind if pa.types.is_struct(kind) else ():
+                add(f"{path}.{inner.name}", inner.type)
+
+        for column in schema:
+            if column.name not in twice:
+                add(column.name, column.type)
+        return Fields(schema, kinds, twice)
+
+    def refuse_twice(self, name: str, option: str) -> None:
+        if name in self.twice:
+            count = self.schema.names.count(name)
+            raise SourceError(
+                f"{count} columns are called {name!r}, so that none of them can be read; rename them, or choose "
+                f"another one by {option}; the columns are {describe(self.schema)}"
+            )
+
+    def path_beside(self, image: str) -> str | None:
+        """The text that names an image whose bytes, the field ``image`` of a struct, are missing."""
+        parent, _, name = image.rpartition(".")
+        path = f"{parent}.path"
+        return path if name == "bytes" and path in self.kinds and is_text(plain(self.kinds[path])) else None
+
+    def images(self, below: str | None = None) -> list[str]:
+        """Paths whose type may hold images, of one column or of all."""
+        return [
+            path
+            for path, kind in self.kinds.items()
+            if (below is None or path == below or path.startswith(f"{below}."))
+            # A writer that saw no bytes at all has given them the type null.
+            and (holds_bytes(kind) or (pa.types.is_null(kind) and self.path_beside(path) is not None))
+        ]
+
+    def texts(self) -> list[str]:
+        return [path for path, kind in self.kinds.items() if is_text(plain(kind))]
+
+
+def describe(schema: pa.Schema) -> str:
+    """``image (binary), label (int64)``: for messages."""
+    listed = [f"{f.name} ({short(f.type)})" for f in schema][:_MAX_SHOWN]
+    return ", ".join(listed) + (", …" if len(schema) > _MAX_SHOWN else "") or "none"
+
+
+def short(kind: pa.DataType) -> str:
+    """A type in at most 60 characters."""
+    return str(kind)[:_MAX_TYPE]
