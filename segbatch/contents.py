@@ -6,6 +6,7 @@ import re
 from collections.abc import Container
 
 FIRST_BYTES = 1024  # as many as the patterns look at
+LFS_POINTER = "a Git LFS pointer"
 _UNPACK = "unpack it, and give the folder or its files"
 _DECOMPRESS = "decompress it, and give the file that comes out"
 _ANSWER = "it may be a server's answer instead of the file, so download the file again"
@@ -25,7 +26,7 @@ _IMAGES = (
 )
 # (name, pattern, what to do). The first match counts.
 _KINDS = [
-    ("a Git LFS pointer", rb"version https://git-lfs|version https://hawser", _PULL),
+    (LFS_POINTER, rb"version https://git-lfs|version https://hawser", _PULL),
     ("an SVG drawing", rb"(?i:(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,500}?)?<svg\b)", ""),
     (
         "an HTML page",
@@ -55,12 +56,33 @@ _KINDS = [
     ("a Python pickle", rb"\x80[\x02-\x05]", ""),
     ("an ELF executable", rb"\x7fELF", ""),
 ]
+# Of archives and compressed files that are not read.
+_SUFFIXES = {
+    "zip": "a ZIP archive",
+    "7z": "a 7z archive",
+    "rar": "a RAR archive",
+    "gz": "gzip data",
+    "bz2": "bzip2 data",
+    "xz": "xz data",
+    "zst": "zstd data",
+    "lz4": "lz4 data",
+    "lz": "lzip data",
+    "z": "Unix compress data (.Z)",
+    "br": "Brotli data",
+}
 _PATTERNS = [(name, re.compile(pattern, re.DOTALL), remedy) for name, pattern, remedy in _KINDS]
 # What checkpoints and lists are written in (torch.save makes ZIPs), or what the length that begins a safetensors file
 # may look like.
 OF_WEIGHTS = frozenset(
     {"a ZIP archive", "JSON", "a Python pickle", "an HDF5 file", "a NumPy array", "a TFRecord file of TensorFlow"}
 )
+
+
+def archive_by_name(name: str) -> str:
+    """``a ZIP archive: unpack …`` where the suffix of ``name`` says that; else ``""``."""
+    suffix = name.lower().rpartition(".")[2]
+    kind = _SUFFIXES.get(suffix, "")
+    return f"{kind}: {_UNPACK if 'archive' in kind else _DECOMPRESS}" if kind else ""
 
 
 def looks_like(data: bytes) -> str:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segbatch.addresses import as_plain
+from segbatch.contents import recognized
 from segbatch.errors import SpecError
 from segbatch.text import redact, redact_text
 
@@ -185,6 +186,8 @@ def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = Non
             data = f.read(_LARGEST_CONFIG + 1)
         if len(data) > _LARGEST_CONFIG:
             raise SpecError(f"{uri}: a configuration of more than {_LARGEST_CONFIG:,} bytes; give the right file")
+        if other := recognized(data, {"JSON"}):
+            raise SpecError(f"{uri}: not a configuration, but {other}")
         loader = yaml.SafeLoader(data)
         root = loader.get_single_node()
         _check_aliases(root, str(uri))

@@ -6,12 +6,19 @@ import io
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from segbatch import models
 from segbatch.contents import OF_WEIGHTS, looks_like, recognized
+from segbatch.errors import ModelError, SegbatchError, SpecError
+from segbatch.models.weights import read_labels
+from segbatch.sources.io import Files
+from segbatch.sources.labels import LabelReader
+from segbatch.spec import read_config
 from tests.corpus import COMPRESS, encode, photograph, tar_bytes
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n"
@@ -72,3 +79,25 @@ def test_what_cannot_be_named_is_told_by_its_look():
     assert looks_like(bytes(9)) == "zero bytes"
     assert looks_like("naïve notes\n".encode()) == "text"
     assert looks_like(b"\x01\x02\xfe") == ""
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.safetensors", "w.caffemodel", "w.ckpt.pth"])
+@pytest.mark.parametrize(
+    ("data", "word"), [(POINTER, "Git LFS"), (b"<html><body>404", "HTML"), (COMPRESS[".zst"](b"x"), "zstd")]
+)
+def test_weights_of_another_kind_are_named(tmp_path: Path, name: str, data: bytes, word: str):
+    (tmp_path / name).write_bytes(data)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(ModelError, match=word):
+        models.describe("deeplabv3plus_mobilenet_v2", str(tmp_path / name), str(tmp_path / "classes.txt"), check=True)
+
+
+def test_a_list_of_classes_a_label_and_a_configuration_of_another_kind_are_named(tmp_path: Path):
+    path = tmp_path / "x"
+    path.write_bytes(POINTER)
+    with pytest.raises(SegbatchError, match="Git LFS"):
+        read_labels(str(path), None, "fcn8s")
+    with pytest.raises(SpecError, match="Git LFS"):
+        LabelReader(Files()).read(str(path))
+    with pytest.raises(SpecError, match="Git LFS"):
+        read_config(path)

@@ -11,6 +11,7 @@ from segbatch.errors import SourceError
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions, clean
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
+from segbatch.sources.first_bytes import mistaken_files
 from segbatch.sources.first_members import contradiction
 from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
@@ -111,8 +112,11 @@ class AnySource:
     def check(self, shards: Sequence[Shard]) -> None:
         """See ``interfaces.Source``. Looks into the first few tars: a request each, or headers of a local file.
 
-        Of the first table with rows, one of the first values must be an image, unless its column was named.
+        The first few files of each format must not all be files of another kind, such as Git LFS pointers. Of the
+        first table with rows, one of the first values must be an image, unless its column was named.
         """
+        if mistaken := list(mistaken_files(self._files, shards, self._format)):
+            raise SourceError("\n".join(mistaken))
         if self._options.image_column is None:
             refuse_no_images(self._files, shards)
         tars = [shard for shard in shards if shard.format == "webdataset"][:_TARS_LOOKED_AT]

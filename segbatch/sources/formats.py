@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segbatch.addresses import join
+from segbatch.contents import archive_by_name
 from segbatch.errors import MissingInput, SourceError
 from segbatch.sources.chunking import clean
 from segbatch.sources.io import shown_name, shown_uri
@@ -38,15 +39,20 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
         elif item.by in ("folder", "pattern"):
             item.skipped.add(_UNKNOWN, clean(shown_name(item.root, entry.name)))
         else:
+            uri = join(item.root, entry.name)
+            if archive := archive_by_name(without_query(uri)):
+                raise SourceError(f"{shown_uri(uri)}: by its name {archive}")
             raise SourceError(
-                f"{shown_uri(join(item.root, entry.name))}: its name tells no format; known: {_known()}; "
-                "or set the option format"
+                f"{shown_uri(uri)}: its name tells no format; known: {_known()}; or set the option format"
             )
     if item.by == "folder":
         groups = _meant(item, groups, format)
     if not groups:
         held = "; ".join(item.skipped.lines()) or "nothing"
         remedy = f"; known: {_known()}; or give them by a pattern, and set the option format"
+        archive = next(filter(None, (archive_by_name(entry.name) for entry in item.entries)), "")
+        if archive:
+            remedy = f"; that is {archive}"
         raise MissingInput(
             f"{shown_uri(item.root)}: holds no shard and no image, only {held}"
             f"{remedy if _UNKNOWN in item.skipped.kinds else ''}"

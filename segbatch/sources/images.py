@@ -172,6 +172,14 @@ def names_of(shard: Shard) -> list[ImageName]:
     return [ImageName(clean(image_id), shown_uri(uri)) for image_id, uri in named]
 
 
+def first_images(shard: Shard, count: int) -> list[tuple[str, int]]:
+    """(URI, size in bytes) of the first images of a shard."""
+    listing = Listing.of(shard)
+    uris = listing.uris or [""] * len(listing.names)
+    images = zip(uris[:count], listing.names[:count], listing.sizes[:count], strict=True)
+    return [(uri or _id_and_uri(shard.uri, name)[1], size) for uri, name, size in images]
+
+
 def _id_and_uri(root: str, name: str) -> tuple[str, str]:
     """The id of an image and its URI; without a root, ``name`` is the URI."""
     if not root:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segbatch.addresses import join
 from segbatch.class_list import FORMS, parse_class_list
-from segbatch.contents import looks_like
+from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.labels import IGNORE_INDEX, UNKNOWN_COLOR, LabelSet
 from segbatch.sources.formats import EXTENSIONS
@@ -122,7 +122,8 @@ class LabelReader:
         except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as e:
             reason = str(e)
             if isinstance(e, Image.UnidentifiedImageError):
-                kind = "a JPEG, which does not keep values" if data[:3] == b"\xff\xd8\xff" else looks_like(data)
+                is_jpeg = data[:3] == b"\xff\xd8\xff"
+                kind = "a JPEG, which does not keep values" if is_jpeg else recognized(data) or looks_like(data)
                 reason = f"it is no PNG, TIFF, BMP or GIF{f'; it looks like {kind}' if kind else ''}"
             raise SpecError(f"labels: {name} cannot be read: {reason}") from e
         if values.ndim != 2 or values.dtype.kind not in "uib":

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from segbatch.addresses import folder_of
+from segbatch.contents import FIRST_BYTES, recognized
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
 from segbatch.sources.ids import number_text
@@ -153,6 +154,10 @@ class TextRows:
 
     def _after_header(self) -> tuple[int, int]:
         """(byte, line number) of the first row; finds the columns of a CSV."""
+        allowed = {"gzip data"} if self._stream is not self._raw else {"JSON"} if self._json else set()
+        if other := recognized(self._raw.read(FIRST_BYTES), allowed):
+            raise SourceError(f"{shown_uri(self._uri)}: not a manifest, but {other}")
+        self._raw.seek(0)
         if self._stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise SourceError(f"{shown_uri(self._uri)}: is UTF-16; save it as UTF-8")
         if self._json:

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segbatch.addresses import folder_of
+from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
+from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
 from segbatch.sources.io import Files, brief, shard_failure, shown_name, shown_uri
 
@@ -128,7 +130,8 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
     try:
         return ParquetRows(files, uri)
     except pa.ArrowException as e:
-        message = f"{shown_uri(uri)}: not a whole Parquet file ({brief(e)})"
+        other = recognized(first_bytes(files, uri), {"a Parquet file"})
+        message = f"{shown_uri(uri)}: not {f'Parquet, but {other}' if other else f'a whole Parquet file ({brief(e)})'}"
         raise RecordFailure("read", "CorruptShard", message) from None
     except Exception as e:
         failure = shard_failure(uri, e)

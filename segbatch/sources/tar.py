@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
 from segbatch.sources.compression import MAGIC_BYTES, Decompressed, compression_of
 from segbatch.sources.sparse import SparseMap, old_gnu_numbers, pax_numbers, pax_size
@@ -124,6 +125,8 @@ class TarReader:
         begin = self._at - len(block)
         if marked and not block:
             return None
+        if begin == 0 and (other := recognized(block, {"a tar archive"})):
+            raise RecordFailure("read", "CorruptShard", f"not a tar, but {other}")
         if len(block) < _BLOCK:
             where = f"within the header at byte {begin}" if block else f"at byte {begin}, without an end mark"
             raise RecordFailure("read", "TruncatedShard", f"the tar breaks off {where}")
