@@ -172,7 +172,7 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     if precision == "auto":
         precision = kept.get("precision") or _auto_precision(spec)
     prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
-    source = open_inputs(spec)
+    source = open_inputs(spec, is_resumed="read" in kept)
     corpus = source.corpus(kept.get("root"))
     if corpus.image_column is not None:
         spec = spec.model_copy(update={"image_column": corpus.image_column})
@@ -224,8 +224,8 @@ def _auto_precision(spec: JobSpec) -> str:
         return "fp32"
 
 
-def open_inputs(spec: JobSpec) -> Source:
-    """The source that the spec's inputs and reading options name."""
+def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
+    """The source that the spec's inputs and reading options name, or that an output which exists was made of."""
     return open_source(
         spec.inputs,
         storage_options=spec.storage_options,
@@ -236,6 +236,7 @@ def open_inputs(spec: JobSpec) -> Source:
         key=spec.key,
         format=spec.format,
         max_record_bytes=spec.max_record_bytes,
+        is_resumed=is_resumed,
     )
 
 

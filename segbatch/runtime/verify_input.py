@@ -58,7 +58,7 @@ def check_input(
             f"than since version {_SHARD_NAMES_SINCE}"
         )
         return
-    source = open_inputs(recorded_spec(record, inputs, storage_options))
+    source = open_inputs(recorded_spec(record, inputs, storage_options), is_resumed=True)
     corpus = _listed(source, record, moved=inputs is not None)
     shards = divided(corpus.shards, record.chunk_size)
     for problem in missing(shards, ledger):

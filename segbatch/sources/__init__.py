@@ -46,15 +46,19 @@ def open_source(
     key: KeyRule = "first-dot",
     image_member: str | None = None,
     label_column: str | None = None,
+    is_resumed: bool = False,
 ) -> AnySource:
     """A source over any mix of tars, Parquet files, folders, globs and manifests.
 
     ``format`` (webdataset, parquet, images, manifest) settles what names do not tell. ``label_column`` is a Parquet
-    column, or the ending of a tar's members, that holds labels. Nothing is read before ``corpus()``. Picklable.
+    column, or the ending of a tar's members, that holds labels. ``is_resumed``: an output of these inputs
+    exists, whose column of images applies. Nothing is read before ``corpus()``. Picklable.
     """
     if format is not None and format not in _READERS:
         raise SourceError(f"format {format!r} is unknown; known: {', '.join(_READERS)}")
-    options = ReadOptions(image_column, id_column, uri_column, max_record_bytes, key, image_member, label_column)
+    options = ReadOptions(
+        image_column, id_column, uri_column, max_record_bytes, key, image_member, label_column, is_resumed
+    )
     return AnySource(list(inputs), Files(storage_options), options, format)
 
 

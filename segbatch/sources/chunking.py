@@ -20,6 +20,7 @@ KeyRule = Literal["first-dot", "last-dot"]
 class ReadOptions:
     """What decides how the bytes of a shard become records. None: found by itself.
 
+    ``is_resumed``: where values leave several columns of images, types and names decide, as in the rows that are there.
     ``label_column`` is a column of a table, or what follows the key of a tar's member, that holds labels, not images.
     """
 
@@ -30,6 +31,7 @@ class ReadOptions:
     key: KeyRule = "first-dot"
     image_member: str | None = None
     label_column: str | None = None
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True)

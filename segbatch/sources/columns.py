@@ -84,8 +84,8 @@ def choose(values: FirstValues, options: ReadOptions) -> Choice:
     if options.image_column is not None:
         sample, by_values = _named(fields, values, options.image_column), False
     else:
-        sample = _found(fields, values)
-        by_values = shown(sample.path) != _by_type_and_name(fields)
+        sample = _found(fields, values, options.is_resumed)
+        by_values = sample.path != _by_type_and_name(fields)
     path = fields.path_beside(sample.path)
     chosen, ids, warnings = choose_id(fields, options, ID_NAMES, sample.path)
     if chosen is None and path is not None:
@@ -132,19 +132,30 @@ def _by_type_and_name(fields: Fields) -> str | None:
 
     Run records without a column stand for this one; a choice that differs is recorded, so that no output mixes two.
     """
-    names = [shown(path) for path in fields.images() if not is_list(plain(fields.kinds[path]))]
-    names = [name for name in names if name in fields.schema.names]
-    return next((name for name in _IMAGE_NAMES if name in names), names[0] if len(names) == 1 else None)
+    paths = {shown(path): path for path in fields.images() if not is_list(plain(fields.kinds[path]))}
+    paths = {name: path for name, path in paths.items() if name in fields.schema.names}
+    name = next((name for name in _IMAGE_NAMES if name in paths), next(iter(paths)) if len(paths) == 1 else None)
+    return None if name is None else paths[name]
 
 
-def _found(fields: Fields, values: FirstValues) -> Sample:
+def _found(fields: Fields, values: FirstValues, is_resumed: bool) -> Sample:
     """The one column that holds images. Raises ``SeveralColumns`` or ``NoImages``."""
+    try:
+        return _told_by_values(fields, values)
+    except SeveralColumns:
+        path = _by_type_and_name(fields)
+        if path is None or not is_resumed:
+            raise
+        return values.sample(path, fields.path_beside(path))  # as the rows that are there
+
+
+def _told_by_values(fields: Fields, values: FirstValues) -> Sample:
     typed = [values.sample(path, fields.path_beside(path)) for path in fields.images()]
     encoded = [sample for path in fields.texts() if (sample := values.sample(path)).has_images]
-    for name in fields.twice:
-        if any(holds_bytes(f.type) for f in fields.schema if f.name == name):
-            fields.refuse_twice(name, "--image-column")
     holding = [s for s in typed if s.has_images or s.has_paths] + encoded
+    for name in fields.twice:
+        if (_words(name) & _IMAGE_WORDS or not holding) and any(holds_bytes(f.type) for f in fields.all(name)):
+            fields.refuse_twice(name, "--image-column")
     if len(holding) > 1:
         return _told_by_name(holding)
     if holding:

@@ -48,6 +48,11 @@ class Fields:
                 f"another one by {option}; the columns are {describe(self.schema)}"
             )
 
+    def all(self, name: str) -> list[pa.Field]:
+        """The columns of a name, also of one that several have, and the fields of their structs."""
+        columns = [column for column in self.schema if column.name == name]
+        return columns + [inner for c in columns if pa.types.is_struct(c.type) for inner in c.type]
+
     def path_beside(self, image: str) -> str | None:
         """The text that names an image whose bytes, the field ``image`` of a struct, are missing."""
         parent, _, name = image.rpartition(".")

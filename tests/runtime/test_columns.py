@@ -57,6 +57,20 @@ def test_a_column_that_type_and_name_tell_is_not_part_of_a_run(tmp_path: Path) -
     assert "image_member" not in options  # outputs of earlier versions are resumed
 
 
+def test_an_output_whose_column_was_told_by_its_name_is_resumed_by_its_name(tmp_path: Path) -> None:
+    """Earlier versions took ``jpg`` of ``jpg`` and ``png`` without a look at the values."""
+    both = {"id": list("abcdef"), "jpg": JPEGS}
+    table(tmp_path / "in/a.parquet", slice(0, 3), **both)
+    spec = here.spec([str(tmp_path / "in")], tmp_path / "out")
+    assert here.run(spec).totals.records == 3
+    table(tmp_path / "in/b.parquet", slice(3, 6), **both, png=JPEGS)
+    with pytest.raises(SourceError, match="jpg: JPEG 43 x 64, png: JPEG 43 x 64"):
+        make_plan(here.spec([str(tmp_path / "in")], tmp_path / "other"))
+    assert here.run(spec).totals.records == 6
+    assert read_options(tmp_path / "out")["image_column"] is None
+    assert verify(str(tmp_path / "out"), read_input=True).problems == []
+
+
 def test_options_that_decide_nothing_and_ids_that_are_not_kept_are_warned_of(tmp_path: Path) -> None:
     write_tar(tmp_path / "in/a.tar", [("a.jpg", JPEGS[0])])
     table(tmp_path / "in/b.parquet", slice(0, 3), id=[[n] for n in range(6)], image=JPEGS)

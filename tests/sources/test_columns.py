@@ -171,6 +171,7 @@ def test_columns_of_one_name_are_refused_only_where_they_are_meant(tmp_path: Pat
     assert "2 columns are called 'image'" in refusal(twice)
     assert "2 columns are called 'image'" in refusal(twice, image_column="image")
     assert images(twice, image_column="photo") == PHOTOS[2:]
+    assert images(written(["id", "hash", "hash", "image"], [1, 2], DIGESTS[:2], DIGESTS[:2], PHOTOS[:2])) == PHOTOS[:2]
     ids = written(["id", "id", "image", "n"], [1, 2], [3, 4], PHOTOS[:2], [5, 6])
     assert "2 columns are called 'id'" in refusal(ids)
     assert images(ids, id_column="n") == PHOTOS[:2]
