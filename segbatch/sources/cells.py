@@ -33,15 +33,13 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
-def cell_bytes(value: pa.Scalar) -> pa.Buffer | None:
-    """The bytes that a value stands for; None if it is null.
+def cell_bytes(value: pa.Scalar) -> pa.Buffer:
+    """The bytes that a value, which is not null, stands for.
 
     Raises ``RecordFailure`` BadEncoding for a list with other numbers than bytes, and for text that is not base64.
     """
-    while isinstance(value, pa.DictionaryScalar | pa.ExtensionScalar) and value.is_valid:
+    while isinstance(value, pa.DictionaryScalar | pa.ExtensionScalar):
         value = value.value
-    if not value.is_valid or pa.types.is_null(value.type):
-        return None
     if is_list(value.type):
         return _from_numbers(value.values)
     data: pa.Buffer = value.as_buffer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,7 +59,14 @@ class Sample:
         both = [(a, b) for place, a in self.sizes.items() if a and (b := other.sizes.get(place))]
         return bool(both) and all(a[0] * a[1] >= b[0] * b[1] for a, b in both)
 
-    def add(self, place: Place, data: bytes) -> None:
+    def add(self, place: Place, value: pa.Scalar) -> None:
+        """Look at a value that is not null."""
+        try:
+            data = cell_bytes(value).to_pybytes()
+        except RecordFailure as e:  # no bytes at all
+            self.lengths.append(-1)
+            self.says = self.says if self.sizes else e.message
+            return
         self.lengths.append(len(data))
         kind = image_format(data)
         other = "" if kind else looks_like(data)
@@ -92,17 +100,8 @@ class FirstValues:
         """The first values of a column that may hold images; if all are null, whether ``beside`` names images."""
         if path not in self._samples:
             sample = self._samples[path] = Sample(path)
-            for place, value in self._values(path):
-                try:
-                    data = cell_bytes(value)
-                except RecordFailure as e:
-                    sample.lengths.append(-1)
-                    sample.says = sample.says if sample.sizes else e.message
-                    continue
-                if data is not None:
-                    sample.add(place, data.to_pybytes())
-                if len(sample.lengths) == _SAMPLED:
-                    break
+            for place, value in itertools.islice(self._values(path), _SAMPLED):
+                sample.add(place, value)
             if not sample.lengths and beside is not None:
                 named = next((t for _, v in self._values(beside) if (t := texts(pa.array([v]))[0])), "")
                 sample.has_paths, sample.says = bool(named), "paths of images" if named else sample.says

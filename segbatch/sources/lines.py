@@ -191,7 +191,7 @@ class TextRows:
     def _check(self, name: str | None, option: str) -> None:
         if name is None or name in self._columns:
             return
-        columns = list(self._columns)
+        columns = list(map(clean, self._columns))
         near = [column for column in columns if set(re.split(r"[^a-z]+", column.lower())) & _WORDS[option]]
         hint = f" to the one that is meant, such as {' or '.join(near[:_MAX_SHOWN])}" if near else ""
         raise SourceError(
@@ -238,8 +238,11 @@ class TextRows:
             return _bad(f"line {number} is not JSON: {e}")
         if not isinstance(row, dict):
             return _bad(f"line {number} is not an object with {column!r}: {redact_text(text.strip())[:80]}")
-        wanted = (column, self._options.id_column)
-        self._columns.update((clean(n), None) for n in row if n in wanted or len(self._columns) < _MAX_COLUMNS)
+        if new := row.keys() - self._columns.keys():
+            wanted = (column, self._options.id_column)
+            self._columns.update(
+                (n, None) for n in row if n in new and (n in wanted or len(self._columns) < _MAX_COLUMNS)
+            )
         value = row.get(column)
         names = [self._options.id_column] if self._options.id_column else ID_NAMES
         key = next((text for name in names if (text := _id_text(row.get(name)))), "")

@@ -96,7 +96,7 @@ class Parquet:
         try:
             if isinstance(value, RecordFailure):
                 raise value
-            data = cell_bytes(value)
+            data = cell_bytes(value) if value.is_valid else None
             path = "" if data else paths.of(row)
             if path:
                 uri = beside(shard.uri, path)

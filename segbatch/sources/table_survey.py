@@ -63,13 +63,15 @@ def survey_tables(files: Files, shards: list[Shard], options: ReadOptions, forma
             group.choice = _choose(files, members, options)
         except NoImages as e:
             if format is None and _names_images(group.schema, options):
+                manifest = survey(files, members[0].uri, options)
+                manifests += [manifest] * len(members)
                 for place in group.places:
-                    manifests.append(survey(files, found[place].uri, options))
-                    found[place] = replace(found[place], records=manifests[-1].records, format="manifest")
+                    found[place] = replace(found[place], format="manifest")
             elif first == 0:
                 raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
         except SourceError as e:
-            if first == 0 or isinstance(e, SeveralColumns):
+            has_rows = any(shard.records for shard in members)
+            if has_rows if isinstance(e, SeveralColumns) else first == 0:
                 raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
         if group.choice is not None:
             listing = group.choice.columns.to_bytes()

@@ -180,6 +180,7 @@ def test_columns_of_one_name_are_refused_only_where_they_are_meant(tmp_path: Pat
 def test_null_rows_and_files_without_rows_come_before_what_is_looked_at(tmp_path: Path) -> None:
     kind = pa.schema([("content", pa.binary()), ("picture", pa.binary())])
     pq.write_table(kind.empty_table(), tmp_path / "a.parquet")
+    assert images(str(tmp_path / "a.parquet")) == []
     with pq.ParquetWriter(tmp_path / "b.parquet", kind) as writer:
         writer.write_table(kind.empty_table())
         writer.write_table(pa.table({"content": [None] * 20, "picture": [None] * 20}, kind))
