@@ -108,7 +108,8 @@ def list_input(files: Files, given: str) -> list[Listed]:
     except SourceError:
         raise
     except PermissionError as e:
-        raise SourceError(f"{shown_uri(given)}: access is denied ({brief(e)}); check your credentials") from e
+        remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
+        raise SourceError(f"{shown_uri(given)}: access is denied ({brief(e)}); check {remedy}") from e
     except Exception as e:
         if is_transient(e):
             raise outage(given, e) from e
