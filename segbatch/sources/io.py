@@ -77,7 +77,7 @@ class Files:
         if protocol not in self._open:
             try:
                 if protocol in ("http", "https"):
-                    from segbatch.sources.web import WebFileSystem  # its client takes long to import
+                    from segbatch.web import WebFileSystem  # its client takes long to import
 
                     self._open[protocol] = WebFileSystem(**self._options)
                 else:
