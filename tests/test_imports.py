@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"skipped", "causes", "addresses"},
     {"registry", "labels", "spec", "chunk", "retry"},
-    {"leaves", "class_list"},
+    {"leaves", "class_list", "web"},
     {"interfaces"},
     {"sources", "models", "refiners", "encodings", "metrics", "output", "crf"},
     {"report", "export", "training"},

@@ -24,7 +24,8 @@ from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
 from segbatch.registry import suggest
-from segbatch.text import redact, redact_text
+from segbatch.retry import call
+from segbatch.text import is_web, redact, redact_text
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +175,7 @@ def read_uri(
     So it does if they begin as a file of a kind (see ``contents``) that is not among ``kinds``.
     """
     try:
-        with fsspec.open(as_plain(uri), "rb", **(storage_options or {})) as f:
-            data = bytes(f.read())
+        data = _read(as_plain(uri), storage_options or {})
     except FileNotFoundError as e:
         raise ModelError(f"{what} {uri!r}: there is no such file; check the path or URI") from e
     except ImportError as e:
@@ -186,6 +186,16 @@ def read_uri(
     if other := recognized(data, kinds):
         raise ModelError(f"{what} {uri!r}: the file is {other}")
     return data
+
+
+def _read(uri: str, storage_options: Mapping[str, Any]) -> bytes:
+    if not is_web(uri):
+        with fsspec.open(uri, "rb", **storage_options) as f:
+            return bytes(f.read())
+    from segbatch.web import WebFileSystem  # its client takes long to import
+
+    web = WebFileSystem(**storage_options)
+    return bytes(call(web, "cat_file", uri, size=call(web, "info", uri)["size"] or 0))
 
 
 def read_labels(uri: str, count: int | None, model: str, storage_options: Mapping[str, Any] | None = None) -> LabelSet:

@@ -17,7 +17,8 @@ from segbatch import models
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models import checkpoint
-from segbatch.models.weights import Weights
+from segbatch.models.weights import Weights, read_uri
+from tests.sources.web_server import web_server
 
 NAME = "lraspp_mobilenet_v3_large"
 
@@ -141,3 +142,19 @@ def test_classes_come_from_a_file(tmp_path: Path) -> None:
     names.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpecError, match="not UTF-8"):
         models.describe(NAME, classes=str(names))
+
+
+@pytest.mark.parametrize("kind", [{}, {"ranges": False, "sizes": False, "head": False}])
+def test_weights_on_a_web_server(kind: dict[str, bool]) -> None:
+    answers = {
+        "/w 1.pth?v=2": b"\x80data",
+        "/moved.pth": "/w 1.pth?v=2",
+        "/busy.pth": [503] * 3 + [b"\x80data"],
+        "/no.pth": 403,
+    }
+    with web_server(answers, **kind) as (url, _):
+        for name in ("w%201.pth?v=2", "moved.pth", "busy.pth"):
+            assert read_uri(f"{url}/{name}", "weights") == b"\x80data"
+        for name, message in (("gone.pth", "there is no such file"), ("no.pth", "the server answers 403 Forbidden")):
+            with pytest.raises(ModelError, match=message):
+                read_uri(f"{url}/{name}", "weights")
