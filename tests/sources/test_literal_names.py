@@ -114,7 +114,7 @@ def test_file_uris_of_what_has_such_a_name(tmp_path: Path, written: str) -> None
     assert (first.data, second.data) == (JPEGS["c.jpg"], JPEGS["a1.jpg"])
     assert other.error is not None
     assert (other.error.type, "host 'other'" in other.error.message) == ("BadUri", True)
-    assert list(list_labels(Files(), uri)) == ["p", "x%20y"]
+    assert [label.name for label in list_labels(Files(), uri)] == ["p.jpg", "x%20y.jpg"]
 
 
 @pytest.mark.parametrize("name", ["a b", "a[1]", "{x,y}", "*?", "50%", "x%20y", "zip://a::b", "ü#1"])
