@@ -19,7 +19,7 @@ from segbatch.nightly.record import read_night
 from segbatch.output.compact import compact
 from segbatch.output.inspect import error_rows, summary
 from segbatch.output.store import Store
-from segbatch.runtime.planning import make_plan
+from segbatch.runtime.planning import STAGES_VERSION, make_plan
 from segbatch.runtime.verify import verify
 from segbatch.spec import JobSpec
 from segbatch.training.spec import TrainSpec
@@ -78,7 +78,7 @@ def test_an_earlier_output_is_resumed_or_the_refusal_says_why(name: str, corpus:
     version, _, _, source = OUTPUTS[name]
     spec: dict[str, Any] = json.loads((corpus / name / "run.json").read_text())["spec"]
     given = {**spec, "inputs": [str(corpus / source)], "output": str(corpus / name)}
-    with pytest.raises(PlanError, match=f"rows version {version}, this version of segbatch writes 4"):
+    with pytest.raises(PlanError, match=f"rows version {version}, this version of segbatch writes {STAGES_VERSION}"):
         make_plan(JobSpec.create(**given))
 
 

@@ -28,7 +28,7 @@ from segbatch.spec import JobSpec
 from segbatch.text import redact
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
-STAGES_VERSION = 4
+STAGES_VERSION = 5
 
 _LARGEST_CHUNK = 256
 _CHUNK_BYTES = 64 * 2**20
@@ -361,7 +361,7 @@ def _absolute(uri: str) -> str:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in ("segbatch", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy"):
+    for package in ("segbatch", "ray", "torch", "torchvision", "pyarrow", "pillow", "simplejpeg", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -23,6 +23,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure
+from segbatch.sources.bmp import plain_bmp
 from segbatch.sources.containers import plain_gif, plain_heif, plain_webp
 from segbatch.sources.depth import integers_to_uint8
 from segbatch.sources.exif import upright
@@ -47,7 +48,7 @@ _PLAIN: dict[str, Callable[[bytes], tuple[bytes, int]]] = {
     "PNG": plain_png,
     "WEBP": plain_webp,
     "TIFF": plain_tiff,
-    "BMP": lambda data: (data, 1),
+    "BMP": plain_bmp,
     "GIF": plain_gif,
     "AVIF": plain_heif,
     "HEIC": plain_heif,

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 
+from segbatch.sources.bmp import bmp_size
 from segbatch.sources.containers import gif_size, heif_format, heif_size, webp_size
 from segbatch.sources.jpeg import jpeg_size
 from segbatch.sources.png import png_size
@@ -39,19 +40,13 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def _bmp_size(data: bytes) -> tuple[int, int]:
-    is_old = data[14] == 12
-    width, height = struct.unpack_from("<HH" if is_old else "<ii", data, 18)
-    return abs(height), abs(width)
-
-
 _SIZES: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
     "JPEG": jpeg_size,
     "PNG": png_size,
     "WEBP": webp_size,
     "TIFF": tiff_size,
     "GIF": gif_size,
-    "BMP": _bmp_size,
+    "BMP": bmp_size,
     "AVIF": heif_size,
     "HEIC": heif_size,
 }

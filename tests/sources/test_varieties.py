@@ -172,6 +172,7 @@ def bmps() -> dict[str, bytes]:
         "8-short-palette": bmp(bmp_rows(INDICES), HEIGHT, WIDTH, 8, palette=PALETTE[:16].tobytes()),
         "4": bmp(bmp_rows(nibbles()), HEIGHT, WIDTH, 4, palette=PALETTE[:16].tobytes()),
         "1": bmp(bmp_rows(np.packbits(GRAY > 99, axis=1)), HEIGHT, WIDTH, 1, palette=PALETTE[:2].tobytes()),
+        "rle4": bmp(rle4(), HEIGHT, WIDTH, 4, compression=2, palette=PALETTE[:16].tobytes()),
         "rle8": bmp(rle8(), HEIGHT, WIDTH, 8, compression=1, palette=PALETTE.tobytes()),
     }
     for header in (40, 52, 56, 108, 124):
@@ -189,6 +190,25 @@ def rle8(whole: bool = True) -> bytes:
             out += bytes([len(list(run)), value])
         out += b"\0\0"
     return bytes(out + b"\0\1") if whole else bytes(out[: len(out) // 2])
+
+
+def rle4() -> bytes:
+    """Each row as two absolute runs and one encoded run, padded to whole words."""
+    out = b""
+    for row, packed in zip(INDICES[::-1], nibbles()[::-1], strict=True):
+        first, second = packed[:10].tobytes(), packed[10:25].tobytes()
+        rest = b"".join(bytes([1, value << 4]) for value in row[50:].tolist())
+        out += b"\0\x14" + first + b"\0\x1e" + second + b"\0" + rest + b"\0\0"
+    return out + b"\0\1"
+
+
+def test_runs_of_a_bmp_that_leave_pixels_out():
+    """Rows without a run, a step over pixels, and an end before the last row: all in the first color."""
+    runs = b"\x02\x05\0\0" + b"\0\0" + b"\0\2\1\1" + b"\x02\x07" + b"\0\1"
+    pixels = shown(bmp(runs, 6, 4, 8, compression=1, palette=PALETTE.tobytes()))
+    indices = np.zeros((6, 4), int)
+    indices[0, :2], indices[3, 1:3] = 5, 7
+    assert np.array_equal(pixels, PALETTE[indices[::-1], :3][:, :, ::-1])
 
 
 @pytest.mark.parametrize("kind", bmps())
