@@ -15,7 +15,7 @@ from segbatch.errors import ModelError
 
 StateDict = dict[str, Tensor]
 
-_MAX_DEPTH = 4
+_MAX_DEPTH, _MAX_TABLES = 4, 50
 _SHOWN = 10
 # What wrappers put before all keys of a network, or into them: DataParallel and DeepSpeed, torch.compile, Lightning and
 # what people call the network in it, FSDP, knowledge distillation, mmseg.
@@ -26,6 +26,7 @@ _COMMON = 0.9
 _OF_TRAINING = re.compile(r"optim|sched|scaler|hyper_?param|callback|current_model_state", re.IGNORECASE)
 # Averages over the steps of a training, which are what is meant to be used.
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:[._]|$)", re.IGNORECASE)
+# Modules that a training keeps beside the network, and AveragedModel's counter.
 _NO_WEIGHTS = re.compile(
     r"(?:[a-z0-9]+_)*(?:loss(?:es)?|loss_fn|loss_func|criterions?|criteria|metrics?|acc|accuracy|m?iou|jaccard|dice|confmat)"
     r"\d*[._]|n_averaged$",
@@ -60,9 +61,8 @@ class _Candidate:
 
     @property
     def name(self) -> str:
-        return " under ".join(
-            [".".join(self.table) or "its outermost table", *([repr(self.prefix)] if self.prefix else [])]
-        )
+        table = ".".join(self.table) or "its outermost table"
+        return f"{table} under {self.prefix!r}" if self.prefix else table
 
     @property
     def is_averaged(self) -> bool:
@@ -81,7 +81,7 @@ def take(
     ``convert`` turns a file's keys into the network's. Of several that fit as a whole, averaged weights (EMA, SWA) are
     taken; raises ``ModelError`` with the candidates if that does not decide. What fits in part is returned too.
     """
-    tables = list(_tables(loaded))
+    tables = _tables(loaded)
     keys = wanted_of({})
     found = [c for path, table in tables for c in _candidates(path, table, keys, wanted_of, convert)]
     if not found:
@@ -100,22 +100,35 @@ def take(
 
 def guess(loaded: Mapping[Any, Any]) -> StateDict:
     """The tensors in ``loaded`` where no network says which are meant: averaged ones, else the largest table."""
-    tables = sorted(_tables(loaded), key=lambda item: (_AVERAGED.search(".".join(item[0])) is None, -len(item[1])))
+    tables = sorted(_tables(loaded), key=lambda item: -len(item[1]))
     if not tables:
         return {}
-    table = _without_infixes(tables[0][1])
+    whole = [item for item in tables if len(item[1]) > len(tables[0][1]) / 2]
+    averaged = [table for path, table in whole if _AVERAGED.search(".".join(path))]
+    table = _without_infixes(averaged[0] if averaged else tables[0][1])
+    table = {key: value for key, value in table.items() if not _NO_WEIGHTS.match(key)} or table
     prefix = _known_prefix(table)
-    return {key.removeprefix(prefix): value for key, value in table.items() if key != "n_averaged"}
+    return {key.removeprefix(prefix): value for key, value in table.items()}
 
 
-def _tables(loaded: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], StateDict]]:
-    """Every mapping in a checkpoint that has tensors, with the keys that lead to it."""
-    tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-    if tensors:
-        yield path, tensors
-    for key, value in loaded.items():
-        if isinstance(value, Mapping) and len(path) < _MAX_DEPTH and not _OF_TRAINING.search(str(key)):
-            yield from _tables(value, (*path, str(key)))
+def _tables(loaded: Mapping[Any, Any]) -> list[tuple[tuple[str, ...], StateDict]]:
+    """The mappings in a checkpoint that have tensors, with the keys that lead to them; the largest of many."""
+    found: list[tuple[tuple[str, ...], StateDict]] = []
+    seen: set[int] = set()  # a mapping may hold itself
+
+    def visit(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> None:
+        if id(mapping) in seen or len(path) > _MAX_DEPTH:
+            return
+        seen.add(id(mapping))
+        if tensors := {str(key): value for key, value in mapping.items() if isinstance(value, Tensor)}:
+            found.append((path, tensors))
+        for key, value in mapping.items():
+            if isinstance(value, Mapping) and not _OF_TRAINING.search(str(key)):
+                visit(value, (*path, str(key)))
+
+    visit(loaded, ())
+    largest = sorted(found, key=lambda item: -len(item[1]))[:_MAX_TABLES]
+    return [item for item in found if any(item is kept for kept in largest)]
 
 
 def _candidates(

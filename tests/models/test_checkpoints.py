@@ -197,6 +197,19 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float, d
     assert "NaN or infinity in stem.1.running_var" in refusal(tmp_path, {"model": spoiled})
 
 
+def test_tables_that_hold_themselves_and_many_tables_cost_little() -> None:
+    loop: dict[str, Any] = {"model": PLAIN}
+    loop.update({f"again{i}": loop for i in range(100)})
+    loop.update({f"part{i}": {"x": torch.ones(1)} for i in range(2000)})
+    assert same(TINY.take(saved(loop), "w.pt").state)
+
+
+@pytest.mark.parametrize("form", ["plain", "parallel", "lightning", "ema", "swa", "deepspeed", "nested"])
+def test_without_a_network_the_largest_table_is_taken(form: str) -> None:
+    found = checkpoint.parse(saved({**FORMS[form], "ema_state": {"decay": torch.ones(1)}}), "w.pt")
+    assert same({key: value for key, value in found.items() if key in PLAIN})
+
+
 def test_nothing_that_holds_tensors(tmp_path: Path) -> None:
     assert "no state dict" in refusal(tmp_path, {"epoch": 3})
     assert "no state dict" in refusal(tmp_path, [torch.ones(2)])
