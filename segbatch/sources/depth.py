@@ -28,7 +28,6 @@ def over_white(rgb: np.ndarray, alpha: np.ndarray, premultiplied: bool = False) 
     """uint8 (H, W, 3) ``rgb`` over white by ``alpha`` (H, W); alpha that is 0 everywhere means nothing, as in BMPs."""
     if not alpha.any() or alpha.min() == 255:
         return rgb
-    share = alpha[:, :, None].astype(np.uint16)
-    below = (255 - share) * 255
-    # Rounded as Pillow does: 255 is exact.
-    return ((rgb * (np.uint16(255) if premultiplied else share) + below + 127) // 255).clip(0, 255).astype(np.uint8)
+    share = alpha[:, :, None].astype(np.uint32)
+    above = rgb * np.uint32(255) if premultiplied else rgb * share
+    return np.minimum((above + (255 - share) * 255 + 127) // 255, 255).astype(np.uint8)

@@ -30,7 +30,6 @@ _CODINGS = {
 }
 _SPACES = {1: "RGB", 3: "RGB", 4: "CMYK"}  # by components; simplejpeg expands gray
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
-_PADDING = re.compile(rb"\0+\Z")
 _FILLINGS = b"\x55" * 64, b"\xaa" * 64
 
 
@@ -167,15 +166,14 @@ def _decoded(found: Segments) -> np.ndarray:
     try:
         return _strictly(b"".join([*found.parts, b"\xff\xd9"]), space)
     except ValueError as e:
-        padding = _PADDING.search(found.parts[-1])
-        if "before marker 0xd9" not in str(e) or padding is None:
+        last = bytes(found.parts[-1])
+        if "before marker 0xd9" not in str(e) or not last.endswith(b"\0"):
             raise
         error = e
     # Zeros up to a multiple of some block size. The last codes may end in zeros, too, so a few are left.
     for kept in range(4):
         try:
-            end = bytes(found.parts[-1][: padding.start()]) + bytes(kept)
-            return _strictly(b"".join([*found.parts[:-1], end, b"\xff\xd9"]), space)
+            return _strictly(b"".join([*found.parts[:-1], last.rstrip(b"\0"), bytes(kept), b"\xff\xd9"]), space)
         except ValueError:
             continue
     raise error

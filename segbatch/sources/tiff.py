@@ -22,6 +22,7 @@ _NEEDED = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338, 339, 347)
 ) | set(range(512, 522)) | set(range(529, 533))  # fmt: skip
 _UNITS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_OTHER_SIZES = {2: 1, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4}  # in bytes; those of 5, 10, 12 and 17 are 8
 _WHITE_IS_ZERO, _GRAY, _RGB, _CMYK = 0, 1, 2, 5
 _COLORS = {_WHITE_IS_ZERO: 1, _GRAY: 1, _RGB: 3, _CMYK: 4}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
@@ -33,7 +34,7 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 
 @dataclass(frozen=True)
 class Entry:
-    """A tag's type, and its values in the byte order of the file, or where they begin if they are ``count`` there."""
+    """A tag's type, and its ``count`` values in the byte order of the file, or, if they are elsewhere, their place."""
 
     kind: int
     count: int
@@ -171,7 +172,7 @@ def _directory(data: bytes) -> Directory:
     entries: dict[int, Entry] = {}
     for at in range(first, end, entry_size):
         tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, at)
-        size = values * struct.calcsize(_UNITS.get(kind, "Q"))
+        size = values * (struct.calcsize(_UNITS[kind]) if kind in _UNITS else _OTHER_SIZES.get(kind, 8))
         field = data[at + (12 if big else 8) : at + entry_size]
         if size <= len(field):
             entries.setdefault(tag, Entry(kind, values, field[:size]))

@@ -70,6 +70,12 @@ def test_a_jpeg_that_was_cut_and_closed_is_refused(kind: str):
         assert caught.value.kind in ("TruncatedImage", "CorruptImage"), end
 
 
+def test_zeros_in_the_middle_are_noticed_in_little_time():
+    middle = len(PLAIN) // 2
+    with pytest.raises(RecordFailure):
+        decode(PLAIN[:middle] + bytes(5_000_000) + PLAIN[middle:], LIMIT)
+
+
 def test_scans_that_are_missing_are_noticed():
     scans = [m.start() for m in re.finditer(rb"\xff\xda", PROGRESSIVE)]
     assert len(scans) > 5

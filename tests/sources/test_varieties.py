@@ -358,6 +358,9 @@ def test_avif_as_opencv_shows_it():
     assert np.abs(shown(gray)[:, :, 0].astype(int) - GRAY).mean() < 4
     alpha = np.full_like(GRAY, 128)
     assert np.abs(shown(encode(np.dstack([PHOTO, alpha]), "AVIF", **AVIF_OPTIONS)) - (PHOTO / 2.0 + 127)).mean() < 5
+    done, ten_bits = cv2.imencode(".avif", DEEP[:, :, ::-1] >> 6, [cv2.IMWRITE_AVIF_DEPTH, 10])
+    assert done
+    assert np.abs(shown(ten_bits.tobytes()).astype(int) - by_opencv(ten_bits.tobytes())).mean() < 1
     two = encode(Image.fromarray(PHOTO), "AVIF", save_all=True, append_images=[Image.fromarray(255 - PHOTO)])
     assert np.abs(shown(two).astype(int) - PHOTO).mean() < 12
 
@@ -393,6 +396,11 @@ def heic(**options: Any) -> bytes:
 def test_heic_is_read_with_its_extra():
     data = heic()
     assert np.abs(decode(data, LIMIT).astype(int) - PHOTO).mean() < 5
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.abs(decode(heic(exif=exif.tobytes()), LIMIT).astype(int) - np.rot90(PHOTO, -1)).mean() < 5
+    at = data.index(b"ispe") + 8
+    assert refusal(data[:at] + struct.pack(">II", 20_000, 20_000) + data[at + 8 :]).kind == "DecompressionBomb"
     for end in range(20, len(data), 101):
         refusal(data[:end])
 
