@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import re
 import zlib
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from segbatch.addresses import folder_of
-from segbatch.contents import FIRST_BYTES, recognized
+from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
 from segbatch.sources.ids import number_text
@@ -78,7 +79,7 @@ class TextRows:
         self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
         self._columns: dict[str, None] = {}  # of a CSV its header, of JSONL the keys of the first lines
         self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
-        self._raw = files.open(uri)
+        self._raw: io.BufferedReader = files.open(uri)  # type: ignore[assignment]
         self._size = self._raw.seek(0, 2)
         self._raw.seek(0)
         self._stream: BinaryIO = gzip.GzipFile(fileobj=self._raw) if name.endswith(".gz") else self._raw  # type: ignore[assignment]
@@ -155,9 +156,8 @@ class TextRows:
     def _after_header(self) -> tuple[int, int]:
         """(byte, line number) of the first row; finds the columns of a CSV."""
         allowed = {"gzip data"} if self._stream is not self._raw else {"JSON"} if self._json else set()
-        if other := recognized(self._raw.read(FIRST_BYTES), allowed):
+        if other := recognized(self._raw.peek(), allowed):  # not read: a short file would be requested twice
             raise SourceError(f"{shown_uri(self._uri)}: not a manifest, but {other}")
-        self._raw.seek(0)
         if self._stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise SourceError(f"{shown_uri(self._uri)}: is UTF-16; save it as UTF-8")
         if self._json:
