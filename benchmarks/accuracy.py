@@ -22,16 +22,16 @@ import numpy as np
 from PIL import Image
 
 from segbatch import models, refiners
-from segbatch.chunk import Scores
+from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
-from segbatch.interfaces import Model, Refiner
-from segbatch.metrics import calibration
-from segbatch.metrics.ranking import spearman
-from segbatch.metrics.tally import Tally, count
+from segbatch.evaluation import calibration
+from segbatch.evaluation.bootstrap import Tally, count
+from segbatch.evaluation.ranking import spearman
+from segbatch.protocols import Model, Refiner
+from segbatch.records import Scores
 from segbatch.refiners.probability import label_probability
 from segbatch.refiners.upsample import upsample
-from segbatch.runtime.stages import coarse_scores
-from segbatch.spec import JobSpec
+from segbatch.stages.stages import coarse_scores
 
 _PIXELS_AN_IMAGE = 2000
 

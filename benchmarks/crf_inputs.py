@@ -47,7 +47,7 @@ def smooth_logits(labels: int, height: int, width: int) -> np.ndarray:
 def network_scores(images: list[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
     """The built-in network's coarse logits float32 (C, h, w) of each photograph, and their stride."""
     from segbatch import models
-    from segbatch.spec import JobSpec
+    from segbatch.config.job import JobSpec
 
     model = models.build(JobSpec.model_fields["model"].default, device="cpu", threads=1)
     for image in images:

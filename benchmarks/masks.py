@@ -1,7 +1,7 @@
 """Size and encoding time of mask PNGs by zlib strategy: ``python benchmarks/masks.py --images photographs/``.
 
 The masks are the built-in network's, before and after the dense CRF; ``default`` is zlib's search for repeated strings,
-``rle`` its run-length strategy, which ``segbatch.encodings.png`` uses. All at level 6; milliseconds are of one core.
+``rle`` its run-length strategy, which ``segbatch.codecs.mask_png`` uses. All at level 6; milliseconds are of one core.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from crf_inputs import photographs
 from PIL import Image
 
 from segbatch import models, refiners
+from segbatch.codecs import mask_png as png
+from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
-from segbatch.encodings import png
-from segbatch.runtime.stages import coarse_scores
-from segbatch.spec import JobSpec
+from segbatch.stages.stages import coarse_scores
 
 STRATEGIES = {"default": zlib.Z_DEFAULT_STRATEGY, "rle": zlib.Z_RLE}
 

@@ -20,10 +20,10 @@ from crf_inputs import network_scores, photographs
 from PIL import Image
 
 from segbatch.crf import CRFParams, _core
+from segbatch.evaluation.bootstrap import Tally, count
 from segbatch.labels import IGNORE_INDEX
-from segbatch.metrics.tally import Tally, count
 from segbatch.refiners.densecrf import DenseCRFRefiner
-from segbatch.runtime.stages import coarse_scores
+from segbatch.stages.stages import coarse_scores
 
 CLASSES = 150
 Case = tuple[str, np.ndarray]

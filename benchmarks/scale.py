@@ -29,14 +29,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import segbatch
-from segbatch.chunk import Chunk
+from segbatch.cli.progress import Progress
+from segbatch.isolation.watch import Limits, Watchdog
+from segbatch.isolation.workers import refine_stage, segment_stage
 from segbatch.output.writer import Receipt, Writer
-from segbatch.runtime.claim import publish
-from segbatch.runtime.planning import Plan, make_plan
-from segbatch.runtime.progress import Progress
-from segbatch.runtime.resources import Pools
-from segbatch.runtime.watch import Limits, Watchdog
-from segbatch.runtime.workers import refine_stage, segment_stage
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.pools import Pools
+from segbatch.records import Chunk
 
 _MB = 2**20
 

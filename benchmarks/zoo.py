@@ -24,7 +24,7 @@ from torch import nn
 
 from segbatch import models
 from segbatch.models import ModelInfo
-from segbatch.models.receptive_field import layers_of, receptive_field
+from segbatch.models.zoo.receptive_field import layers_of, receptive_field
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- zoo: written by benchmarks/zoo.py -->\n", "<!-- end of zoo -->"

@@ -6,7 +6,7 @@ Takes what ``segbatch run`` takes. segbatch itself must be installed on the clus
 
 import sys
 
-from segbatch.cli import main
+from segbatch.cli.app import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["run"]

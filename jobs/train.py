@@ -6,7 +6,7 @@ and the output must be where every worker can write.
 
 import sys
 
-from segbatch.cli import main
+from segbatch.cli.app import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["train"]

@@ -10,17 +10,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbatch.runtime.finish import Outcome
-    from segbatch.runtime.pipeline import build_dataset, run
-    from segbatch.spec import JobSpec
+    from segbatch.config.job import JobSpec
+    from segbatch.operations.finish import Outcome
+    from segbatch.ray_backend.pipeline import build_dataset, run
 
 __all__ = ["JobSpec", "Outcome", "build_dataset", "run"]
 
 _HOMES = {
-    "JobSpec": "segbatch.spec",
-    "Outcome": "segbatch.runtime.finish",
-    "build_dataset": "segbatch.runtime.pipeline",
-    "run": "segbatch.runtime.pipeline",
+    "JobSpec": "segbatch.config.job",
+    "Outcome": "segbatch.operations.finish",
+    "build_dataset": "segbatch.ray_backend.pipeline",
+    "run": "segbatch.ray_backend.pipeline",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from segbatch.chunk import digest
+from segbatch.records import digest
 
 # No object is called so: a `*` in a name would be taken for a pattern.
 _NAME = "images*"

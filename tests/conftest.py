@@ -15,8 +15,8 @@ def local_ray() -> Iterator[None]:
     """Ray on this machine, started once: jobs in this process join it and leave it running."""
     import ray
 
-    from segbatch.runtime.cluster import join
-    from segbatch.spec import JobSpec
+    from segbatch.config.job import JobSpec
+    from segbatch.ray_backend.cluster import join
 
     join(JobSpec.create(inputs=["unused"], num_cpus=2))
     yield

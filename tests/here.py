@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from segbatch.config.job import JobSpec
+from segbatch.isolation.watch import UNWATCHED
+from segbatch.isolation.workers import refine_stage, segment_stage
+from segbatch.operations.finish import Outcome, Tally, finish
 from segbatch.output.writer import MASKS, Receipt, Writer
-from segbatch.runtime.breaker import Breaker, Rows
-from segbatch.runtime.claim import publish
-from segbatch.runtime.finish import Outcome, Tally, finish
-from segbatch.runtime.planning import Plan, make_plan
-from segbatch.runtime.resources import Pools
-from segbatch.runtime.watch import UNWATCHED
-from segbatch.runtime.workers import refine_stage, segment_stage
-from segbatch.spec import JobSpec
+from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.pools import Pools
 
 POOLS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from segbatch.output.ledger import Ledger
-from segbatch.output.store import Store
+from segbatch.storage.store import Store
 
 
 class Killed(BaseException):

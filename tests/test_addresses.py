@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.addresses import as_plain, beside, split_uri, without_dots
 from segbatch.errors import RecordFailure, SourceError
+from segbatch.storage.uri import as_plain, beside, split_uri, without_dots
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import typer
 
-from segbatch import cli, models
-from segbatch.nightly.config import NightlySpec
-from segbatch.spec import CRFSpec, JobSpec
-from segbatch.training.spec import TrainSpec
+from segbatch import models
+from segbatch.cli import app as cli
+from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.nightly import NightlySpec
+from segbatch.config.training import TrainSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -77,7 +78,7 @@ LINUX = "import sys; sys.platform = 'darwin'; "
 
 
 def test_another_platform_is_told_in_one_line() -> None:
-    done = subprocess.run([sys.executable, "-c", f"{LINUX}import segbatch.cli"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", f"{LINUX}import segbatch.cli.app"], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: segbatch runs on Linux, and this is darwin")
     with_api = [sys.executable, "-c", f"{LINUX}import segbatch; segbatch.run"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.chunk import Chunk, ChunkId, Record, RecordError, Scores, Shard
+from segbatch.records import Chunk, ChunkId, Record, RecordError, Scores, Shard
 
 
 def chunk():

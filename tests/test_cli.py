@@ -12,9 +12,9 @@ from unittest.mock import ANY
 import pytest
 import typer
 
-from segbatch import cli
+from segbatch.cli import app as cli
+from segbatch.config.job import CRFSpec, JobSpec
 from segbatch.models import describe
-from segbatch.spec import CRFSpec, JobSpec
 from tests.cluster.jobs import tars
 from tests.corpus import photographs, write_folder
 

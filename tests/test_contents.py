@@ -13,12 +13,12 @@ import pytest
 import safetensors.numpy
 
 from segbatch import models
+from segbatch.config.job import read_config
 from segbatch.contents import OF_WEIGHTS, looks_like, recognized
 from segbatch.errors import ModelError, SegbatchError, SpecError
+from segbatch.evaluation.label_images import LabelReader
 from segbatch.models.weights import read_labels
-from segbatch.sources.io import Files
-from segbatch.sources.labels import LabelReader
-from segbatch.spec import read_config
+from segbatch.storage.files import Files
 from tests.corpus import COMPRESS, encode, photograph, tar_bytes
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n"

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 import typer
 
-from segbatch import cli
-from segbatch.chunk import Scores
+from segbatch.cli import app as cli
+from segbatch.config.training_defaults import SETTINGS_OF_AUTHORS
 from segbatch.errors import SegbatchError
 from segbatch.labels import CAMVID_LABELS, VOC_LABELS
-from segbatch.nightly import record
+from segbatch.operations.nightly import record
 from segbatch.output.schema import schema
-from segbatch.training.defaults import SETTINGS_OF_AUTHORS
+from segbatch.records import Scores
 from tests import here
 from tests.corpus import photographs, write_tar
 

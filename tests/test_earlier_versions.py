@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from segbatch import cli
+from segbatch.cli import app as cli
+from segbatch.config.job import JobSpec
+from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
 from segbatch.models import MODELS
-from segbatch.nightly.record import read_night
-from segbatch.output.compact import compact
+from segbatch.operations.nightly.record import read_night
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.inspect import error_rows, summary
-from segbatch.output.store import Store
-from segbatch.runtime.planning import STAGES_VERSION, make_plan
-from segbatch.runtime.verify import verify
-from segbatch.spec import JobSpec
-from segbatch.training.spec import TrainSpec
+from segbatch.planning.plan import STAGES_VERSION, make_plan
+from segbatch.storage.store import Store
 from segbatch.training.trainer import train
 
 FORMAT1 = Path(__file__).parent / "fixtures/format1"

@@ -12,14 +12,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from segbatch import show
 from segbatch.class_list import parse_class_list
+from segbatch.cli import tables as show
+from segbatch.config.job import JobSpec, read_config
 from segbatch.errors import ModelError, SpecError, visible, visible_lines
 from segbatch.labels import LabelSet
-from segbatch.metrics.pixels import Totals
 from segbatch.models import checkpoint
+from segbatch.output.totals import Totals
 from segbatch.report.contact_sheet import Row, contact_sheet
-from segbatch.spec import JobSpec, read_config
 
 # Sets the title, clears the screen, 8-bit CSI, turns text round, and ends the line to begin one of its own.
 ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp.exe\rok\n3 masks, 0 errors\x00\ud800"
@@ -35,7 +35,7 @@ def _laughs(first: str, line: str) -> str:
     [
         ("!!python/object/apply:os.system ['touch HERE']", "not valid YAML"),
         ("inputs: !!python/name:os.system", "not valid YAML"),
-        ("inputs: !!python/object:segbatch.spec.JobSpec {}", "not valid YAML"),
+        ("inputs: !!python/object:segbatch.config.job.JobSpec {}", "not valid YAML"),
         (_laughs("a: &a [l, l, l]", "{0}: &{0} [{1}]"), "with its aliases"),
         (_laughs("a: &a {x: 1, y: 1}", "{0}: &{0} {{<<: [{1}]}}"), "with its aliases"),
         ("inputs: &a [*a, *a]", "contains itself"),
@@ -89,7 +89,7 @@ def test_nothing_in_a_row_or_a_name_acts_on_the_terminal():
 
 
 def test_errors_that_quote_a_stranger_do_not_act_either(tmp_path: Path, monkeypatch, capsys):
-    from segbatch import cli
+    from segbatch.cli import app as cli
 
     monkeypatch.setattr("sys.argv", ["segbatch", "run", "nowhere\x1b[2J\x9b.tar", "-o", str(tmp_path / "o")])
     with pytest.raises(SystemExit) as stopped:

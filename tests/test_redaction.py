@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch import cli
+from segbatch.cli import app as cli
+from segbatch.config.job import JobSpec, read_config
+from segbatch.config.training import TrainSpec
 from segbatch.errors import RecordFailure, SegbatchError, SpecError
-from segbatch.runtime.log import JsonFormatter
-from segbatch.spec import JobSpec, read_config
+from segbatch.logs import JsonFormatter
 from segbatch.text import redact, redact_text, without_query
-from segbatch.training.spec import TrainSpec
 from tests import here
 from tests.corpus import encode, photograph, write_tar
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from segbatch.config.job import JobSpec, merge, read_config
 from segbatch.errors import SpecError
-from segbatch.spec import JobSpec, merge, read_config
 
 
 def spec(**fields):

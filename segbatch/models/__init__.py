@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from segbatch.errors import SpecError
-from segbatch.interfaces import Model
 from segbatch.models.info import Choice, Entry, Execution, ModelInfo
+from segbatch.protocols import Model
 from segbatch.registry import Registry
 
 __all__ = ["MODELS", "ModelInfo", "build", "describe", "entry", "names", "supports_bf16"]
@@ -25,19 +25,19 @@ MODELS.add("deeplabv3_resnet101", "segbatch.models.torchvision:DEEPLABV3_RESNET1
 MODELS.add("fcn_resnet50", "segbatch.models.torchvision:FCN_RESNET50")
 MODELS.add("fcn_resnet101", "segbatch.models.torchvision:FCN_RESNET101")
 MODELS.add("lraspp_mobilenet_v3_large", "segbatch.models.torchvision:LRASPP_MOBILENET_V3_LARGE")
-MODELS.add("fcn32s", "segbatch.models.fcn:FCN32S")
-MODELS.add("fcn16s", "segbatch.models.fcn:FCN16S")
-MODELS.add("fcn8s", "segbatch.models.fcn:FCN8S")
-MODELS.add("fcn8s_atonce", "segbatch.models.fcn:FCN8S_ATONCE")
-MODELS.add("deeplab_v1", "segbatch.models.deeplab_v1:DEEPLAB_V1")
-MODELS.add("deeplab_v1_largefov", "segbatch.models.deeplab_v1:DEEPLAB_V1_LARGEFOV")
-MODELS.add("deeplab_v1_msc_largefov", "segbatch.models.deeplab_v1:DEEPLAB_V1_MSC_LARGEFOV")
-MODELS.add("segnet", "segbatch.models.segnet:SEGNET")
-MODELS.add("segnet_basic", "segbatch.models.segnet:SEGNET_BASIC")
-MODELS.add("deconvnet", "segbatch.models.deconvnet:DECONVNET")
-MODELS.add("edeconvnet", "segbatch.models.edeconvnet:EDECONVNET")
-MODELS.add("crfasrnn", "segbatch.models.crfasrnn:CRFASRNN")
-MODELS.add("dpn", "segbatch.models.dpn:DPN_VGG16")
+MODELS.add("fcn32s", "segbatch.models.zoo.fcn:FCN32S")
+MODELS.add("fcn16s", "segbatch.models.zoo.fcn:FCN16S")
+MODELS.add("fcn8s", "segbatch.models.zoo.fcn:FCN8S")
+MODELS.add("fcn8s_atonce", "segbatch.models.zoo.fcn:FCN8S_ATONCE")
+MODELS.add("deeplab_v1", "segbatch.models.zoo.deeplab_v1:DEEPLAB_V1")
+MODELS.add("deeplab_v1_largefov", "segbatch.models.zoo.deeplab_v1:DEEPLAB_V1_LARGEFOV")
+MODELS.add("deeplab_v1_msc_largefov", "segbatch.models.zoo.deeplab_v1:DEEPLAB_V1_MSC_LARGEFOV")
+MODELS.add("segnet", "segbatch.models.zoo.segnet:SEGNET")
+MODELS.add("segnet_basic", "segbatch.models.zoo.segnet:SEGNET_BASIC")
+MODELS.add("deconvnet", "segbatch.models.zoo.deconvnet:DECONVNET")
+MODELS.add("edeconvnet", "segbatch.models.zoo.edeconvnet:EDECONVNET")
+MODELS.add("crfasrnn", "segbatch.models.zoo.crfasrnn:CRFASRNN")
+MODELS.add("dpn", "segbatch.models.zoo.dpn:DPN_VGG16")
 MODELS.add("null", "segbatch.models.null:NULL")
 
 

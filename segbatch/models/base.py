@@ -45,7 +45,7 @@ class _Job:
 
 
 class TorchModel:
-    """A network in eval mode on its device; implements ``segbatch.interfaces.Model``.
+    """A network in eval mode on its device; implements ``segbatch.protocols.Model``.
 
     ``network`` maps normalised float (N, 3, H, W) to logits (N, C, H / stride, W / stride), for sides that
     ``geometry`` allows, with the centre of cell (i, j) at pixel ((i + 0.5) * stride - 0.5, ...).

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from segbatch.errors import ModelError
-from segbatch.models import caffe
 from segbatch.models.unwrap import StateDict, guess, some, take
 from segbatch.models.weights import HDF5, SUFFIXES, read_uri
+from segbatch.models.zoo import caffe
 from segbatch.text import without_query
 
 # Data beside the weights in checkpoints as people have them, of which no code is needed: arguments of a training, best

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from segbatch.config.job import CRFSpec, parse_spec
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
-from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
 from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, Choice, CRFDefaults, Execution, ModelInfo
 from segbatch.models.scores import try_on_samples
 from segbatch.models.weights import content_digest, named_digest
+from segbatch.protocols import Model
 from segbatch.registry import suggest
-from segbatch.spec import CRFSpec, parse_spec
 
 _MAX_REASON = 500  # characters
 MAX_TRIAL_SECONDS = 30.0
@@ -158,7 +158,7 @@ class CustomEntry:
         if absent:
             raise ModelError(
                 f"model {self.name!r} returned {type(model).__name__}, which lacks {'; '.join(absent)}; see "
-                "segbatch.interfaces.Model"
+                "segbatch.protocols.Model"
             )
         temperature = getattr(model, "temperature", 1.0)
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:

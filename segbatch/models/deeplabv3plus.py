@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 
+from segbatch.config.job import CRFSpec
 from segbatch.labels import CAMVID_LABELS, VOC_LABELS
 from segbatch.models.architecture import Architecture
 from segbatch.models.info import CRFDefaults
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import Weights
-from segbatch.spec import CRFSpec
 
 _ASPP_RATES = (6, 12, 18)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from segbatch.interfaces import Model
+from segbatch.config.job import CRFSpec
 from segbatch.labels import LabelSet
-from segbatch.spec import CRFSpec
+from segbatch.protocols import Model
 from segbatch.text import redact
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from segbatch.errors import SpecError
-from segbatch.interfaces import Model
 from segbatch.labels import LabelSet
 from segbatch.models.info import Choice, Execution, ModelInfo
 from segbatch.models.weights import read_labels
+from segbatch.protocols import Model
 
 
 class NullModel:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segbatch.errors import NetworkError, WrongSize, visible
-from segbatch.interfaces import Model
+from segbatch.protocols import Model
 
 _SAMPLE_IDS = ("sample image 1", "sample image 2")
 

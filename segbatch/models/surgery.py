@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from segbatch.models.receptive_field import layers_of, spatial
+from segbatch.models.zoo.receptive_field import layers_of, spatial
 
 
 def turn_strides_into_holes(modules: Iterable[nn.Module], stride: int) -> int:

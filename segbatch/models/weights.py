@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 import fsspec
 
-from segbatch.addresses import as_plain
 from segbatch.class_list import FORMS, parse_class_list
 from segbatch.contents import OF_WEIGHTS, recognized
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
 from segbatch.registry import suggest
-from segbatch.retry import call
+from segbatch.storage.retry import call
+from segbatch.storage.uri import as_plain
 from segbatch.text import is_web, redact, redact_text
 
 logger = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def _read(uri: str, storage_options: Mapping[str, Any]) -> bytes:
     if not is_web(uri):
         with fsspec.open(uri, "rb", **storage_options) as f:
             return bytes(f.read())
-    from segbatch.web import WebFileSystem  # its client takes long to import
+    from segbatch.storage.web import WebFileSystem  # its client takes long to import
 
     web = WebFileSystem(**storage_options)
     return bytes(call(web, "cat_file", uri, size=call(web, "info", uri)["size"] or 0))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
-from segbatch.output.store import Store
+from segbatch.storage.store import Store
 
 SHARDS = "shards.parquet"
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segbatch.chunk import ChunkId
-from segbatch.metrics.pixels import CONFIDENCE_UNIT, Totals
 from segbatch.output.run_record import Claim
 from segbatch.output.schema import schema
+from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 from segbatch.output.writer import Receipt
+from segbatch.records import ChunkId
 
 
 def chunk_problems(receipt: Receipt, rows: pa.Table, claim: Claim) -> list[str]:

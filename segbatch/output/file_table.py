@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
-from segbatch.output.file_stat import FileStat
 from segbatch.output.run_record import Claim
-from segbatch.output.store import Store
 from segbatch.output.writer import Receipt, receipts_of
+from segbatch.storage.file_stat import FileStat
+from segbatch.storage.store import Store
 
 FILES = "stats/files.parquet"
 _SCHEMA = pa.schema(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segbatch.errors import SHARD_FAILURES
-from segbatch.metrics.pixels import Totals
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger, ResultFile, read_footers
 from segbatch.output.run_record import RunRecord
-from segbatch.output.store import Store
+from segbatch.output.totals import Totals
 from segbatch.output.writer import Receipt
 from segbatch.skipped import Skipped
+from segbatch.storage.store import Store
 
 
 @dataclass(frozen=True)

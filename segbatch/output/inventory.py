@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from segbatch.output.check import chunk_problems, counted
-from segbatch.output.file_stat import FileStat
 from segbatch.output.file_table import DamagedTable, FileRow, FileTable
 from segbatch.output.ledger import Ledger, generation, is_result, parse_file, unreadable
 from segbatch.output.run_record import Claim
-from segbatch.output.store import Store
 from segbatch.output.writer import MASKS, Receipt, digest_of, footer_of
+from segbatch.storage.file_stat import FileStat
+from segbatch.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

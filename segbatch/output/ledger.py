@@ -12,12 +12,12 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segbatch.chunk import ChunkId
 from segbatch.errors import OutputError
 from segbatch.output.schema import schema
-from segbatch.output.store import Store
 from segbatch.output.writer import FOOTER_KEY, MASKS, SEAL_KEY, Receipt, check_seal, digest_of, receipts_of
-from segbatch.retry import is_transient
+from segbatch.records import ChunkId
+from segbatch.storage.retry import is_transient
+from segbatch.storage.store import Store
 
 ReadFooters = Callable[[list[str]], Iterator[tuple[str, list[Receipt]]]]
 

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.output.catalog import SHARDS, is_catalog
-from segbatch.output.compact import RETIRED
+from segbatch.output.compaction import RETIRED
 from segbatch.output.file_table import FILES, is_file_table
 from segbatch.output.inventory import SET_ASIDE
 from segbatch.output.ledger import is_result
+from segbatch.output.promotion import INCOMING, SWITCH, Switch
 from segbatch.output.run_record import SUCCESS
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import CARD, CLASSES, is_card
-from segbatch.output.store import TEMPORARY, Store, is_temporary
-from segbatch.output.switch import INCOMING, SWITCH, Switch
 from segbatch.output.writer import MASKS
+from segbatch.storage.store import TEMPORARY, Store, is_temporary
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

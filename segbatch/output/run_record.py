@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from segbatch.chunk import digest
 from segbatch.errors import OutputError, PlanError
 from segbatch.labels import LabelSet
-from segbatch.metrics.pixels import Totals
-from segbatch.output.store import Store
+from segbatch.output.totals import Totals
+from segbatch.records import digest
 from segbatch.skipped import Skipped
+from segbatch.storage.store import Store
 
 RUN = "run.json"
 SUCCESS = "_SUCCESS"

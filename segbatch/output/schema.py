@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from segbatch.chunk import Record
-from segbatch.metrics.pixels import ClassCount
+from segbatch.output.totals import ClassCount
+from segbatch.records import Record
 
 CLASS_COUNT = pa.struct(
     [

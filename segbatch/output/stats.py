@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.labels import LabelSet
-from segbatch.metrics.pixels import CONFIDENCE_UNIT, Totals
 from segbatch.output.run_record import RunRecord
 from segbatch.output.schema import CLASSES_SCHEMA, schema
-from segbatch.output.store import Store
+from segbatch.output.totals import CONFIDENCE_UNIT, Totals
+from segbatch.storage.store import Store
 
 CLASSES = "stats/classes.parquet"
 CARD = "README.md"

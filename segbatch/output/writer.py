@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segbatch.chunk import ChunkId
-from segbatch.metrics.pixels import Totals
 from segbatch.output.run_record import Claim, OutputTaken
 from segbatch.output.schema import Result, to_table
-from segbatch.output.store import Store
+from segbatch.output.totals import Totals
+from segbatch.records import ChunkId
 from segbatch.skipped import Skipped
+from segbatch.storage.store import Store
 
 MASKS = "masks"
 FOOTER_KEY = b"segbatch"

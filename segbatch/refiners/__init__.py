@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from segbatch.config.job import CRFSpec, JobSpec
 from segbatch.errors import SpecError
-from segbatch.interfaces import Refiner
 from segbatch.models.info import ModelInfo
+from segbatch.protocols import Refiner
 from segbatch.registry import Registry
-from segbatch.spec import CRFSpec, JobSpec
 
 
 def _none(spec: JobSpec) -> Refiner:

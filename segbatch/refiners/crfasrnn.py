@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from segbatch.config.job import JobSpec
 from segbatch.crf import Bilateral, CRFParams, Gaussian
 from segbatch.errors import SpecError
 from segbatch.refiners.densecrf import DenseCRFRefiner
-from segbatch.spec import JobSpec
 
 # Section 7 of the paper, as in the authors' code; they divide by the filtered ones after filtering.
 PAPER = {
@@ -54,6 +54,6 @@ def build(spec: JobSpec) -> DenseCRFRefiner:
 
 
 def _read(uri: str, storage_options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    from segbatch.models.crfasrnn import read_couplings
+    from segbatch.models.zoo.crfasrnn import read_couplings
 
     return read_couplings(uri, storage_options)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.chunk import Scores
 from segbatch.crf import CRFParams, DenseCRF, Kernel
 from segbatch.crf.engine import build_engine
 from segbatch.crf.kernels import with_labels
+from segbatch.records import Scores
 
 
 class DenseCRFRefiner:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.chunk import Scores
+from segbatch.config.job import JobSpec
+from segbatch.records import Scores
 from segbatch.refiners.none import pick
 from segbatch.refiners.upsample import upsample
-from segbatch.spec import JobSpec
 
 
 class DPNRefiner:
-    """b12 to b15 over the classes that the image can show; see ``segbatch.models.dpn.Parsing``.
+    """b12 to b15 over the classes that the image can show; see ``segbatch.models.zoo.dpn.Parsing``.
 
     ``spec.refiner_weights`` is the URI of a file with the label contexts of b13: a DPN that was trained here. Without,
     every other label costs the same. Raises ``ModelError`` for a file that does not hold them.
@@ -25,7 +25,7 @@ class DPNRefiner:
         self.contexts: Any = None
         self.parameters: dict[str, Any] = {"weights": "potts"}
         if spec.refiner_weights is not None:
-            from segbatch.models.dpn import read_contexts
+            from segbatch.models.zoo.dpn import read_contexts
 
             self.contexts, self.parameters["weights"] = read_contexts(spec.refiner_weights, spec.storage_options)
 
@@ -36,7 +36,7 @@ class DPNRefiner:
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
         """The class ids int16 (H, W) of the highest marginals, and these, float32 (H, W)."""
-        from segbatch.models.dpn import of_labels, parse
+        from segbatch.models.zoo.dpn import of_labels, parse
 
         if image is None or image.shape[:2] != (scores.height, scores.width):
             found = None if image is None else image.shape

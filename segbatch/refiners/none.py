@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segbatch.chunk import Scores
+from segbatch.records import Scores
 from segbatch.refiners.upsample import softmax, upsample
 
 

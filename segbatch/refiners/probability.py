@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from segbatch.chunk import Scores
 from segbatch.crf import _core
+from segbatch.records import Scores
 
 # Scores are float16: what they leave over of 1 is known no better than this.
 _SMALLEST = 1e-6

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from segbatch.addresses import join
-from segbatch.chunk import Chunk, Corpus, Shard
 from segbatch.errors import SourceError
+from segbatch.records import Chunk, Corpus, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions, clean
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
@@ -15,13 +14,14 @@ from segbatch.sources.first_bytes import mistaken_files
 from segbatch.sources.first_members import contradiction
 from segbatch.sources.formats import by_format
 from segbatch.sources.images import Images, image_entry, image_shard
-from segbatch.sources.io import Files, shown_name, shown_uri
-from segbatch.sources.listing import Entry, Listed, list_input
 from segbatch.sources.manifest import Manifest, is_parquet
 from segbatch.sources.parquet import Parquet
 from segbatch.sources.table_survey import refuse_no_images, survey_tables
-from segbatch.sources.tables import refuse_tables
 from segbatch.sources.webdataset import WebDataset
+from segbatch.storage.files import Files, shown_name, shown_uri
+from segbatch.storage.listing import Entry, Listed, list_input
+from segbatch.storage.tables import refuse_tables
+from segbatch.storage.uri import join
 from segbatch.text import redact
 
 # A new format is a file here, a line in this table, and one in formats.py.

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from segbatch.chunk import Chunk, ChunkId, Record, Shard
 from segbatch.errors import SourceError
+from segbatch.records import Chunk, ChunkId, Record, Shard
 from segbatch.skipped import Skipped
 
 DEFAULT_MAX_RECORD_BYTES = 512 * 2**20

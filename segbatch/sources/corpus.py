@@ -6,11 +6,11 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 
-from segbatch.addresses import split_uri
-from segbatch.chunk import Shard
 from segbatch.errors import SourceError
+from segbatch.records import Shard
 from segbatch.sources.images import divide
-from segbatch.sources.io import shown_uri
+from segbatch.storage.files import shown_uri
+from segbatch.storage.uri import split_uri
 
 _SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from segbatch.chunk import Shard
 from segbatch.contents import FIRST_BYTES, LFS_POINTER, recognized
+from segbatch.records import Shard
 from segbatch.sources.compression import MAGIC_BYTES, compression_of
 from segbatch.sources.images import first_images
-from segbatch.sources.io import Files, shown_uri
+from segbatch.storage.files import Files, shown_uri
 from segbatch.text import without_query
 
 _LOOKED_AT = 3

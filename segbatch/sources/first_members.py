@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from segbatch.chunk import Record, Shard
+from segbatch.codecs.header import image_size
+from segbatch.records import Record, Shard
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.header import image_size
-from segbatch.sources.io import Files
 from segbatch.sources.samples import ImageRule
 from segbatch.sources.tar import Member, open_tar
 from segbatch.sources.webdataset import NAME_PARTS, Reading
+from segbatch.storage.files import Files
 
 _MEMBERS = 2000
 _BYTES = 512 * 2**10  # of an object in a store, by one request

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from segbatch.codecs.header import image_format, image_size
 from segbatch.contents import looks_like
 from segbatch.errors import RecordFailure
 from segbatch.sources.cells import cell_bytes
-from segbatch.sources.header import image_format, image_size
 from segbatch.sources.ids import texts
-from segbatch.sources.io import Files
 from segbatch.sources.rows import ParquetRows, open_rows
+from segbatch.storage.files import Files
 
 _SAMPLED = 8  # values; the rows that one read of a file gives
 _LOOKED_AT = 4096  # rows of a file, where the first ones are null

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from segbatch.addresses import join
 from segbatch.contents import archive_by_name
 from segbatch.errors import MissingInput, SourceError
 from segbatch.sources.chunking import clean
-from segbatch.sources.io import shown_name, shown_uri
-from segbatch.sources.listing import Listed
-from segbatch.sources.walk import Entry
+from segbatch.storage.files import shown_name, shown_uri
+from segbatch.storage.listing import Listed
+from segbatch.storage.uri import join
+from segbatch.storage.walk import Entry
 from segbatch.text import without_query
 
 EXTENSIONS = {

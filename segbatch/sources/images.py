@@ -10,17 +10,17 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from segbatch.addresses import join
-from segbatch.chunk import Chunk, Record, Shard, digest
 from segbatch.errors import SourceError
+from segbatch.evaluation.pairing import ImageName
 from segbatch.leaves import leaf_name
-from segbatch.retry import is_transient
+from segbatch.records import Chunk, Record, Shard, digest
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, clean, wanted_rows
-from segbatch.sources.fetch import fetch
-from segbatch.sources.io import Files, shown_name, shown_uri
-from segbatch.sources.listing import Entry
-from segbatch.sources.pairing import ImageName
-from segbatch.sources.reachable import nearest
+from segbatch.storage.fetch import fetch
+from segbatch.storage.files import Files, shown_name, shown_uri
+from segbatch.storage.listing import Entry
+from segbatch.storage.reachable import nearest
+from segbatch.storage.retry import is_transient
+from segbatch.storage.uri import join
 from segbatch.text import redact
 
 MAX_LOOSE_IMAGES = 1_000_000

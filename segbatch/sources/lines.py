@@ -16,12 +16,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from segbatch.addresses import folder_of
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, clean, id_hash
 from segbatch.sources.ids import number_text
-from segbatch.sources.io import Files, shown_name, shown_uri
+from segbatch.storage.files import Files, shown_name, shown_uri
+from segbatch.storage.uri import folder_of
 from segbatch.text import redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")

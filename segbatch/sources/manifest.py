@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from segbatch.addresses import beside, uris_beside
-from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
+from segbatch.records import Chunk, Record, Shard
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.sources.columns import choose_id
-from segbatch.sources.fetch import fetch
 from segbatch.sources.fields import Fields, describe
-from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.ids import is_text, plain, texts
-from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
 from segbatch.sources.parquet import row_id
 from segbatch.sources.rows import open_rows
+from segbatch.storage.fetch import fetch
+from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.hosts import Hosts, sampled
+from segbatch.storage.uri import beside, uris_beside
 from segbatch.text import without_query
 
 _UNREADABLE = (OSError, EOFError, zlib.error)

@@ -9,19 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from segbatch.addresses import beside, uris_beside
-from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure, SourceError
+from segbatch.records import Chunk, Record, Shard
 from segbatch.sources.cells import cell_bytes
 from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, clean, wanted_rows
 from segbatch.sources.columns import Columns, choose
-from segbatch.sources.fetch import fetch
 from segbatch.sources.fields import Fields, describe
 from segbatch.sources.first_values import FirstValues
-from segbatch.sources.hosts import Hosts, sampled
 from segbatch.sources.ids import texts
-from segbatch.sources.io import Files, shown_uri, too_large
 from segbatch.sources.rows import ParquetRows, open_rows
+from segbatch.storage.fetch import fetch
+from segbatch.storage.files import Files, shown_uri, too_large
+from segbatch.storage.hosts import Hosts, sampled
+from segbatch.storage.uri import beside, uris_beside
 
 
 class Parquet:

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from segbatch.addresses import folder_of
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
 from segbatch.sources.chunking import UniqueIds
 from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
-from segbatch.sources.io import Files, brief, shard_failure, shown_name, shown_uri
+from segbatch.storage.files import Files, brief, shard_failure, shown_name, shown_uri
+from segbatch.storage.uri import folder_of
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from segbatch.errors import RecordFailure
 from segbatch.sources.formats import EXTENSIONS
-from segbatch.sources.io import too_large
 from segbatch.sources.tar import Member
+from segbatch.storage.files import too_large
 
 # By preference: beside a photograph (jpg), a png is nearly always its label map.
 _PREFERRED = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")

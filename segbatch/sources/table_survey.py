@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from segbatch.chunk import Shard, digest
 from segbatch.errors import RecordFailure, SourceError
+from segbatch.records import Shard, digest
 from segbatch.sources.chunking import ReadOptions
 from segbatch.sources.columns import Choice, Columns, NoImages, SeveralColumns, choose, shown
 from segbatch.sources.fields import Fields
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.ids import is_text, plain
-from segbatch.sources.io import Files, shown_uri
 from segbatch.sources.manifest import Surveyed, survey
 from segbatch.sources.rows import open_rows
+from segbatch.storage.files import Files, shown_uri
 
 _FOOTER_READERS = 8
 

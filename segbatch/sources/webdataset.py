@@ -6,13 +6,13 @@ import re
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
 
-from segbatch.chunk import Chunk, Record, Shard
 from segbatch.errors import RecordFailure
+from segbatch.records import Chunk, Record, Shard
 from segbatch.sources.census import Census
 from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, clean, id_hash
-from segbatch.sources.io import Files, shard_failure, shown_uri
 from segbatch.sources.samples import ImageRule, Sample
 from segbatch.sources.tar import Member, open_tar
+from segbatch.storage.files import Files, shard_failure, shown_uri
 
 NAME_PARTS: dict[KeyRule, re.Pattern[str]] = {
     "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),

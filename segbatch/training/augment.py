@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segbatch.metrics.class_map import VOID
+from segbatch.evaluation.class_map import VOID
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 

@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from segbatch.errors import ModelError, SpecError
-from segbatch.models import checkpoint, ports
+from segbatch.models import checkpoint
 from segbatch.models.unwrap import StateDict
-from segbatch.models.vgg16 import VGG16
 from segbatch.models.weights import read_uri
+from segbatch.models.zoo import ports
+from segbatch.models.zoo.vgg16 import VGG16
 
 # What timm calls the networks that ours are built on.
 _TIMM = {

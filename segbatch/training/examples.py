@@ -9,14 +9,14 @@ from typing import Protocol
 
 import numpy as np
 
-from segbatch.addresses import join
+from segbatch.codecs.decode import decode
 from segbatch.errors import RecordFailure, SpecError
-from segbatch.metrics.class_map import ClassMap
-from segbatch.sources.decode import decode
-from segbatch.sources.io import Files, shown_uri
-from segbatch.sources.labels import Label, LabelReader, is_image, list_labels
-from segbatch.sources.listing import list_input
-from segbatch.sources.pairing import ImageName, Suffix, pair, refusal
+from segbatch.evaluation.class_map import ClassMap
+from segbatch.evaluation.label_images import Label, LabelReader, is_image, list_labels
+from segbatch.evaluation.pairing import ImageName, Suffix, pair, refusal
+from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.listing import list_input
+from segbatch.storage.uri import join
 
 logger = logging.getLogger(__name__)
 

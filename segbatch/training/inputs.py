@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from segbatch.config.training import TrainSpec
 from segbatch.errors import RecordFailure, SourceError, SpecError
+from segbatch.evaluation.class_map import ClassMap
+from segbatch.evaluation.label_images import INDICES, LabelReader, color_table
+from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelSet
-from segbatch.metrics.class_map import ClassMap
-from segbatch.metrics.survey import LabelSurvey, LookedAt, survey
 from segbatch.sources import AnySource, open_source
-from segbatch.sources.io import Files
-from segbatch.sources.labels import INDICES, LabelReader, color_table
+from segbatch.storage.files import Files
 from segbatch.training.examples import Examples, image_files
-from segbatch.training.spec import TrainSpec
 from segbatch.training.spool import spool
 
 _IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes

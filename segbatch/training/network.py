@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segbatch import models
+from segbatch.config.training import TrainSpec
 from segbatch.errors import SpecError
+from segbatch.evaluation.class_map import VOID
 from segbatch.labels import LabelSet
-from segbatch.metrics.class_map import VOID
 from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.base import TorchModel
@@ -25,7 +26,6 @@ from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import choose, read_labels
 from segbatch.training import backbones
 from segbatch.training.augment import padded
-from segbatch.training.spec import TrainSpec
 
 
 def architecture_of(name: str) -> Architecture:

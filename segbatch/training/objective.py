@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbatch.metrics.class_map import VOID
+from segbatch.evaluation.class_map import VOID
 
 
 def segmentation_loss(

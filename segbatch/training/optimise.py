@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from segbatch.training.spec import TrainSpec
+from segbatch.config.training import TrainSpec
 
 
 def learning_rate(spec: TrainSpec, update: int, total: int) -> float:

@@ -12,14 +12,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from segbatch.chunk import Record, Shard
+from segbatch.codecs.decode import decode
 from segbatch.errors import SpecError
-from segbatch.metrics.class_map import ClassMap
+from segbatch.evaluation.class_map import ClassMap
+from segbatch.evaluation.label_images import Label, LabelReader
+from segbatch.records import Record, Shard
 from segbatch.sources import AnySource
-from segbatch.sources.decode import decode
-from segbatch.sources.io import Files
-from segbatch.sources.labels import Label, LabelReader
 from segbatch.sources.tar import open_tar
+from segbatch.storage.files import Files
 from segbatch.training.examples import truth_of
 
 _CHUNK = 64

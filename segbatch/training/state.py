@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from segbatch.config.training import TrainSpec
 from segbatch.errors import OutputError, PlanError
 from segbatch.labels import LabelSet
-from segbatch.output.store import Store
-from segbatch.training.spec import TrainSpec
+from segbatch.storage.store import Store
 
 CHECKPOINT, WEIGHTS, HISTORY, CURVES, RECORD, CLASSES = (
     *("checkpoint.pt", "weights.safetensors", "history.jsonl", "curves.png", "train.json", "classes.txt"),

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError, SpecError
+from segbatch.evaluation.confusion import Confusion
+from segbatch.evaluation.survey import LabelSurvey
 from segbatch.labels import LabelSet
-from segbatch.metrics.confusion import Confusion
-from segbatch.metrics.survey import LabelSurvey
 from segbatch.models.base import resolve_device, supports_bf16
-from segbatch.output.store import Store
+from segbatch.storage.store import Store
 from segbatch.training import state as states
 from segbatch.training.augment import Augment
 from segbatch.training.curves import can_plot, curves
@@ -36,7 +37,6 @@ from segbatch.training.network import (
 )
 from segbatch.training.objective import median_frequency, segmentation_loss
 from segbatch.training.optimise import Average, learning_rate
-from segbatch.training.spec import TrainSpec
 from segbatch.training.state import State
 from segbatch.training.stream import Batch, Stream
 from segbatch.training.validate import confusion

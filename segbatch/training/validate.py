@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segbatch.chunk import Scores
-from segbatch.metrics.confusion import Confusion
+from segbatch.evaluation.confusion import Confusion
 from segbatch.models.base import TorchModel
+from segbatch.records import Scores
 from segbatch.refiners.none import NoRefiner
 from segbatch.training.examples import Examples, load_or_void
 

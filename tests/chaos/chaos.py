@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
+from segbatch.config.job import JobSpec
+from segbatch.isolation.watch import UNWATCHED
+from segbatch.isolation.workers import refine_stage, segment_stage
+from segbatch.operations.finish import Tally, finish
 from segbatch.output.writer import Writer
-from segbatch.runtime.claim import publish
-from segbatch.runtime.finish import Tally, finish
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.resources import Pools
-from segbatch.runtime.watch import UNWATCHED
-from segbatch.runtime.workers import refine_stage, segment_stage
-from segbatch.spec import JobSpec
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import make_plan
+from segbatch.planning.pools import Pools
 from tests.chaos.world import CHUNK, KINDS, World
 from tests.cluster.jobs import environment, wait_for, workers
 from tests.store import proxy

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from segbatch.chunk import Chunk, ChunkId, Record, Scores
+from segbatch.codecs.decode import decode
+from segbatch.isolation.watch import Watch
+from segbatch.isolation.workers import Items, Stage
 from segbatch.output.schema import Result
+from segbatch.records import Chunk, ChunkId, Record, Scores
 from segbatch.refiners.none import NoRefiner
-from segbatch.runtime import stages
-from segbatch.runtime.stages import Refine
-from segbatch.runtime.watch import Watch
-from segbatch.runtime.workers import Items, Stage
-from segbatch.sources.decode import decode
+from segbatch.stages import stages
+from segbatch.stages.stages import Refine
 from tests.networks import LABELS, Brightness
 
 # Widths that no sample image has (models/scores.py), on which the driver tries a network too.

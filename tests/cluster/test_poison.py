@@ -15,8 +15,8 @@ from PIL import Image
 
 import segbatch
 from segbatch import JobSpec
-from segbatch.runtime.attempts import RayAttempts
-from segbatch.runtime.verify import verify
+from segbatch.operations.verify import verify
+from segbatch.ray_backend.attempts import RayAttempts
 from tests import here
 from tests.cluster.jobs import picture, rows, wait_for
 from tests.cluster.poisons import CRASH, HANG, MEMORY

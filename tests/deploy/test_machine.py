@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segbatch.nightly.config import NightlySpec
-from segbatch.spec import JobSpec
+from segbatch.config.job import JobSpec
+from segbatch.config.nightly import NightlySpec
 from tests.cluster.jobs import environment, tars
 
 ROOT = Path(__file__).resolve().parents[2]

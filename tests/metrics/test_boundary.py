@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from segbatch.metrics.boundary import bands, boundary_f1
+from segbatch.evaluation.boundary import bands, boundary_f1
 
 
 def blobs(seed: int, height: int = 25, width: int = 31, void: float = 0.0) -> np.ndarray:

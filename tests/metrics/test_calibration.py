@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from segbatch.metrics import calibration
-from segbatch.metrics.ranking import MAX_IMAGES, RankedImages, spearman
+from segbatch.evaluation import calibration
+from segbatch.evaluation.ranking import MAX_IMAGES, RankedImages, spearman
 
 RANDOM = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segbatch.errors import SpecError
-from segbatch.metrics.class_map import ClassMap
+from segbatch.evaluation.class_map import ClassMap
 
 NAMES = ("road", "pavement", "car", "tree")
 LABEL = np.array([[0, 1, 2, 3], [7, 255, 70000, -3]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from segbatch.metrics.confusion import Confusion
+from segbatch.evaluation.confusion import Confusion
 
 
 def test_agrees_with_scikit_learn() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from segbatch.errors import SpecError
+from segbatch.evaluation.class_map import ClassMap
+from segbatch.evaluation.survey import MAX_LABELS, LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelOptions, LabelSet
-from segbatch.metrics.class_map import ClassMap
-from segbatch.metrics.survey import MAX_LABELS, LabelSurvey, LookedAt, survey
 
 TWO = LabelSet.of(["background", "object"])
 THREE = LabelSet.of(["road", "car", "sky"])

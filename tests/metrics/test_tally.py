@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from segbatch.metrics.boundary import bands, boundary_f1
-from segbatch.metrics.tally import WIDEST, Counts, Estimate, Stated, Tally, count
+from segbatch.evaluation.bootstrap import WIDEST, Counts, Estimate, Stated, Tally, count
+from segbatch.evaluation.boundary import bands, boundary_f1
 
 CLASSES = 5
 Pair = tuple[np.ndarray, np.ndarray]

@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import ModelError
-from segbatch.models import caffe, checkpoint
-from segbatch.models.caffe_names import from_caffe
+from segbatch.models import checkpoint
 from segbatch.models.info import Choice
-from segbatch.models.segnet import SEGNET_BASIC
+from segbatch.models.zoo import caffe
+from segbatch.models.zoo.caffe_names import from_caffe
+from segbatch.models.zoo.segnet import SEGNET_BASIC
 from tests.models.caffe_net import Net, blob, caffemodel, message, number
 
 

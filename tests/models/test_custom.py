@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from segbatch import models
+from segbatch.config.job import CRFSpec
 from segbatch.errors import ModelError, SpecError
 from segbatch.models.info import DEEPLAB_CRF
-from segbatch.spec import CRFSpec
 from tests.networks import LABELS, Brightness
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from segbatch import models
 from segbatch.models.architecture import Architecture
-from segbatch.models.deconvnet import DeconvNet
 from segbatch.models.fold import fold_batch_norms
+from segbatch.models.zoo.deconvnet import DeconvNet
 from tests.models.contract import photo
 from tests.models.narrow import NarrowContract, on_meta, parameters, sides
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from segbatch import models
-from segbatch.models.deeplab_v1 import DeepLab, DeepLabLargeFOV
-from segbatch.models.receptive_field import layers_of, receptive_field
+from segbatch.models.zoo.deeplab_v1 import DeepLab, DeepLabLargeFOV
+from segbatch.models.zoo.receptive_field import layers_of, receptive_field
 from tests.models.contract import photo
 from tests.models.narrow import DenseContract, on_meta, parameters, sides
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from segbatch.errors import ModelError
 from segbatch.models.base import TorchModel
-from segbatch.models.dpn import DPN, LocalFilter, Parsing, of_labels, parse, potts, read_contexts
-from segbatch.models.receptive_field import layers_of, receptive_field
 from segbatch.models.surgery import turn_strides_into_holes
-from segbatch.models.vgg16 import VGG16
+from segbatch.models.zoo.dpn import DPN, LocalFilter, Parsing, of_labels, parse, potts, read_contexts
+from segbatch.models.zoo.receptive_field import layers_of, receptive_field
+from segbatch.models.zoo.vgg16 import VGG16
 from tests.crf.inputs import photograph, random_image, smooth_logits
 from tests.models.contract import photo
 from tests.models.narrow import NarrowContract, on_meta, parameters, sides

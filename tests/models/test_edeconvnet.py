@@ -18,16 +18,16 @@ import yaml
 from PIL import Image
 
 from segbatch import models
-from segbatch.chunk import Chunk, ChunkId, Record
 from segbatch.crf import CRFParams
 from segbatch.errors import ModelError, RecordFailure, SpecError
 from segbatch.labels import VOC_LABELS, LabelSet
-from segbatch.models import edeconvnet, proposals
-from segbatch.models.edeconvnet import EDeconvNet
 from segbatch.models.info import Choice, Execution
-from segbatch.models.proposals import FileProposals, clipped, grid
+from segbatch.models.zoo import edeconvnet, proposals
+from segbatch.models.zoo.edeconvnet import EDeconvNet
+from segbatch.models.zoo.proposals import FileProposals, clipped, grid
+from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.densecrf import DenseCRFRefiner
-from segbatch.runtime.stages import Segment
+from segbatch.stages.stages import Segment
 from tests.models.contract import photo
 from tests.models.narrow import NARROW
 

@@ -18,9 +18,9 @@ from torchvision.models import vgg16, vgg16_bn
 from segbatch import models
 from segbatch.errors import ModelError
 from segbatch.models import checkpoint
-from segbatch.models.fcn import FCN, FCN8S_ATONCE
-from segbatch.models.ports import from_torchvision, load_trunk
-from segbatch.models.vgg16 import BLOCKS, CAFFE_BGR, VGG16
+from segbatch.models.zoo.fcn import FCN, FCN8S_ATONCE
+from segbatch.models.zoo.ports import from_torchvision, load_trunk
+from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16
 from tests.models.contract import photo
 from tests.models.narrow import on_meta
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from segbatch.models.deconvnet import DeconvNet
-from segbatch.models.deeplab_v1 import DeepLab, DeepLabLargeFOV
-from segbatch.models.fcn import FCN
-from segbatch.models.receptive_field import Layer, layers_of, receptive_field
-from segbatch.models.segnet import SegNet, SegNetBasic
+from segbatch.models.zoo.deconvnet import DeconvNet
+from segbatch.models.zoo.deeplab_v1 import DeepLab, DeepLabLargeFOV
+from segbatch.models.zoo.fcn import FCN
+from segbatch.models.zoo.receptive_field import Layer, layers_of, receptive_field
+from segbatch.models.zoo.segnet import SegNet, SegNetBasic
 from tests.models.narrow import on_meta
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from segbatch import models
 from segbatch.labels import CAMVID_LABELS
-from segbatch.models.segnet import SegNet, SegNetBasic
-from segbatch.models.vgg16 import Unpool, pool
+from segbatch.models.zoo.segnet import SegNet, SegNetBasic
+from segbatch.models.zoo.vgg16 import Unpool, pool
 from tests.models.narrow import DenseContract, on_meta, parameters, sides
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from segbatch.models.deeplab_v1 import DeepLab
-from segbatch.models.fcn import FCN
-from segbatch.models.receptive_field import layers_of, receptive_field
 from segbatch.models.surgery import turn_strides_into_holes
-from segbatch.models.vgg16 import VGG16, initialise
+from segbatch.models.zoo.deeplab_v1 import DeepLab
+from segbatch.models.zoo.fcn import FCN
+from segbatch.models.zoo.receptive_field import layers_of, receptive_field
+from segbatch.models.zoo.vgg16 import VGG16, initialise
 from tests.models.narrow import on_meta
 
 

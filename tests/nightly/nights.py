@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segbatch.nightly.config import NightlySpec
-from segbatch.nightly.night import run_night
-from segbatch.nightly.record import Night
-from segbatch.runtime import pipeline
-from segbatch.runtime.datasource import ShardDatasource
+from segbatch.config.nightly import NightlySpec
+from segbatch.operations.nightly.night import run_night
+from segbatch.operations.nightly.record import Night
+from segbatch.ray_backend import pipeline
+from segbatch.ray_backend.datasource import ShardDatasource
 from tests.corpus import write_tar
 
 MIDNIGHT = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC).timestamp()

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segbatch import cli
-from segbatch.nightly.config import NightlySpec
-from segbatch.nightly.lease import Lease
-from segbatch.nightly.night import run_night
-from segbatch.output.store import Store
-from segbatch.runtime.verify import verify
+from segbatch.cli import app as cli
+from segbatch.config.nightly import NightlySpec
+from segbatch.operations.nightly.night import run_night
+from segbatch.operations.verify import verify
+from segbatch.storage.lease import Lease
+from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows, start, wait_for
 from tests.nightly.nights import JOB, shard
 

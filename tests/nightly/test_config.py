@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SpecError
-from segbatch.nightly.config import NightlySpec
-from segbatch.nightly.night import chosen
+from segbatch.operations.nightly.night import chosen
 
 DATASETS: dict[str, Any] = {"street": {"inputs": ["s3://b/in/*.tar"], "output": "s3://b/out"}}
 DATED = {"inputs": "s3://b/{date:%Y/%m/%d}/*.tar", "output": "s3://b/out/{date}"}

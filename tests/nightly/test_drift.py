@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from segbatch.metrics.pixels import CONFIDENCE_UNIT, Totals
-from segbatch.nightly.config import DriftSpec
-from segbatch.nightly.drift import Content, Finding, compare, histogram, js, psi
+from segbatch.config.nightly import DriftSpec
+from segbatch.evaluation.drift import Content, Finding, compare, histogram, js, psi
+from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 
 NAMES = [f"class{c}" for c in range(21)]
 # A few frequent classes and many rare ones, as in photographs.

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import PlanError
-from segbatch.nightly.dataset import Work, prepare, settle
-from segbatch.nightly.lease import Lease
-from segbatch.nightly.record import Entry
+from segbatch.operations.nightly.dataset import Work, prepare, settle
+from segbatch.operations.nightly.record import Entry
+from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
 from segbatch.output.ledger import Ledger
+from segbatch.output.promotion import INCOMING
 from segbatch.output.run_record import OutputTaken
-from segbatch.output.store import Store
-from segbatch.output.switch import INCOMING
-from segbatch.runtime.verify import verify
+from segbatch.storage.lease import Lease
+from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows
 from tests.corpus import encode, photograph, write_tar

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import Busy, OutputError
-from segbatch.nightly.lease import Lease, LeaseLost, holder
-from segbatch.output.store import Store
+from segbatch.storage.lease import Lease, LeaseLost, holder
+from segbatch.storage.store import Store
 
 HOUR = 3600.0
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from segbatch.nightly.config import NightlySpec
-from segbatch.nightly.dataset import Work
-from segbatch.nightly.lookback import EarlierDate, earlier_dates, look_back
-from segbatch.nightly.night import explain, run_night
-from segbatch.nightly.record import Entry, Night, write_night
-from segbatch.output.store import Store
+from segbatch.config.nightly import NightlySpec
+from segbatch.operations.nightly.dataset import Work
+from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
+from segbatch.operations.nightly.night import explain, run_night
+from segbatch.operations.nightly.record import Entry, Night, write_night
+from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows
 from tests.corpus import photographs, write_tar

@@ -15,13 +15,13 @@ import duckdb
 import pytest
 
 from segbatch.errors import SpecError
-from segbatch.nightly.night import run_night
-from segbatch.nightly.record import Night
+from segbatch.operations.nightly.night import run_night
+from segbatch.operations.nightly.record import Night
+from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
 from segbatch.output.inspect import summary
-from segbatch.output.store import Store
-from segbatch.output.switch import Switch, carry_out
-from segbatch.runtime.verify import verify
+from segbatch.output.promotion import Switch, carry_out
+from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder
 from tests.nightly.nights import DAY, HOUR, JOB, MIDNIGHT, Bench, shard, spoil

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from segbatch.nightly.config import WebhookSpec
-from segbatch.nightly.record import Entry, Night
-from segbatch.nightly.webhook import post
+from segbatch.config.nightly import WebhookSpec
+from segbatch.operations.nightly.record import Entry, Night
+from segbatch.operations.nightly.webhook import post
 
 
 @dataclass

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from segbatch import cli
+from segbatch.cli import app as cli
 from tests import here
 from tests.corpus import photographs, write_folder
 

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.chunk import ChunkId, Record, RecordError, Shard
 from segbatch.errors import OutputError
-from segbatch.metrics.pixels import ClassCount, Totals
 from segbatch.output.ledger import Ledger, read_footer, read_footers
 from segbatch.output.run_record import Claim
 from segbatch.output.schema import Result
-from segbatch.output.store import Store
+from segbatch.output.totals import ClassCount, Totals
 from segbatch.output.writer import Receipt, Writer
+from segbatch.records import ChunkId, Record, RecordError, Shard
 from segbatch.skipped import Skipped
+from segbatch.storage.store import Store
 
 
 def shard(name="train/000.tar", version="v1"):

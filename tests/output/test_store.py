@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import OutputError, SpecError
-from segbatch.output.store import TEMPORARY, Store
+from segbatch.storage.store import TEMPORARY, Store
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from segbatch.chunk import ChunkId, Shard
 from segbatch.errors import OutputError
 from segbatch.output.ledger import Ledger
+from segbatch.output.promotion import INCOMING, SWITCH, Switch, carry_out, complete_switch, key_of, plan_switch
 from segbatch.output.run_record import RUN, SUCCESS
-from segbatch.output.store import Store
-from segbatch.output.switch import INCOMING, SWITCH, Switch, carry_out, complete_switch, key_of, plan_switch
 from segbatch.output.writer import MASKS
+from segbatch.records import ChunkId, Shard
+from segbatch.storage.store import Store
 
 
 def shard(name: str, version: str) -> Shard:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segbatch.chunk import Scores
 from segbatch.crf import _core
+from segbatch.records import Scores
 from segbatch.refiners.probability import label_probability
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.runtime.stages import coarse_scores
+from segbatch.stages.stages import coarse_scores
 
 
 def literal(logits: np.ndarray, mask: np.ndarray, size: tuple[int, int], stride: int, temperature: float) -> np.ndarray:

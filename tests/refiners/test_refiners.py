@@ -14,22 +14,22 @@ from safetensors.numpy import save_file
 from skimage import data
 
 from segbatch import models
-from segbatch.chunk import Scores
+from segbatch.cli.progress import BarProgress, LogProgress
+from segbatch.config.job import CRFSpec, JobSpec
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
 from segbatch.crf.params import default_prune
 from segbatch.errors import ModelError, SpecError
-from segbatch.models.dpn import parse
+from segbatch.models.zoo.dpn import parse
+from segbatch.operations.explain import explain
+from segbatch.planning.plan import Job, Plan, resolve
+from segbatch.planning.pools import Hardware, plan_pools
+from segbatch.records import Scores
 from segbatch.refiners import build, describe, names
 from segbatch.refiners.crfasrnn import PAPER
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.refiners.none import NoRefiner, pick
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.runtime.dry_run import explain
-from segbatch.runtime.planning import Job, Plan, resolve
-from segbatch.runtime.progress import BarProgress, LogProgress
-from segbatch.runtime.resources import Hardware, plan_pools
-from segbatch.runtime.stages import coarse_scores
-from segbatch.spec import CRFSpec, JobSpec
+from segbatch.stages.stages import coarse_scores
 from tests.crf.inputs import exact_filter, random_image, smooth_logits
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch.chunk import ChunkId, Record
 from segbatch.errors import NetworkError
-from segbatch.metrics.pixels import ClassCount
 from segbatch.output.schema import Result
+from segbatch.output.totals import ClassCount
 from segbatch.output.writer import Receipt, Writer
-from segbatch.runtime.breaker import Breaker, Rows
-from segbatch.runtime.claim import publish
-from segbatch.runtime.planning import Plan, make_plan
+from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import Plan, make_plan
+from segbatch.records import ChunkId, Record
 from segbatch.skipped import Skipped
 from tests import here
 from tests.corpus import encode, write_tar

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import PlanError, SourceError
-from segbatch.runtime.dry_run import explain
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.verify import verify
+from segbatch.operations.explain import explain
+from segbatch.operations.verify import verify
+from segbatch.planning.plan import make_plan
 from tests import here
 from tests.corpus import photographs, write_tar
 

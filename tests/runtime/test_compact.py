@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import OutputError
-from segbatch.output.compact import compact
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.inspect import error_rows, summary
-from segbatch.output.store import Store
-from segbatch.runtime.verify import verify
+from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows as glob_rows
 from tests.kills import Steps, by_id, counted, every_kill
@@ -64,7 +64,7 @@ def test_again_there_is_nothing_to_do(copied: Path) -> None:
 
 
 def test_killed_at_every_step(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segbatch.output.store._REMOVERS", 1)
+    monkeypatch.setattr("segbatch.storage.store._REMOVERS", 1)
     expected = counted(whole)
     seen = set()
     for output in every_kill(whole, tmp_path, lambda o: compact(str(o), half(o))):

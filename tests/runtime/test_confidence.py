@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch.encodings import png
+from segbatch.codecs import mask_png as png
+from segbatch.codecs.decode import decode
 from segbatch.errors import PlanError
-from segbatch.output.compact import compact
+from segbatch.operations.explain import explain
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.inspect import summary
 from segbatch.output.schema import schema
 from segbatch.output.stats import class_rows
+from segbatch.planning.plan import make_plan
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.runtime.dry_run import explain
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.stages import coarse_scores
-from segbatch.runtime.verify import verify
-from segbatch.sources.decode import decode
+from segbatch.stages.stages import coarse_scores
 from tests import here
 from tests.corpus import photographs, write_folder
 from tests.networks import Brightness

@@ -11,13 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from segbatch.output.compact import compact
+from segbatch.operations.explain import explain
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.ledger import parse_file, read_file
-from segbatch.output.store import Store
 from segbatch.output.writer import to_parquet
-from segbatch.runtime.dry_run import explain
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.verify import verify
+from segbatch.planning.plan import make_plan
+from segbatch.storage.store import Store
 from tests import here
 
 Damage = Callable[[Path], None]

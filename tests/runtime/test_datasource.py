@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from segbatch.chunk import Shard
-from segbatch.runtime.datasource import ShardDatasource
-from segbatch.runtime.guard import Attempts
-from segbatch.runtime.planning import Piece
+from segbatch.isolation.guard import Attempts
+from segbatch.planning.plan import Piece
+from segbatch.ray_backend.datasource import ShardDatasource
+from segbatch.records import Shard
 from segbatch.sources import open_source
 
 

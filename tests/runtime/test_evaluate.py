@@ -16,12 +16,13 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from typer.testing import CliRunner
 
 import segbatch
-from segbatch import JobSpec, cli
-from segbatch.encodings import png
+from segbatch import JobSpec
+from segbatch.cli import app as cli
+from segbatch.codecs import mask_png as png
+from segbatch.config.job import read_config
 from segbatch.errors import OutputError, PlanError, SpecError
 from segbatch.labels import LabelOptions
-from segbatch.runtime.evaluate import Evaluation, evaluate
-from segbatch.spec import read_config
+from segbatch.operations.evaluate import Evaluation, evaluate
 from tests.cluster.jobs import rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")

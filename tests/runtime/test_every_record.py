@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import SHARD_FAILURES, SourceError
-from segbatch.output.compact import compact
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.run_record import RunRecord
-from segbatch.output.store import Store
-from segbatch.runtime.verify import verify
+from segbatch.storage.store import Store
 from tests import accounts, here
 from tests.accounts import Table, Tar
 

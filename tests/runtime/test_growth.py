@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from segbatch.errors import PlanError, SourceError
+from segbatch.operations.explain import explain
+from segbatch.operations.finish import Outcome
+from segbatch.operations.verify import verify
+from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
-from segbatch.output.store import Store
-from segbatch.runtime.claim import establish, publish
-from segbatch.runtime.dry_run import explain
-from segbatch.runtime.finish import Outcome
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.verify import verify
-from segbatch.runtime.verify_input import recorded_spec
+from segbatch.planning.claim import establish, publish
+from segbatch.planning.plan import make_plan
+from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder, write_tar

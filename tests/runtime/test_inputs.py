@@ -10,7 +10,7 @@ import pytest
 
 import segbatch
 from segbatch import JobSpec
-from segbatch.runtime.verify import verify
+from segbatch.operations.verify import verify
 from tests.cluster.jobs import rows
 from tests.corpus import (
     Sample,
@@ -155,7 +155,7 @@ def test_damage_to_the_shards_themselves(tmp_path: Path) -> None:
 def test_the_summary_names_the_most_frequent_errors(tmp_path: Path) -> None:
     from rich.console import Console
 
-    from segbatch import show
+    from segbatch.cli import tables as show
 
     good = photographs(3, side=64)
     source = write_folder(tmp_path / "in", [*good, *((f"x{i}.jpg", b"") for i in range(4)), ("y.jpg", b"<html>")])

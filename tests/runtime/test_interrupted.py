@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import SegbatchError
-from segbatch.output.compact import compact
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import SUCCESS
-from segbatch.output.store import Store
 from segbatch.output.writer import Receipt
-from segbatch.runtime.planning import Plan
-from segbatch.runtime.verify import verify
+from segbatch.planning.plan import Plan
+from segbatch.storage.store import Store
 from tests import accounts, here
 from tests.corpus import write_tar
 

@@ -20,8 +20,8 @@ import pytest
 import ray
 
 from segbatch.errors import SegbatchError
-from segbatch.runtime import local
-from segbatch.runtime.resources import Hardware
+from segbatch.planning.pools import Hardware
+from segbatch.ray_backend import local
 
 _ASK = (
     "import sys; from ray._raylet import GcsClient; print(GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None))"
@@ -109,8 +109,8 @@ def test_files_and_sockets_of_the_run_are_closed_to_other_users(local_ray):
 def test_nothing_is_left_behind_and_nothing_written_into_the_home(tmp_path: Path):
     code = """
 import os
-from segbatch.runtime import local
-from segbatch.runtime.resources import Hardware
+from segbatch.ray_backend import local
+from segbatch.planning.pools import Hardware
 local.start(Hardware(1, 0, 1, 0), log_to_driver=False)
 assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 assert os.path.isdir(local._folder)
@@ -154,7 +154,7 @@ def test_a_machine_too_busy_for_ray_to_start_is_tried_again(monkeypatch: pytest.
 def test_folders_of_drivers_that_were_killed_are_swept_and_others_are_not(tmp_path: Path):
     code = """
 import os, sys, time
-from segbatch.runtime import local
+from segbatch.ray_backend import local
 print(local._own_folder(sys.argv[1]), flush=True)
 time.sleep(60)
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from segbatch import JobSpec
-from segbatch.runtime.log import Event, Logs, event
+from segbatch.logs import Event, Logs, event
 
 
 @pytest.fixture

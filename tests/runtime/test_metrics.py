@@ -16,9 +16,9 @@ import yaml
 
 import segbatch
 from segbatch import JobSpec
+from segbatch.cli.progress import EventProgress
 from segbatch.errors import PlanError
-from segbatch.runtime.metrics import METRICS
-from segbatch.runtime.progress import EventProgress
+from segbatch.ray_backend.prometheus import METRICS
 from tests.cluster.jobs import committed
 from tests.corpus import photographs, write_tar
 

@@ -10,17 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import PlanError, SourceError
+from segbatch.operations.verify import verify
 from segbatch.output.catalog import SHARDS
-from segbatch.output.compact import RETIRED
+from segbatch.output.compaction import RETIRED
+from segbatch.output.promotion import INCOMING, SWITCH
 from segbatch.output.run_record import RUN
-from segbatch.output.store import TEMPORARY
-from segbatch.output.switch import INCOMING, SWITCH
 from segbatch.output.writer import MASKS
-from segbatch.runtime.claim import publish
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.verify import verify
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import make_plan
 from segbatch.sources import open_source
-from segbatch.sources.outputs import LAYOUTS
+from segbatch.storage.outputs import LAYOUTS
+from segbatch.storage.store import TEMPORARY
 from segbatch.training import state
 from tests.corpus import photographs, write_folder, write_parquet, write_tar
 from tests.here import run, spec

@@ -10,7 +10,7 @@ import pytest
 
 from segbatch.errors import ModelError, NetworkError, SegbatchError, WrongSize
 from segbatch.models import scores
-from segbatch.runtime.dry_run import explain
+from segbatch.operations.explain import explain
 from tests import faulty_networks, here
 from tests.corpus import encode, write_folder
 from tests.networks import Brightness

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from segbatch import JobSpec
-from segbatch.chunk import Chunk, ChunkId, Record
 from segbatch.errors import SegbatchError
+from segbatch.isolation.bisection import quarantine
+from segbatch.isolation.guard import Guard
+from segbatch.isolation.watch import Limits, Watch
+from segbatch.isolation.workers import segment_stage
 from segbatch.output.schema import to_table
+from segbatch.planning.plan import resolve
+from segbatch.planning.pools import Pools
+from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.none import NoRefiner
-from segbatch.runtime.guard import Guard
-from segbatch.runtime.planning import resolve
-from segbatch.runtime.quarantine import quarantine
-from segbatch.runtime.resources import Pools
-from segbatch.runtime.stages import Refine
-from segbatch.runtime.watch import Limits, Watch
-from segbatch.runtime.workers import segment_stage
+from segbatch.stages.stages import Refine
 from tests.cluster import poisons
 from tests.cluster.jobs import picture
 from tests.cluster.poisons import CRASH, HANG, chunk

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import SourceError
-from segbatch.output.compact import compact
+from segbatch.operations.repair import repair
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger, read_file
 from segbatch.output.stats import read_classes
-from segbatch.output.store import Store
 from segbatch.output.writer import Receipt, merged_footer, to_parquet
-from segbatch.runtime.repair import repair
-from segbatch.runtime.verify import verify
+from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows as glob_rows
 from tests.corpus import photographs, tar_bytes

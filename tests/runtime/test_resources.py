@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
-from segbatch.runtime.resources import Hardware, plan_pools
-from segbatch.spec import JobSpec
+from segbatch.planning.pools import Hardware, plan_pools
 
 
 def spec(**fields):

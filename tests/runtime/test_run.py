@@ -20,13 +20,13 @@ from ray.data import DataContext
 
 import segbatch
 from segbatch import JobSpec
-from segbatch.encodings import png
+from segbatch.cli.progress import Progress
+from segbatch.codecs import mask_png as png
 from segbatch.errors import ModelError, Outage, PlanError, SegbatchError
+from segbatch.operations.verify import verify
 from segbatch.output.schema import SCHEMA
-from segbatch.runtime.planning import Plan
-from segbatch.runtime.progress import Progress
-from segbatch.runtime.resources import Pools
-from segbatch.runtime.verify import verify
+from segbatch.planning.plan import Plan
+from segbatch.planning.pools import Pools
 from tests.cluster.jobs import committed, picture, rows, statistics, tars
 
 pytestmark = pytest.mark.usefixtures("local_ray")

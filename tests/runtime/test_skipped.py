@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from segbatch import cli, show
+from segbatch.cli import app as cli
+from segbatch.cli import tables as show
+from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SourceError
-from segbatch.nightly.config import NightlySpec
-from segbatch.nightly.night import judge
-from segbatch.nightly.record import ERRORS, Entry
-from segbatch.output.compact import compact
-from segbatch.output.store import Store
-from segbatch.runtime.finish import Outcome
-from segbatch.runtime.planning import make_plan
-from segbatch.runtime.verify import verify
+from segbatch.operations.finish import Outcome
+from segbatch.operations.nightly.night import judge
+from segbatch.operations.nightly.record import ERRORS, Entry
+from segbatch.operations.verify import verify
+from segbatch.output.compaction import compact
+from segbatch.planning.plan import make_plan
+from segbatch.storage.store import Store
 from tests import here
 from tests.corpus import photographs, write_tar
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from segbatch.errors import ModelError, Outage, SegbatchError
-from segbatch.runtime.guard import started
-from segbatch.runtime.watch import Limits
+from segbatch.isolation.guard import started
+from segbatch.isolation.watch import Limits
 
 
 class Starts:

@@ -14,11 +14,11 @@ from rich.console import Console
 
 import segbatch
 from segbatch import JobSpec
+from segbatch.cli.steps import BarSteps, LogSteps
+from segbatch.config.job import CRFSpec
 from segbatch.errors import SpecError
-from segbatch.runtime.crf_search import Setting, Tuning, search, settings_at_most
-from segbatch.runtime.steps import BarSteps, LogSteps
-from segbatch.runtime.tune import tune
-from segbatch.spec import CRFSpec
+from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
+from segbatch.operations.tune import tune
 from tests.cluster.jobs import rows as output_rows
 
 

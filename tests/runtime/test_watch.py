@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from segbatch.runtime.watch import Limits, Watchdog
+from segbatch.isolation.watch import Limits, Watchdog
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_thousand_quick_records_cost_one_timer(timers: list[float | None]) -> 
 
 def test_the_timer_follows_the_work(timers: list[float | None], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("segbatch.runtime.watch.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr("segbatch.isolation.watch.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     watchdog = Watchdog(Limits(600, None))
     with watchdog:
         for _ in range(7):  # a record in two seconds: the timer must not run out, nor be set for each

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from segbatch.chunk import Chunk, Record, Shard
+from segbatch.records import Chunk, Record, Shard
 from segbatch.sources import AnySource, open_source
 from tests.corpus import Sample, photographs
 

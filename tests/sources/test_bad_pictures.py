@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
+from segbatch.codecs.decode import decode, image_size
 from segbatch.errors import RecordFailure
-from segbatch.sources.decode import decode, image_size
 from tests.corpus import bad_records, encode, photograph, png_file
 
 PHOTO = photograph(1, 64)

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from segbatch.chunk import ChunkId, Record, Shard
+from segbatch.codecs.decode import decode
 from segbatch.errors import RecordFailure, SourceError
+from segbatch.records import ChunkId, Record, Shard
 from segbatch.sources import chunking, open_source
-from segbatch.sources.decode import decode
 from segbatch.sources.tar import open_tar
 from tests.corpus import encode, tar_bytes
 from tests.sources.contract import only, read

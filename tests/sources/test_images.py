@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbatch.chunk import Shard
 from segbatch.errors import SourceError
 from segbatch.leaves import Overlaps, bits_of, leaf_name
+from segbatch.records import Shard
 from segbatch.sources import divided, open_source
 from segbatch.sources.images import Listing, divide, image_shard
-from segbatch.sources.listing import Entry
+from segbatch.storage.listing import Entry
 from tests.corpus import photographs, write_folder
 from tests.sources.contract import SIZES
 

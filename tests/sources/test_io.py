@@ -13,9 +13,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from segbatch.errors import Outage, RecordFailure, SourceError
-from segbatch.sources import io as sources_io
 from segbatch.sources import open_source
-from segbatch.sources.io import Files, is_transient, retry
+from segbatch.storage import files as sources_io
+from segbatch.storage.files import Files, is_transient, retry
 from tests.corpus import photographs, tar_bytes, write_manifest, write_parquet
 from tests.sources.contract import read
 

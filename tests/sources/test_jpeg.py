@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segbatch.codecs.decode import decode, image_size
 from segbatch.errors import RecordFailure
-from segbatch.sources.decode import decode, image_size
 from tests.corpus import encode, photograph
 
 PHOTO = photograph(0, 96)

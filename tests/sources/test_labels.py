@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from segbatch.errors import SpecError
+from segbatch.evaluation.class_map import ClassMap, UnknownValues
+from segbatch.evaluation.label_images import LabelReader, color_table, list_labels
 from segbatch.labels import LabelOptions, LabelSet
-from segbatch.metrics.class_map import ClassMap, UnknownValues
-from segbatch.sources.io import Files
-from segbatch.sources.labels import LabelReader, color_table, list_labels
+from segbatch.storage.files import Files
 
 NAMES = LabelSet.of(["road", "car", "sky"])
 IDS = np.array([[0, 1, 2], [2, 2, 255]], np.uint8)

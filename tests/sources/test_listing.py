@@ -10,7 +10,7 @@ import pytest
 
 from segbatch.errors import SourceError
 from segbatch.sources import open_source
-from segbatch.sources.listing import expand_braces
+from segbatch.storage.listing import expand_braces
 from tests.corpus import photographs, write_folder, write_manifest, write_parquet, write_tar
 from tests.sources.contract import read
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from segbatch.config.job import read_config
 from segbatch.errors import MissingInput, SourceError
-from segbatch.output.store import Store
+from segbatch.evaluation.label_images import list_labels
 from segbatch.sources import open_source
-from segbatch.sources.io import Files
-from segbatch.sources.labels import list_labels
-from segbatch.spec import read_config
+from segbatch.storage.files import Files
+from segbatch.storage.store import Store
 from tests.corpus import photographs, write_manifest
 from tests.sources.contract import read
 from tests.store.literal import literal_bucket

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch.chunk import Record
 from segbatch.errors import SourceError
+from segbatch.records import Record
 from segbatch.sources import open_source
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.io import Files
 from segbatch.sources.lines import TextRows
+from segbatch.storage.files import Files
 from tests.corpus import photographs, write_folder, write_manifest
 from tests.sources.contract import only, read
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from segbatch.chunk import Record, Shard
 from segbatch.errors import Outage
+from segbatch.records import Record, Shard
 from segbatch.sources import AnySource, divided
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.io import Files
-from segbatch.sources.reachable import nearest
+from segbatch.storage.files import Files
+from segbatch.storage.reachable import nearest
 from tests.corpus import photographs, write_manifest, write_parquet, write_tar
 from tests.disks import mounted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from segbatch.errors import SpecError
-from segbatch.sources.labels import LabelFile
-from segbatch.sources.pairing import ImageName, Pairing, Suffix, pair, refusal
+from segbatch.evaluation.label_images import LabelFile
+from segbatch.evaluation.pairing import ImageName, Pairing, Suffix, pair, refusal
 
 
 def images(*names: str, root: str = "/data/images") -> list[ImageName]:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch.chunk import Record
 from segbatch.errors import SourceError
+from segbatch.records import Record
 from segbatch.sources import open_source
 from tests.corpus import photographs, write_folder
 from tests.sources.contract import SourceContract, read

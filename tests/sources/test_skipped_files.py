@@ -11,9 +11,9 @@ import fsspec
 import pytest
 from PIL import Image
 
+from segbatch.codecs.decode import decode
 from segbatch.errors import SourceError
 from segbatch.sources import open_source
-from segbatch.sources.decode import decode
 from tests.corpus import photograph, photographs, write_folder, write_manifest, write_parquet, write_tar
 from tests.here import run, spec
 from tests.sources.contract import read

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import Outage, RecordFailure, SourceError
-from segbatch.retry import MAX_WHOLE
 from segbatch.sources import open_source
-from segbatch.sources.io import Files
-from segbatch.sources.listing import list_input
+from segbatch.storage.files import Files
+from segbatch.storage.listing import list_input
+from segbatch.storage.retry import MAX_WHOLE
 from tests.corpus import photographs, tar_bytes
 from tests.sources.contract import read
 from tests.sources.web_server import Answer, web_server

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbatch.chunk import Chunk, Record
 from segbatch.errors import SourceError
+from segbatch.records import Chunk, Record
 from segbatch.skipped import Skipped
 from segbatch.sources import open_source
 from tests.corpus import tar_bytes, write_tar

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from segbatch.errors import OutputError
-from segbatch.output.store import Store
-from segbatch.sources.io import Files
+from segbatch.storage.files import Files
+from segbatch.storage.store import Store
 from tests.store.proxy import KINDS, FaultyProxy
 from tests.store.seaweed import Seaweed
 
@@ -25,7 +25,7 @@ def test_every_operation_through_a_store_that_spoils_one_of_three(
     seaweed: Seaweed, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A stalled upload is ended by this alone: aiohttp's read timeout does not run while it waits for "100 Continue".
-    monkeypatch.setattr("segbatch.retry._ATTEMPT", 0.5)
+    monkeypatch.setattr("segbatch.storage.retry._ATTEMPT", 0.5)
     data = bytes(range(256)) * 5000
     with FaultyProxy(seaweed.ports["s3"], spoil=1, of=3, seed=7, kinds=(kind,)) as proxy:
         options = impatient(seaweed, proxy)
@@ -50,8 +50,8 @@ def test_every_operation_through_a_store_that_spoils_one_of_three(
 
 
 def test_a_store_that_never_answers_is_given_up(seaweed: Seaweed, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segbatch.retry._ATTEMPT", 0.5)
-    monkeypatch.setattr("segbatch.output.store._WRITE_DEADLINE", 5)
+    monkeypatch.setattr("segbatch.storage.retry._ATTEMPT", 0.5)
+    monkeypatch.setattr("segbatch.storage.store._WRITE_DEADLINE", 5)
     with FaultyProxy(seaweed.ports["s3"], spoil=1, of=1, seed=7, kinds=("stalled",)) as proxy:
         store = Store(f"s3://{place}/out", seaweed.storage_options(proxy.endpoint))
         begun = time.monotonic()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from segbatch.errors import Busy
-from segbatch.nightly.lease import LeaseLost, holder
-from segbatch.output.store import Store
+from segbatch.storage.lease import LeaseLost, holder
+from segbatch.storage.store import Store
 from tests.nightly.test_lease import HOUR, Clock, race, take
 from tests.store.seaweed import Seaweed
 

@@ -10,7 +10,7 @@ import pytest
 from segbatch.errors import Outage
 from segbatch.sources import AnySource, divided
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.io import Files
+from segbatch.storage.files import Files
 from tests.corpus import photographs, write_manifest
 from tests.store.seaweed import Seaweed
 

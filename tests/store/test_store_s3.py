@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from segbatch.errors import OutputError
-from segbatch.output.store import Store
-from segbatch.sources.io import Files
-from segbatch.sources.listing import list_input
+from segbatch.storage.files import Files
+from segbatch.storage.listing import list_input
+from segbatch.storage.store import Store
 from tests.store.seaweed import Seaweed
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
-from segbatch.models import crfasrnn
-from segbatch.models.fcn import FCN
-from segbatch.models.vgg16 import CAFFE_BGR
+from segbatch.config.training import TrainSpec
+from segbatch.models.zoo import crfasrnn
+from segbatch.models.zoo.fcn import FCN
+from segbatch.models.zoo.vgg16 import CAFFE_BGR
 from segbatch.training.network import begin
-from segbatch.training.spec import TrainSpec
 from segbatch.training.trainer import train
 from tests.training.tiny import LABELS, pictures
 

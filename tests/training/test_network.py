@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segbatch import models
+from segbatch.config.training import TrainSpec
 from segbatch.errors import ModelError, SegbatchError, SpecError
 from segbatch.models.architecture import Architecture
-from segbatch.models.deeplab_v1 import DeepLab, DeepLabLargeFOV
 from segbatch.models.deeplabv3plus import DeepLabV3Plus
-from segbatch.models.fcn import FCN
+from segbatch.models.zoo.deeplab_v1 import DeepLab, DeepLabLargeFOV
+from segbatch.models.zoo.fcn import FCN
 from segbatch.training import backbones
 from segbatch.training.network import (
     _load,
@@ -28,7 +29,6 @@ from segbatch.training.network import (
     scores_and_truth,
     to_learning,
 )
-from segbatch.training.spec import TrainSpec
 from tests.training.test_objective import NEEDED
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from segbatch.config.training import TrainSpec
 from segbatch.training.objective import median_frequency, segmentation_loss
 from segbatch.training.optimise import Average, learning_rate
-from segbatch.training.spec import TrainSpec
 
 NEEDED = {"inputs": ["a"], "labels": "b", "output": "c"}
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError
 from segbatch.training.inputs import open_examples
-from segbatch.training.spec import TrainSpec
 from tests.training.tiny import LABELS, pictures
 
 COUNT = 7

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from segbatch import models
+from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError, SegbatchError, SpecError
-from segbatch.metrics.confusion import Confusion
+from segbatch.evaluation.confusion import Confusion
 from segbatch.models import MODELS
 from segbatch.training import trainer
-from segbatch.training.spec import TrainSpec
 from segbatch.training.trainer import Trained, train
 from tests.training.tiny import LABELS, pictures
 

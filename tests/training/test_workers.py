@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError
-from segbatch.runtime.train import train as train
-from segbatch.training.spec import TrainSpec
+from segbatch.ray_backend.train import train as train
 from tests.training.tiny import pictures
 
 

@@ -1,0 +1,342 @@
+"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows, or a
+shard that failed as a whole.
+
+Of nights also 4, drift, and 5, another night runs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from segbatch.errors import WRONG_PLATFORM
+
+if sys.platform != "linux":  # before imports that fail elsewhere
+    sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
+    sys.exit(2)
+
+from segbatch.cli import tables as show
+from segbatch.cli.options import with_spec_options, with_train_options
+from segbatch.config.job import JobSpec, merge, read_config
+from segbatch.config.training import TrainSpec
+from segbatch.errors import SegbatchError, SpecError, visible_lines
+from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
+from segbatch.text import redact_text
+
+app = typer.Typer(
+    help="Semantic-segmentation masks for very large image corpora.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+
+Output = Annotated[str, typer.Argument(help="the folder or prefix that was --output of a run", show_default=False)]
+Limit = Annotated[int, typer.Option(min=0, help="rows to show")]
+Ignore = Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")]
+ClassMapFile = Annotated[
+    str | None,
+    typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
+]
+LabelSuffix = Annotated[str, typer.Option(help=LABEL_SUFFIX)]
+LabelColors = Annotated[str | None, typer.Option(help=LABEL_COLORS)]
+ReduceZero = Annotated[bool, typer.Option("--reduce-zero-label", help=REDUCE_ZERO)]
+RunConfig = Annotated[str | None, typer.Option("--config", help="the run's configuration, for its storage_options")]
+
+
+@app.command()
+@with_spec_options
+def run(
+    fields: dict[str, Any],
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop; writes nothing")] = False,
+) -> None:
+    """Segment a corpus: image shards in, Parquet masks and per-class statistics out. Give it again to resume."""
+    spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
+    _run(spec, dry_run)
+
+
+def _run(spec: JobSpec, dry_run: bool = False) -> None:
+    if dry_run:
+        from segbatch.operations.explain import explain
+
+        _tell(explain(spec))
+        return
+    from segbatch.cli.progress import progress_for
+    from segbatch.ray_backend.pipeline import run as run_job
+
+    structured = spec.log_format == "json"
+    try:
+        outcome = run_job(spec, progress_for(console, spec.log_format))
+    except SegbatchError as e:
+        if structured:  # it is in the log
+            raise typer.Exit(e.exit_code) from None
+        raise
+    if not structured:
+        show.outcome(console, outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def nightly(
+    config: Annotated[
+        str, typer.Argument(help="YAML or JSON file of the datasets: docs/nightly.md", show_default=False)
+    ],
+    date: Annotated[
+        str | None, typer.Option(help="make up for this night, 2026-11-25: datasets with {date} in their inputs")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="only this dataset; may be repeated")] = None,
+    until: Annotated[str | None, typer.Option(help="another end, 06:00, or none; the hours do not matter then")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is new and stop; writes nothing")] = False,
+) -> None:
+    """Do what is new of several datasets, one night at a time, until the morning; compare with earlier nights."""
+    from segbatch.cli.progress import progress_for
+    from segbatch.config.nightly import NightlySpec
+    from segbatch.operations.nightly.night import explain, run_night
+
+    spec = NightlySpec.load(config)
+    day = _date(date)
+    if dry_run:
+        _tell(explain(spec, date=day, only=dataset or (), until=until))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a night that is told to end gives its lease back
+    night = run_night(
+        spec, date=day, only=dataset or (), until=until, progress=lambda: progress_for(console), tell=_tell
+    )
+    if night is not None:
+        _tell(f"\n{night.to_markdown()}")
+        raise typer.Exit(night.exit_code)
+
+
+def _date(given: str | None) -> datetime.date | None:
+    try:
+        return None if given is None else datetime.date.fromisoformat(given)
+    except ValueError:
+        raise SpecError(f"--date: {given!r} is not a date; write it as 2026-11-25") from None
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="folder for the results; those of an earlier demonstration are replaced"),
+    ] = Path("demo-out"),
+) -> None:
+    """A few photographs from installed packages through the built-in network and the dense CRF; no network needed."""
+    from segbatch.cli.progress import progress_for
+    from segbatch.operations.demo import run_demo
+
+    outcome, sheet = run_demo(output, progress_for(console))
+    show.outcome(console, outcome)
+    console.print(f"look at [bold]{sheet}[/bold]: photograph | network | after CRF", soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("tune-crf")
+@with_spec_options
+def tune_crf(
+    fields: dict[str, Any],
+    labels: Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")],
+    write: Annotated[Path, typer.Option(help="where the network and the best parameters go, for run --config")] = Path(
+        "crf.yaml"
+    ),
+    images: Annotated[int, typer.Option(min=1, help="labelled images to search on")] = 100,
+    ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
+    class_map: ClassMapFile = None,
+    label_suffix: LabelSuffix = "",
+    label_colors: LabelColors = None,
+    reduce_zero_label: ReduceZero = False,
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+) -> None:
+    """Choose the dense CRF's parameters on labelled images, coarse to fine, by mean IoU."""
+    from segbatch.cli.steps import steps_for
+
+    spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
+    options = _label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label)
+    with steps_for(console) as steps:
+        from segbatch.operations.tune import tune  # imports Ray, which takes a while
+
+        found = tune(spec, labels, images=images, options=options, tell=_tell, steps=steps)
+    show.tuning(console, found)
+    write.write_text(found.to_yaml())
+    console.print(f"written to {write}: segbatch run INPUT... --config {write}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def stats(
+    output: Output,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    config: RunConfig = None,
+) -> None:
+    """Per-class statistics of an output: images, pixels, share, confidence."""
+    from segbatch.output.inspect import summary
+
+    show.stats(console, summary(output, _storage_options(config)), as_json)
+
+
+@app.command()
+def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
+    """Error rows of an output: how many of each kind, and the first few."""
+    from segbatch.output.inspect import error_rows, summary
+
+    options = _storage_options(config)
+    show.errors(console, summary(output, options).totals, list(error_rows(output, limit, options)))
+
+
+@app.command()
+def verify(
+    output: Output,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="the inputs, if they moved; by default those of the run")
+    ] = None,
+    read_input: Annotated[bool, typer.Option("--read-input", help="read the input too; compare every id")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="compute anew what is wrong, and only that")] = False,
+    config: RunConfig = None,
+) -> None:
+    """Prove that each input record is in the output exactly once, each file readable, the statistics right."""
+    from segbatch.operations.verify import verify as verify_output
+
+    options = _storage_options(config)
+    report = verify_output(output, inputs or None, options, read_input)
+    show.verification(console, report)
+    if repair and not report.ok:
+        from segbatch.cli.progress import progress_for
+        from segbatch.operations.repair import repair as repair_output
+        from segbatch.ray_backend.pipeline import run as run_job
+
+        repair_output(output, report, lambda spec: run_job(spec, progress_for(console)), inputs or None, options, _tell)
+        report = verify_output(output, inputs or None, options, read_input)
+        show.verification(console, report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def compact(
+    output: Output,
+    target_mb: Annotated[int, typer.Option(min=1, help="size of the merged files, in 10^6 bytes")] = 128,
+    config: RunConfig = None,
+) -> None:
+    """Merge many small mask files into few large ones, when the run is done. Safe to kill; give it again to go on."""
+    from segbatch.output.compaction import compact as compact_output
+
+    show.compaction(console, compact_output(output, target_mb * 10**6, _storage_options(config), _tell))
+
+
+@app.command("eval")
+def evaluate(
+    output: Output,
+    labels: Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")],
+    against: Annotated[
+        str | None, typer.Option(help="another output beside it, such as one with --refiner none")
+    ] = None,
+    ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
+    class_map: ClassMapFile = None,
+    label_suffix: LabelSuffix = "",
+    label_colors: LabelColors = None,
+    reduce_zero_label: ReduceZero = False,
+    write_json: Annotated[Path | None, typer.Option("--json", help="where all figures go, as JSON")] = None,
+    plot: Annotated[Path | None, typer.Option(help="where the plot goes: .png, .svg or .pdf")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="bootstrap replicates behind the 95 % intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to work on; by default this machine")] = None,
+    config: RunConfig = None,
+) -> None:
+    """Score an output on labeled images: accuracy, IoU, boundary F1, bands around boundaries, calibration, intervals.
+
+    Calibration is that of regions (all pixels of a class in an image): an output holds no confidence of single pixels.
+    """
+    from segbatch.cli import evaluation as show_eval
+
+    if plot is not None:
+        show_eval.check_plot(plot)
+    for path in (write_json, plot):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    from segbatch.operations.evaluate import evaluate as evaluate_output
+
+    found = evaluate_output(
+        output,
+        labels,
+        against=against,
+        options=_label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label),
+        resamples=resamples,
+        seed=seed,
+        address=address,
+        storage_options=_storage_options(config),
+        tell=_tell,
+    )
+    show_eval.evaluation(console, found)
+    if write_json is not None:
+        write_json.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    if plot is not None:
+        show_eval.plot(found, plot)
+
+
+@app.command()
+@with_train_options
+def train(
+    fields: dict[str, Any],
+    class_map: ClassMapFile = None,
+    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+) -> None:
+    """Train a network on labelled images; what comes out is for --weights of run. Give it again to resume.
+
+    Where the default is another for some networks, it is what their authors trained with (docs/training.md).
+    """
+    if class_map is not None:
+        fields["class_map"] = read_config(class_map)
+    spec = TrainSpec.create(**merge(read_config(config) if config else {}, fields))
+    from segbatch.ray_backend.train import train as train_network
+
+    show.training(console, train_network(spec, _tell))
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:
+    """What --model and --weights accept: classes, size, source of the weights, stated accuracy."""
+    from segbatch.models import names
+
+    show.models(console, names(), as_json)
+
+
+def _label_options(
+    ignore: list[int], class_map: str | None, suffix: str, colors: str | None, reduce_zero: bool
+) -> LabelOptions:
+    return LabelOptions(tuple(ignore), read_config(class_map) if class_map else None, suffix, colors, reduce_zero)
+
+
+def _storage_options(config: str | None) -> dict[str, Any]:
+    return (read_config(config).get("storage_options") if config else None) or {}
+
+
+def _tell(text: str) -> None:
+    console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
+
+
+def main() -> None:
+    """Entry point of ``segbatch``: errors are a sentence, not a traceback."""
+    try:
+        app(standalone_mode=True)
+    except SegbatchError as e:
+        Console(stderr=True).print(
+            f"[bold red]error:[/bold red] {show.escape(visible_lines(str(e)))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(e.exit_code)
+    except Exception:  # a defect of segbatch: whoever reports it pastes this somewhere
+        sys.stderr.write(redact_text(traceback.format_exc()))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; what is committed stays, the same command goes on from there")
+        sys.exit(130)

@@ -1,0 +1,250 @@
+"""What a person sees in the terminal: tables and closing lines."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from segbatch.errors import visible, visible_lines
+from segbatch.labels import LabelSet
+from segbatch.output.stats import ClassRow, class_rows
+from segbatch.output.totals import Totals
+from segbatch.skipped import Skipped
+from segbatch.text import redact_text
+
+if TYPE_CHECKING:
+    from segbatch.evaluation.crf_search import Tuning
+    from segbatch.models import ModelInfo
+    from segbatch.operations.finish import Outcome
+    from segbatch.operations.verify import Report
+    from segbatch.output.compaction import Compaction
+    from segbatch.output.inspect import Summary
+    from segbatch.training.trainer import Trained
+
+_MOST_CLASSES = 40
+_CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
+
+
+def outcome(console: Console, result: Outcome) -> None:
+    """The table of classes, the most frequent errors if any, and what the run came to."""
+    console.print(class_table(result.totals, result.labels))
+    if result.totals.failed:
+        console.print(error_table(result.totals))
+    images = result.totals.records - result.totals.failed
+    before = result.chunks - result.computed
+    resumed = f" ({before} of {result.chunks} chunks were there before)" if before else ""
+    _line(
+        console,
+        f"{images} masks, {result.totals.failed} errors in {result.seconds:.1f} s{resumed}: {result.output}",
+    )
+    _skipped(console, result.skipped)
+    if result.retired:
+        _line(console, f"{result.retired} chunks of inputs that changed or are gone were moved to retired/")
+    for message in result.failed_shards:
+        _line(console, f"a shard failed: {visible(message)}")
+    if unnamed := result.totals.failed_shards - len(result.failed_shards):
+        _line(console, f"and {unnamed:,} more shards failed; see `segbatch errors {result.output}`")
+    if result.error_fraction > result.max_error_fraction:
+        _line(
+            console,
+            f"{result.error_fraction:.2%} of the records are errors, more than max_error_fraction "
+            f"{result.max_error_fraction:.2%}; see `segbatch errors {result.output}`",
+        )
+
+
+def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence") -> Table:
+    """Classes that occur, most pixels first: images that contain them, pixels, share, and what is called so."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("class", "images", "pixels", "share", confidence):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
+    for r in rows[:_MOST_CLASSES]:
+        r_, g, b = labels.colours[r.class_id]
+        swatch = f"[rgb({r_},{g},{b})]■[/] {escape(visible(r.name))}"
+        table.add_row(swatch, f"{r.images:,}", f"{r.pixels:,}", f"{r.share:.2%}", f"{r.confidence or 0:.3f}")
+    if len(rows) > _MOST_CLASSES:
+        table.add_row(f"and {len(rows) - _MOST_CLASSES} more", "", "", "", "")
+    absent = len(labels) - len(rows)
+    if absent:
+        table.add_row(f"[dim]{absent} classes in no image[/]", "", "", "", "")
+    return table
+
+
+def error_table(totals: Totals, most: int = 10) -> Table:
+    """The most frequent kinds of errors."""
+    table = Table(box=None, header_style="bold red", pad_edge=False)
+    table.add_column("error")
+    table.add_column("records", justify="right")
+    for kind, n in sorted(totals.errors.items(), key=lambda item: (-item[1], item[0]))[:most]:
+        table.add_row(escape(visible(kind)), f"{n:,}")
+    if len(totals.errors) > most:
+        table.add_row(f"and {len(totals.errors) - most} more kinds", "")
+    return table
+
+
+def stats(console: Console, found: Summary, as_json: bool) -> None:
+    if as_json:
+        rows: list[ClassRow] = class_rows(found.totals, found.record.labels)
+        renamed = {"confidence": found.record.confidence_name}
+        plain = {
+            "done": found.done,
+            "records": found.totals.records,
+            "errors": found.totals.errors,
+            "skipped": found.skipped.to_json(),
+            "classes": [{renamed.get(k, k): v for k, v in vars(r).items()} for r in rows],
+        }
+        console.print_json(json.dumps(plain), ensure_ascii=True)
+        return
+    console.print(class_table(found.totals, found.record.labels, found.record.confidence_name))
+    state = "" if found.done else "; the run is not finished, this is what is committed so far"
+    _line(
+        console,
+        f"{found.totals.records - found.totals.failed:,} masks, {found.totals.failed:,} errors{state}",
+    )
+    _skipped(console, found.skipped)
+
+
+def errors(console: Console, totals: Totals, rows: Sequence[dict[str, Any]]) -> None:
+    if not totals.failed:
+        _line(console, f"no errors among {totals.records:,} records")
+        return
+    console.print(error_table(totals, most=50))
+    for row in rows:
+        e = row["error"]
+        _line(console, visible(f"{row['image_id']}  {e['stage']}/{e['type']}: {e['message']}"))
+    if len(rows) < totals.failed:
+        _line(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
+
+
+def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
+    if as_json:
+        fields = (
+            "name",
+            "weights",
+            "summary",
+            "source",
+            "classes",
+            "stride",
+            "parameters",
+            "accuracy",
+            "terms",
+            "temperature",
+        )
+        plain = [
+            {f: getattr(i, f) for f in fields}
+            | {"weights": i.weights or None, "crf": {**i.crf.parameters.model_dump(), "source": i.crf.source}}
+            for i in infos
+        ]
+        console.print_json(json.dumps(plain), ensure_ascii=True)
+        return
+    for name, group in itertools.groupby(infos, key=lambda i: i.name):
+        sets = list(group)
+        size = f"{sets[0].parameters / 1e6:.1f} M parameters, " if sets[0].parameters else ""
+        console.print(f"[bold]{escape(name)}[/]  [dim]{size}scores at stride {sets[0].stride}[/]", highlight=False)
+        for i in sets:
+            shown = ", ".join(i.classes[:4]) + (", …" if len(i.classes) > 4 else "")
+            fitted = f"; temperature {i.temperature:g}" if i.temperature != 1 else ""
+            weights = i.weights or "URI"
+            _line(console, f"    --weights {weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
+            _line(console, f"        {i.source}")
+            crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
+            _line(console, f"        CRF: {crf} ({i.crf.source})")
+    _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
+
+
+def training(console: Console, result: Trained) -> None:
+    """IoU of each class if that was measured, and where the weights are."""
+    if result.class_iou is not None and result.mean_iou is not None and result.pixel_accuracy is not None:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("class")
+        table.add_column("IoU, %", justify="right")
+        for name, value in zip(result.labels.names, result.class_iou, strict=True):
+            table.add_row(escape(visible(name)), "" if value != value else f"{100 * value:.1f}")
+        console.print(table)
+        _line(
+            console,
+            f"mean IoU {100 * result.mean_iou:.2f}, pixel accuracy {100 * result.pixel_accuracy:.2f} on the validation "
+            f"images, which chose these weights (epoch {result.epoch:g})",
+        )
+    _line(console, f"{result.updates} updates in {result.seconds:.0f} s")
+    _line(
+        console, f"segbatch run INPUT... --model {result.model} --weights {result.weights} --classes {result.classes}"
+    )
+
+
+def tuning(console: Console, found: Tuning) -> None:
+    """The network alone, the best settings, and the result in a sentence."""
+    from segbatch.evaluation.crf_search import COARSE
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in (*COARSE, "mean IoU", "pixel accuracy"):
+        table.add_column(name, justify="right")
+    for row in found.rows():
+        table.add_row(*row)
+    console.print(table)
+    if found.failed:
+        _line(console, f"{found.failed} images gave no scores and were left out")
+    _line(console, found.summary())
+
+
+def verification(console: Console, report: Report) -> None:
+    for problem in report.problems:
+        _line(console, f"problem: {visible(problem)}")
+    if report.more:
+        _line(console, f"and {report.more} more problems")
+    _line(
+        console,
+        f"{report.records:,} rows in {report.files:,} files read; {report.masks:,} masks decoded, "
+        f"{report.errors:,} errors; {report.against}",
+    )
+    _skipped(console, report.skipped)
+    _line(
+        console,
+        "verified: every record exactly once, statistics as recomputed" if report.ok else "NOT verified",
+    )
+
+
+def compaction(console: Console, done: Compaction) -> None:
+    if not done.written and done.files_before == done.files_after:
+        _line(console, f"nothing to merge: {done.files_before:,} files, {_size(done.bytes_before)}")
+        return
+    _line(
+        console,
+        f"{done.files_before:,} files, {_size(done.bytes_before)}, are now {done.files_after:,}, "
+        f"{_size(done.bytes_after)}; the rows are as before",
+    )
+
+
+def _skipped(console: Console, skipped: Skipped) -> None:
+    """What the input holds besides its records: a line for each reason."""
+    for line in skipped.lines():
+        _line(console, f"skipped: {visible(line)}")
+
+
+def _size(count: int) -> str:
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB")
+    return f"{count / unit:,.1f} {name}"
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
+
+
+__all__ = [
+    "class_table",
+    "compaction",
+    "error_table",
+    "errors",
+    "escape",
+    "models",
+    "outcome",
+    "stats",
+    "tuning",
+    "verification",
+]

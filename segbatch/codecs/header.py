@@ -1,0 +1,52 @@
+"""What the first bytes of an image tell without decoding it: format and size.
+
+Sizes are read here and not by Pillow, so that a limit on them holds whatever Pillow's own limits are set to,
+and before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+from segbatch.codecs.bmp import bmp_size
+from segbatch.codecs.containers import gif_size, heif_format, heif_size, webp_size
+from segbatch.codecs.jpeg import jpeg_size
+from segbatch.codecs.png import png_size
+from segbatch.codecs.tiff import tiff_size
+
+_MAGIC = (
+    ("JPEG", re.compile(rb"\xff\xd8\xff")),
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    ("WEBP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL)),
+    ("TIFF", re.compile(rb"II\x2a\0|MM\0\x2a|II\x2b\0|MM\0\x2b")),
+    ("GIF", re.compile(rb"GIF8[79]a")),
+    ("BMP", re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)),
+)
+
+
+def image_format(data: bytes) -> str | None:
+    """``JPEG PNG WEBP TIFF GIF BMP AVIF HEIC``, or None if the first bytes are none of theirs."""
+    return next((name for name, magic in _MAGIC if magic.match(data)), None) or heif_format(data)
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that the header declares, as stored (before EXIF rotation); None if it declares none."""
+    name = image_format(data)
+    try:
+        return None if name is None else _SIZES[name](data)
+    except (struct.error, IndexError):
+        return None
+
+
+_SIZES: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
+    "JPEG": jpeg_size,
+    "PNG": png_size,
+    "WEBP": webp_size,
+    "TIFF": tiff_size,
+    "GIF": gif_size,
+    "BMP": bmp_size,
+    "AVIF": heif_size,
+    "HEIC": heif_size,
+}

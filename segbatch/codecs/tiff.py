@@ -1,0 +1,231 @@
+"""TIFF 6.0 and BigTIFF: the tags that pixels need, and bands of any depth, whether apart or side by side."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from segbatch.codecs.depth import floats_to_uint8, integers_to_uint8, over_white
+from segbatch.errors import RecordFailure
+
+_WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _ORIENTATION = 256, 258, 259, 262, 273, 274
+_BANDS, _COUNTS, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_OFFSETS, _TILE_COUNTS = 277, 279, 284, 317, 322, 324, 325
+_EXTRA, _FORMAT = 338, 339
+# All that decoders need, of the baseline, of compression and of color spaces; profiles, EXIF and private tags are none.
+_NEEDED = frozenset(
+    (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338, 339, 347)
+) | set(range(512, 522)) | set(range(529, 533))  # fmt: skip
+_UNITS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_OTHER_SIZES = {2: 1, 6: 1, 7: 1, 8: 2, 9: 4, 11: 4}  # in bytes; those of 5, 10, 12 and 17 are 8
+_WHITE_IS_ZERO, _GRAY, _RGB, _CMYK = 0, 1, 2, 5
+_COLORS = {_WHITE_IS_ZERO: 1, _GRAY: 1, _RGB: 3, _CMYK: 4}
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_PREMULTIPLIED, _ALPHA = 1, 2
+# _LOSSLESS: compressions of bytes, whatever they mean: none, LZW, deflate (two numbers), PackBits, LZMA, zstd.
+_MAX_BANDS = 16
+_LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tag's type, and its ``count`` values in the byte order of the file, or, if they are elsewhere, their place."""
+
+    kind: int
+    count: int
+    values: bytes
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The first image file directory of a TIFF."""
+
+    data: bytes
+    order: str
+    entries: Mapping[int, Entry]
+
+    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """The first 64 values of a tag of unsigned integers."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.kind not in _UNITS:
+            return default
+        count = min(entry.count, 64)
+        return struct.unpack_from(f"{self.order}{count}{_UNITS[entry.kind]}", entry.values or self.data[entry.at :])
+
+    def number(self, tag: int, default: int) -> int:
+        return next(iter(self.numbers(tag)), default)
+
+    def short(self, value: int) -> Entry:
+        return Entry(3, 1, struct.pack(f"{self.order}H", value))
+
+    def long(self, value: int) -> Entry:
+        return Entry(4, 1, struct.pack(f"{self.order}I", value))
+
+    def part(self, tag: int, index: int, parts: int) -> Entry:
+        """The values of one of ``parts`` equal parts of a tag's values."""
+        entry = self.entries[tag]
+        count = entry.count // parts
+        unit = struct.calcsize(_UNITS[entry.kind])
+        first = index * count * unit
+        return Entry(entry.kind, count, entry.values[first:] or self.data[entry.at + first :][: count * unit])
+
+    def file(self, entries: Mapping[int, Entry]) -> bytes:
+        """A TIFF whose only directory has ``entries``; everything else stays where it was.
+
+        A BigTIFF becomes a classic one, as Pillow does not read those of big-endian order.
+        """
+        begin = len(self.data) + len(self.data) % 2
+        at = begin + 2 + 12 * len(entries) + 4
+        fields: list[bytes] = []
+        behind: list[bytes] = []
+        for tag, entry in sorted(entries.items()):
+            entry = self._classic(entry)
+            size = len(entry.values)
+            if size <= 4:
+                field = entry.values.ljust(4, b"\0") if size else struct.pack(f"{self.order}I", entry.at)
+            else:
+                field = struct.pack(f"{self.order}I", at + sum(map(len, behind)))
+                behind.append(entry.values)
+            fields.append(struct.pack(f"{self.order}HHI", tag, entry.kind, entry.count) + field)
+        head = (b"II\x2a\0" if self.order == "<" else b"MM\0\x2a") + struct.pack(f"{self.order}I", begin)
+        count = struct.pack(f"{self.order}H", len(entries))
+        padding = bytes(len(self.data) % 2)
+        return b"".join([head, self.data[8:], padding, count, *fields, bytes(4), *behind])
+
+    def _classic(self, entry: Entry) -> Entry:
+        """The entry with numbers of at most 32 bits."""
+        if entry.kind not in (16, 18):
+            return entry
+        values = entry.values or self.data[entry.at :][: 8 * entry.count]
+        numbers = struct.unpack(f"{self.order}{len(values) // 8}Q", values[: len(values) // 8 * 8])
+        return Entry(
+            4, len(numbers), struct.pack(f"{self.order}{len(numbers)}I", *(min(n, 2**32 - 1) for n in numbers))
+        )
+
+
+def tiff_size(data: bytes) -> tuple[int, int] | None:
+    try:
+        found = _directory(data)
+        size = found.numbers(257) + found.numbers(_WIDTH)
+    except (RecordFailure, struct.error):
+        return None
+    return (size[0], size[1]) if len(size) == 2 else None
+
+
+def plain_tiff(data: bytes) -> tuple[bytes, int]:
+    """The first page with the tags that its pixels need, and its orientation. Raises ``RecordFailure``."""
+    found = _directory(data)
+    turned = found.number(_ORIENTATION, 1)
+    return found.file({t: e for t, e in found.entries.items() if t in _NEEDED}), turned if 1 <= turned <= 8 else 1
+
+
+def deep_pixels(data: bytes) -> np.ndarray | None:
+    """Pixels uint8 (H, W, 3) of planar bands, and of bands of 16 bits and more; None for what Pillow reads right.
+
+    Pillow mixes up uncompressed planar bands of 16 bits, and knows few layouts of several deep bands. So it is given
+    the bytes of samples as a gray image of 8 bits that is as much wider, or each band apart. Raises ``RecordFailure``.
+    """
+    found = _directory(data)
+    count, photometric = found.number(_BANDS, 1), found.number(_PHOTOMETRIC, _GRAY)
+    depths, kind = set(found.numbers(_BITS, (1,))), found.number(_FORMAT, _UNSIGNED)
+    bits, colors = max(depths), _COLORS.get(photometric, 0)
+    is_apart = found.number(_PLANAR, 1) == 2 or count == 1
+    is_known = not is_apart and (bits, kind) == (16, _UNSIGNED) and (photometric, count) in ((2, 3), (2, 4), (5, 4))
+    if (bits <= 8 and (count == 1 or not is_apart)) or is_known:
+        return None
+    variety = f"{count} bands of {', '.join(map(str, sorted(depths)))} bits, photometric interpretation {photometric}"
+    if not colors or len(depths) > 1 or not colors <= count <= _MAX_BANDS or (colors == 1 and count > 2):
+        raise _unsupported(variety)
+    # What Pillow has no gray mode for, or whose bytes it mixes up.
+    as_bytes = not is_apart or bits == 64 or (bits, kind) == (16, _FLOAT) or (bits == 32 and found.order == ">")
+    if as_bytes and (found.number(_PREDICTOR, 1) != 1 or found.number(_COMPRESSION, 1) not in _LOSSLESS):
+        raise _unsupported(f"{variety}, compression {found.number(_COMPRESSION, 1)} with a predictor")
+    files = list(_band_files(found, count)) if is_apart else [dict(found.entries)]
+    bands = [_samples(found, entries, 1 if is_apart else count, as_bytes) for entries in files]
+    return _to_rgb(found, np.concatenate(bands, axis=2), colors, bits, photometric)
+
+
+def _unsupported(variety: str) -> RecordFailure:
+    return RecordFailure("decode", "UnsupportedImage", f"a TIFF of a variety that cannot be read: {variety}")
+
+
+def _directory(data: bytes) -> Directory:
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"\x2b\0", b"\0\x2b")
+    count_code, entry_size, pointer = ("Q", 20, 8) if big else ("H", 12, 4)
+    try:
+        (begin,) = struct.unpack_from(order + ("Q" if big else "I"), data, pointer)
+        (count,) = struct.unpack_from(order + count_code, data, begin)
+    except struct.error:
+        reason = f"the TIFF breaks off: {len(data)} bytes, and its directory is not within them"
+        raise RecordFailure("decode", "TruncatedImage", reason) from None
+    first = begin + struct.calcsize(count_code)
+    end = first + count * entry_size
+    if end > len(data):
+        reason = f"the TIFF breaks off: {len(data)} bytes, and its directory ends at byte {end}"
+        raise RecordFailure("decode", "TruncatedImage", reason)
+    entries: dict[int, Entry] = {}
+    for at in range(first, end, entry_size):
+        tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, at)
+        size = values * (struct.calcsize(_UNITS[kind]) if kind in _UNITS else _OTHER_SIZES.get(kind, 8))
+        field = data[at + (12 if big else 8) : at + entry_size]
+        if size <= len(field):
+            entries.setdefault(tag, Entry(kind, values, field[:size]))
+        else:
+            entries.setdefault(tag, Entry(kind, values, b"", struct.unpack(order + ("Q" if big else "I"), field)[0]))
+    return Directory(data, order, entries)
+
+
+def _band_files(found: Directory, count: int) -> Iterator[dict[int, Entry]]:
+    places = [t for t in (_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS) if t in found.entries]
+    for index in range(count):
+        yield {**found.entries, **{tag: found.part(tag, index, count) for tag in places}}
+
+
+def _samples(found: Directory, entries: dict[int, Entry], count: int, as_bytes: bool) -> np.ndarray:
+    """Samples (H, W, ``count``) as they are stored, or 0 to 255 for depths below 8 bits."""
+    bits, kind = found.number(_BITS, 1), found.number(_FORMAT, _UNSIGNED)
+    width = found.number(_WIDTH, 0)
+    for tag in (_EXTRA, 320, 332):
+        entries.pop(tag, None)
+    entries |= {tag: found.short(1) for tag in (_BANDS, _PLANAR, _PHOTOMETRIC)}
+    if not as_bytes:
+        entries |= {_BITS: found.short(bits), _FORMAT: found.short(kind)}
+        return np.asarray(_gray(found.file(entries)))[:, :, None]
+    wider = count * bits // 8
+    for tag in {_WIDTH, _TILE_WIDTH} & entries.keys():
+        entries[tag] = found.long(found.number(tag, 0) * wider)
+    entries |= {_BITS: found.short(8), _FORMAT: found.short(_UNSIGNED)}
+    stored = np.asarray(_gray(found.file(entries)))
+    sample = np.dtype(f"{found.order}{ {_SIGNED: 'i', _FLOAT: 'f'}.get(kind, 'u') }{bits // 8}")
+    return np.ascontiguousarray(stored).view(sample).reshape(-1, width, count)
+
+
+def _gray(file: bytes) -> Image.Image:
+    with TiffImageFile(io.BytesIO(file)) as image:
+        image.load()
+        return image.convert("L") if image.mode == "1" else image
+
+
+def _to_rgb(found: Directory, bands: np.ndarray, colors: int, bits: int, photometric: int) -> np.ndarray:
+    kind = found.number(_FORMAT, _UNSIGNED)
+
+    def to_uint8(values: np.ndarray) -> np.ndarray:
+        if kind == _FLOAT:
+            return floats_to_uint8(values)
+        return values if bits <= 8 else integers_to_uint8(values, bits, kind == _SIGNED)
+
+    color = to_uint8(bands[:, :, :colors])
+    if photometric == _CMYK:
+        color = np.asarray(Image.fromarray(np.ascontiguousarray(color), "CMYK").convert("RGB"))
+    elif colors == 1:
+        color = np.repeat(255 - color if photometric == _WHITE_IS_ZERO else color, 3, axis=2)
+    for index, meaning in enumerate(found.numbers(_EXTRA)[: bands.shape[2] - colors]):
+        if meaning in (_PREMULTIPLIED, _ALPHA):
+            return over_white(color, to_uint8(bands[:, :, colors + index]), meaning == _PREMULTIPLIED)
+    return color

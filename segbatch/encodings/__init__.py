@@ -1,1 +1,0 @@
-"""How a mask is written down."""

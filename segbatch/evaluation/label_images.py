@@ -1,0 +1,154 @@
+"""Label images: listed once, read as label values or by their colors."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from segbatch.class_list import FORMS, parse_class_list
+from segbatch.contents import looks_like, recognized
+from segbatch.errors import RecordFailure, SpecError
+from segbatch.labels import IGNORE_INDEX, UNKNOWN_COLOR, LabelSet
+from segbatch.sources.formats import EXTENSIONS
+from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.listing import list_input
+from segbatch.storage.uri import join
+from segbatch.text import without_query
+
+_LARGEST = 2**30
+_LARGEST_TABLE = 2**20
+# Formats that keep values as they are; a JPEG of class ids holds ids that nobody drew.
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+_COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA")
+CLASSES, INDICES = "classes", "indices"  # what --label-colors may be besides a table
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A label image: its path below the folder that was given, and where it is read."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """Label values int64 (H, W), and the colors uint8 (N, 3) that a palette image gives to them, else None."""
+
+    values: np.ndarray
+    palette: np.ndarray | None = None
+
+
+def list_labels(files: Files, labels: str) -> list[LabelFile]:
+    """The label images in a folder, prefix or glob, in order of their names; files of other kinds are passed over.
+
+    Raises ``SpecError`` if there are none, ``SourceError`` if they cannot be listed.
+    """
+    entries = [(listed.root, entry) for listed in list_input(files, labels) for entry in listed.entries]
+    images = [
+        LabelFile(without_query(entry.name), join(root, entry.name)) for root, entry in entries if is_image(entry.name)
+    ]
+    if not images:
+        held = f"{len(entries)} files such as {entries[0][1].name!r}" if entries else "no files"
+        raise SpecError(f"labels: {shown_uri(labels)} holds no images, only {held}; give a folder of label images")
+    return sorted(images, key=lambda label: label.name)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return without_query(name).lower().endswith(EXTENSIONS["images"])
+
+
+def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet | None:
+    """The names and colors in which labels are drawn, by the option ``label_colors``; None if their values are ids.
+
+    ``colors`` is ``classes`` for those of ``labels``, ``indices`` or None, or the URI of a table: a list of classes
+    with colors, see ``class_list``. Raises ``SpecError`` if it has no colors, or one color for two names.
+    """
+    if colors is None or colors == INDICES:
+        return None
+    if colors == CLASSES:
+        table = labels
+    else:
+        try:
+            text = files.read(colors, _LARGEST_TABLE).decode("utf-8-sig")
+        except (RecordFailure, OSError, UnicodeDecodeError) as e:
+            raise SpecError(f"label_colors: {shown_uri(colors)} cannot be read: {e}; give {FORMS}") from e
+        found = parse_class_list(text, shown_uri(colors), needs_ids=False)
+        if found.colors is None:
+            raise SpecError(
+                f"label_colors: {shown_uri(colors)} names {len(found.names)} classes and no colors; give a table with "
+                "the columns name,r,g,b"
+            )
+        table = found.label_set()
+    first: dict[tuple[int, int, int], str] = {}
+    for name, color in zip(table.names, table.colours, strict=True):
+        if first.setdefault(color, name) != name:
+            raise SpecError(f"label_colors: {first[color]!r} and {name!r} have one color, {color}; give each its own")
+    return table
+
+
+class LabelReader:
+    """Reads label images: their values, or with a table of ``colors`` the index of each pixel's color in it.
+
+    A pixel of a color that the table does not name has a value below ``UNKNOWN_COLOR``; of PASCAL VOC's color for what
+    is ignored, 255. Picklable.
+    """
+
+    def __init__(self, files: Files, colors: LabelSet | None = None) -> None:
+        self.files, self._colors = files, colors
+
+    def read(self, uri: str) -> Label:
+        """The label at ``uri``. Raises ``SpecError`` if it cannot be read, or holds no class ids."""
+        try:
+            data = self.files.read(uri, _LARGEST)
+        except (RecordFailure, OSError) as e:
+            raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {e}") from e
+        return self.decode(data, shown_uri(uri))
+
+    def decode(self, data: bytes, name: str) -> Label:
+        """The same of an encoded label image that was read from ``name``."""
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                mode = image.mode
+                if self._colors is not None and mode in _COLOR_MODES:
+                    return Label(_by_color(np.asarray(image.convert("RGB")), self._colors))
+                palette = image.getpalette("RGB") if mode == "P" else None
+                values = np.asarray(image)
+        except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as e:
+            reason = str(e)
+            if isinstance(e, Image.UnidentifiedImageError):
+                is_jpeg = data[:3] == b"\xff\xd8\xff"
+                kind = "a JPEG, which does not keep values" if is_jpeg else recognized(data) or looks_like(data)
+                reason = f"it is no PNG, TIFF, BMP or GIF{f'; it looks like {kind}' if kind else ''}"
+            raise SpecError(f"labels: {name} cannot be read: {reason}") from e
+        if values.ndim != 2 or values.dtype.kind not in "uib":
+            raise SpecError(
+                f"labels: {name} is no image of class ids (mode {mode}); give palette or grey PNGs whose values are "
+                "class ids, or --label-colors for labels drawn in colors"
+            )
+        colors = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+        return Label(values.astype(np.int64), colors)
+
+
+def _by_color(pixels: np.ndarray, table: LabelSet) -> np.ndarray:
+    """Indices int64 (H, W) of the colors of ``pixels`` uint8 (H, W, 3) in a table."""
+    packed = _packed(pixels)
+    colors = _packed(np.array(table.colours, np.uint8))
+    ids = np.arange(len(colors))
+    ignored = _packed(np.frombuffer(table.palette(), np.uint8).reshape(-1, 3)[IGNORE_INDEX])
+    if ignored not in colors and len(colors) <= IGNORE_INDEX:
+        colors, ids = np.append(colors, ignored), np.append(ids, IGNORE_INDEX)
+    order = np.argsort(colors)
+    place = np.minimum(np.searchsorted(colors[order], packed), len(colors) - 1)
+    found = colors[order][place] == packed
+    return np.where(found, ids[order][place], UNKNOWN_COLOR - packed)
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    """Colors uint8 (..., 3) as 0xRRGGBB."""
+    return colors.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])

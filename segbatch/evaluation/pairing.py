@@ -1,0 +1,227 @@
+"""Which label belongs to which image: by their names, and where names do not tell by their folders."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from segbatch.errors import SpecError, visible
+from segbatch.evaluation.label_images import LabelFile
+from segbatch.sources.formats import EXTENSIONS
+from segbatch.storage.files import shown_uri
+from segbatch.text import without_query
+
+_SHARDS = (*EXTENSIONS["webdataset"], *EXTENSIONS["parquet"])
+MAX_EXAMPLES = 5
+_MAX_HINTS = 4
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """An image: its path below the input, or its id; and where it is read, if that is known."""
+
+    name: str
+    uri: str = ""
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """What the names of images and of labels, without extensions, end in besides what they share."""
+
+    image: str = ""
+    label: str = ""
+
+    @staticmethod
+    def of(text: str) -> Suffix:
+        """From the option: ``LABEL``, or ``IMAGE=LABEL``."""
+        image, equals, label = text.rpartition("=")
+        return Suffix(image, label) if equals else Suffix("", text)
+
+    def __str__(self) -> str:
+        return f"{self.image}={self.label}" if self.image else self.label
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """``labels`` by the place of their image in the list that was paired; and names of what has no partner.
+
+    ``label_images`` are images that are label files themselves.
+    """
+
+    labels: dict[int, LabelFile]
+    images_without: list[str] = field(default_factory=list)
+    labels_without: list[str] = field(default_factory=list)
+    label_images: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What has no partner, kind by kind, with the first names."""
+        images = len(self.labels) + len(self.images_without)
+        kinds = (
+            (f"of {images:,} images have no label", self.images_without),
+            ("have no image", self.labels_without),
+            ("files among the images are labels and are left out", self.label_images),
+        )
+        return [f"{len(names):,} {kind}: {_first(names)}" for kind, names in kinds if names]
+
+
+@dataclass(frozen=True)
+class _Path:
+    folders: tuple[str, ...]
+    stem: str
+
+
+def pair(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix | None = None) -> Pairing:
+    """Pair images with labels of the same name.
+
+    ``x.jpg`` meets ``x.png`` and ``x.jpg.png``, with a suffix ``x_mask.png``. Folders must not contradict each other:
+    the path of one below what was given ends like that of the other. Where several images or labels of one name are
+    left, the path that is the same decides, then the folders above. A label file is never an image. Raises
+    ``SpecError`` that names the files if even that does not tell, as no image may get another's label.
+    """
+    suffix = suffix or Suffix()
+    label_paths = [_label_path(label, suffix) for label in labels]
+    by_stem: dict[str, list[int]] = defaultdict(list)
+    for i, path in enumerate(label_paths):
+        if path is not None:
+            by_stem[path.stem].append(i)
+    label_uris = {label.uri for label, path in zip(labels, label_paths, strict=True) if path}
+    claims: dict[int, list[tuple[tuple[int, ...], int]]] = defaultdict(list)
+    for i, image in enumerate(images):
+        if image.uri in label_uris:
+            continue
+        scored = [
+            (_score(rank, image, path.folders, labels[k], label_path.folders), k)
+            for rank, path in enumerate(_image_paths(image, suffix))
+            for k in by_stem.get(path.stem, ())
+            if (label_path := label_paths[k]) is not None and _agree(path.folders, label_path.folders)
+        ]
+        if scored:
+            best = _best(scored, f"image {image.name}", [label.name for label in labels])
+            claims[best[1]].append((best[0], i))
+    pairs = {
+        _best(images_of, f"label {labels[k].name}", [i.name for i in images])[1]: labels[k]
+        for k, images_of in claims.items()
+    }
+    taken = {label.uri for label in pairs.values()}
+    return Pairing(
+        pairs,
+        [image.name for i, image in enumerate(images) if i not in pairs and image.uri not in label_uris],
+        [label.name for label, path in zip(labels, label_paths, strict=True) if path and label.uri not in taken],
+        [image.name for image in images if image.uri in label_uris],
+    )
+
+
+def has_name(labels: Sequence[LabelFile], suffix: Suffix) -> Callable[[ImageName], bool]:
+    """Tells of an image whether some label has its name, in whatever folder; no other can be paired."""
+    stems = {path.stem for label in labels if (path := _label_path(label, suffix))}
+    return lambda image: any(path.stem in stems for path in _image_paths(image, suffix))
+
+
+def refusal(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix, given: str, where: str) -> str:
+    """Why none of ``images`` was paired with one of ``labels``, with a name of either side and what may help."""
+    used = f" with --label-suffix {suffix}" if suffix != Suffix() else ""
+    text = f"labels: none of the {len(images):,} images of {where} has a label in {shown_uri(given)}{used}"
+    if not images:
+        return text
+    if len(pair(images, labels, suffix).label_images) == len(images):
+        return f"{text}: all are among the labels; give labels by a pattern, as 'FOLDER/*.png', or by --label-suffix"
+    text += f": images such as {images[0].name!r}, labels such as {labels[0].name!r}"
+    hints = [f"--label-suffix {suffix}" for suffix in _suffixes_that_pair(images, labels)]
+    if hints:
+        return f"{text}; say what label names end in by {' or '.join(hints)}"
+    names = {path.stem: i for i in images for path in _image_paths(i, suffix)}
+    other = next(((names[p.stem], k) for k in labels if (p := _label_path(k, suffix)) and p.stem in names), None)
+    if other is not None:
+        return f"{text}; {other[0].name!r} and {other[1].name!r} have one name, in other folders: give those that match"
+    return f"{text}; labels are paired by file name without extension, see --label-suffix"
+
+
+def _first(names: Sequence[str]) -> str:
+    shown = sorted(names)[:MAX_EXAMPLES]
+    return ", ".join(map(visible, shown)) + (", …" if len(names) > MAX_EXAMPLES else "")
+
+
+def _best(
+    scored: Sequence[tuple[tuple[int, ...], int]], what: str, names: Sequence[str]
+) -> tuple[tuple[int, ...], int]:
+    best = min(scored)
+    equal = [names[k] for score, k in scored if score == best[0]]
+    if len(equal) > 1:
+        raise SpecError(
+            f"labels: {what} fits {len(equal)} files: {', '.join(sorted(equal)[:MAX_EXAMPLES])}; names and folders do "
+            "not tell which is meant: give one folder of images and of labels at a time, or other names"
+        )
+    return best
+
+
+def _score(rank: int, image: ImageName, folders: tuple[str, ...], label: LabelFile, others: tuple[str, ...]) -> tuple:
+    """Lower is better: the whole name, the same path below both roots, as many equal folders above as possible."""
+    same = 0
+    for a, b in zip(_folders(image.uri)[::-1], _folders(label.uri)[::-1], strict=False):
+        if a != b:
+            break
+        same += 1
+    return (rank, folders != others, -same)
+
+
+def _agree(folders: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    short = min(len(folders), len(others))
+    return folders[len(folders) - short :] == others[len(others) - short :]
+
+
+def _folders(path: str) -> tuple[str, ...]:
+    return tuple(part for part in without_query(path).split("/")[:-1] if part)
+
+
+def _image_paths(image: ImageName, suffix: Suffix) -> list[_Path]:
+    """By the whole file name, and without what is an image's extension (of other ids: without their last part)."""
+    *folders, name = without_query(image.name).split("/")
+    shard = max((i for i, part in enumerate(folders) if part.lower().endswith(_SHARDS)), default=-1)
+    stem = _without_extension(name)
+    stems = [name, stem if stem != name else os.path.splitext(name)[0]]
+    if suffix.image:
+        stems = [s.removesuffix(suffix.image) for s in stems if s.endswith(suffix.image)]
+    return [_Path(tuple(folders[shard + 1 :]), s) for s in dict.fromkeys(stems)]
+
+
+def _label_path(label: LabelFile, suffix: Suffix) -> _Path | None:
+    *folders, name = label.name.split("/")
+    stem = _without_extension(name)
+    if not stem.endswith(suffix.label):
+        return None
+    return _Path(tuple(folders), stem.removesuffix(suffix.label))
+
+
+def _without_extension(name: str) -> str:
+    extension = next((e for e in sorted(EXTENSIONS["images"], key=len) if name.lower().endswith(e)), "")
+    return name[: len(name) - len(extension)]
+
+
+def _suffixes_that_pair(images: Sequence[ImageName], labels: Sequence[LabelFile]) -> list[Suffix]:
+    """Suffixes, from the first names that begin alike, under which labels have images."""
+    found: list[Suffix] = []
+    for label in labels[:12]:
+        name = _without_extension(label.name.rpartition("/")[2])
+        for image in images[:200]:
+            stem = _without_extension(image.name.rpartition("/")[2])
+            shared = next((k for k, (a, b) in enumerate(zip(stem, name, strict=False)) if a != b), None)
+            if shared is None:
+                cut = min(len(stem), len(name))
+            else:  # begins at a separator
+                cut = max(stem.rfind(separator, 0, shared) for separator in "_-.")
+            if cut > 0:
+                found.append(Suffix(stem[cut:], name[cut:]))
+    # x_1 and x_12_L share x_1, but 2_L is no suffix: those that begin with a separator come first.
+    found.sort(key=lambda suffix: (suffix.image or suffix.label)[:1].isalnum())
+    paired = {s: _pairs(images, labels, s) for s in dict.fromkeys(found) if s != Suffix()}
+    most = max(paired.values(), default=0)
+    return [s for s, count in paired.items() if count and 2 * count > most][:_MAX_HINTS]
+
+
+def _pairs(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix) -> int:
+    try:
+        return len(pair(images, labels, suffix).labels)
+    except SpecError:
+        return 0

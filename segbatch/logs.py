@@ -1,0 +1,110 @@
+"""Structured logs: one JSON line an event, with the ids of run, chunk and image, from the driver and every worker."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from segbatch.config.job import JobSpec
+from segbatch.text import redact_text
+
+_SHORTEST_SECRET = 6
+
+
+@dataclass(frozen=True)
+class Logs:
+    """How the processes of one run log. ``run`` tells its lines from those of other runs; carried to the workers.
+
+    ``secrets`` are the values of ``storage_options``: a line that holds one, from whichever library, is shown
+    without it.
+    """
+
+    json: bool
+    run: str
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @staticmethod
+    def of(spec: JobSpec) -> Logs:
+        """Those that the spec asks for, with a new id."""
+        now = datetime.datetime.now(datetime.UTC)
+        run = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+        return Logs(spec.log_format == "json", run, frozenset(_strings(spec.storage_options)))
+
+    def install(self, **context: str) -> None:
+        """From now on this process writes its events to stderr as JSON, ``context`` in each; as text: nothing new."""
+        if not self.json:
+            return
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter({"run": self.run, **context}, self.secrets))
+        package = logging.getLogger("segbatch")
+        package.handlers, package.propagate = [handler], False
+        package.setLevel(logging.INFO)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened, in words that are the same whenever it does, and to what."""
+
+    what: str
+    fields: dict[str, Any]
+
+    def __str__(self) -> str:
+        fields = ", ".join(f"{name} {value}" for name, value in self.fields.items())
+        return f"{self.what}: {fields}" if fields else self.what
+
+
+def event(logger: logging.Logger, level: int, what: str, **fields: Any) -> None:
+    """Log an ``Event``: one line of text, or of JSON."""
+    logger.log(level, Event(what, fields))
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"time", "level", "event", **context, **fields}``; a plain message of a logger is an event without fields."""
+
+    def __init__(self, context: dict[str, str], secrets: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self._context, self._secrets = context, sorted(secrets, key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        happened = record.msg if isinstance(record.msg, Event) else Event(record.getMessage(), {})
+        plain = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": happened.what,
+            **self._context,
+            **happened.fields,
+        }
+        if record.exc_info:
+            plain["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(self._clean(plain), ensure_ascii=True)
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item) for item in value]
+        if not isinstance(value, str):
+            return value if value is None or isinstance(value, bool | int | float) else self._clean(str(value))
+        for secret in self._secrets:
+            value = value.replace(secret, "(hidden)")
+        return redact_text(value)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in nested mappings and lists that could be secrets."""
+    if isinstance(value, str):
+        if len(value) >= _SHORTEST_SECRET:
+            yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)

@@ -1,0 +1,139 @@
+"""CRF-as-RNN: FCN-8s and the mean field of a dense CRF as its last layers, trained together.
+
+Zheng et al., "Conditional Random Fields as Recurrent Neural Networks" (ICCV 2015), sections 3-5, as the authors'
+Caffe definition and layer compute it: an older FCN-8s, whose upsampling of scores is learned, then the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segbatch.crf.torch_engine import MeanField
+from segbatch.models import checkpoint
+from segbatch.models.architecture import Architecture
+from segbatch.models.tiles import Geometry
+from segbatch.models.unwrap import StateDict
+from segbatch.models.weights import content_digest, read_uri
+from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.fcn import FCN
+from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, bilinear_kernel, pixels
+
+# The three blobs of Caffe's MultiStageMeanfield layer, and how the authors' PyTorch port calls them.
+_BLOBS = {"inference1/0": "spatial", "inference1/1": "bilateral", "inference1/2": "compatibility"}
+_PORT = {
+    "crfrnn.spatial_ker_weights": "spatial",
+    "crfrnn.bilateral_ker_weights": "bilateral",
+    "crfrnn.compatibility_matrix": "compatibility",
+}
+
+
+class CRFasRNN(FCN):
+    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits after ``iterations`` steps of mean field.
+
+    In training mode ``train_iterations`` steps; ``diagonal`` as in ``MeanField``, which is the layer ``crf``. Its
+    image is ``x`` with the mean put back, rounded to whole grey levels. (The authors' layer sees BGR minus the
+    mean: the same Gaussians, on a lattice that lies elsewhere.) In eval mode on a CPU one image is refined at a
+    time, which is as fast and bounds the memory: about 0.5 KB a pixel plus 30 bytes a pixel and label.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        iterations: int = 10,
+        train_iterations: int = 5,
+        diagonal: bool = False,
+        narrow: int = 1,
+    ) -> None:
+        super().__init__(classes, finest=8, narrow=narrow)
+        # score2 and score4 of the older FCN-8s: they begin bilinear, and learn; score2 has a bias.
+        self.add_module("upscore2", _learned_upsample(classes, bias=True))
+        self.add_module("upscore_pool4", _learned_upsample(classes, bias=False))
+        self.crf = MeanField(classes, iterations, train_iterations, diagonal=diagonal)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, images = super().forward(x), pixels(x)
+        if self.training or x.device.type != "cpu":
+            return self.crf(images, scores)
+        each = zip(images.split(1), scores.split(1), strict=True)
+        return torch.cat([self.crf(image, score) for image, score in each])
+
+
+def mean_field_state(state: StateDict) -> StateDict:
+    """The parameters of ``MeanField`` in a file of any of the kinds that ``CRFASRNN`` takes; empty if it has none."""
+    found: StateDict = {}
+    for key, value in state.items():
+        if key in _BLOBS:
+            found[_BLOBS[key]] = value.reshape(value.shape[-2:]) if value.shape[:-2] == (1, 1) else value
+        elif key in _PORT:
+            # The port adds what Caffe's layer subtracts.
+            found[_PORT[key]] = -value if key.endswith("compatibility_matrix") else value
+        elif key.removeprefix("crf.") in _BLOBS.values():
+            found[key.removeprefix("crf.")] = value
+    return found
+
+
+def read_couplings(uri: str, storage_options: Mapping[str, Any] | None = None) -> tuple[dict[str, np.ndarray], str]:
+    """C·Ws (``spatial``) and C·Wb (``bilateral``), float32 (C, C), of the layer in a file, and the file's digest.
+
+    The file may hold a whole network beside it. Raises ``ModelError`` that lists what is missing or of another shape.
+    """
+    data = read_uri(uri, "refiner_weights", storage_options)
+    state = mean_field_state(checkpoint.parse(data, uri))
+    compatibility = state.get("compatibility")
+    classes = len(compatibility) if compatibility is not None and compatibility.ndim else 1
+    diagonal = all(state[name].ndim == 1 for name in ("spatial", "bilateral") if name in state)
+    with torch.device("meta"):  # a file may claim any number of classes
+        layer = MeanField(classes if 0 < classes < 2**15 else 1, diagonal=diagonal)
+    checkpoint.check(state, layer, uri, "the layer of CRF-as-RNN")
+    checkpoint.check_finite(state, uri)
+    layer.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    spatial, bilateral = (coupling.detach().numpy() for coupling in layer.couplings())
+    return {"spatial": spatial, "bilateral": bilateral}, content_digest(data)
+
+
+def _learned_upsample(classes: int, bias: bool) -> nn.ConvTranspose2d:
+    """Bilinear by a factor of 2 to begin with, each class by itself."""
+    up = nn.ConvTranspose2d(classes, classes, 4, stride=2, bias=bias)
+    up.weight = nn.Parameter(torch.eye(classes)[:, :, None, None] * bilinear_kernel(4))
+    if up.bias is not None:
+        nn.init.zeros_(up.bias)
+    return up
+
+
+def _layers() -> dict[str, str]:
+    """Caffe's layers with blobs, under their older names, and the modules here."""
+    older = {
+        "score-fr": "score_fr",
+        "score2": "upscore2",
+        "score-pool4": "score_pool4",
+        "score4": "upscore_pool4",
+        "score-pool3": "score_pool3",
+        "upsample": "upscore8",
+    }
+    return {name: name for name in (*conv_layers(), "fc6", "fc7")} | older
+
+
+def _convert(state: StateDict) -> StateDict:
+    """Keys of TVG_CRFRNN_COCO_VOC.caffemodel, or of its PyTorch port, under those here."""
+    rest = {key: value for key, value in state.items() if key not in _BLOBS and key not in _PORT}
+    layers = {key: value for key, value in state.items() if key not in rest}
+    return from_caffe(_layers())(rest) | {f"crf.{name}": value for name, value in mean_field_state(layers).items()}
+
+
+CRFASRNN = Architecture(
+    name="crfasrnn",
+    summary="FCN-8s with mean field as layers (Zheng et al. 2015)",
+    network=CRFasRNN,
+    head="score_fr.weight",
+    # The stride of pool5, so that tiles have the phase of the whole image; mean field sees one tile at a time.
+    geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
+    preprocess=CAFFE_BGR,
+    convert=_convert,
+    refines="mean-field layers",
+)

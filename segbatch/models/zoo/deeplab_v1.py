@@ -1,0 +1,153 @@
+"""DeepLab v1 on VGG16: the basic network, LargeFOV, and LargeFOV with scores of several layers (MSc).
+
+Chen, Papandreou, Kokkinos, Murphy & Yuille, "Semantic Image Segmentation with Deep Convolutional Nets and
+Fully Connected CRFs" (ICLR 2015), sections 3 and 4.3, layer by layer as its Caffe definitions. The basic
+network and LargeFOV differ in more than fc6: in all their pooling. Meant to be followed by a dense CRF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segbatch.models.architecture import Architecture
+from segbatch.models.tiles import Geometry
+from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialise, pool
+
+STRIDE = 8
+
+
+class _DeepLab(VGG16):
+    """Scores at stride 8, upsampled as Caffe's Interp does, and cropped to the image.
+
+    ``remainder``: the image is padded by the mean (zero) at the bottom and the right until its sides are 8 m +
+    remainder, as the authors' 514 and 513 are. ``offset``: rows and columns of the upsampled scores before the
+    image begins. The scores lie at pixels 8 k - offset, not on the grid of ``interfaces.Model``; they are
+    given at stride 1, where both agree.
+    """
+
+    remainder: int
+    offset: int
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """Scores (N, classes, h, w) on the network's own grid, as they are trained."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        right, bottom = ((self.remainder - side) % STRIDE for side in (width, height))
+        y = self.coarse(F.pad(x, (0, right, 0, bottom)))
+        size = [(side - 1) * STRIDE + 1 for side in y.shape[2:]]
+        y = F.interpolate(y, size, mode="bilinear", align_corners=True)
+        return crop(y, self.offset, x)
+
+
+class DeepLab(_DeepLab):
+    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits: fc6 is 4 x 4 with holes of 4.
+
+    ``pool4_padding`` is 1 as in the authors' test network, and 0 in their training network, whose scores are
+    one fewer along each axis: train on ``coarse``.
+    """
+
+    remainder, offset = 2, 7
+
+    def __init__(self, classes: int, *, pool4_padding: int = 1, narrow: int = 1) -> None:
+        pools = [*(pool(2, 2, 1) for _ in range(3)), pool(2, 1, pool4_padding), pool(3, 1, 1)]
+        super().__init__(pools=pools, conv5_hole=2, narrow=narrow)
+        hidden = 4096 // narrow
+        self.fc6 = nn.Conv2d(512 // narrow, hidden, 4, padding=6, dilation=4)
+        self.fc7 = nn.Conv2d(hidden, hidden, 1)
+        self.fc8 = nn.Conv2d(hidden, classes, 1)
+        initialise(self)
+
+    def coarse(self, x: Tensor) -> Tensor:
+        y = F.dropout(F.relu(self.fc6(self.features(x)[-1])), 0.5, self.training)
+        y = F.dropout(F.relu(self.fc7(y)), 0.5, self.training)
+        return self.fc8(y)
+
+    def path(self) -> list[nn.Module]:
+        """The layers from the image to the scores."""
+        return [*self.trunk(), self.fc6, self.fc7, self.fc8]
+
+
+class DeepLabLargeFOV(_DeepLab):
+    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits: fc6 is 3 x 3 with holes of 12.
+
+    ``multi_scale`` adds the scores of five branches, from the image and from pool1 to pool4 (MSc).
+    """
+
+    remainder, offset = 1, 0
+
+    def __init__(self, classes: int, *, multi_scale: bool = False, narrow: int = 1) -> None:
+        super().__init__(pools=[pool(3, stride, 1) for stride in (2, 2, 2, 1, 1)], conv5_hole=2, narrow=narrow)
+        self.multi_scale, hidden = multi_scale, 1024 // narrow
+        self.pool5a = nn.AvgPool2d(3, 1, 1)
+        self.fc6 = nn.Conv2d(512 // narrow, hidden, 3, padding=12, dilation=12)
+        self.fc7 = nn.Conv2d(hidden, hidden, 1)
+        self.fc8 = nn.Conv2d(hidden, classes, 1)
+        if multi_scale:
+            inputs = (3, *(channels // narrow for channels, _ in BLOCKS[:4]))
+            for name, channels, stride in zip(BRANCHES, inputs, (8, 4, 2, 1, 1), strict=True):
+                width = 128 // narrow
+                self.add_module(f"{name}_conv", nn.Conv2d(channels, width, 3, stride, 1))
+                self.add_module(f"{name}_fc", nn.Conv2d(width, width, 1))
+                self.add_module(f"{name}_ms", nn.Conv2d(width, classes, 1))
+        initialise(self)
+
+    def coarse(self, x: Tensor) -> Tensor:
+        pooled = self.features(x)
+        y = F.dropout(F.relu(self.fc6(self.pool5a(pooled[-1]))), 0.5, self.training)
+        y = F.dropout(F.relu(self.fc7(y)), 0.5, self.training)
+        y = self.fc8(y)
+        if self.multi_scale:
+            for name, features in zip(BRANCHES, [x, *pooled[:4]], strict=True):
+                y = y + self._branch(name, features)
+        return y
+
+    def _branch(self, name: str, x: Tensor) -> Tensor:
+        for layer in (f"{name}_conv", f"{name}_fc"):
+            x = F.dropout(F.relu(self.get_submodule(layer)(x)), 0.5, self.training)
+        return self.get_submodule(f"{name}_ms")(x)
+
+    def path(self) -> list[nn.Module]:
+        """The layers from the image to the scores of fc8, which see the most."""
+        return [*self.trunk(), self.pool5a, self.fc6, self.fc7, self.fc8]
+
+
+BRANCHES = ("data", "pool1", "pool2", "pool3", "pool4")
+
+
+def _msc(classes: int, *, narrow: int = 1) -> DeepLabLargeFOV:
+    return DeepLabLargeFOV(classes, multi_scale=True, narrow=narrow)
+
+
+def _layers(multi_scale: bool = False) -> dict[str, str]:
+    """Caffe's layers with blobs, and their modules here. Names of score layers end in the data set's name.
+
+    The names of the MSc branches (``pool1_conv, pool1_fc, pool1_ms_*``) are those of networks derived from
+    it, and ``data_*`` follows from them: the definition itself could not be read.
+    """
+    layers = {name: name for name in (*conv_layers(), "fc6", "fc7")} | {"fc8_*": "fc8"}
+    for name in BRANCHES if multi_scale else ():
+        layers |= {f"{name}_conv": f"{name}_conv", f"{name}_fc": f"{name}_fc", f"{name}_ms_*": f"{name}_ms"}
+    return layers
+
+
+def _architecture(name: str, title: str, network: Callable[..., nn.Module], layers: dict[str, str]) -> Architecture:
+    return Architecture(
+        name=name,
+        summary=f"{title} on VGG16 (Chen et al. 2015); for a dense CRF",
+        network=network,
+        head="fc8.weight",
+        geometry=Geometry(stride=1, multiple=STRIDE, pad="mean", tile_pixels=TILE_PIXELS),
+        preprocess=CAFFE_BGR,
+        convert=from_caffe(layers),
+    )
+
+
+DEEPLAB_V1 = _architecture("deeplab_v1", "DeepLab v1", DeepLab, _layers())
+DEEPLAB_V1_LARGEFOV = _architecture("deeplab_v1_largefov", "DeepLab v1 LargeFOV", DeepLabLargeFOV, _layers())
+DEEPLAB_V1_MSC_LARGEFOV = _architecture("deeplab_v1_msc_largefov", "DeepLab v1 MSc-LargeFOV", _msc, _layers(True))

@@ -1,0 +1,147 @@
+"""Fully convolutional networks on VGG16: FCN-32s, FCN-16s, FCN-8s, and FCN-8s trained at once.
+
+Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015), sections 3-4,
+layer by layer as its Caffe definitions (voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce): conv1_1 pads
+100 pixels so that fc6 fits into any image, and each crop takes off what that padding put on.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segbatch.models.architecture import Architecture
+from segbatch.models.tiles import Geometry
+from segbatch.models.unwrap import StateDict
+from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialise
+
+Finest = Literal[32, 16, 8]
+# What the network that is trained at once multiplies by, before scores are taken.
+_SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
+
+
+class BilinearUpsample(nn.Module):
+    """(N, C, h, w) -> (N, C, stride (h - 1) + kernel, ...), each class by itself.
+
+    The weights are a buffer, C x C as in Caffe's Deconvolution: zero but on the diagonal, and never trained.
+    A file of weights may hold others.
+    """
+
+    transposed = True
+
+    def __init__(self, classes: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel, stride
+        self.weight: Tensor
+        self.register_buffer("weight", torch.eye(classes)[:, :, None, None] * bilinear_kernel(kernel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight, stride=self.stride)
+
+
+class FixedScale(nn.Module):
+    """Caffe's Scale with one constant, not trained: (N, C, H, W) times ``weight`` (C,)."""
+
+    def __init__(self, channels: int, value: float) -> None:
+        super().__init__()
+        self.weight: Tensor
+        self.register_buffer("weight", torch.full((channels,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None, None]
+
+
+class FCN(VGG16):
+    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits, for any H and W.
+
+    ``finest`` is the stride of the finest scores: 32 (fc7 alone), 16 (+ pool4) or 8 (+ pool3). ``at_once``
+    scales pool4 by 0.01 and pool3 by 0.0001 before they are scored, as the network that is trained in one
+    stage.
+
+    The network's own grid of scores lies 3 pixels beside that of ``interfaces.Model`` (its cell centres are 8 k
+    - 23.5 for 8s), so the scores are given at stride 1, where both agree, after the network's own upsampling:
+    they are Caffe's ``score``, exactly.
+    """
+
+    def __init__(self, classes: int, *, finest: Finest = 8, at_once: bool = False, narrow: int = 1) -> None:
+        super().__init__(first_padding=100, narrow=narrow)
+        self.finest, hidden = finest, 4096 // narrow
+        self.fc6 = nn.Conv2d(512 // narrow, hidden, 7)
+        self.fc7 = nn.Conv2d(hidden, hidden, 1)
+        self.score_fr = nn.Conv2d(hidden, classes, 1)
+        self.scale_pool4 = FixedScale(512 // narrow, _SCALES["scale_pool4"]) if at_once else nn.Identity()
+        self.scale_pool3 = FixedScale(256 // narrow, _SCALES["scale_pool3"]) if at_once else nn.Identity()
+        if finest == 32:
+            self.upscore = BilinearUpsample(classes, 64, 32)
+        else:
+            self.upscore2 = BilinearUpsample(classes, 4, 2)
+            self.score_pool4 = nn.Conv2d(512 // narrow, classes, 1)
+        if finest == 16:
+            self.upscore16 = BilinearUpsample(classes, 32, 16)
+        if finest == 8:
+            self.upscore_pool4 = BilinearUpsample(classes, 4, 2)
+            self.score_pool3 = nn.Conv2d(256 // narrow, classes, 1)
+            self.upscore8 = BilinearUpsample(classes, 16, 8)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, _, pool3, pool4, pool5 = self.features(x)
+        y = F.dropout(F.relu(self.fc6(pool5)), 0.5, self.training)
+        y = F.dropout(F.relu(self.fc7(y)), 0.5, self.training)
+        y = self.score_fr(y)
+        if self.finest == 32:
+            return crop(self.upscore(y), 19, x)
+        y = self.upscore2(y)
+        y = y + crop(self.score_pool4(self.scale_pool4(pool4)), 5, y)
+        if self.finest == 16:
+            return crop(self.upscore16(y), 27, x)
+        y = self.upscore_pool4(y)
+        y = y + crop(self.score_pool3(self.scale_pool3(pool3)), 9, y)
+        return crop(self.upscore8(y), 31, x)
+
+    def path(self) -> list[nn.Module]:
+        """The layers from the image to the coarsest scores."""
+        return [*self.trunk(), self.fc6, self.fc7, self.score_fr]
+
+
+def _layers(finest: Finest, at_once: bool) -> dict[str, str]:
+    """Caffe's layers with blobs, and the modules that have their numbers."""
+    scores = {32: ["upscore"], 16: ["upscore2", "score_pool4", "upscore16"]}
+    scores[8] = ["upscore2", "score_pool4", "upscore_pool4", "score_pool3", "upscore8"]
+    scales = ["scale_pool4", "scale_pool3"] if at_once else []
+    return {name: name for name in (*conv_layers(), "fc6", "fc7", "score_fr", *scores[finest], *scales)}
+
+
+def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
+    """The keys of files under those here. PyTorch's ports hold no scales: they are constants of the network."""
+    converted = from_caffe(_layers(finest, at_once))(state)
+    if at_once:
+        for name, value in _SCALES.items():
+            scored = converted.get(name.replace("scale", "score") + ".weight")
+            if scored is not None and scored.ndim == 4:
+                converted.setdefault(f"{name}.weight", torch.full((scored.shape[1],), value))
+    return converted
+
+
+def _architecture(name: str, summary: str, finest: Finest, at_once: bool = False) -> Architecture:
+    return Architecture(
+        name=name,
+        summary=f"{summary} on VGG16 (Long et al. 2015)",
+        network=partial(FCN, finest=finest, at_once=at_once),
+        head="score_fr.weight",
+        # The stride of pool5, so that tiles have the phase of the whole image.
+        geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
+        preprocess=CAFFE_BGR,
+        convert=partial(_convert, finest, at_once),
+    )
+
+
+FCN32S = _architecture("fcn32s", "FCN-32s", 32)
+FCN16S = _architecture("fcn16s", "FCN-16s", 16)
+FCN8S = _architecture("fcn8s", "FCN-8s", 8)
+FCN8S_ATONCE = _architecture("fcn8s_atonce", "FCN-8s, trained at once,", 8, at_once=True)

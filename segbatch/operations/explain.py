@@ -1,0 +1,80 @@
+"""What a job would do, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import ray
+
+from segbatch.config.job import JobSpec
+from segbatch.errors import ModelError, visible
+from segbatch.output.writer import MASKS
+from segbatch.planning.claim import describe_removal
+from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.pools import Hardware, plan_pools
+from segbatch.planning.reconcile import Outdated
+from segbatch.ray_backend.cluster import cluster, is_remote
+
+
+def explain(spec: JobSpec) -> str:
+    """The plan: shards, chunks, what is done already, model, classes, refiner, workers. Writes nothing.
+
+    Raises what a run would raise before its work begins, and ``ModelError`` for a network whose scores of sample images
+    have a wrong size.
+    """
+    plan = make_plan(spec)
+    if plan.job.model.wrong_size:
+        raise ModelError(plan.job.model.wrong_size)
+    if is_remote(spec) and not ray.is_initialized():
+        with cluster(spec) as hardware:
+            return _describe(plan, hardware)
+    return _describe(plan, Hardware.local(spec))
+
+
+def _describe(plan: Plan, hardware: Hardware) -> str:
+    plan.settle(hardware.cpus)
+    spec, shards = plan.job.spec, plan.job.shards
+    total, done = plan.chunks_total(), plan.chunks_done()
+    known = sum(s.records or 0 for s in shards)
+    unknown = sum(s.records is None for s in shards)
+    formats = sorted({s.format for s in shards})
+    records = f"{known:,} records" if not unknown else f"{known:,} records and those of {unknown:,} tars"
+    classes = plan.job.model.labels.names
+    shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
+    size = sum(s.size for s in shards)
+    parameters = ", ".join(f"{key} {value}" for key, value in (plan.job.refiner.parameters or {}).items())
+    lines = {
+        "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
+        **_joined(plan.job.notes),
+        "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
+        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
+        **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
+        "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
+        f"temperature {plan.job.model.temperature:g}",
+        **({"weights": plan.job.model.note} if plan.job.model.note else {}),
+        "classes": shown,
+        "pruned": f"classes below {plan.job.prune:g} at every pixel" if plan.job.prune else "nothing",
+        "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,
+        **({"crf from": plan.job.crf_source} if plan.job.crf_source else {}),
+        "workers": plan_pools(spec, hardware, total - done).describe(),
+        "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
+        "output": plan.store.uri,
+        "fingerprint": plan.record.fingerprint,
+    }
+    removed = describe_removal(plan.store) if spec.overwrite else []
+    damaged = plan.inventory.damaged.items()
+    notes = [
+        *(("damaged", f"{MASKS}/{name}: {problem}; is computed again") for name, problem in damaged),
+        *(("removes", text) for text in removed),
+        *(("skipped", visible(text)) for text in plan.job.skipped.lines()),
+        *(("warning", text) for text in plan.job.warnings()),
+    ]
+    return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *notes])
+
+
+def _joined(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """A line for each subject, in which all that is said of it stands."""
+    lines: dict[str, str] = {}
+    for name, text in notes:
+        lines[name] = f"{lines[name]}; {text}" if name in lines else text
+    return {name: visible(text) for name, text in lines.items()}

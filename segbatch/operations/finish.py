@@ -1,0 +1,171 @@
+"""The end of a run: reconcile the plan with the ledger, sum up, write statistics, run.json and _SUCCESS."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from segbatch.errors import OutputError
+from segbatch.labels import LabelSet
+from segbatch.output.compaction import retire, tidy
+from segbatch.output.file_table import Collected, FileRow, FileTable
+from segbatch.output.inspect import failed_shards
+from segbatch.output.run_record import RUN, SUCCESS, RunRecord
+from segbatch.output.stats import write_card, write_classes
+from segbatch.output.totals import Totals
+from segbatch.output.writer import Receipt, publish_claimed
+from segbatch.planning.claim import note_inputs, settle_files
+from segbatch.planning.plan import Plan
+from segbatch.planning.reconcile import missing, stale
+from segbatch.skipped import Skipped
+from segbatch.storage.store import Store
+
+_MAX_FAILED_SHARDS = 20
+
+
+@dataclass
+class Tally:
+    """Sums over receipts; each file counts once, however often its receipt comes."""
+
+    num_classes: int
+    filenames: set[str] = field(default_factory=set)
+    size: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=Skipped)
+    written: Collected = field(default_factory=Collected)
+
+    def __post_init__(self) -> None:
+        self.totals = Totals(self.num_classes)
+
+    def add(self, receipt: Receipt) -> None:
+        if receipt.filename in self.filenames:
+            return
+        self.filenames.add(receipt.filename)
+        if receipt.digest:  # written by this run
+            fields = (receipt.filename, receipt.size, receipt.tag, receipt.digest, receipt.footer())
+            self.written.add(FileRow(*fields))
+        self.add_sums(receipt.totals, receipt.timings, receipt.size, receipt.skipped)
+
+    def add_sums(self, totals: Totals, timings: dict[str, float], size: int, skipped: Skipped) -> None:
+        """Add what several files come to."""
+        self.totals.add(totals)
+        self.skipped.merge(skipped)
+        self.size += size
+        for stage, seconds in timings.items():
+            self.timings[stage] = self.timings.get(stage, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. ``computed`` chunks were done by this call, the others were there before.
+
+    ``skipped`` is what the input holds besides the records; ``failed_shards`` why shards failed as a whole, the first
+    of them a message each.
+    """
+
+    output: str
+    labels: LabelSet
+    totals: Totals
+    chunks: int
+    computed: int
+    retired: int
+    seconds: float
+    max_error_fraction: float
+    skipped: Skipped = field(default_factory=Skipped)
+    failed_shards: Sequence[str] = ()
+
+    @property
+    def error_fraction(self) -> float:
+        return self.totals.failed / self.totals.records if self.totals.records else 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 if a larger share of the records are errors than the job allows, or a shard failed as a whole."""
+        return 3 if self.error_fraction > self.max_error_fraction or self.totals.failed_shards else 0
+
+
+def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
+    """Publish the statistics and ``_SUCCESS``, once every chunk of the plan is seen in the store.
+
+    That a dataset ran to its end is no proof that each chunk was written; the listing is. Raises
+    ``OutputError`` naming what is missing, and ``OutputTaken``; nothing is published then.
+    """
+    store, record = plan.store, plan.record
+    record.claim.check(store)
+    computed = len(tally.filenames)
+    plan.inventory = plan.inventory.again(store, record.claim, tally.written.table())
+    settle_files(plan)
+    ledger = plan.inventory.ledger
+    lacking = missing(plan.job.shards, ledger)
+    if lacking:
+        shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
+        raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
+    note_inputs(plan)
+    outdated = stale(plan.job.shards, ledger)
+    files_changed = bool(outdated or ledger.redundant or ledger.partial)
+    listing_changed = record.skipped_of("files") != plan.job.skipped
+    record.skipped["files"] = plan.job.skipped.to_json()
+    if computed or files_changed or record.state != "done" or not store.exists(SUCCESS):
+        for receipt in plan.inventory.receipts(plan.others(ledger, tally.filenames)):
+            tally.add(receipt)
+        store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
+        if files_changed:
+            _remove_superseded(plan, outdated)
+        close(store, record, tally, computed, seconds)
+    elif listing_changed:
+        record.claim.check(store)
+        store.write(RUN, record.to_bytes())
+    totals = record.sums()
+    return Outcome(
+        output=store.uri,
+        labels=record.labels,
+        totals=totals,
+        chunks=record.timings["chunks"],
+        computed=computed,
+        retired=len(outdated),
+        seconds=seconds,
+        max_error_fraction=plan.job.spec.max_error_fraction,
+        skipped=record.skipped_of(),
+        failed_shards=failed_shards(store, plan.inventory, _MAX_FAILED_SHARDS) if totals.failed_shards else (),
+    )
+
+
+def _remove_superseded(plan: Plan, outdated: list[str]) -> None:
+    """Take rows that do not count out of ``masks/``: those that are in another file too, and those of ``outdated``."""
+    store, claim = plan.store, plan.record.claim
+    rows = tidy(store, plan.inventory.ledger, claim)
+    plan.inventory = plan.inventory.again(store, claim, FileTable.of(rows))
+    rows = retire(store, plan.inventory.ledger, outdated, claim)
+    plan.inventory = plan.inventory.again(store, claim, FileTable.of(rows))
+    plan.inventory.save(store, claim)
+
+
+def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True) -> None:
+    """Write statistics, card and run.json from the sums in ``tally``; ``_SUCCESS`` last, if all is ``whole``.
+
+    There is no ``_SUCCESS`` while a shard has failed as a whole.
+    """
+    record.claim.check(store)
+    if not whole:
+        store.remove(SUCCESS)
+    write_classes(store, tally.totals, record.labels)
+    write_card(store, record, tally.totals)
+    record.state = "done" if whole else "running"
+    record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if whole else None
+    record.totals = tally.totals.to_json()
+    record.skipped["members"] = tally.skipped.to_json()
+    spent = Counter(record.timings.get("worker_seconds", {}))  # of earlier runs
+    spent.update(tally.timings)
+    record.timings = {
+        "worker_seconds": {stage: round(seconds, 2) for stage, seconds in sorted(spent.items())},
+        "seconds": round(seconds, 2),
+        "chunks": len(tally.filenames),
+        "chunks_computed": computed,
+        "mask_bytes": tally.size,
+    }
+    store.write(RUN, record.to_bytes())
+    if whole and not tally.totals.failed_shards:
+        publish_claimed(store, record.claim, SUCCESS, b"")
+    store.sweep()

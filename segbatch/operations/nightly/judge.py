@@ -1,0 +1,64 @@
+"""Is a dataset's night an alert? Shares of error rows, and drift against earlier nights."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections.abc import Sequence
+
+from segbatch.config.nightly import NightlySpec
+from segbatch.evaluation.drift import Content, compare
+from segbatch.operations.nightly.record import DRIFT, ERRORS, Entry, Night
+from segbatch.output.totals import Totals
+
+_SLOW = 0.5
+
+
+def judge_errors(entry: Entry, limit: float, min_images: int) -> None:
+    """Add an alert if a larger share than ``limit`` of all records, or of tonight's, are errors, or shards failed."""
+    content = entry.content
+    records, errors = entry.current.get("records", 0), entry.current.get("errors", 0)
+    shares = [(errors / records, "all")] if records else []
+    if content and content.totals.records >= min_images:
+        shares.append((content.error_share, "tonight's"))
+    for share, which in shares:
+        if share > limit:
+            entry.alerts.append(f"{share:.2%} of {which} records are errors, more than max_error_fraction {limit:.2%}")
+            entry.exit_code = entry.exit_code or ERRORS
+    if failed := entry.current.get("failed_shards", 0):
+        entry.alerts.append(f"{failed:,} shards failed as a whole; see `segbatch errors {entry.output}`")
+        entry.exit_code = entry.exit_code or ERRORS
+
+
+def judge(entry: Entry, name: str, earlier: Sequence[Night], spec: NightlySpec, date: datetime.date) -> None:
+    """Add what is worth an alert or a note, and the exit code."""
+    judge_errors(entry, spec.job_of(name, date).max_error_fraction, spec.drift.min_images)
+    content = entry.content
+    if content is None or entry.state == "failed":
+        return
+    nights = [n for n in earlier if name in n.datasets and _comparable(n.datasets[name], entry)][: spec.drift.nights]
+    reference = Content(Totals(len(entry.classes)))
+    for n in nights:
+        reference.add(n.datasets[name].content or Content(Totals(len(entry.classes))))
+    findings = compare(content, reference, entry.classes, spec.drift)
+    entry.drift = [f.to_json() for f in findings]
+    entry.compared_with = sorted(n.date for n in nights)
+    drifted = [f"drift of {f.kind}: {f.detail}" for f in findings if f.alert]
+    rise = content.error_share - reference.error_share
+    if findings and rise > spec.drift.error_rise:
+        drifted.append(f"errors rose from {reference.error_share:.2%} to {content.error_share:.2%} of the records")
+    if drifted:
+        entry.alerts += drifted
+        entry.exit_code = entry.exit_code or DRIFT
+    if not findings:
+        entry.notes.append(
+            f"drift is not judged: {content.images:,} images tonight and {reference.images:,} in {len(nights)} earlier "
+            f"nights, where it takes {spec.drift.min_images:,} (drift.min_images)"
+        )
+    rates = [n.datasets[name].rate for n in nights if n.datasets[name].rate]
+    if rates and entry.rate and entry.rate < _SLOW * statistics.median(rates):
+        entry.notes.append(f"slow: {entry.rate:.1f} images/s, earlier nights {statistics.median(rates):.1f}")
+
+
+def _comparable(there: Entry, here: Entry) -> bool:
+    return there.model == here.model and there.classes == here.classes and there.content is not None

@@ -1,0 +1,74 @@
+"""Earlier dates of datasets by ``{date}``: files that were delivered late for them are done by a later night."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segbatch.config.job import JobSpec
+from segbatch.config.nightly import NightlySpec
+from segbatch.errors import MissingInput, Outage, PlanError, SourceError
+from segbatch.operations.nightly.dataset import Work, prepare
+from segbatch.operations.nightly.record import dates, read_night
+from segbatch.output.run_record import RUN
+from segbatch.storage.store import Store
+
+
+@dataclass(frozen=True)
+class EarlierDate:
+    """A dataset on an earlier date; ``entry`` is its name in the record of the night that looks back at it."""
+
+    name: str
+    date: datetime.date
+    job: JobSpec
+
+    @property
+    def entry(self) -> str:
+        return f"{self.name} {self.date}"
+
+
+def earlier_dates(spec: NightlySpec, names: Sequence[str], night: datetime.date, state: Store) -> list[EarlierDate]:
+    """The last ``lookback_days`` dates of each dataset that has a part of its own for each date, the last first.
+
+    Left out are dates from before the first night of a dataset, if they have no output: only ``--date`` does these.
+    """
+    found = []
+    for name in filter(spec.dated, names):
+        outputs = {spec.job_of(name, night).output}
+        for days in range(1, spec.lookback_days + 1):
+            earlier = EarlierDate(name, day := night - datetime.timedelta(days), spec.job_of(name, day))
+            if earlier.job.output not in outputs and _is_due(earlier, state):
+                outputs.add(earlier.job.output)
+                found.append(earlier)
+    return found
+
+
+def _is_due(earlier: EarlierDate, state: Store) -> bool:
+    if Store(earlier.job.output, earlier.job.storage_options).exists(RUN):
+        return True
+    nights = (read_night(state, d) for d in dates(state) if d <= earlier.date.isoformat())
+    return any(night is not None and earlier.name in night.datasets for night in nights)
+
+
+def look_back(earlier: EarlierDate, dry_run: bool = False) -> Work | str | None:
+    """What is to do of a date, why it is left as it is, or None if none of its inputs exist.
+
+    A date is left if its output is of other settings, if its inputs are refused, or if some of them are gone: what was
+    delivered is often moved away later, and the masks stay. Raises ``SegbatchError`` for what cannot be read now.
+    """
+    try:
+        found = prepare(earlier.job, max_removed=1, look=dry_run)
+    except MissingInput:
+        return None
+    except Outage:
+        raise
+    except (PlanError, SourceError) as e:
+        return str(e)
+    gone = [f"{gone:,} of its {total:,} {what}" for what, (gone, total) in found.vanished().items() if gone]
+    if not gone:
+        return found
+    return (
+        f"{' and '.join(gone)} are gone from its inputs; `segbatch nightly CONFIG --date {earlier.date}` does what is "
+        "new there, and retires the masks of those"
+    )

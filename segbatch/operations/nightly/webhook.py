@@ -1,0 +1,47 @@
+"""Posts the summary of a night as JSON. That it cannot is worth a line, never a failed night."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from segbatch.config.nightly import WebhookSpec
+from segbatch.operations.nightly.record import Night
+
+_FIRST_WAIT = 1.0
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: object, **kwargs: object) -> None:
+        """urllib would follow by GET, without the summary and with the headers."""
+
+
+def post(spec: WebhookSpec, night: Night, sleep: Callable[[float], None] = time.sleep) -> str:
+    """POST ``{"text": the Markdown, …the record}``. Why it could not be posted, or ""; never raises."""
+    body = json.dumps({"text": night.to_markdown(), **night.to_json()}).encode()
+    headers = {"Content-Type": "application/json", "User-Agent": "segbatch", **spec.headers}
+    host = urlsplit(spec.url).hostname
+    opener = urllib.request.build_opener(_NoRedirects)
+    wait, reason = _FIRST_WAIT, ""
+    for attempt in range(spec.attempts):
+        if attempt:
+            sleep(wait)
+            wait *= 2
+        try:
+            request = urllib.request.Request(spec.url, body, headers, method="POST")
+            with opener.open(request, timeout=spec.timeout):
+                return ""
+        except urllib.error.HTTPError as e:
+            e.close()
+            reason = f"{host} answers {e.code} {e.reason}"
+            if e.code not in _TRANSIENT:
+                return reason
+        except Exception as e:
+            # By its kind alone: the text of some holds the URL, which may be a secret.
+            reason = f"{host}: {type(getattr(e, 'reason', e)).__name__}"
+    return f"{reason}, {spec.attempts} times"

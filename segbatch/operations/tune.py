@@ -1,0 +1,217 @@
+"""Dense CRF parameters chosen on labelled images: scores once, then Ray tasks that refine and compare."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from segbatch import refiners
+from segbatch.cli.steps import Steps
+from segbatch.codecs.decode import decode
+from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.errors import RecordFailure, SpecError
+from segbatch.evaluation.class_map import ClassMap, UnknownValues
+from segbatch.evaluation.confusion import Confusion
+from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
+from segbatch.evaluation.label_images import INDICES, LabelFile, LabelReader, color_table, list_labels
+from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
+from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
+from segbatch.labels import LabelOptions
+from segbatch.logs import Logs
+from segbatch.planning.plan import Job, resolve
+from segbatch.planning.pools import Pools, plan_pools
+from segbatch.ray_backend.attempts import RayAttempts
+from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.failures import failure
+from segbatch.ray_backend.pipeline import SegmentWorker
+from segbatch.records import Chunk, ChunkId, Record
+from segbatch.sources.images import names_of
+from segbatch.storage.files import Files, shown_uri
+
+_BATCH = 8
+_IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes
+
+
+def tune(
+    spec: JobSpec,
+    labels: str,
+    *,
+    images: int = 100,
+    options: LabelOptions | None = None,
+    rounds: int = 2,
+    tell: Callable[[str], None] = lambda text: None,
+    steps: Steps | None = None,
+) -> Tuning:
+    """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
+
+    ``labels`` is a folder, prefix or glob of label images, paired with the input's images by ``pairing.pair``;
+    ``options`` say how they are read. The network runs once over the first ``images`` that have a label. The first
+    setting has the parameters of ``spec``, completed by those of the weights. Raises ``SpecError`` if nothing can be
+    paired, or for labels that cannot be meant so: see ``metrics.survey``.
+    """
+    steps, options = steps or Steps(), options or LabelOptions()
+    job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))
+    job.source.check(job.shards)
+    files = Files(spec.storage_options)
+    table = color_table(options.colors, job.model.labels, files)
+    class_map = ClassMap.of(job.model.labels.names, options, table.names if table else None)
+    reader = LabelReader(files, table)
+    truths = list_labels(files, labels)
+    suffix = Suffix.of(options.suffix)
+    records = list(itertools.islice(_labeled(job, truths, suffix), images))
+    paired = pair([ImageName(r.image_id, r.source) for r in records], truths, suffix)
+    if not paired.labels:
+        names = [ImageName(r.image_id, r.source) for r in itertools.islice(_records(job), 100)]
+        raise SpecError(refusal(names, truths, suffix, labels, "the inputs"))
+    label_of = {records[i].image_id: label for i, label in paired.labels.items()}
+    records = [record for record in records if record.image_id in label_of]
+    surveyed = _survey(job, records, label_of, reader, class_map, options)
+    for line in surveyed.lines():
+        tell(line)
+    steps.begin("starting Ray")
+    with cluster(spec) as hardware:
+        pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
+        tell(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
+        try:
+            scored = _score(job, pools, records, steps)
+            if not any(scored):
+                raise SpecError(
+                    f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
+                )
+            batches = [(ray.put((part, [label_of[r.image_id].uri for r in part])), len(part)) for part in scored]
+            comparison = _Comparison(job, batches, class_map, reader, steps)
+            steps.begin("comparing the network's masks, images", len(records))
+            network, unknown = comparison.network()
+            for text in unknown.lines():
+                tell(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
+            if not network.pixel_accuracy >= 0:  # NaN
+                raise SpecError(
+                    f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore"
+                )
+            tell(f"the network alone: mean IoU {network.mean_iou:.4f}")
+            steps.begin("searching, images refined", settings_at_most(rounds) * len(records))
+            settings = search(job.spec.crf, rounds, comparison.settings, tell)
+        except ray.exceptions.RayError as e:
+            raise failure(e) from e
+    compared = sum(count for _, count in batches)
+    return Tuning(spec, settings, network, compared, len(records) - compared, surveyed)
+
+
+class _Comparison:
+    """Refines batches of scored records in Ray tasks, and compares the masks with labels."""
+
+    def __init__(
+        self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, reader: LabelReader, steps: Steps
+    ) -> None:
+        self._job, self._batches, self._class_map, self._reader, self._steps = job, batches, class_map, reader, steps
+
+    def network(self) -> tuple[Setting, UnknownValues]:
+        """The network alone, and the label values that count as nothing."""
+        (setting,), unknown = self._measure([None])
+        return setting, unknown
+
+    def settings(self, crfs: Sequence[CRFSpec]) -> list[Setting]:
+        """A setting for each of ``crfs``, in order."""
+        return self._measure(crfs)[0]
+
+    def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], UnknownValues]:
+        """A task for each of ``crfs`` and each batch of images."""
+        task = ray.remote(num_cpus=1)(_compare)
+        pending = {
+            task.remote(batch, self._job.spec, crf, self._class_map, self._reader): (crf, count)
+            for crf in crfs
+            for batch, count in self._batches
+        }
+        totals = {crf: Confusion(len(self._class_map.names)) for crf in crfs}
+        unknown = UnknownValues()
+        while pending:
+            for ref in ray.wait(list(pending))[0]:
+                crf, count = pending.pop(ref)
+                confusion, values = ray.get(ref)
+                totals[crf] += confusion
+                unknown.merge(values)
+                self._steps.advance(count)
+        return [Setting(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
+
+
+def _compare(
+    batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, class_map: ClassMap, reader: LabelReader
+) -> tuple[Confusion, UnknownValues]:
+    """What a task runs: refine a batch of scored records, and compare."""
+    chosen = {"refiner": "none"} if crf is None else {"refiner": "densecrf", "crf": crf}
+    refiner = refiners.build(spec.model_copy(update=chosen))
+    total, unknown = Confusion(len(class_map.names)), UnknownValues()
+    for record, uri in zip(*batch, strict=True):
+        assert record.data is not None
+        assert record.scores is not None
+        mask, _ = refiner.refine(decode(record.data, spec.max_pixels), record.scores)
+        truth, values = class_map.truth(reader.read(uri).values)
+        if truth.shape != mask.shape:
+            raise SpecError(f"labels: {shown_uri(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
+        total.add(truth, class_map.mask(mask))
+        for value, pixels in values.items():
+            unknown.add(value, pixels, record.image_id)
+    return total, unknown
+
+
+def _records(job: Job) -> Iterator[Record]:
+    """The input's readable records, in order."""
+    for shard in job.shards:
+        for chunk in job.source.chunks(shard, _BATCH):
+            yield from (record for record in chunk.records if record.data is not None)
+
+
+def _labeled(job: Job, labels: Sequence[LabelFile], suffix: Suffix) -> Iterator[Record]:
+    """Those that some label may belong to. Of loose images all names are known: those that it does belong to."""
+    named = has_name(labels, suffix)
+    known = [name for shard in job.shards if shard.format == "images" for name in names_of(shard) if named(name)]
+    chosen = {known[i].name for i in pair(known, labels, suffix).labels}
+    loose = {name.name for name in known} - chosen
+    for record in _records(job):
+        if named(ImageName(record.image_id)) and record.image_id not in loose:
+            yield record
+
+
+def _survey(
+    job: Job,
+    records: Sequence[Record],
+    label_of: Mapping[str, LabelFile],
+    reader: LabelReader,
+    class_map: ClassMap,
+    options: LabelOptions,
+) -> LabelSurvey:
+    def look(index: int) -> LookedAt:
+        record = records[index]
+        file, label = label_of[record.image_id], reader.read(label_of[record.image_id].uri)
+        size = None
+        if index < _IMAGES_DECODED and record.data is not None:
+            with suppress(RecordFailure):  # the network's stage leaves it out
+                size = decode(record.data, job.spec.max_pixels).shape[:2]
+        return LookedAt(file.name, label.values, label.palette, size)
+
+    check = options.colors != INDICES
+    return survey(len(records), look, class_map, job.model.labels, strict=True, check_palettes=check)
+
+
+def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[list[Record]]:
+    """The records with their scores, in batches; those that failed are left out."""
+    worker: Any = ray.remote(SegmentWorker)
+    worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
+    attempts = RayAttempts()
+    workers = [worker.remote(job, pools, attempts, Logs.of(job.spec)) for _ in range(pools.segment_actors)]
+    steps.begin("running the network, images", len(records))
+    pending = {}
+    for n, i in enumerate(range(0, len(records), _BATCH)):
+        chunk = Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
+        pending[workers[n % len(workers)].__call__.remote(chunk.to_row())] = n
+    batches: dict[int, list[Record]] = {}
+    while pending:
+        for ref in ray.wait(list(pending))[0]:
+            scored = Chunk.from_row(ray.get(ref)).records
+            batches[pending.pop(ref)] = [r for r in scored if r.scores is not None]
+            steps.advance(len(scored))
+    return [batches[n] for n in sorted(batches)]

@@ -1,0 +1,263 @@
+"""Proof, from the files alone, that an output is whole and its statistics are true."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from segbatch.codecs import mask_png as png
+from segbatch.errors import SHARD_FAILURES, OutputError
+from segbatch.operations.verify_input import check_input
+from segbatch.output.check import chunk_problems
+from segbatch.output.file_table import FILES, DamagedTable, FileTable
+from segbatch.output.ledger import Ledger, read_file, read_whole
+from segbatch.output.run_record import SUCCESS, RunRecord
+from segbatch.output.stats import class_rows, read_classes
+from segbatch.output.totals import ClassCount, Totals
+from segbatch.output.writer import MASKS, Receipt
+from segbatch.skipped import Skipped
+from segbatch.storage.store import Store
+
+_MOST_PROBLEMS = 50
+_READERS = 4
+
+
+@dataclass
+class Report:
+    """What was read, what was found wrong, and what has to be computed anew for it.
+
+    ``spoilt`` has the files below ``masks/`` that hold something wrong, each with the chunks that are; none are named
+    where nothing of the file can be used. ``excess`` are files that must go and hold nothing that is needed,
+    ``altered`` those whose bytes are not what the last run recorded.
+    """
+
+    files: int = 0
+    records: int = 0
+    masks: int = 0
+    errors: int = 0
+    against: str = ""
+    skipped: Skipped = field(default_factory=Skipped)
+    problems: list[str] = field(default_factory=list)
+    more: int = 0
+    spoilt: dict[str, set[str]] = field(default_factory=dict)
+    excess: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def wrong(self, problem: str) -> None:
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(problem)
+        else:
+            self.more += 1
+
+    def spoil(self, file: str, chunk: str | None, problem: str) -> None:
+        """Something is wrong with a chunk in ``file``, or with all of it."""
+        self.wrong(f"{MASKS}/{file}: {problem}")
+        if chunk is None:
+            self.spoilt[file] = set()
+        elif self.spoilt.get(file) != set():
+            self.spoilt.setdefault(file, set()).add(chunk)
+
+
+@dataclass
+class _Chunk:
+    """One chunk as read: its file, hashes of its image ids, the sums of its rows.
+
+    ``failed_shards`` are the messages of rows that say that a shard failed, ``problems`` what is wrong with the rows.
+    """
+
+    name: str
+    file: str
+    hashes: np.ndarray
+    totals: Totals
+    skipped: Skipped
+    failed_shards: list[str]
+    problems: list[str]
+
+
+def verify(
+    output: str,
+    inputs: list[str] | None = None,
+    storage_options: dict[str, Any] | None = None,
+    read_input: bool = False,
+) -> Report:
+    """Read every file, decode every mask, recount every class, and compare the shards with the input.
+
+    ``inputs`` are those of the run unless given. With ``read_input`` they are read too: the ids of their records, and
+    what is skipped within shards, are compared chunk by chunk. Raises ``SegbatchError`` if output or input cannot be
+    found; what is wrong with the content is in the report. Memory: 8 bytes a record, and the largest files.
+    """
+    store = Store(output, storage_options)
+    record = RunRecord.need(store)
+    damaged: dict[str, OutputError] = {}
+    ledger = Ledger.read(store, damaged)
+    report = Report()
+    digests = _recorded_digests(store, record, report)
+    for name, error in damaged.items():
+        report.spoil(name, None, _without_place(error, name))
+    for name in ledger.foreign:
+        report.wrong(f"{MASKS}/{name}: not a name that segbatch gives; move it out of {MASKS}/")
+        report.excess.append(name)
+    for name in ledger.redundant + ledger.partial:
+        holders = ", ".join(sorted(ledger.holders(name) - {name}))
+        report.wrong(f"{MASKS}/{name}: its rows are in {holders} too; `segbatch compact` removes them")
+    chunks = list(_read(store, record, ledger, digests, report))
+    totals = Totals(len(record.classes))
+    for chunk in chunks:
+        totals.add(chunk.totals)
+    report.records, report.errors = totals.records, totals.failed
+    report.masks = totals.records - totals.failed
+    _check_unique(report, store, chunks)
+    for message in (message for chunk in chunks for message in chunk.failed_shards):
+        report.wrong(f"a shard failed: {message}")
+    _check_statistics(report, store, record, totals)
+    _check_skipped(report, record, Skipped.merged(*(c.skipped for c in chunks)))
+    check_input(report, record, ledger, {c.name: c for c in chunks}, inputs, storage_options, read_input)
+    for name in report.altered:
+        if name not in report.spoilt:  # what is wrong with its rows is known, and says which of its chunks are
+            report.spoil(name, None, f"its bytes are not those that were committed, by their digest in {FILES}")
+    return report
+
+
+def _recorded_digests(store: Store, record: RunRecord, report: Report) -> dict[str, str]:
+    """Of each result file the digest that the last run recorded; none for a run that is not finished, or an old one."""
+    if record.state != "done" or not store.exists(SUCCESS):
+        return {}
+    try:
+        table = FileTable.read(store, record.claim)
+    except DamagedTable as e:
+        report.wrong(str(e).rpartition(f"{store.uri}/")[2])
+        return {}
+    names = table.names()
+    return {name: digest for name, digest in zip(names, table.digests(names), strict=True) if digest is not None}
+
+
+def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, str], report: Report) -> Iterator[_Chunk]:
+    """Every chunk that counts; what is wrong goes into ``report``."""
+    names = [file.name for file in ledger.files()]
+
+    def one(name: str) -> tuple[str, list[_Chunk]] | OutputError:
+        try:
+            digest, found = read_whole(store, name)
+        except OutputError as e:
+            return e
+        return digest, [_check_chunk(name, r, rows, record) for r, rows in found if ledger.holder(r.filename) == name]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(names), 256):
+            some = names[start : start + 256]
+            for name, found in zip(some, pool.map(one, some), strict=True):
+                report.files += 1
+                if isinstance(found, OutputError):
+                    report.spoil(name, None, _without_place(found, name))
+                    continue
+                digest, of_file = found
+                if not of_file:
+                    report.spoil(name, None, "is the file of another chunk, under this name")
+                for chunk in of_file:
+                    for problem in chunk.problems:
+                        report.spoil(name, chunk.name, problem)
+                if digests and digests.get(name) != digest:
+                    report.altered.append(name)
+                yield from of_file
+
+
+def _without_place(error: OutputError, name: str) -> str:
+    return str(error).rpartition(f"{MASKS}/{name}: ")[2]
+
+
+def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord) -> _Chunk:
+    totals = Totals(len(record.classes))
+    problems = chunk_problems(receipt, table, record.claim)
+    failed: list[str] = []
+    for batch in table.to_batches(max_chunksize=64):
+        for row in batch.to_pylist():
+            if (row["error"] or {}).get("type") in SHARD_FAILURES:
+                failed.append(row["error"]["message"])
+            problem = _check_row(row, totals)
+            if problem:
+                problems.append(f"{row['image_id']}: {problem}")
+    if totals != receipt.totals:
+        problems.append(f"{receipt.filename}: the sums in the footer are not those of the rows")
+    return _Chunk(
+        receipt.filename, file, _hashes(table["image_id"].to_pylist()), totals, receipt.skipped, failed, problems
+    )
+
+
+def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
+    """Adds the row to ``totals``; what is wrong with it, if anything."""
+    error, data = row["error"], row["mask"]
+    if (error is None) == (data is None):
+        return "has both a mask and an error" if data is not None else "has neither a mask nor an error"
+    if error is not None:
+        totals.add_error(error["stage"], error["type"])
+        return None
+    counts = [ClassCount(**c) for c in row["classes"]]
+    totals.add_image(counts)
+    try:
+        mask = png.decode(data)
+    except (OSError, ValueError) as e:
+        return f"its mask cannot be decoded: {e}"
+    if mask.shape != (row["height"], row["width"]):
+        return f"its mask is {mask.shape[0]}x{mask.shape[1]}, the image {row['height']}x{row['width']}"
+    ids, pixels = np.unique(mask, return_counts=True)
+    if dict(zip(ids.tolist(), pixels.tolist(), strict=True)) != {c.class_id: c.pixels for c in counts}:
+        return "its class counts are not those of its mask"
+    return None
+
+
+def _hashes(image_ids: Iterable[str]) -> np.ndarray:
+    """64 bits of each id, uint64 (N,)."""
+    data = b"".join(hashlib.blake2b(i.encode("utf-8", "replace"), digest_size=8).digest() for i in image_ids)
+    return np.frombuffer(data, "<u8")
+
+
+def _check_unique(report: Report, store: Store, chunks: list[_Chunk]) -> None:
+    everything = np.sort(np.concatenate([c.hashes for c in chunks])) if chunks else np.zeros(0, np.uint64)
+    twice = np.unique(everything[1:][everything[1:] == everything[:-1]])
+    if not len(twice):
+        return
+    where: dict[str, list[_Chunk]] = {}
+    for chunk in chunks:
+        if np.isin(chunk.hashes, twice).any():
+            rows = next(rows for receipt, rows in read_file(store, chunk.file) if receipt.filename == chunk.name)
+            for image_id in rows["image_id"].to_pylist():
+                where.setdefault(image_id, []).append(chunk)
+    for image_id, found in where.items():
+        for chunk in found if len(found) > 1 else ():
+            report.spoil(chunk.file, chunk.name, f"{image_id}: is there {len(found)} times")
+
+
+def _check_statistics(report: Report, store: Store, record: RunRecord, totals: Totals) -> None:
+    if record.state != "done" or (not store.exists(SUCCESS) and not totals.failed_shards):
+        report.wrong("no _SUCCESS: a run or a compaction is not finished; give the same command again")
+        return
+    if record.sums() != totals:
+        report.wrong("run.json: its totals are not the sums of the rows; run the job again")
+    try:
+        published = read_classes(store)
+    except (OSError, pa.ArrowException) as e:
+        report.wrong(f"stats/classes.parquet: cannot be read: {e}")
+        return
+    if published != class_rows(totals, record.labels):
+        report.wrong("stats/classes.parquet: is not what the rows add up to; run the job again")
+
+
+def _check_skipped(report: Report, record: RunRecord, members: Skipped) -> None:
+    """``members``: what the receipts say was skipped within shards."""
+    report.skipped = Skipped.merged(record.skipped_of("files"), members)
+    recorded = record.skipped_of("members")
+    if record.state == "done" and recorded != members:
+        report.wrong(
+            f"run.json: {recorded.count:,} members skipped within shards, {members.count:,} by the receipts of the "
+            "chunks, or others; run the job again"
+        )

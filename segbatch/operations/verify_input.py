@@ -1,0 +1,162 @@
+"""An output compared with its inputs: every record of them exactly once, all else in them counted as skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from segbatch.config.job import JobSpec
+from segbatch.errors import Outage, SourceError
+from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import RunRecord
+from segbatch.planning.plan import open_inputs
+from segbatch.planning.reconcile import missing, stale
+from segbatch.protocols import Source
+from segbatch.records import Chunk, Corpus, Shard
+from segbatch.skipped import Skipped
+from segbatch.sources import OutsideRoot, divided
+from segbatch.sources.chunking import id_hash
+from segbatch.storage.outputs import REASON as OUTPUTS
+from segbatch.storage.walk import FOLDER
+
+if TYPE_CHECKING:
+    from segbatch.operations.verify import Report
+
+_SHARD_NAMES_SINCE = 3  # rows version
+# What says where a job runs and how it is seen, or was meant for one call; the rows do not depend on it.
+_OF_ONE_CALL = {
+    *("address", "num_cpus", "num_gpus", "segment_actors", "refine_actors", "threads"),
+    *("overwrite", "log_format"),
+}
+
+
+class Committed(Protocol):
+    """A chunk of the output: the hashes of its ids in order, uint64 (N,), and what it skipped."""
+
+    hashes: np.ndarray
+    skipped: Skipped
+
+
+def check_input(
+    report: Report,
+    record: RunRecord,
+    ledger: Ledger,
+    chunks: Mapping[str, Committed],
+    inputs: list[str] | None,
+    storage_options: dict[str, Any] | None,
+    read_input: bool,
+) -> None:
+    """Compare the ``chunks`` that could be read, by file name, with the inputs; with ``read_input`` id by id.
+
+    Raises ``SegbatchError`` if the inputs cannot be listed, ``Outage`` if their store stops answering.
+    """
+    if record.rows_version < _SHARD_NAMES_SINCE:
+        report.against = (
+            f"not compared with the input: it has rows version {record.rows_version}, whose shards have other names "
+            f"than since version {_SHARD_NAMES_SINCE}"
+        )
+        return
+    source = open_inputs(recorded_spec(record, inputs, storage_options), is_resumed=True)
+    corpus = _listed(source, record, moved=inputs is not None)
+    shards = divided(corpus.shards, record.chunk_size)
+    for problem in missing(shards, ledger):
+        report.wrong(problem)
+    for name in stale(shards, ledger):
+        report.wrong(f"{name}: its shard is not in the input, or has changed since; run the job again")
+    _check_files(report, record, corpus.skipped)
+    records, members = 0, 0
+    for shard in shards:
+        names = list(ledger.committed(shard.id).filenames(shard.id))
+        if not ledger.committed(shard.id).complete or not all(name in chunks for name in names):
+            continue  # told already
+        _check_count(report, ledger, shard, {name: len(chunks[name].hashes) for name in names})
+        if read_input:
+            comparison = _Comparison(report, ledger, shard, {name: chunks[name] for name in names})
+            comparison.read(source, record.chunk_size)
+            records, members = records + comparison.records, members + comparison.skipped
+    report.against = f"compared with {len(shards):,} input shards"
+    if read_input:
+        report.against += f", all {records:,} records read"
+        report.against += f" and {members:,} members that are none" if members else ""
+
+
+def _check_count(report: Report, ledger: Ledger, shard: Shard, rows: Mapping[str, int]) -> None:
+    total = sum(rows.values())
+    if shard.records is not None and total != shard.records:
+        report.wrong(f"{shard.name}: {shard.records} records in the input, {total} rows in the output")
+        for name in rows:
+            report.spoilt.setdefault(ledger.holder(name), set()).add(name)
+
+
+def _check_files(report: Report, record: RunRecord, skipped: Skipped) -> None:
+    """What the listings skip now must be what run.json names: a file more would else be nowhere.
+
+    Outputs and folders are no files: this output itself may lie below its input, where it was not when its run began.
+    """
+    recorded, skipped = (kinds.without(OUTPUTS, FOLDER) for kinds in (record.skipped_of("files"), skipped))
+    if record.state == "done" and recorded != skipped:
+        now = "; ".join(skipped.lines()) or "nothing"
+        report.wrong(
+            f"run.json: {recorded.count:,} files of the inputs are skipped, {skipped.count:,} by the listing ({now}), "
+            "or others; run the job again"
+        )
+
+
+class _Comparison:
+    """One shard, read again, against its committed chunks. Holds one chunk of the input at a time."""
+
+    def __init__(self, report: Report, ledger: Ledger, shard: Shard, committed: dict[str, Committed]) -> None:
+        self._report, self._ledger, self._shard = report, ledger, shard
+        self._unmet = committed
+        self.records = self.skipped = 0
+
+    def read(self, source: Source, chunk_size: int) -> None:
+        """Note in the report whatever differs, or that the shard cannot be read."""
+        try:
+            for chunk in source.chunks(self._shard, chunk_size):
+                self._compare(chunk)
+        except Outage:
+            raise
+        except SourceError as e:
+            self._report.wrong(f"{self._shard.name}: cannot be compared with its input: {e}")
+            return
+        for name in self._unmet:
+            self._spoil(name, f"{name}: its input ends before it")
+
+    def _compare(self, chunk: Chunk) -> None:
+        self.records += len(chunk.records)
+        self.skipped += chunk.skipped.count
+        name = chunk.id.filename
+        committed = self._unmet.pop(name, None)
+        if committed is None:
+            self._report.wrong(f"{self._shard.name}: chunk {chunk.id.index} of its input ({name}) is not in the output")
+            return
+        expected = [id_hash(record.image_id) for record in chunk.records]
+        if not np.array_equal(np.array(expected, np.uint64), committed.hashes):
+            self._spoil(name, f"{name}: its ids are not those of its input")
+        if chunk.skipped != committed.skipped:
+            now, before = chunk.skipped.count, committed.skipped.count
+            self._spoil(name, f"{name}: {now:,} members of its input are skipped, {before:,} by its receipt, or others")
+
+    def _spoil(self, name: str, problem: str) -> None:
+        self._report.spoil(self._ledger.holder(name), name, problem)
+
+
+def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
+    try:
+        return source.corpus(record.identity["root"])
+    except OutsideRoot:
+        if not moved:
+            raise
+        return source.corpus()  # what was given is all of the corpus, at another place
+
+
+def recorded_spec(
+    record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
+) -> JobSpec:
+    """The spec that run.json keeps, for use on this machine whatever cluster the run was on."""
+    fields = {name: value for name, value in record.spec.items() if name not in _OF_ONE_CALL}
+    where = inputs or record.inputs  # absolute, unlike those of the spec
+    return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})

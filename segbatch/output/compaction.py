@@ -1,0 +1,191 @@
+"""Merges small result files into large ones; takes chunks out of them again. docs/operate.md says why this is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segbatch.errors import OutputError
+from segbatch.output.file_table import FileRow, FileTable
+from segbatch.output.inventory import Inventory
+from segbatch.output.ledger import Ledger, generation, read_file
+from segbatch.output.run_record import SUCCESS, Claim, RunRecord
+from segbatch.output.totals import Totals
+from segbatch.output.writer import MASKS, Receipt, digest_of, merged_footer, publish_claimed, to_parquet
+from segbatch.records import digest
+from segbatch.storage.store import Store
+
+RETIRED = "retired"
+# Small enough that a reader of some rows does not read the whole file, large enough to compress.
+_ROWS_A_GROUP = 4096
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction came to: files and bytes below ``masks/`` before and after, files that were written."""
+
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    written: int
+
+
+def compact(
+    uri: str,
+    target: int,
+    storage_options: dict[str, object] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Compaction:
+    """Merge files of less than half of ``target`` bytes into files of about ``target``; the rows stay as they are.
+
+    For outputs of finished runs. Killed at any moment, it leaves an output that every command reads as before, and
+    the same call goes on; ``_SUCCESS`` is absent from the first change to the last. Memory: about four times
+    ``target``. Raises ``OutputError`` if a run is unfinished, or if what is there is not what run.json tells.
+    """
+    store = Store(uri, storage_options)
+    record = RunRecord.need(store)
+    inventory = _checked(store, record, Inventory.of_job(store, record.claim))
+    before, written = inventory.files.sizes(), 0
+    if inventory.ledger.redundant or inventory.ledger.partial:  # of a killed compaction, or of a worker that came late
+        store.remove(SUCCESS)
+        rows = tidy(store, inventory.ledger, record.claim)
+        inventory = _checked(store, record, inventory.again(store, record.claim, FileTable.of(rows)))
+    while groups := list(_groups(inventory.ledger, inventory.files.sizes(), target)):
+        store.remove(SUCCESS)
+        rows = []
+        for names in groups:
+            rows += merge(store, inventory.ledger, names, record.claim)
+            _remove(store, names)
+            written += 1
+            tell(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
+        inventory = _checked(store, record, inventory.again(store, record.claim, FileTable.of(rows)))
+    inventory.save(store, record.claim)
+    if not store.exists(SUCCESS) and not record.sums().failed_shards:
+        publish_claimed(store, record.claim, SUCCESS, b"")
+    store.sweep()
+    after = inventory.files.sizes()
+    return Compaction(len(before), len(after), sum(before.values()), sum(after.values()), written)
+
+
+def tidy(store: Store, ledger: Ledger, claim: Claim) -> list[FileRow]:
+    """Remove rows that do not count, once the files with those that do are read and found whole; what was written.
+
+    Raises ``OutputError`` if one is damaged, or is of another job than that of ``claim``; nothing is removed then.
+    """
+    for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.holders(file)}:
+        for receipt, _ in read_file(store, name):
+            check_fingerprint(store, name, receipt, claim.fingerprint)
+    _remove(store, ledger.redundant)
+    rows = []
+    for name in ledger.partial:
+        rows += merge(store, ledger, [name], claim)
+        _remove(store, [name])
+    return rows
+
+
+def _remove(store: Store, names: Sequence[str]) -> None:
+    store.remove_all(f"{MASKS}/{name}" for name in names)
+
+
+def merge(
+    store: Store, ledger: Ledger, names: Iterable[str], claim: Claim, without: frozenset[str] = frozenset()
+) -> list[FileRow]:
+    """Write the rows that count of files ``names`` as one new merged file, except chunks ``without``; what it is.
+
+    The sources stay; the new file is of a later generation than they are, so its rows are now those that count.
+    Nothing, and no file, if no chunk is left. When this returns, the file was read back and is what it should be, and
+    the output still belongs to ``claim``; raises ``OutputTaken`` otherwise.
+    """
+    chunks = [
+        (receipt, rows)
+        for name in names
+        for receipt, rows in read_file(store, name)
+        if ledger.holder(receipt.filename) == name and receipt.filename not in without
+    ]
+    if not chunks:
+        return []
+    receipts, table = [r for r, _ in chunks], pa.concat_tables([rows for _, rows in chunks])
+    later = 1 + max(generation(name) for name in names)
+    name = f"merged-{later}-{digest(receipts[0].fingerprint, *(r.filename for r in receipts), length=16)}.parquet"
+    return [_publish(store, MASKS, name, table, merged_footer(receipts), claim)]
+
+
+def retire(store: Store, ledger: Ledger, chunks: Sequence[str], claim: Claim, folder: str = RETIRED) -> list[FileRow]:
+    """Move committed chunks from ``masks/`` to files of their own below ``folder``: nothing is destroyed.
+
+    Returns the files that were written to ``masks/``, of what is left of merged ones.
+    """
+    merged: dict[str, set[str]] = {}
+    for chunk in chunks:
+        if ledger.holder(chunk) == chunk:
+            store.move(f"{MASKS}/{chunk}", f"{folder}/{chunk}")
+        else:
+            merged.setdefault(ledger.holder(chunk), set()).add(chunk)
+    written = []
+    for name, gone in merged.items():
+        for receipt, rows in read_file(store, name):
+            if receipt.filename in gone:
+                _publish(store, folder, receipt.filename, rows, receipt.footer(), claim)
+        written += merge(store, ledger, [name], claim, without=frozenset(gone))
+        store.remove(f"{MASKS}/{name}")
+    return written
+
+
+def _publish(store: Store, folder: str, name: str, table: pa.Table, footer: bytes, claim: Claim) -> FileRow:
+    """Write a result file, and read it back: its sources are removed next."""
+    path, data = f"{folder}/{name}", to_parquet(table, footer, _ROWS_A_GROUP)
+    tag = publish_claimed(store, claim, path, data)
+    there = pq.read_table(pa.BufferReader(store.read(path)))
+    if not there.replace_schema_metadata().equals(table):
+        store.remove(path)
+        raise OutputError(f"{store.uri}/{path}: was read back otherwise than written; is the disk or the memory bad?")
+    return FileRow(name, len(data), tag, digest_of(data), footer)
+
+
+def _groups(ledger: Ledger, sizes: dict[str, int], target: int) -> Iterator[list[str]]:
+    """Small files that are to be merged into one, in order of names."""
+    group: list[str] = []
+    held = 0
+    for file in ledger.files():
+        size = sizes.get(file.name, 0)
+        if size >= target / 2:
+            continue
+        if group and held + size > target:
+            if len(group) > 1:
+                yield group
+            group, held = [], 0
+        group.append(file.name)
+        held += size
+    if len(group) > 1:
+        yield group
+
+
+def _checked(store: Store, record: RunRecord, inventory: Inventory) -> Inventory:
+    """The same inventory, if no file is damaged and its sums are those of run.json."""
+    for name, problem in inventory.damaged.items():
+        raise OutputError(
+            f"{store.uri}/{MASKS}/{name}: {problem}; the same `segbatch run`, or `segbatch verify --repair`, computes "
+            "it again"
+        )
+    totals = Totals(len(record.classes))
+    for receipt in inventory.receipts(inventory.ledger.filenames()):
+        totals.add(receipt.totals)
+    if record.state != "done" or totals != record.sums():
+        raise OutputError(
+            f"{store.uri}: a run is unfinished ({totals.records:,} records are committed); compact it when the same "
+            "`segbatch run` has finished, or see what `segbatch verify` finds"
+        )
+    return inventory
+
+
+def check_fingerprint(store: Store, file: str, receipt: Receipt, expected: str) -> None:
+    """Raises ``OutputError`` that names the file if a receipt in it is not of the job ``expected``."""
+    if receipt.fingerprint != expected:
+        raise OutputError(
+            f"{store.uri}/{MASKS}/{file}: written by another job (fingerprint {receipt.fingerprint}, this one is "
+            f"{expected}); was one still running when --overwrite was given? `segbatch verify --repair` puts it right"
+        )

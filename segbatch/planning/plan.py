@@ -1,0 +1,369 @@
+"""From a spec to a plan: shards, chunks, what is committed, what is left. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from segbatch import models, refiners
+from segbatch.config.job import JobSpec
+from segbatch.crf.params import default_prune
+from segbatch.errors import PlanError, SpecError
+from segbatch.output.inventory import Inventory
+from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import RunRecord
+from segbatch.planning.claim import existing_record, refuse_other, refuse_other_version
+from segbatch.planning.nesting import refuse_nesting
+from segbatch.protocols import Source
+from segbatch.records import Shard
+from segbatch.skipped import Skipped
+from segbatch.sources import divided, open_source
+from segbatch.storage.store import Store
+from segbatch.storage.uri import is_uri
+from segbatch.text import redact
+
+# Raise it when the same input would give other rows: it is part of the fingerprint.
+STAGES_VERSION = 5
+
+_LARGEST_CHUNK = 256
+_CHUNK_BYTES = 64 * 2**20
+_GUESSED_RECORD_BYTES = 100_000
+# Reading is handed out in pieces of at most this many chunks, where a format can start in the middle.
+PIECE_CHUNKS = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a shard for one read: chunks ``first`` to ``stop`` (None: to its end) except those in ``done``."""
+
+    shard: Shard
+    first: int
+    stop: int | None
+    done: frozenset[int]
+
+    def skip(self, chunk_size: int) -> frozenset[int]:
+        """Chunk indices that the source need not read."""
+        if self.stop is None or self.shard.records is None:
+            return self.done
+        outside = set(range(chunks_of(self.shard.records, chunk_size))) - set(range(self.first, self.stop))
+        return self.done | outside
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spec with what it names found: the source, its shards, the network's facts, precision and prune decided.
+
+    ``spec`` has every parameter of the dense CRF, if that refines: what was not given comes from the weights, and
+    ``crf_source`` says so.
+    ``skipped`` is what the listings of the inputs hold besides shards; ``notes`` and ``cautions`` are the corpus' own
+    (``chunk.Corpus``).
+    ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
+    """
+
+    spec: JobSpec
+    source: Source
+    root: str
+    shards: list[Shard] = field(repr=False)
+    model: models.ModelInfo
+    precision: str
+    prune: float
+    refiner: refiners.RefinerInfo
+    skipped: Skipped = field(default_factory=Skipped, repr=False)
+    crf_source: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
+    cautions: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        # Workers need no list of shards: each read task carries its own.
+        return (Job, (self.spec, self.source, self.root, [], self.model, self.precision, self.prune, self.refiner))
+
+    def warnings(self) -> list[str]:
+        """What will work, and is likely not meant."""
+        name, spec, said = self.model.name, self.spec, [*self.cautions, *_undecisive(self.spec, self.shards)]
+        if self.model.wrong_size:
+            said.append(f"{self.model.wrong_size}. The job stops at the first image whose scores have a wrong size")
+        if self.model.untried:
+            said.append(
+                f"network {name} could not be tried on this machine ({self.model.untried}); its scores are checked "
+                "at each image, in the workers"
+            )
+        if self.model.refines and spec.refiner != "none":
+            said.append(
+                f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them "
+                "again; give --refiner none, unless you want both"
+            )
+        prune = default_prune(len(self.model.labels))
+        if spec.prune is None and self.prune != prune:
+            said.append(f"prune is {self.prune:g}, with which this output was begun; the default is {prune:g}")
+        return said
+
+    def divided(self, chunk_size: int) -> Job:
+        """This job with its loose images in shards of one chunk each. Raises ``PlanError`` for shards of one key."""
+        shards = divided(self.shards, chunk_size)
+        _refuse_equal_ids(shards)
+        return replace(self, shards=shards)
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the rows; its digest is the run's fingerprint.
+
+        How the inputs are spelled is no part of it: a pattern that grows names the same corpus.
+        """
+        spec = self.spec
+        read = {"format", "image_column", "id_column", "uri_column", "key"}
+        if spec.image_member is not None:  # runs of earlier versions go on
+            read.add("image_member")
+        return {
+            "root": self.root,
+            "read": spec.model_dump(include=read),
+            "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
+            "model": {
+                "name": spec.model,
+                "weights": self.model.digest,
+                "temperature": self.model.temperature,
+                "classes": list(self.model.labels.names),
+                "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colours],
+            },
+            "precision": self.precision,
+            "prune": self.prune,
+            "refiner": spec.refiner,
+            "crf": self.refiner.parameters and dict(self.refiner.parameters),
+            "marginal": spec.marginal,
+            "code": STAGES_VERSION,
+        }
+
+    def record(self) -> RunRecord:
+        """A new run.json; its chunk size is set when the hardware is known."""
+        labels = self.model.labels
+        return RunRecord(
+            identity=self.identity(),
+            chunk_size=self.spec.chunk_size or 0,
+            classes=[
+                {"id": i, "name": n, "color": list(c)}
+                for i, (n, c) in enumerate(zip(labels.names, labels.colours, strict=True))
+            ],
+            spec=self.spec.public(),
+            inputs=[_absolute(redact(u)) for u in self.spec.inputs],
+            versions=_versions(),
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+
+
+def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
+    """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
+
+    ``kept`` is the identity of an output that exists: its ``precision`` and ``prune`` apply where the spec has none, so
+    that a resume on other hardware, or by another version, gives the same rows; so does its column of images, which its
+    first run may have found by the values. Its ``root`` is the corpus root, by default the folder that all inputs lie
+    in.
+    """
+    kept = kept or {}
+    if spec.image_column is None:
+        spec = spec.model_copy(update={"image_column": kept.get("read", {}).get("image_column")})
+    refiners.build(spec)
+    model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
+    spec, crf_source = refiners.completed(spec, model)
+    refiner = refiners.describe(spec, len(model.labels))
+    precision: str = spec.precision
+    if precision == "auto":
+        precision = kept.get("precision") or _auto_precision(spec)
+    prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
+    source = open_inputs(spec, is_resumed="read" in kept)
+    corpus = source.corpus(kept.get("root"))
+    if corpus.image_column is not None:
+        spec = spec.model_copy(update={"image_column": corpus.image_column})
+    _refuse_equal_ids(corpus.shards)
+    return Job(
+        spec,
+        source,
+        corpus.root,
+        corpus.shards,
+        model,
+        precision,
+        prune,
+        refiner,
+        corpus.skipped,
+        crf_source,
+        corpus.notes,
+        corpus.warnings,
+    )
+
+
+def _undecisive(spec: JobSpec, shards: Sequence[Shard]) -> list[str]:
+    """Options that choose within formats that no input is of."""
+    formats = {shard.format for shard in shards}
+    deciding = {"image_column": {"parquet"}, "image_member": {"webdataset"}, "id_column": {"parquet", "manifest"}}
+    return [
+        f"{name} = {getattr(spec, name)!r} decides nothing: no input is {' or '.join(sorted(of))}"
+        for name, of in deciding.items()
+        if getattr(spec, name) is not None and not formats & of
+    ]
+
+
+def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
+    """The files of a shard are called by its key: two shards with one key would overwrite each other."""
+    names: dict[str, str] = {}
+    for shard in shards:
+        other = names.setdefault(shard.key, shard.name)
+        if other != shard.name:
+            raise PlanError(f"{other} and {shard.name}: their files would have equal names; rename one of these shards")
+
+
+def _auto_precision(spec: JobSpec) -> str:
+    """bf16 where this machine computes in it; a cluster may have other hardware than this machine."""
+    elsewhere = spec.address or os.environ.get("RAY_ADDRESS")
+    try:
+        return "bf16" if models.supports_bf16(spec.device) else "fp32"
+    except SpecError:
+        if not elsewhere:
+            raise
+        return "fp32"
+
+
+def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
+    """The source that the spec's inputs and reading options name, or that an output which exists was made of."""
+    return open_source(
+        spec.inputs,
+        storage_options=spec.storage_options,
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        id_column=spec.id_column,
+        uri_column=spec.uri_column,
+        key=spec.key,
+        format=spec.format,
+        max_record_bytes=spec.max_record_bytes,
+        is_resumed=is_resumed,
+    )
+
+
+@dataclass
+class Plan:
+    """What will be done. ``record`` is the run.json to write, or the one that is there."""
+
+    job: Job
+    store: Store
+    record: RunRecord
+    ledger: Ledger
+    fresh: bool
+    inventory: Inventory = field(default_factory=Inventory)
+
+    @staticmethod
+    def unwritten(job: Job, cores: float) -> Plan:
+        """A plan that reads everything and has no output."""
+        plan = Plan(job, Store("memory://unused"), job.record(), Ledger(()), fresh=True)
+        plan.settle(cores)
+        return plan
+
+    @property
+    def chunk_size(self) -> int:
+        return self.record.chunk_size
+
+    def settle(self, cores: float) -> None:
+        """Choose the chunk size, if the output or the spec has not fixed it."""
+        if not self.record.chunk_size:
+            self.record.chunk_size = choose_chunk_size(self.job.shards, cores)
+            self.job = self.job.divided(self.chunk_size)
+
+    def adopt(self) -> None:
+        """Plan again by the run.json that another first run has written meanwhile."""
+        again = make_plan(self.job.spec.model_copy(update={"overwrite": False}))
+        self.job, self.record, self.ledger, self.inventory = again.job, again.record, again.ledger, again.inventory
+
+    @property
+    def complete(self) -> bool:
+        return all(self.ledger.committed(s.id).complete for s in self.job.shards)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The reads that are left, in order. A shard that is complete is not even opened."""
+        for shard in self.job.shards:
+            state = self.ledger.committed(shard.id)
+            if state.complete:
+                continue
+            done = frozenset(state.indices)
+            if shard.records is None:
+                yield Piece(shard, 0, None, done)
+                continue
+            total = chunks_of(shard.records, self.chunk_size)
+            for first in range(0, total, PIECE_CHUNKS):
+                stop = min(total, first + PIECE_CHUNKS)
+                here = done & frozenset(range(first, stop))
+                if len(here) < stop - first:
+                    yield Piece(shard, first, stop, here)
+
+    def chunks(self, shard: Shard) -> int:
+        """Chunks of a shard: exact if it is complete or its format tells, else by its size."""
+        state = self.ledger.committed(shard.id)
+        if state.last is not None:
+            return state.last + 1
+        return max(chunks_of(_records(shard), self.chunk_size), len(state.indices))
+
+    def chunks_total(self) -> int:
+        return sum(self.chunks(s) for s in self.job.shards)
+
+    def chunks_done(self) -> int:
+        return sum(len(self.ledger.committed(s.id).indices) for s in self.job.shards)
+
+    def shards_done(self) -> int:
+        return sum(self.ledger.committed(s.id).complete for s in self.job.shards)
+
+    def others(self, ledger: Ledger, received: set[str]) -> Iterator[str]:
+        """Files of the plan's shards in ``ledger`` that are not among ``received``."""
+        for shard in self.job.shards:
+            yield from (n for n in ledger.committed(shard.id).filenames(shard.id) if n not in received)
+
+
+def make_plan(spec: JobSpec) -> Plan:
+    """What is to be done, and what is done. Writes nothing. Raises ``SegbatchError`` for all that cannot be run."""
+    if not spec.output:
+        raise SpecError("output: required; give the folder or object-store prefix that the masks go to")
+    refuse_nesting(spec)
+    store = Store(spec.output, spec.storage_options)
+    there = existing_record(store, spec.overwrite)
+    if spec.overwrite:
+        there = None
+    if there is not None:
+        refuse_other_version(store, there, STAGES_VERSION)
+    job = resolve(spec, there.identity if there else None)
+    record = job.record()
+    if there is None:
+        job.source.check(job.shards)
+        return Plan(job.divided(record.chunk_size) if record.chunk_size else job, store, record, Ledger(()), fresh=True)
+    refuse_other(store, there, record, spec)
+    inventory = Inventory.of_job(store, there.claim)
+    return Plan(job.divided(there.chunk_size), store, there, inventory.ledger, False, inventory)
+
+
+def chunks_of(records: int, chunk_size: int) -> int:
+    """Chunks of a shard of ``records`` records; an empty shard is one empty chunk."""
+    return max(1, -(-records // chunk_size))
+
+
+def choose_chunk_size(shards: list[Shard], cores: float) -> int:
+    """At most 256 records and about 64 MB, fewer if the corpus would else not keep every core busy."""
+    size = sum(s.size for s in shards)
+    records = sum(_records(s) for s in shards)
+    by_bytes = _CHUNK_BYTES * records // size if size else _LARGEST_CHUNK
+    by_cores = -(-records // max(1, int(cores * 4)))
+    return max(1, min(_LARGEST_CHUNK, by_bytes, max(8, by_cores)))
+
+
+def _records(shard: Shard) -> int:
+    return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1
+
+
+def _absolute(uri: str) -> str:
+    return uri if is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("segbatch", "ray", "torch", "torchvision", "pyarrow", "pillow", "simplejpeg", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

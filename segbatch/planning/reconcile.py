@@ -1,0 +1,71 @@
+"""The shards of the input against the ledger of the output: what is missing, and what is there no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segbatch.errors import OutputError
+from segbatch.leaves import Overlaps
+from segbatch.output.ledger import Ledger, ShardState
+from segbatch.output.promotion import key_of
+from segbatch.records import Shard
+from segbatch.storage.store import Store
+
+MAX_COUNTED = 1024
+
+
+def missing(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
+    """Shards that ``ledger`` does not show complete, with what is missing of each."""
+    states = ((s, ledger.committed(s.id)) for s in shards)
+    return [f"{s.name}: {_lack(state)}" for s, state in states if not state.complete]
+
+
+def stale(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
+    """Committed files of shards, or of versions of shards, that are not among ``shards``."""
+    outdated = Outdated.of(shards, ledger)
+    return outdated.changed + outdated.gone
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """Committed chunks that a run retires: their shard ``changed``, or is ``gone`` from the input."""
+
+    changed: list[str]
+    gone: list[str]
+
+    @staticmethod
+    def of(shards: Sequence[Shard], ledger: Ledger) -> Outdated:
+        current, overlaps = {s.id for s in shards}, Overlaps(s.key for s in shards)
+        found = Outdated([], [])
+        for shard_id, state in ledger.shards.items():
+            if shard_id not in current:
+                names = found.changed if key_of(shard_id) in overlaps else found.gone
+                names.extend(state.filenames(shard_id))
+        return found
+
+    def notices(self, store: Store, ledger: Ledger) -> dict[str, str]:
+        """What a run does with these chunks, in words for people, by kind; a kind without chunks is left out."""
+        kinds = {
+            "again": (self.changed, "of shards that changed are computed again"),
+            "retired": (self.gone, "of shards that are not in the input any more will be moved to retired/"),
+        }
+        return {kind: f"{_count(names, store, ledger)} {what}" for kind, (names, what) in kinds.items() if names}
+
+
+def _count(chunks: list[str], store: Store, ledger: Ledger) -> str:
+    """``2 of 7 chunks (12 images)``; of very many chunks the images are not counted, as it takes two reads a chunk."""
+    counted = f"{len(chunks):,} of {len(ledger):,} chunks"
+    if len(chunks) > MAX_COUNTED:
+        return counted
+    try:
+        return f"{counted} ({sum(r.totals.records for r in ledger.receipts(store, chunks)):,} images)"
+    except OutputError:  # a damaged file that is not needed any more
+        return counted
+
+
+def _lack(state: ShardState) -> str:
+    if state.last is None:
+        return f"its last chunk ({len(state.indices)} are there)"
+    gaps = sorted(set(range(state.last + 1)) - state.indices)
+    return f"{len(gaps)} of {state.last + 1} chunks, the first is {gaps[0]}"

@@ -1,0 +1,75 @@
+"""The protocols between the parts, on one page. Nothing here knows of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from segbatch.labels import LabelSet
+from segbatch.records import Chunk, Corpus, Scores, Shard
+
+
+class Source(Protocol):
+    """Lists shards, and reads one shard as chunks. One class a format."""
+
+    def shards(self) -> Iterator[Shard]:
+        """``corpus().shards``."""
+        ...
+
+    def corpus(self, root: str | None = None) -> Corpus:
+        """Every shard of the input once: in the order of the inputs, then of names; all loose images are the last.
+
+        Names are relative to ``root``, or, without one, to the folder that all inputs lie in. Raises ``SourceError`` if
+        nothing is found, and ``OutsideRoot`` for an input that is not below ``root``.
+        """
+        ...
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Raise ``SourceError`` for what a look into the first shards shows to be wrong with all of them."""
+        ...
+
+    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
+        """Chunks of up to ``size`` records in order, leaving out the chunk indices in ``skip``.
+
+        A record that cannot be read is a record with ``error`` set. A shard that breaks off in the middle
+        ends with one such record; an empty shard is one empty chunk. Exactly one chunk has ``last`` set.
+        """
+        ...
+
+
+class Model(Protocol):
+    """A network in eval mode on its device, with what is needed to feed and to read it.
+
+    If it has an attribute ``needs_ids`` that is true, ``scores`` is called with the images' ids as a second argument.
+    ``digest`` identifies what it computes; a network of a ``module:factory`` may leave it out, and may have a
+    ``temperature`` (``models.custom``).
+    """
+
+    name: str
+    labels: LabelSet
+    stride: int
+    digest: str
+
+    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ceil(H/stride), ceil(W/stride)) logits each.
+
+        Other floats are converted; anything else ends the job (``models.scores``).
+        The centre of cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
+        """
+        ...
+
+
+class Refiner(Protocol):
+    """Turns coarse scores into the mask of the image, at its size.
+
+    If it has ``parameters``, a mapping of plain values, they decide its masks and are part of the run's identity; if it
+    has ``num_classes`` that is not None, it fits networks of so many classes alone.
+    """
+
+    needs_image: bool
+
+    def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (H, W, 3) -> (mask of class ids int16 (H, W), winning marginal float32 (H, W))."""
+        ...

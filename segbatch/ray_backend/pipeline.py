@@ -1,0 +1,266 @@
+"""The whole job on one page: plan, read, segment, refine and commit, finish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from ray import get_runtime_context
+from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
+
+from segbatch.cli.progress import Progress
+from segbatch.config.job import JobSpec
+from segbatch.errors import SegbatchError
+from segbatch.isolation.guard import Attempts, Guard, Stopped
+from segbatch.isolation.watch import Limits
+from segbatch.isolation.workers import Item, Stage, refine_stage, segment_stage
+from segbatch.logs import Logs, event
+from segbatch.operations.finish import Outcome, Tally, finish
+from segbatch.output.schema import Result, to_table
+from segbatch.output.writer import MASKS, Receipt, Writer
+from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import Job, Plan, make_plan, resolve
+from segbatch.planning.pools import Hardware, Pools, plan_pools
+from segbatch.planning.reconcile import Outdated
+from segbatch.ray_backend.attempts import RayAttempts
+from segbatch.ray_backend.cluster import cluster, join
+from segbatch.ray_backend.datasource import ShardDatasource
+from segbatch.ray_backend.failures import carried, failure
+from segbatch.ray_backend.prometheus import committed, gauge
+from segbatch.records import Chunk
+
+logger = logging.getLogger(__name__)
+
+
+def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
+    """Do the job, or what is left of it: every input record ends as one row of the output, a mask or an error.
+
+    Safe to call again after any failure, and from two places at once. Raises ``SegbatchError``; what is
+    committed by then stays, and the same call goes on from there.
+    """
+    logs = Logs.of(spec)
+    logs.install()
+    try:
+        outcome = _run(spec, progress or Progress(), logs)
+    except SegbatchError as e:
+        if logs.json:
+            event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
+        raise
+    records: dict[str, Any] = {"records": outcome.totals.records, "errors": outcome.totals.errors}
+    if outcome.skipped:
+        records["skipped"] = outcome.skipped.to_json()
+    done = {"output": outcome.output, **records, "exit_code": outcome.exit_code, "seconds": round(outcome.seconds, 2)}
+    event(logger, logging.INFO, "the run is done", **done, chunks=outcome.chunks, chunks_computed=outcome.computed)
+    return outcome
+
+
+def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
+    begun = time.monotonic()
+    plan = make_plan(spec)
+    if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
+        progress.warn(retired)
+    tally = Tally(len(plan.job.model.labels))
+    if not plan.complete:
+        with cluster(spec) as hardware:
+            plan.settle(hardware.cpus)
+            publish(plan)
+            compute(plan, hardware, tally, progress, logs)
+    return finish(plan, tally, time.monotonic() - begun)
+
+
+def compute(
+    plan: Plan,
+    hardware: Hardware,
+    tally: Tally,
+    progress: Progress,
+    logs: Logs,
+    folder: str = MASKS,
+    due: Callable[[], bool] = lambda: False,
+) -> None:
+    """Commit the chunks that are left into ``folder`` of the output, and count them in ``tally`` as they come.
+
+    Once ``due`` is so (asked every second), each worker finishes the chunk that it has in hand, and the call returns
+    with the rest undone. Raises ``SegbatchError``; what is committed by then stays.
+    """
+    pools = plan_pools(plan.job.spec, hardware, plan.chunks_total() - plan.chunks_done())
+    progress.start(plan, pools)
+    gauge("segbatch_chunks_left", progress.total - progress.done)
+    writer = Writer(plan.store, plan.record.claim, folder)
+    attempts = RayAttempts()
+    breaker = Breaker(plan, partial(_commit, writer))
+    try:
+        outcomes = _outcomes(_stages(plan, pools, writer, attempts, logs))
+        with attempts.stopping(due), closing(outcomes):
+            for receipt in breaker.receipts(outcomes, due):
+                tally.add(receipt)
+                progress.advance(receipt)
+                gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
+    finally:
+        progress.stop()
+
+
+def build_dataset(spec: JobSpec) -> Dataset:
+    """The masks as a lazy Ray dataset, one row a record (``output.schema.schema``), for one's own pipelines.
+
+    Nothing is written and nothing resumed, and error rows of a broken network are not held back; ``spec.output`` is
+    not used. Joins the cluster as ``run`` does,
+    and leaves Ray running.
+    """
+    job = resolve(spec)
+    job.source.check(job.shards)
+    hardware = join(spec)
+    plan = Plan.unwritten(job, hardware.cpus)
+    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, RayAttempts(), Logs.of(spec))
+
+
+def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
+    """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
+    with DataContext.current(_context(plan)):  # a dataset keeps a copy of the context that it is made in
+        return _dataset(plan, pools, writer, attempts, logs)
+
+
+def _context(plan: Plan) -> DataContext:
+    """The caller's settings of Ray Data, but for those by which Ray would end or thin out a job on its own."""
+    spec = plan.job.spec
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    # Ray's default ends a job in which no chunk moved for 30 minutes, which a chunk within our limits may take.
+    context.execution_no_progress_timeout_s = Limits.of(spec).chunk_seconds(plan.chunk_size, spec.max_pixels)
+    context.wait_for_min_actors_s = -1  # nodes may take any time to come
+    context.max_errored_blocks = 0  # more would drop chunks
+    # A worker counts its failed starts (see guard.started); an exception of its start is meant to end the job.
+    context.actor_init_retry_on_errors = False
+    context.max_consecutive_actor_init_deaths = 0
+    context.raise_original_map_exception = True  # Ray's own exception loses its cause on the way to the driver
+    return context
+
+
+def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
+    chunks = read_datasource(
+        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
+    )
+    scored = chunks.map_batches(
+        SegmentWorker,
+        fn_constructor_args=(plan.job, pools, attempts, logs),
+        compute=_pool(pools.segment_actors, pools.segment_most),
+        num_cpus=pools.segment_cpus,
+        num_gpus=pools.segment_gpus,
+        batch_size=1,
+        batch_format="pyarrow",
+    )
+    return scored.map_batches(
+        RefineWorker,
+        fn_constructor_args=(plan.job, pools, attempts, logs, writer),
+        compute=_pool(pools.refine_actors, pools.refine_most),
+        num_cpus=pools.refine_cpus,
+        batch_size=1,
+        batch_format="pyarrow",
+    )
+
+
+def _pool(size: int, most: int) -> ActorPoolStrategy:
+    """A fixed pool, or one that follows the cluster up to ``most`` workers; two chunks are sent to each at a time."""
+    if not most:
+        return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
+    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(size, most), max_tasks_in_flight_per_actor=2)
+
+
+class SegmentWorker:
+    """An actor that holds the network."""
+
+    def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs) -> None:
+        logs.install(worker="segment")
+        self._guard = _guard("segment", partial(segment_stage, job, pools), attempts, job)
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        chunk = Chunk.from_row(row)
+        with carried(f"{chunk.id.filename} at segment"):
+            try:
+                records, timings = self._guard(chunk)
+            except Stopped:
+                return row.slice(0, 0)
+            return replace(chunk, records=records, timings=timings).to_row()
+
+
+# A chunk that is committed has what its receipt says, one that is held back its packed rows.
+_OUTCOME = pa.schema(
+    [
+        ("footer", pa.binary()),
+        ("size", pa.int64()),
+        ("timings", pa.map_(pa.string(), pa.float64())),
+        ("tag", pa.string()),
+        ("digest", pa.string()),
+        ("held", pa.binary()),
+    ]
+)
+
+
+class RefineWorker:
+    """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk.
+
+    A chunk whose last records failed is left for the driver to commit, which sees whether others succeed.
+    """
+
+    def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs, writer: Writer | None) -> None:
+        logs.install(worker="refine")
+        self._guard = _guard("refine", partial(refine_stage, job, pools), attempts, job)
+        self._writer, self._has_marginal = writer, job.spec.marginal
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        chunk = Chunk.from_row(row)
+        with carried(f"{chunk.id.filename} at refine"):
+            return self._run(chunk)
+
+    def _run(self, chunk: Chunk) -> pa.Table:
+        try:
+            results, timings = self._guard(chunk)
+        except Stopped:
+            return _OUTCOME.empty_table() if self._writer else to_table([], has_marginal=self._has_marginal)
+        if self._writer is None:
+            return to_table(results, has_marginal=self._has_marginal)
+        rows = Rows(chunk.id, results, timings, chunk.skipped)
+        outcome = {"held": rows.pack()} if rows.is_suspect() else _commit(self._writer, rows).to_row()
+        return pa.Table.from_pylist([outcome], schema=_OUTCOME)
+
+
+def _commit(writer: Writer, rows: Rows) -> Receipt:
+    begun = time.perf_counter()
+    receipt = rows.commit(writer)
+    committed(receipt, time.perf_counter() - begun)
+    _log_commit(receipt, rows.results)
+    return receipt
+
+
+def _guard(stage: str, build: Callable[[], Stage[Item]], attempts: Attempts, job: Job) -> Guard[Item]:
+    with carried(f"{stage} worker"):
+        return Guard(build, attempts, Limits.of(job.spec), f"{stage} {get_runtime_context().get_actor_id()}")
+
+
+def _log_commit(receipt: Receipt, results: list[Result]) -> None:
+    for record in (r.record for r in results if r.record.error is not None):
+        error = vars(record.error)
+        event(logger, logging.INFO, "a record is an error row", chunk=receipt.filename, image=record.image_id, **error)
+    sums: dict[str, Any] = {"records": receipt.totals.records, "errors": receipt.totals.failed, "bytes": receipt.size}
+    if receipt.skipped:
+        sums["skipped"] = receipt.skipped.to_json()
+    seconds = {stage: round(spent, 3) for stage, spent in receipt.timings.items()}
+    event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
+
+
+def _outcomes(chunks: Dataset) -> Generator[Receipt | Rows]:
+    """Receipts as the commits happen, and rows that are not committed yet. Raises ``SegbatchError`` of a worker."""
+    try:
+        for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
+            for row in batch.to_pylist():
+                yield Rows.unpack(row["held"]) if row["held"] else Receipt.from_row(row)
+    except Exception as e:
+        raise failure(e) from e

@@ -1,0 +1,106 @@
+"""Training in one process, or in several by Ray Train: the same images, in the same batches."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+
+from segbatch.config.job import JobSpec
+from segbatch.config.training import TrainSpec
+from segbatch.errors import PlanError
+from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.failures import failure
+from segbatch.storage.store import Store
+from segbatch.training import state
+from segbatch.training.trainer import Trained, prepare
+from segbatch.training.trainer import train as train_here
+
+# A worker or node that is lost costs what was learnt since the last checkpoint, this many times.
+_MOST_FAILURES = 3
+
+
+def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> Trained:
+    """Learn from labelled images; see ``segbatch.training.trainer.train``.
+
+    With ``workers`` above 1 each takes a part of every batch, in a process of its own that holds a GPU if the cluster
+    has as many; a worker that is lost is replaced, and all go on from the last checkpoint. The output must then be
+    where every worker can write. Raises ``SegbatchError``.
+    """
+    if spec.workers == 1:
+        return train_here(spec, tell)
+    if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once
+        prepare(spec)
+    if spec.overwrite:
+        store = Store(spec.output, spec.storage_options)
+        state.refuse_foreign(store)
+        state.clear(store)
+        spec = spec.model_copy(update={"overwrite": False})
+    cores = spec.threads or 1
+    fields = {"inputs": spec.inputs, "address": spec.address}
+    with cluster(JobSpec.create(**fields)) as hardware:
+        gpus = spec.device != "cpu" and hardware.gpus >= spec.workers
+        if not gpus and hardware.cpus < spec.workers * cores:
+            raise PlanError(
+                f"workers: {spec.workers} of {cores} cores do not fit on {hardware.cpus:g} cores; ask for fewer "
+                "workers, or fewer --threads"
+            )
+        return _together(spec, gpus, cores, tell)
+
+
+def _together(spec: TrainSpec, gpus: bool, cores: int, tell: Callable[[str], None]) -> Trained:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.queue import Queue
+
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    told: Any = Queue(actor_options={"num_cpus": 0})
+    outcome: list[Trained] = []
+    speaker = threading.Thread(target=_speak, args=(told, tell, outcome))
+    speaker.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # for Ray's own notes; the checkpoints are ours
+            TorchTrainer(
+                _worker,
+                train_loop_config={"spec": spec, "told": told},
+                torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+                scaling_config=ScalingConfig(
+                    num_workers=spec.workers,
+                    use_gpu=gpus,
+                    resources_per_worker={"CPU": cores, **({"GPU": 1} if gpus else {})},
+                ),
+                run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=_MOST_FAILURES)),
+            ).fit()
+    except Exception as e:
+        raise failure(e) from e
+    finally:
+        told.put(None)
+        speaker.join()
+        told.shutdown()
+    return outcome[-1]
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each process does, inside the group that Ray Train made."""
+    first = ray.train.get_context().get_world_rank() == 0
+    found = train_here(config["spec"], config["told"].put if first else _silent)
+    if first:
+        config["told"].put(found)
+
+
+def _silent(text: str) -> None:
+    """One worker tells for all."""
+
+
+def _speak(told: Any, tell: Callable[[str], None], outcome: list[Trained]) -> None:
+    """Pass on what the first worker tells, as it does, and keep what it came to."""
+    while (item := told.get()) is not None:
+        if isinstance(item, Trained):
+            outcome.append(item)
+        else:
+            tell(item)

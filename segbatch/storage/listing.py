@@ -1,0 +1,227 @@
+"""What the inputs name: patterns expanded, folders listed once, each object with its size and version."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from fsspec.implementations.local import LocalFileSystem
+
+from segbatch.errors import MissingInput, SourceError
+from segbatch.skipped import Skipped
+from segbatch.sources.chunking import clean
+from segbatch.storage.files import Files, brief, outage, shown_name, shown_uri
+from segbatch.storage.hidden import hidden_reason
+from segbatch.storage.objects import infos, local_info, version_of
+from segbatch.storage.outputs import REASON as OUTPUTS
+from segbatch.storage.outputs import without_outputs
+from segbatch.storage.retry import MAX_WHOLE, is_transient
+from segbatch.storage.tables import table_mark
+from segbatch.storage.uri import as_plain, folder_of, join, split_uri, without_dots
+from segbatch.storage.walk import MAGIC, Entry, Found, below, matches, pattern_roots
+from segbatch.text import is_web, without_query
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
+_WEB_LISTS_NOTHING = (
+    "; over http a server lists no folders and no globs: name each object, by a range {000..099} or in a manifest"
+)
+_PADDED = re.compile(r"-?0\d+")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What one input names: ``entries`` below the URI ``root``.
+
+    ``by``: one object by its name, several by theirs (braces), what matches a pattern, or all that a folder holds.
+    ``skipped`` has what is no record by its name or kind, ``marks`` where tables of a lake are (see
+    ``tables.table_mark``); both by names below ``root``.
+    """
+
+    root: str
+    entries: list[Entry]
+    by: Literal["name", "names", "pattern", "folder"]
+    skipped: Skipped = field(default_factory=Skipped)
+    marks: frozenset[tuple[str, str]] = frozenset()
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """As the shell does: ``s/{000..002}.tar`` -> three names, zeros kept; ``{0..9..3}`` -> four; ``{a,b}`` -> two.
+
+    Braces that are neither stay as they are. One pair within another is not understood.
+    """
+    begin = pattern.find("{")
+    end = pattern.find("}", begin)
+    if begin < 0 or end < 0:
+        return [pattern]
+    inside = pattern[begin + 1 : end]
+    numbers = _RANGE.fullmatch(inside)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        padded = _PADDED.fullmatch(numbers[1]) or _PADDED.fullmatch(numbers[2])
+        digits = max(len(numbers[1]), len(numbers[2])) if padded else 0
+        step = max(1, int(numbers[3] or 1)) * (1 if last >= first else -1)
+        choices = [str(n).zfill(digits) for n in range(first, last + (1 if step > 0 else -1), step)]
+    elif "," in inside:
+        choices = inside.split(",")
+    else:
+        return [pattern]
+    return [pattern[:begin] + c + rest for c in choices for rest in expand_braces(pattern[end + 1 :])]
+
+
+def expanded(files: Files, given: str) -> list[str]:
+    """As ``expand_braces``, but what exists under the very name is meant: an object, or a folder that leads to it."""
+    if len(expand_braces(given)) == 1 or _exists(files, given):
+        return [given]
+    slashes = [found.start() for found in re.finditer("/", given)]
+    for at in reversed([] if is_web(given) else slashes):
+        if "{" in given[:at] and _exists(files, given[:at]):
+            return [given[:at] + name for name in expand_braces(given[at:])]
+    return expand_braces(given)
+
+
+def _exists(files: Files, uri: str) -> bool:
+    fs, path = files.resolve(uri)
+    return os.path.lexists(path) if isinstance(fs, LocalFileSystem) else files.exists(uri)
+
+
+def list_input(files: Files, given: str) -> list[Listed]:
+    """Everything one input names. Raises ``SourceError`` if that is nothing, or if the store cannot be read."""
+    given = as_plain(given)
+    found: list[Listed] = []
+    try:
+        files.resolve(given)[0].invalidate_cache()  # an earlier run in this process may have listed it
+        given = given if "/." not in given or _exists(files, given) else without_dots(given)
+        plain = expanded(files, given)
+        if is_web(given):
+            return [_web_object(files, uri) for uri in plain]
+        if len(plain) > 1 and not any(MAGIC.search(p) for p in plain):
+            return _all_named(files, given, plain)
+        for uri in plain:
+            found.append(_list_one(files, uri))
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
+    except SourceError:
+        raise
+    except PermissionError as e:
+        remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
+        raise SourceError(f"{shown_uri(given)}: access is denied ({brief(e)}); check {remedy}") from e
+    except Exception as e:
+        if is_transient(e):
+            raise outage(given, e) from e
+        raise SourceError(f"{shown_uri(given)}: cannot be listed ({type(e).__name__}: {brief(e)})") from e
+    return found
+
+
+def _list_one(files: Files, uri: str) -> Listed:
+    fs, path = files.resolve(uri)
+    protocol, local = split_uri(uri)[0], isinstance(fs, LocalFileSystem)
+    if MAGIC.search(path) and not _exists(files, uri):
+        for root in pattern_roots(fs, path):
+            if found := matches(files, fs, root, path):
+                return _chosen(files, fs, protocol, root, found, path)
+    if path.endswith("/") and not local:  # of a key with an empty part
+        return _folder(files, fs, protocol, path)
+    info = local_info(path) if local else files.retry(fs, lambda: fs.info(path))
+    if info["type"] == "directory":
+        return _folder(files, fs, protocol, path)
+    parent, _, name = path.rpartition("/")
+    return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], "name")
+
+
+def _folder(files: Files, fs: Any, protocol: str, path: str) -> Listed:
+    found = list(below(files, fs, path))
+    if not found and not isinstance(fs, LocalFileSystem):
+        raise FileNotFoundError(path)
+    return _chosen(files, fs, protocol, path, found)
+
+
+def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found], pattern: str = "") -> Listed:
+    """Of what was found below ``root`` what may be a record; the rest is counted by reason."""
+    uri, skipped = _uri(fs, protocol, root), Skipped()
+    found, outputs = without_outputs(files, partial(_uri, fs, protocol), root, found, whole=not pattern)
+    for name in outputs:
+        skipped.add(OUTPUTS, clean(shown_name(uri, name)))
+    entries, meant = [], pattern.split("/")
+    for entry, problem in found:
+        reason = problem or hidden_reason(entry.name, meant)
+        if reason is None:
+            entries.append(entry)
+        else:
+            skipped.add(reason, clean(shown_name(uri, entry.name)))
+    entries.sort(key=lambda e: e.name)
+    marks = frozenset(mark for entry, _ in found if (mark := table_mark(entry.name)))
+    return Listed(uri, entries, "pattern" if pattern else "folder", skipped, marks)
+
+
+def _web_object(files: Files, uri: str) -> Listed:
+    """One object of a web server, which lists nothing: ``?`` begins a query, and ``*`` is a character."""
+    fs, path = files.resolve(uri)
+    folder = folder_of(uri)
+    name = without_query(uri)[len(folder) + 1 :]
+    info = files.call(fs, "info", path) if name else {}
+    if not name or (info["mimetype"] == "text/html" and "." not in name):
+        raise SourceError(f"{shown_uri(uri)}: is a folder{_WEB_LISTS_NOTHING}")
+    if info["size"] is None:
+        raise SourceError(
+            f"{shown_uri(uri)}: the server does not tell its size, and it is above {MAX_WHOLE:,} bytes; download it, "
+            "and give the file"
+        )
+    entry = Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
+    return Listed(folder, [entry], "name")
+
+
+def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
+    """The files or folders of a brace pattern; all must be there, so that none is lost by a slip of the pattern."""
+    fs, _ = files.resolve(uris[0])
+    paths = [files.resolve(u)[1] for u in uris]
+    found = infos(files, fs, paths)
+    lacking = [u for u, p in zip(uris, paths, strict=True) if p not in found]
+    if lacking:
+        error = MissingInput if len(lacking) == len(paths) else SourceError
+        raise error(
+            f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {shown_uri(lacking[0])}"
+            f"{_near(files, lacking[0])}"
+        )
+    if any(found[p]["type"] == "directory" for p in paths):
+        return [_list_one(files, u) for u in uris]
+    root = _common_folder(paths)
+    entries = [Entry(p[len(root) + 1 :], int(found[p]["size"]), version_of(found[p])) for p in paths]
+    return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, "names")]
+
+
+def _common_folder(paths: list[str]) -> str:
+    """The folder of all ``paths``, by the parts of their names as they are: keys may have empty ones."""
+    first, last = min(paths).split("/")[:-1], max(paths).split("/")[:-1]
+    return "/".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+
+
+def _uri(fs: Any, protocol: str, path: str) -> str:
+    if isinstance(fs, LocalFileSystem):
+        return path or "/"
+    return f"{protocol}://{path.removeprefix('/')}"
+
+
+def _near(files: Files, uri: str) -> str:
+    """``; did you mean …?`` from what stands beside a local path that is not there."""
+    fs, path = files.resolve(uri)
+    if is_web(uri):
+        return _WEB_LISTS_NOTHING
+    if not isinstance(fs, LocalFileSystem):
+        return "; check the bucket, the prefix and the credentials"
+    parent = path
+    while parent != "/" and (MAGIC.search(parent) or not os.path.isdir(parent)):
+        path, parent = parent, os.path.dirname(parent)
+    try:
+        names = sorted(n for n in os.listdir(parent) if not n.startswith("."))
+    except OSError as e:
+        return f"; {parent} cannot be listed ({e.strerror})"
+    close = difflib.get_close_matches(os.path.basename(path), names, n=3, cutoff=0.4)
+    if close:
+        return f"; did you mean {', '.join(join(parent, c) for c in close)}?"
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"; {parent} holds {shown or 'nothing'}"

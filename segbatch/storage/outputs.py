@@ -1,0 +1,120 @@
+"""What segbatch itself wrote below an input: known by its record, left out of the listing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from segbatch.errors import RecordFailure
+from segbatch.storage.files import Files
+from segbatch.storage.walk import Found
+
+REASON = "outputs of segbatch"
+_MAX_RECORD_BYTES = 64 * 2**20
+# Each costs a request. Where there are more such files, they are those of another program.
+_MAX_RECORDS = 1000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of output. The first line of ``record`` that is JSON has ``keys``.
+
+    ``folders`` and ``files`` are segbatch's own below the output. ``witnesses`` are those of the files, and ``suffix``
+    ends those in the folders, that could be taken for records of an input: where one lies, the record is looked for.
+    """
+
+    record: str
+    keys: frozenset[str]
+    folders: frozenset[str]
+    files: frozenset[str]
+    witnesses: frozenset[str]
+    suffix: str | None
+
+
+LAYOUTS = (
+    Layout(
+        record="run.json",
+        keys=frozenset({"fingerprint", "identity", "chunk_size"}),
+        folders=frozenset({"masks", "stats", "incoming", "retired", "set-aside", ".tmp"}),
+        files=frozenset({"run.json", "README.md", "shards.parquet", "switch.json", "_SUCCESS"}),
+        witnesses=frozenset({"shards.parquet"}),
+        suffix=".parquet",
+    ),
+    Layout(
+        record="history.jsonl",
+        keys=frozenset({"update", "epoch", "loss", "lr"}),
+        folders=frozenset({".tmp"}),
+        files=frozenset(
+            {"checkpoint.pt", "weights.safetensors", "history.jsonl", "curves.png", "train.json", "classes.txt"}
+        ),
+        witnesses=frozenset({"history.jsonl", "curves.png"}),
+        suffix=None,
+    ),
+)
+FOLDERS = LAYOUTS[0].folders
+
+
+def without_outputs(
+    files: Files, uri_of: Callable[[str], str], root: str, found: list[Found], whole: bool
+) -> tuple[list[Found], list[str]]:
+    """(``found`` without the files of outputs, the folders of these outputs as seen from ``root``).
+
+    ``root`` is the path of the input in its store, ``uri_of`` makes a URI of a path there. ``whole``: ``found`` is all
+    that lies below ``root``, so that a record which is not among it need not be asked for.
+    """
+    names = {entry.name for entry, _ in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
+    few, above = len(names) <= _MAX_RECORDS, f"{root}/"
+
+    @cache
+    def is_output(folder: str, layout: Layout) -> bool:
+        record = f"{folder}/{layout.record}"
+        if whole and record.startswith(above) and record[len(above) :] not in names:
+            return False
+        return _has_keys(files, uri_of(record), layout)
+
+    owned: dict[str, set[Layout]] = {}
+    for layout in LAYOUTS:
+        for folder in _candidates((f"{above}{entry.name}" for entry, _ in found), layout, few):
+            if is_output(folder, layout):
+                owned.setdefault(folder, set()).add(layout)
+    if not owned:
+        return found, []
+    kept = [(entry, problem) for entry, problem in found if not _is_owned(f"{above}{entry.name}", owned)]
+    return kept, sorted(f"{folder[len(above) :]}/" if folder.startswith(above) else "./" for folder in owned)
+
+
+def _candidates(paths: Iterable[str], layout: Layout, by_record: bool) -> Iterator[str]:
+    """Folders that may be outputs of a layout, by files that would be read if they are not, or by their records."""
+    seen: set[str] = set()
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if name in layout.witnesses or (by_record and name == layout.record):
+            yield folder
+        if layout.suffix is None or not name.endswith(layout.suffix) or folder in seen:
+            continue
+        seen.add(folder)
+        parts = folder.split("/")
+        yield from ("/".join(parts[:i]) for i, part in enumerate(parts) if part in layout.folders)
+
+
+def _is_owned(path: str, owned: dict[str, set[Layout]]) -> bool:
+    for folder, layouts in owned.items():
+        if path.startswith(f"{folder}/"):
+            first, below, _ = path[len(folder) + 1 :].partition("/")
+            if any(first in (x.folders if below else x.files) for x in layouts):
+                return True
+    return False
+
+
+def _has_keys(files: Files, uri: str, layout: Layout) -> bool:
+    try:
+        text = files.read(uri, _MAX_RECORD_BYTES)
+        plain = json.loads(text.splitlines()[0] if layout.record.endswith("l") else text)
+    except (RecordFailure, ValueError, IndexError):
+        return False
+    return isinstance(plain, dict) and layout.keys <= plain.keys()
+
+
+__all__ = ["FOLDERS", "LAYOUTS", "REASON", "without_outputs"]

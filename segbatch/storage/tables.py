@@ -1,0 +1,87 @@
+"""Tables of a lake: folders of Parquet files of which a log says which count. They are refused, never guessed at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from segbatch.errors import SourceError
+from segbatch.storage.files import Files, outage, shown_uri
+from segbatch.storage.retry import is_transient
+
+_LOGS = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "_spark_metadata": "a sink of Spark streaming"}
+_ICEBERG = "metadata/*.metadata.json"
+_MARK = re.compile(
+    rf"(?:(?P<folder>.*?)/)?(?:(?P<log>{'|'.join(map(re.escape, _LOGS))})/.*|metadata/[^/]+\.metadata\.json(?:\.gz)?)",
+    re.DOTALL,
+)
+_ASKED_AT_ONCE = 16
+
+
+def table_mark(name: str) -> tuple[str, str] | None:
+    """(folder of a table, its marker) if ``name`` is part of a table's log, else None."""
+    if "metadata" not in name and "_delta_log" not in name and ".hoodie" not in name:
+        return None
+    found = _MARK.fullmatch(name)
+    return (found["folder"] or "", found["log"] or _ICEBERG) if found else None
+
+
+def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tuple[str, str]], whole: bool) -> None:
+    """Raise ``SourceError`` if a Parquet file among ``names`` below the URI ``root`` lies in a table.
+
+    ``marks`` are those of ``table_mark`` below ``root``, all there are if the listing is ``whole``; the store is asked
+    about the folders above, and about those in between that a pattern has passed over.
+    """
+    parquet = [name for name in names if name.lower().endswith((".parquet", ".pq"))]
+    if not parquet:
+        return
+    for folder, marker in sorted(marks):
+        if any(name.startswith(f"{folder}/") or not folder for name in parquet):
+            raise _refusal(f"{root}/{folder}".rstrip("/"), marker)
+    fs, path = files.resolve(root)
+    parents = {f"{path}/{name}".rpartition("/")[0] for name in parquet}
+    folders = set(_above(path))
+    if not whole:
+        folders |= {above for parent in parents for above in _above(f"{parent}/") if len(above) >= len(path)}
+    asked = [(folder, marker) for folder in sorted(folders) for marker in (*_LOGS, _ICEBERG)]
+    data = {folder for folder in folders if any(f"{parent}/".startswith(f"{folder}/data/") for parent in parents)}
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        held = pool.map(lambda ask: (ask[1] != _ICEBERG or ask[0] in data) and _holds(files, fs, *ask), asked)
+        for (folder, marker), holds in zip(asked, held, strict=True):
+            if holds:
+                shown = (
+                    f"{root}{folder[len(path) :]}"
+                    if len(folder) > len(path)
+                    else root.removesuffix(path[len(folder) :])
+                )
+                raise _refusal(shown, marker)
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders above ``path``, but those that hold the parts of a partitioned data set, such as ``day=1``."""
+    while path := path.rpartition("/")[0]:
+        if "=" not in path.rpartition("/")[2]:
+            yield path
+
+
+def _holds(files: Files, fs: Any, folder: str, marker: str) -> bool:
+    try:
+        if marker == _ICEBERG:
+            names = files.retry(fs, lambda: fs.find(f"{folder}/metadata"))
+            return any(table_mark(name) for name in names)
+        return bool(files.retry(fs, lambda: fs.exists(f"{folder}/{marker}")))
+    except Exception as e:  # stores refuse in many ways to tell of what lies above the folders that they share
+        if is_transient(e):
+            raise outage(folder, e) from e
+        return False
+
+
+def _refusal(folder: str, marker: str) -> SourceError:
+    kind = _LOGS.get(marker, "an Iceberg table")
+    return SourceError(
+        f"{shown_uri(folder)}: is {kind} (it holds {marker}), whose Parquet files are not all current: removed "
+        "ones lie among them; export its current version to a folder of its own and give that folder, or, if rows "
+        "are removed by rewriting files alone, name the current files as inputs, each by its full name"
+    )
