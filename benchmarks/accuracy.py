@@ -31,7 +31,7 @@ from segbatch.protocols import Model, Refiner
 from segbatch.records import Scores
 from segbatch.refiners.probability import label_probability
 from segbatch.refiners.upsample import upsample
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 
 _PIXELS_AN_IMAGE = 2000
 

@@ -20,7 +20,7 @@ from segbatch import models, refiners
 from segbatch.codecs import mask_png as png
 from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 
 STRATEGIES = {"default": zlib.Z_DEFAULT_STRATEGY, "rle": zlib.Z_RLE}
 

@@ -23,7 +23,7 @@ from segbatch.crf import CRFParams, _core
 from segbatch.evaluation.bootstrap import Tally, count
 from segbatch.labels import IGNORE_INDEX
 from segbatch.refiners.densecrf import DenseCRFRefiner
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 
 CLASSES = 150
 Case = tuple[str, np.ndarray]

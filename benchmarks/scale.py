@@ -29,13 +29,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import segbatch
-from segbatch.cli.progress import Progress
 from segbatch.isolation.watch import Limits, Watchdog
-from segbatch.isolation.workers import refine_stage, segment_stage
 from segbatch.output.writer import Receipt, Writer
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Pools
+from segbatch.planning.progress import Progress
+from segbatch.planning.stages import refine_stage, segment_stage
 from segbatch.records import Chunk
 
 _MB = 2**20

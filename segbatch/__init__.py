@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segbatch.config.job import JobSpec
     from segbatch.operations.finish import Outcome
-    from segbatch.ray_backend.pipeline import build_dataset, run
+    from segbatch.operations.run import run
+    from segbatch.ray_backend.pipeline import build_dataset
 
 __all__ = ["JobSpec", "Outcome", "build_dataset", "run"]
 
@@ -20,7 +21,7 @@ _HOMES = {
     "JobSpec": "segbatch.config.job",
     "Outcome": "segbatch.operations.finish",
     "build_dataset": "segbatch.ray_backend.pipeline",
-    "run": "segbatch.ray_backend.pipeline",
+    "run": "segbatch.operations.run",
 }
 
 

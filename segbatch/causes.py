@@ -82,3 +82,8 @@ def place(error: BaseException) -> str:
     temporary = os.environ.get("TMPDIR") or "/tmp"
     ray = os.environ.get("RAY_TMPDIR") or temporary
     return f"no path is named: temporary files are in {temporary} (TMPDIR), Ray's in {ray} (RAY_TMPDIR)"
+
+
+def lost_gpu(e: Exception) -> bool:
+    """Whether the process's CUDA context is lost, so that every later image would fail in this process."""
+    return "CUDA error" in str(e)

@@ -7,11 +7,10 @@ import json
 import logging
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segbatch.config.job import JobSpec
 from segbatch.text import redact_text
 
 _SHORTEST_SECRET = 6
@@ -30,11 +29,11 @@ class Logs:
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
     @staticmethod
-    def of(spec: JobSpec) -> Logs:
-        """Those that the spec asks for, with a new id."""
+    def of(log_format: str, storage_options: Mapping[str, Any]) -> Logs:
+        """Those that a job asks for, with a new id."""
         now = datetime.datetime.now(datetime.UTC)
         run = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        return Logs(spec.log_format == "json", run, frozenset(_strings(spec.storage_options)))
+        return Logs(log_format == "json", run, frozenset(_strings(storage_options)))
 
     def install(self, **context: str) -> None:
         """From now on this process writes its events to stderr as JSON, ``context`` in each; as text: nothing new."""
@@ -102,7 +101,7 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if len(value) >= _SHORTEST_SECRET:
             yield value
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for item in value.values():
             yield from _strings(item)
     elif isinstance(value, list | tuple):

@@ -73,3 +73,16 @@ class Refiner(Protocol):
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
         """Image uint8 (H, W, 3) -> (mask of class ids int16 (H, W), winning marginal float32 (H, W))."""
         ...
+
+
+class Watch:
+    """Told by a stage which records of a chunk, by their place in it, it has in hand. This one does not listen."""
+
+    def begin(self, stage: str, positions: Sequence[int], pixels: int) -> None:
+        """From now on the records at ``positions``, together of so many pixels, are at ``stage``."""
+
+    def end(self, positions: Sequence[int]) -> None:
+        """These are done."""
+
+
+UNWATCHED = Watch()

@@ -254,3 +254,28 @@ def _table_to_records(table: pa.Table) -> list[Record]:
             )
         )
     return records
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """One class in one image: its pixels, its share of them, and the mean confidence of its pixels (float32 value)."""
+
+    class_id: int
+    pixels: int
+    fraction: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one record: a mask (PNG bytes) with its counts, or an error.
+
+    ``confidence`` and ``marginal`` are means over the pixels of the mask: of the network's probability of their labels,
+    and of the refiner's.
+    """
+
+    record: Record
+    mask: bytes | None = None
+    classes: list[ClassCount] | None = None
+    confidence: float | None = None
+    marginal: float | None = None

@@ -247,3 +247,16 @@ def _decoded(text: str) -> str:
             break
         text = unquote(text, errors="surrogateescape")
     return text
+
+
+def escape_invalid_utf8(text: str) -> str:
+    """``text`` as valid Unicode, for ids: undecodable bytes become ``\\udcXX`` escapes that can be read."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def duration(seconds: float) -> str:
+    """``100 s``, ``5 min``, ``2 h 05 min``."""
+    whole = int(seconds + 0.5)
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02} min"

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from segbatch.config.job import JobSpec
-from segbatch.isolation.watch import UNWATCHED
-from segbatch.isolation.workers import refine_stage, segment_stage
-from segbatch.operations.finish import Outcome, Tally, finish
+from segbatch.operations.finish import Outcome, finish
+from segbatch.output.sums import Tally
 from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.planning.breaker import Breaker, Rows
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Pools
+from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.protocols import UNWATCHED
 
 POOLS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
 

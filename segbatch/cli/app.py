@@ -73,7 +73,7 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
         _tell(explain(spec))
         return
     from segbatch.cli.progress import progress_for
-    from segbatch.ray_backend.pipeline import run as run_job
+    from segbatch.operations.run import run as run_job
 
     structured = spec.log_format == "json"
     try:
@@ -212,7 +212,7 @@ def verify(
     if repair and not report.ok:
         from segbatch.cli.progress import progress_for
         from segbatch.operations.repair import repair as repair_output
-        from segbatch.ray_backend.pipeline import run as run_job
+        from segbatch.operations.run import run as run_job
 
         repair_output(output, report, lambda spec: run_job(spec, progress_for(console)), inputs or None, options, _tell)
         report = verify_output(output, inputs or None, options, read_input)

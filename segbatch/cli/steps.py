@@ -10,35 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from segbatch.planning.progress import Steps
+
 _LOG_EVERY_SECONDS = 10.0
-
-
-class Steps:
-    """Counts the steps of one phase after another. Shows nothing; subclasses do."""
-
-    def __init__(self) -> None:
-        self.begin("starting")
-
-    def __enter__(self) -> Steps:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        """Called at the end, also after a failure."""
-
-    def begin(self, phase: str, total: int = 0) -> None:
-        """A phase of at most ``total`` steps; 0 if they are not counted."""
-        self.phase, self.total, self.done, self.begun = phase, total, 0, time.monotonic()
-
-    def advance(self, steps: int = 1) -> None:
-        self.done += steps
-
-    def status(self) -> str:
-        """``searching: 120 of at most 327, 40 s left``."""
-        seconds = time.monotonic() - self.begun
-        if not self.total:
-            return f"{self.phase}: {duration(seconds)}"
-        left = f", at most {duration((self.total - self.done) * seconds / self.done)} left" if self.done else ""
-        return f"{self.phase}: {self.done} of at most {self.total}{left}"
 
 
 class LogSteps(Steps):
@@ -90,14 +64,6 @@ class BarSteps(Steps):
 
     def _show(self) -> None:
         self._bar.update(self._task, completed=self.done, total=self.total or None, description=self.status())
-
-
-def duration(seconds: float) -> str:
-    """``100 s``, ``5 min``, ``2 h 05 min``."""
-    whole = int(seconds + 0.5)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def steps_for(console: Console) -> Steps:

@@ -10,8 +10,8 @@ from typing import Generic
 
 from segbatch.errors import SegbatchError, visible
 from segbatch.isolation.child import Cell, Death
+from segbatch.isolation.stage import Item, Items, Stage
 from segbatch.isolation.watch import Limits
-from segbatch.isolation.workers import Item, Items, Stage
 from segbatch.logs import event
 from segbatch.records import Chunk, RecordError
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic
 
 from segbatch.errors import NetworkError
-from segbatch.isolation.watch import UNWATCHED, Watch
-from segbatch.planning.breaker import last_failures
+from segbatch.isolation.stage import Item, Items
+from segbatch.protocols import UNWATCHED, Watch
 from segbatch.records import Chunk, Record
-
-Item = TypeVar("Item")
-# One item a record, in order, and the seconds of each stage so far.
-Items = tuple[list[Item], dict[str, float]]
+from segbatch.stages.failures import last_failures
 
 
 class Canary(Generic[Item]):

@@ -17,9 +17,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Generic
 
+from segbatch.causes import lost_gpu
 from segbatch.errors import NetworkError
-from segbatch.isolation.watch import Limits, Watch, lost_gpu, resident
-from segbatch.isolation.workers import Item, Items, Stage
+from segbatch.isolation.stage import Item, Items, Stage
+from segbatch.isolation.watch import Limits, resident
+from segbatch.protocols import Watch
 from segbatch.records import Chunk
 
 _POLL_SECONDS = 0.05

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Generic, Protocol
 
-from segbatch.causes import causes
+from segbatch.causes import causes, lost_gpu
 from segbatch.errors import Outage, SegbatchError
 from segbatch.isolation.bisection import quarantine
-from segbatch.isolation.watch import Limits, Watchdog, end_process, lost_gpu
-from segbatch.isolation.workers import Item, Items, Stage
+from segbatch.isolation.failures import failure
+from segbatch.isolation.stage import Item, Items, Stage
+from segbatch.isolation.watch import Limits, Watchdog, end_process
 from segbatch.logs import event
-from segbatch.ray_backend.failures import failure
 from segbatch.records import Chunk
 from segbatch.storage.retry import is_transient
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbatch.config.job import JobSpec
+from segbatch.protocols import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +26,6 @@ _MEMORY_SHARE = 0.7
 _MEMORY_CHECK_SECONDS = 0.1
 # Of the time limit; a new deadline that differs by less is not set, since setting it starts a thread.
 _SLACK = 0.01
-
-
-class Watch:
-    """Told by a stage which records of a chunk, by their place in it, it has in hand. This one does not listen."""
-
-    def begin(self, stage: str, positions: Sequence[int], pixels: int) -> None:
-        """From now on the records at ``positions``, together of so many pixels, are at ``stage``."""
-
-    def end(self, positions: Sequence[int]) -> None:
-        """These are done."""
-
-
-UNWATCHED = Watch()
 
 
 @dataclass(frozen=True)
@@ -118,11 +106,6 @@ class Watchdog(Watch):
             held = resident("self") or 0
             if self._active and held > limit:
                 end_process(f"the worker holds {held / 2**30:.1f} GiB, more than max_worker_bytes = {limit:,}")
-
-
-def lost_gpu(e: Exception) -> bool:
-    """Whether the process's CUDA context is lost, so that every later image would fail in this process."""
-    return "CUDA error" in str(e)
 
 
 def end_process(why: str) -> None:

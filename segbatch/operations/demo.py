@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 from PIL.PngImagePlugin import PngInfo
 
 from segbatch import models
-from segbatch.cli.progress import Progress
 from segbatch.codecs import mask_png as png
 from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.operations.finish import Outcome
+from segbatch.operations.run import run
 from segbatch.output.run_record import RunRecord
-from segbatch.ray_backend.pipeline import run
+from segbatch.planning.progress import Progress
 from segbatch.refiners.none import NoRefiner
 from segbatch.report.contact_sheet import Row, contact_sheet
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 from segbatch.storage.store import Store
 
 _SIGNATURE = "segbatch demo"

@@ -20,11 +20,11 @@ from segbatch.evaluation.label_images import LabelReader, color_table, list_labe
 from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
+from segbatch.isolation.failures import failure
 from segbatch.labels import LabelOptions
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.ray_backend.cluster import cluster
-from segbatch.ray_backend.failures import failure
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.store import Store
 

@@ -10,7 +10,6 @@ from typing import Any
 import ray
 
 from segbatch import refiners
-from segbatch.cli.steps import Steps
 from segbatch.codecs.decode import decode
 from segbatch.config.job import CRFSpec, JobSpec
 from segbatch.errors import RecordFailure, SpecError
@@ -20,13 +19,14 @@ from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_
 from segbatch.evaluation.label_images import INDICES, LabelFile, LabelReader, color_table, list_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
+from segbatch.isolation.failures import failure
 from segbatch.labels import LabelOptions
 from segbatch.logs import Logs
 from segbatch.planning.plan import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
+from segbatch.planning.progress import Steps
 from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.cluster import cluster
-from segbatch.ray_backend.failures import failure
 from segbatch.ray_backend.pipeline import SegmentWorker
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.sources.images import names_of
@@ -168,11 +168,12 @@ def _records(job: Job) -> Iterator[Record]:
 def _labeled(job: Job, labels: Sequence[LabelFile], suffix: Suffix) -> Iterator[Record]:
     """Those that some label may belong to. Of loose images all names are known: those that it does belong to."""
     named = has_name(labels, suffix)
-    known = [name for shard in job.shards if shard.format == "images" for name in names_of(shard) if named(name)]
+    loose = (name for shard in job.shards if shard.format == "images" for name in names_of(shard))
+    known = [name for name in (ImageName(*pair) for pair in loose) if named(name)]
     chosen = {known[i].name for i in pair(known, labels, suffix).labels}
-    loose = {name.name for name in known} - chosen
+    unlabeled = {name.name for name in known} - chosen
     for record in _records(job):
-        if named(ImageName(record.image_id)) and record.image_id not in loose:
+        if named(ImageName(record.image_id)) and record.image_id not in unlabeled:
             yield record
 
 
@@ -202,7 +203,8 @@ def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[
     worker: Any = ray.remote(SegmentWorker)
     worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
     attempts = RayAttempts()
-    workers = [worker.remote(job, pools, attempts, Logs.of(job.spec)) for _ in range(pools.segment_actors)]
+    logs = Logs.of(job.spec.log_format, job.spec.storage_options)
+    workers = [worker.remote(job, pools, attempts, logs) for _ in range(pools.segment_actors)]
     steps.begin("running the network, images", len(records))
     pending = {}
     for n, i in enumerate(range(0, len(records), _BATCH)):

@@ -19,8 +19,9 @@ from segbatch.output.file_table import FILES, DamagedTable, FileTable
 from segbatch.output.ledger import Ledger, read_file, read_whole
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.stats import class_rows, read_classes
-from segbatch.output.totals import ClassCount, Totals
+from segbatch.output.totals import Totals
 from segbatch.output.writer import MASKS, Receipt
+from segbatch.records import ClassCount
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
-from segbatch.output.totals import ClassCount
-from segbatch.records import Record
+from segbatch.records import Result
 
 CLASS_COUNT = pa.struct(
     [
@@ -48,21 +45,6 @@ _MARGINAL = pa.field("marginal", pa.float32())
 def schema(*, has_marginal: bool) -> pa.Schema:
     """The columns of a job's result files: ``SCHEMA``, and ``marginal`` for a job with ``JobSpec.marginal``."""
     return SCHEMA.insert(SCHEMA.get_field_index("error"), _MARGINAL) if has_marginal else SCHEMA
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one record: a mask (PNG bytes) with its counts, or an error.
-
-    ``confidence`` and ``marginal`` are means over the pixels of the mask: of the network's probability of their labels,
-    and of the refiner's.
-    """
-
-    record: Record
-    mask: bytes | None = None
-    classes: list[ClassCount] | None = None
-    confidence: float | None = None
-    marginal: float | None = None
 
 
 def to_table(results: list[Result], *, has_marginal: bool = False) -> pa.Table:

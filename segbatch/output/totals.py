@@ -4,36 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from segbatch.errors import SHARD_FAILURES
+from segbatch.records import ClassCount
 
 # Confidence is summed in 1/1024 of a pixel as an integer: the sum of a corpus is then exact, whatever the
 # order in which chunks finish, and can be recomputed from the rows.
 CONFIDENCE_UNIT = 1024
-
-
-@dataclass(frozen=True)
-class ClassCount:
-    """One class in one image: its pixels, its share of them, and the mean confidence of its pixels (float32 value)."""
-
-    class_id: int
-    pixels: int
-    fraction: float
-    confidence: float
-
-
-def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[list[ClassCount], float]:
-    """Classes present in a mask (H, W), most pixels first, and the mean of ``confidence`` float32 (H, W)."""
-    ids = mask.ravel()
-    pixels = np.bincount(ids, minlength=num_classes)
-    sums = np.bincount(ids, weights=confidence.ravel(), minlength=num_classes)
-    present = sorted(np.flatnonzero(pixels).tolist(), key=lambda c: (-pixels[c], c))
-    counts = [
-        ClassCount(c, int(pixels[c]), float(np.float32(pixels[c] / ids.size)), float(np.float32(sums[c] / pixels[c])))
-        for c in present
-    ]
-    return counts, float(np.float32(sums.sum() / ids.size))
 
 
 @dataclass

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.output.run_record import Claim, OutputTaken
-from segbatch.output.schema import Result, to_table
+from segbatch.output.schema import to_table
 from segbatch.output.totals import Totals
-from segbatch.records import ChunkId
+from segbatch.records import ChunkId, Result
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 

@@ -14,17 +14,15 @@ from dataclasses import dataclass, field
 
 from segbatch.errors import NetworkError, visible
 from segbatch.logs import event
-from segbatch.output.schema import Result
 from segbatch.output.writer import Receipt, Writer
 from segbatch.planning.plan import Plan
-from segbatch.records import ChunkId, Record
+from segbatch.records import ChunkId, Record, Result
 from segbatch.skipped import Skipped
+from segbatch.stages.failures import STAGES, has_passed, last_failures
 
 logger = logging.getLogger(__name__)
 
 MIN_FAILURES = 32
-# In the order of the flow: what failed in one did not reach those behind it.
-_STAGES = ("segment", "refine")
 _MAX_CAUSES, _MAX_MESSAGE = 3, 300
 
 
@@ -53,22 +51,7 @@ class Rows:
     def is_suspect(self) -> bool:
         """Whether its last records at some stage failed there, so that it is not known yet whose fault that is."""
         records = [result.record for result in self.results]
-        return any(last_failures(records, stage) for stage in _STAGES)
-
-
-def last_failures(records: Sequence[Record], stage: str) -> list[Record]:
-    """Of the records that reached ``stage``, those at the end that failed there, the last one first."""
-    failed = []
-    for record in reversed(records):
-        if _has_passed(record, stage):
-            break
-        if record.error is not None and record.error.stage == stage:
-            failed.append(record)
-    return failed
-
-
-def _has_passed(record: Record, stage: str) -> bool:
-    return record.error is None or record.error.stage in _STAGES[_STAGES.index(stage) + 1 :]
+        return any(last_failures(records, stage) for stage in STAGES)
 
 
 @dataclass
@@ -106,7 +89,7 @@ class Breaker:
         self._names = {"segment": f"network {spec.model}", "refine": f"refiner {spec.refiner}"}
         self._shards_needed = min(2, len(plan.job.shards))
         self._resumed = plan.chunks_done() > 0
-        self._failures: dict[str, dict[str, _Failures]] = {stage: {} for stage in _STAGES}
+        self._failures: dict[str, dict[str, _Failures]] = {stage: {} for stage in STAGES}
         self._succeeded: set[str] = set()
         self._held: dict[str, bytes] = {}
 
@@ -132,7 +115,7 @@ class Breaker:
         if isinstance(chunk, Receipt):
             self._held.pop(chunk.filename, None)
             if chunk.totals.records > chunk.totals.failed:
-                for stage in _STAGES:
+                for stage in STAGES:
                     self._succeed(stage)
             yield chunk
         else:
@@ -159,7 +142,7 @@ class Breaker:
         name = rows.id.filename
         self._held[name] = rows.pack()
         for stage, streak in self._failures.items():
-            if any(_has_passed(record, stage) for record in records):
+            if any(has_passed(record, stage) for record in records):
                 self._succeed(stage)
             if failed := last_failures(records, stage):
                 streak[name] = _Failures.of(rows.id.shard_id, failed)

@@ -11,10 +11,10 @@ from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
+from segbatch.isolation.failures import carried
 from segbatch.isolation.guard import Attempts, Stopped, begin
 from segbatch.planning.plan import PIECE_CHUNKS, Piece
 from segbatch.protocols import Source
-from segbatch.ray_backend.failures import carried
 from segbatch.ray_backend.prometheus import count
 from segbatch.storage.files import shown_uri
 

@@ -1,4 +1,4 @@
-"""The whole job on one page: plan, read, segment, refine and commit, finish."""
+"""The stages of a job on Ray Data: read, segment, refine and commit."""
 
 from __future__ import annotations
 
@@ -14,65 +14,27 @@ import pyarrow as pa
 from ray import get_runtime_context
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
-from segbatch.cli.progress import Progress
 from segbatch.config.job import JobSpec
-from segbatch.errors import SegbatchError
+from segbatch.isolation.failures import carried, failure
 from segbatch.isolation.guard import Attempts, Guard, Stopped
+from segbatch.isolation.stage import Item, Stage
 from segbatch.isolation.watch import Limits
-from segbatch.isolation.workers import Item, Stage, refine_stage, segment_stage
 from segbatch.logs import Logs, event
-from segbatch.operations.finish import Outcome, Tally, finish
-from segbatch.output.schema import Result, to_table
+from segbatch.output.schema import to_table
+from segbatch.output.sums import Tally
 from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.planning.breaker import Breaker, Rows
-from segbatch.planning.claim import publish
-from segbatch.planning.plan import Job, Plan, make_plan, resolve
+from segbatch.planning.plan import Job, Plan, resolve
 from segbatch.planning.pools import Hardware, Pools, plan_pools
-from segbatch.planning.reconcile import Outdated
+from segbatch.planning.progress import Progress
+from segbatch.planning.stages import refine_stage, segment_stage
 from segbatch.ray_backend.attempts import RayAttempts
-from segbatch.ray_backend.cluster import cluster, join
+from segbatch.ray_backend.cluster import join
 from segbatch.ray_backend.datasource import ShardDatasource
-from segbatch.ray_backend.failures import carried, failure
 from segbatch.ray_backend.prometheus import committed, gauge
-from segbatch.records import Chunk
+from segbatch.records import Chunk, Result
 
 logger = logging.getLogger(__name__)
-
-
-def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
-    """Do the job, or what is left of it: every input record ends as one row of the output, a mask or an error.
-
-    Safe to call again after any failure, and from two places at once. Raises ``SegbatchError``; what is
-    committed by then stays, and the same call goes on from there.
-    """
-    logs = Logs.of(spec)
-    logs.install()
-    try:
-        outcome = _run(spec, progress or Progress(), logs)
-    except SegbatchError as e:
-        if logs.json:
-            event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
-        raise
-    records: dict[str, Any] = {"records": outcome.totals.records, "errors": outcome.totals.errors}
-    if outcome.skipped:
-        records["skipped"] = outcome.skipped.to_json()
-    done = {"output": outcome.output, **records, "exit_code": outcome.exit_code, "seconds": round(outcome.seconds, 2)}
-    event(logger, logging.INFO, "the run is done", **done, chunks=outcome.chunks, chunks_computed=outcome.computed)
-    return outcome
-
-
-def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
-    begun = time.monotonic()
-    plan = make_plan(spec)
-    if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
-        progress.warn(retired)
-    tally = Tally(len(plan.job.model.labels))
-    if not plan.complete:
-        with cluster(spec) as hardware:
-            plan.settle(hardware.cpus)
-            publish(plan)
-            compute(plan, hardware, tally, progress, logs)
-    return finish(plan, tally, time.monotonic() - begun)
 
 
 def compute(
@@ -117,7 +79,8 @@ def build_dataset(spec: JobSpec) -> Dataset:
     job.source.check(job.shards)
     hardware = join(spec)
     plan = Plan.unwritten(job, hardware.cpus)
-    return _stages(plan, plan_pools(spec, hardware, plan.chunks_total()), None, RayAttempts(), Logs.of(spec))
+    pools = plan_pools(spec, hardware, plan.chunks_total())
+    return _stages(plan, pools, None, RayAttempts(), Logs.of(spec.log_format, spec.storage_options))
 
 
 def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:

@@ -14,8 +14,8 @@ import ray.train
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
+from segbatch.isolation.failures import failure
 from segbatch.ray_backend.cluster import cluster
-from segbatch.ray_backend.failures import failure
 from segbatch.storage.store import Store
 from segbatch.training import state
 from segbatch.training.trainer import Trained, prepare

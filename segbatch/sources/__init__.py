@@ -8,7 +8,7 @@ from typing import Any
 from segbatch.errors import SourceError
 from segbatch.records import Chunk, Corpus, Shard
 from segbatch.skipped import Skipped
-from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions, clean
+from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
 from segbatch.sources.first_bytes import mistaken_files
 from segbatch.sources.first_members import contradiction
@@ -22,7 +22,7 @@ from segbatch.storage.files import Files, shown_name, shown_uri
 from segbatch.storage.listing import Entry, Listed, list_input
 from segbatch.storage.tables import refuse_tables
 from segbatch.storage.uri import join
-from segbatch.text import redact
+from segbatch.text import escape_invalid_utf8, redact
 
 # A new format is a file here, a line in this table, and one in formats.py.
 _READERS: dict[str, Callable[[Files, ReadOptions], WebDataset | Parquet | Images | Manifest]] = {
@@ -89,7 +89,7 @@ class AnySource:
             if item.by != "name":
                 chosen = [e.name for entries in groups.values() for e in entries]
                 refuse_tables(self._files, item.root, chosen, item.marks, whole=item.by == "folder")
-            skipped.merge(item.skipped.below(clean(prefix)))
+            skipped.merge(item.skipped.below(escape_invalid_utf8(prefix)))
             for format, entries in groups.items():
                 if format == "images":
                     images.extend(image_entry(root, prefix, item.root, e) for e in entries)

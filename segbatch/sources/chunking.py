@@ -143,11 +143,6 @@ class UniqueIds:
         return name
 
 
-def clean(text: str) -> str:
-    """``text`` as valid Unicode, for ids: undecodable bytes become ``\\udcXX`` escapes that can be read."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def check_size(size: int) -> None:
     if size < 1:
         raise ValueError(f"a chunk holds at least one record, got size = {size}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from segbatch.contents import archive_by_name
 from segbatch.errors import MissingInput, SourceError
-from segbatch.sources.chunking import clean
 from segbatch.storage.files import shown_name, shown_uri
 from segbatch.storage.listing import Listed
 from segbatch.storage.uri import join
 from segbatch.storage.walk import Entry
-from segbatch.text import without_query
+from segbatch.text import escape_invalid_utf8, without_query
 
 EXTENSIONS = {
     "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
@@ -37,7 +36,7 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
         if found is not None:
             groups.setdefault(found, []).append(entry)
         elif item.by in ("folder", "pattern"):
-            item.skipped.add(_UNKNOWN, clean(shown_name(item.root, entry.name)))
+            item.skipped.add(_UNKNOWN, escape_invalid_utf8(shown_name(item.root, entry.name)))
         else:
             uri = join(item.root, entry.name)
             if archive := archive_by_name(without_query(uri)):
@@ -78,7 +77,7 @@ def _meant(item: Listed, groups: dict[str, list[Entry]], format: str | None) -> 
             meant.setdefault(read_as[name], []).extend(entries)
         else:
             for entry in entries:
-                item.skipped.add(reason, clean(shown_name(item.root, entry.name)))
+                item.skipped.add(reason, escape_invalid_utf8(shown_name(item.root, entry.name)))
     if len(meant) > 1:
         counts = ", ".join(f"{len(e)} of {f} ({e[0].name})" for f, e in meant.items())
         raise SourceError(

@@ -11,17 +11,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from segbatch.errors import SourceError
-from segbatch.evaluation.pairing import ImageName
 from segbatch.leaves import leaf_name
 from segbatch.records import Chunk, Record, Shard, digest
-from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, clean, wanted_rows
+from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import Files, shown_name, shown_uri
 from segbatch.storage.listing import Entry
 from segbatch.storage.reachable import nearest
 from segbatch.storage.retry import is_transient
 from segbatch.storage.uri import join
-from segbatch.text import redact
+from segbatch.text import escape_invalid_utf8, redact
 
 MAX_LOOSE_IMAGES = 1_000_000
 _HASH_BITS = 64
@@ -48,7 +47,7 @@ class Images:
             for _, rows, _ in wanted_rows(len(listing.names), size, skip):
                 for row in rows:
                     image_id, uri = _id_and_uri(shard.uri, listing.names[row])
-                    record = Record(clean(image_id), shown_uri(uri), row)
+                    record = Record(escape_invalid_utf8(image_id), shown_uri(uri), row)
                     yield record, uris[row] or uri, listing.sizes[row]
 
         neighbors = _Neighbors(self._files, shard.uri, listing)
@@ -166,10 +165,10 @@ class Listing:
         return Listing(*json.loads(zlib.decompress(shard.listing)))
 
 
-def names_of(shard: Shard) -> list[ImageName]:
+def names_of(shard: Shard) -> list[tuple[str, str]]:
     """The ids and redacted URIs of a shard's images, as its records will have them."""
     named = (_id_and_uri(shard.uri, name) for name in Listing.of(shard).names)
-    return [ImageName(clean(image_id), shown_uri(uri)) for image_id, uri in named]
+    return [(escape_invalid_utf8(image_id), shown_uri(uri)) for image_id, uri in named]
 
 
 def first_images(shard: Shard, count: int) -> list[tuple[str, int]]:

@@ -18,11 +18,11 @@ import numpy as np
 
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.sources.chunking import ReadOptions, clean, id_hash
+from segbatch.sources.chunking import ReadOptions, id_hash
 from segbatch.sources.ids import number_text
 from segbatch.storage.files import Files, shown_name, shown_uri
 from segbatch.storage.uri import folder_of
-from segbatch.text import redact, redact_text, without_query
+from segbatch.text import escape_invalid_utf8, redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")
 _MOST_MARKS = 2048
@@ -167,7 +167,7 @@ class TextRows:
             header = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None) or []
         except csv.Error as e:
             raise SourceError(f"{shown_uri(self._uri)}: its first line names no columns: {e}") from None
-        names = [clean(name).strip() for name in header]
+        names = [escape_invalid_utf8(name).strip() for name in header]
         self._columns = dict.fromkeys(names)
         self._at = self._column(names, self._options.uri_column, "uri_column")
         key = self.id_column
@@ -191,7 +191,7 @@ class TextRows:
     def _check(self, name: str | None, option: str) -> None:
         if name is None or name in self._columns:
             return
-        columns = list(map(clean, self._columns))
+        columns = list(map(escape_invalid_utf8, self._columns))
         near = [column for column in columns if set(re.split(r"[^a-z]+", column.lower())) & _WORDS[option]]
         hint = f" to the one that is meant, such as {' or '.join(near[:_MAX_SHOWN])}" if near else ""
         raise SourceError(
@@ -218,7 +218,7 @@ class TextRows:
                 yield begin, number, _bad(f"line {number + 1} is not CSV: {e}")
                 continue
             if row:
-                uri = clean(row[at]).strip() if at < len(row) else ""
+                uri = escape_invalid_utf8(row[at]).strip() if at < len(row) else ""
                 yield begin, number, self._line(uri, row[key] if key is not None and key < len(row) else "")
 
     def _json_lines(self, lines: _Lines) -> Iterator[tuple[int, int, Line]]:
@@ -246,7 +246,7 @@ class TextRows:
         value = row.get(column)
         names = [self._options.id_column] if self._options.id_column else ID_NAMES
         key = next((text for name in names if (text := _id_text(row.get(name)))), "")
-        return self._line(clean(value).strip() if isinstance(value, str) else "", key)
+        return self._line(escape_invalid_utf8(value).strip() if isinstance(value, str) else "", key)
 
     def _line(self, uri: str, key: str) -> Line:
         return Line(uri or None, redact(key) or shown_name(self._folder, uri) or None)
@@ -297,7 +297,7 @@ def _name(line: Line, row: int) -> str:
 
 
 def _bad(message: str) -> Line:
-    return Line(None, None, RecordFailure("read", "BadManifestRow", clean(message)))
+    return Line(None, None, RecordFailure("read", "BadManifestRow", escape_invalid_utf8(message)))
 
 
 def _holds(ordered: np.ndarray, value: int) -> bool:

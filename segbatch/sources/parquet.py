@@ -12,7 +12,7 @@ import pyarrow as pa
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.records import Chunk, Record, Shard
 from segbatch.sources.cells import cell_bytes
-from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, clean, wanted_rows
+from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, wanted_rows
 from segbatch.sources.columns import Columns, choose
 from segbatch.sources.fields import Fields, describe
 from segbatch.sources.first_values import FirstValues
@@ -22,6 +22,7 @@ from segbatch.storage.fetch import fetch
 from segbatch.storage.files import Files, shown_uri, too_large
 from segbatch.storage.hosts import Hosts, sampled
 from segbatch.storage.uri import beside, uris_beside
+from segbatch.text import escape_invalid_utf8
 
 
 class Parquet:
@@ -133,7 +134,7 @@ class _Paths:
 
 def row_id(shard: Shard, row: int, name: str | None) -> str:
     """``shard/name``, or ``shard/row`` in a file without ids."""
-    return f"{shard.name}/{row if name is None else clean(name)}"
+    return f"{shard.name}/{row if name is None else escape_invalid_utf8(name)}"
 
 
 def shard_error(shard: Shard, failure: RecordFailure) -> Record:

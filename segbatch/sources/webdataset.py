@@ -9,10 +9,11 @@ from contextlib import closing
 from segbatch.errors import RecordFailure
 from segbatch.records import Chunk, Record, Shard
 from segbatch.sources.census import Census
-from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, clean, id_hash
+from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, id_hash
 from segbatch.sources.samples import ImageRule, Sample
 from segbatch.sources.tar import Member, open_tar
 from segbatch.storage.files import Files, shard_failure, shown_uri
+from segbatch.text import escape_invalid_utf8
 
 NAME_PARTS: dict[KeyRule, re.Pattern[str]] = {
     "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),
@@ -111,7 +112,7 @@ class Reading:
         return NoRecord(reason, name)
 
     def _shown(self, name: str) -> str:
-        return clean(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
+        return escape_invalid_utf8(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
 
     def _finished(self, sample: Sample) -> Iterator[Record | NoRecord]:
         if not sample.images:

@@ -14,11 +14,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import Outage, RecordFailure, SourceError
-from segbatch.sources.chunking import clean
 from segbatch.storage.reachable import LocalReader, RemoteReader, is_there
 from segbatch.storage.retry import MAX_WHOLE, call, is_transient, retry
 from segbatch.storage.uri import split_uri
-from segbatch.text import redact, redact_text
+from segbatch.text import escape_invalid_utf8, redact, redact_text
 
 T = TypeVar("T")
 # Whether the store of a URI is there, although reading it fails so.
@@ -243,7 +242,7 @@ def _slashes_at_end(text: str) -> int:
 
 def shown_uri(uri: str) -> str:
     """``uri`` as rows and messages may show it: redacted, and valid Unicode."""
-    return clean(redact(uri))
+    return escape_invalid_utf8(redact(uri))
 
 
 def shown_name(root: str, name: str) -> str:

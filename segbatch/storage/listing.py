@@ -14,7 +14,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from segbatch.errors import MissingInput, SourceError
 from segbatch.skipped import Skipped
-from segbatch.sources.chunking import clean
 from segbatch.storage.files import Files, brief, outage, shown_name, shown_uri
 from segbatch.storage.hidden import hidden_reason
 from segbatch.storage.objects import infos, local_info, version_of
@@ -24,7 +23,7 @@ from segbatch.storage.retry import MAX_WHOLE, is_transient
 from segbatch.storage.tables import table_mark
 from segbatch.storage.uri import as_plain, folder_of, join, split_uri, without_dots
 from segbatch.storage.walk import MAGIC, Entry, Found, below, matches, pattern_roots
-from segbatch.text import is_web, without_query
+from segbatch.text import escape_invalid_utf8, is_web, without_query
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _WEB_LISTS_NOTHING = (
@@ -145,14 +144,14 @@ def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found],
     uri, skipped = _uri(fs, protocol, root), Skipped()
     found, outputs = without_outputs(files, partial(_uri, fs, protocol), root, found, whole=not pattern)
     for name in outputs:
-        skipped.add(OUTPUTS, clean(shown_name(uri, name)))
+        skipped.add(OUTPUTS, escape_invalid_utf8(shown_name(uri, name)))
     entries, meant = [], pattern.split("/")
     for entry, problem in found:
         reason = problem or hidden_reason(entry.name, meant)
         if reason is None:
             entries.append(entry)
         else:
-            skipped.add(reason, clean(shown_name(uri, entry.name)))
+            skipped.add(reason, escape_invalid_utf8(shown_name(uri, entry.name)))
     entries.sort(key=lambda e: e.name)
     marks = frozenset(mark for entry, _ in found if (mark := table_mark(entry.name)))
     return Listed(uri, entries, "pattern" if pattern else "folder", skipped, marks)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from segbatch.config.job import JobSpec
-from segbatch.isolation.watch import UNWATCHED
-from segbatch.isolation.workers import refine_stage, segment_stage
-from segbatch.operations.finish import Tally, finish
+from segbatch.operations.finish import finish
+from segbatch.output.sums import Tally
 from segbatch.output.writer import Writer
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
+from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.protocols import UNWATCHED
 from tests.chaos.world import CHUNK, KINDS, World
 from tests.cluster.jobs import environment, wait_for, workers
 from tests.store import proxy

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from segbatch.codecs.decode import decode
-from segbatch.isolation.watch import Watch
-from segbatch.isolation.workers import Items, Stage
-from segbatch.output.schema import Result
-from segbatch.records import Chunk, ChunkId, Record, Scores
+from segbatch.isolation.stage import Items, Stage
+from segbatch.protocols import Watch
+from segbatch.records import Chunk, ChunkId, Record, Result, Scores
 from segbatch.refiners.none import NoRefiner
 from segbatch.stages import stages
-from segbatch.stages.stages import Refine
+from segbatch.stages.refine import Refine
 from tests.networks import LABELS, Brightness
 
 # Widths that no sample image has (models/scores.py), on which the driver tries a network too.

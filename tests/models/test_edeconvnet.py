@@ -27,7 +27,7 @@ from segbatch.models.zoo.edeconvnet import EDeconvNet
 from segbatch.models.zoo.proposals import FileProposals, clipped, grid
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.densecrf import DenseCRFRefiner
-from segbatch.stages.stages import Segment
+from segbatch.stages.segment import Segment
 from tests.models.contract import photo
 from tests.models.narrow import NARROW
 

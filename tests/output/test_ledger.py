@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from segbatch.errors import OutputError
 from segbatch.output.ledger import Ledger, read_footer, read_footers
 from segbatch.output.run_record import Claim
-from segbatch.output.schema import Result
-from segbatch.output.totals import ClassCount, Totals
+from segbatch.output.totals import Totals
 from segbatch.output.writer import Receipt, Writer
-from segbatch.records import ChunkId, Record, RecordError, Shard
+from segbatch.records import ChunkId, ClassCount, Record, RecordError, Result, Shard
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 

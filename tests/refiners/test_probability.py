@@ -9,7 +9,7 @@ from segbatch.crf import _core
 from segbatch.records import Scores
 from segbatch.refiners.probability import label_probability
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 
 
 def literal(logits: np.ndarray, mask: np.ndarray, size: tuple[int, int], stride: int, temperature: float) -> np.ndarray:

@@ -29,7 +29,7 @@ from segbatch.refiners.crfasrnn import PAPER
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.refiners.none import NoRefiner, pick
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 from tests.crf.inputs import exact_filter, random_image, smooth_logits
 
 

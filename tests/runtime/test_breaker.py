@@ -10,13 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import NetworkError
-from segbatch.output.schema import Result
-from segbatch.output.totals import ClassCount
 from segbatch.output.writer import Receipt, Writer
 from segbatch.planning.breaker import Breaker, Rows
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
-from segbatch.records import ChunkId, Record
+from segbatch.records import ChunkId, ClassCount, Record, Result
 from segbatch.skipped import Skipped
 from tests import here
 from tests.corpus import encode, write_tar

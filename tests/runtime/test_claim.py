@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from segbatch.cli.progress import Progress
 from segbatch.errors import OutputError, PlanError, SpecError
 from segbatch.operations.demo import run_demo
-from segbatch.operations.finish import Tally, finish
+from segbatch.operations.finish import finish
 from segbatch.operations.nightly.record import Entry, Night, dates, remove_night, write_night
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger
 from segbatch.output.owned import owned, remove_owned, retired
 from segbatch.output.run_record import OutputTaken
+from segbatch.output.sums import Tally
 from segbatch.planning.claim import describe_removal, publish
 from segbatch.planning.plan import make_plan
+from segbatch.planning.progress import Progress
 from segbatch.storage.store import Store
 from tests import here
 from tests.kills import Steps

@@ -20,7 +20,7 @@ from segbatch.output.schema import schema
 from segbatch.output.stats import class_rows
 from segbatch.planning.plan import make_plan
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.stages.stages import coarse_scores
+from segbatch.stages.scoring import coarse_scores
 from tests import here
 from tests.corpus import photographs, write_folder
 from tests.networks import Brightness

@@ -15,7 +15,7 @@ import ray.exceptions as ray_errors
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
 from segbatch.errors import ModelError, Outage, OutputError, SegbatchError
-from segbatch.ray_backend.failures import WorkerFailure, carried, failure
+from segbatch.isolation.failures import WorkerFailure, carried, failure
 
 ADVICE = (
     "\nFailed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\nTo change retry attempts, backoff, or "

@@ -12,11 +12,11 @@ import pytest
 
 from segbatch.causes import is_of_the_machine
 from segbatch.errors import OutputError, SegbatchError
+from segbatch.isolation.failures import carried
 from segbatch.output.writer import Receipt
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware
 from segbatch.ray_backend import local
-from segbatch.ray_backend.failures import carried
 from tests import here
 from tests.cluster.jobs import rows
 from tests.corpus import photographs, write_folder

@@ -13,14 +13,15 @@ from segbatch import JobSpec
 from segbatch.errors import SegbatchError
 from segbatch.isolation.bisection import quarantine
 from segbatch.isolation.guard import Guard
-from segbatch.isolation.watch import Limits, Watch
-from segbatch.isolation.workers import segment_stage
+from segbatch.isolation.watch import Limits
 from segbatch.output.schema import to_table
 from segbatch.planning.plan import resolve
 from segbatch.planning.pools import Pools
+from segbatch.planning.stages import segment_stage
+from segbatch.protocols import Watch
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.none import NoRefiner
-from segbatch.stages.stages import Refine
+from segbatch.stages.refine import Refine
 from tests.cluster import poisons
 from tests.cluster.jobs import picture
 from tests.cluster.poisons import CRASH, HANG, chunk

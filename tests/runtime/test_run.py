@@ -20,13 +20,13 @@ from ray.data import DataContext
 
 import segbatch
 from segbatch import JobSpec
-from segbatch.cli.progress import Progress
 from segbatch.codecs import mask_png as png
 from segbatch.errors import ModelError, Outage, PlanError, SegbatchError
 from segbatch.operations.verify import verify
 from segbatch.output.schema import SCHEMA
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
+from segbatch.planning.progress import Progress
 from tests.cluster.jobs import committed, picture, rows, statistics, tars
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -15,7 +15,9 @@ from segbatch.labels import LabelSet
 from segbatch.records import Chunk, ChunkId, Record, Scores
 from segbatch.refiners.none import NoRefiner
 from segbatch.refiners.upsample import softmax, upsample
-from segbatch.stages.stages import Refine, Segment, coarse_scores
+from segbatch.stages.refine import Refine
+from segbatch.stages.scoring import coarse_scores
+from segbatch.stages.segment import Segment
 
 LABELS = LabelSet.of(["background", "bright", "dark"])
 
@@ -140,7 +142,7 @@ def test_a_failing_refiner_is_an_error_row():
 
 
 def test_large_images_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr("segbatch.stages.stages._WINDOW_PIXELS", 3 * 13 * 17)
+    monkeypatch.setattr("segbatch.stages.segment._WINDOW_PIXELS", 3 * 13 * 17)
     model = BrightnessModel()
     results = run(*[image_bytes("white")] * 8, model=model)
     assert model.batches == [3, 3, 2]

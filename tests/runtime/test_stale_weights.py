@@ -16,9 +16,9 @@ import torch
 import segbatch.models
 from segbatch.crf.torch_engine import MeanField
 from segbatch.errors import ModelError, NetworkError, PlanError
-from segbatch.isolation.workers import refine_stage, segment_stage
 from segbatch.models.weights import named_digest
 from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.stages import refine_stage, segment_stage
 from tests import here
 from tests.corpus import photographs, write_folder
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.cli.progress import Progress
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
 from segbatch.evaluation.drift import Content, histogram
 from segbatch.leaves import Overlaps, bits_of
 from segbatch.logs import Logs
-from segbatch.operations.finish import Tally, close
+from segbatch.operations.finish import close
 from segbatch.operations.nightly.record import Entry
 from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
 from segbatch.output.file_table import FileTable
@@ -24,9 +23,11 @@ from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger, ResultFile, read_file
 from segbatch.output.promotion import INCOMING, carry_out, complete_switch, key_of, plan_switch
 from segbatch.output.run_record import SUCCESS
+from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, settle_files
 from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.progress import Progress
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.pipeline import compute
 from segbatch.records import ChunkId, Shard, digest
@@ -132,7 +133,7 @@ def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
     plan = found.plan
     if plan.complete:
         return
-    logs = Logs.of(plan.job.spec)
+    logs = Logs.of(plan.job.spec.log_format, plan.job.spec.storage_options)
     logs.install()
     with cluster(plan.job.spec) as hardware:
         plan.settle(hardware.cpus)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from segbatch.cli.progress import Progress
 from segbatch.config.nightly import Hours, NightlySpec
 from segbatch.errors import SegbatchError, SpecError
 from segbatch.operations.nightly.dataset import Work, prepare, settle, work
@@ -18,6 +17,7 @@ from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, loo
 from segbatch.operations.nightly.record import Entry, Night, dates, read_night, remove_night, utc, write_night
 from segbatch.operations.nightly.webhook import post
 from segbatch.output.owned import remove_owned, retired
+from segbatch.planning.progress import Progress
 from segbatch.storage.lease import Lease, LeaseLost, holder
 from segbatch.storage.store import Store
 

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic
 
 import numpy as np
 from PIL import Image
 
 from segbatch import models, refiners
 from segbatch.errors import NetworkError
-from segbatch.isolation.canary import Canary, Item, Items
-from segbatch.isolation.watch import Watch
+from segbatch.isolation.canary import Canary
+from segbatch.isolation.stage import Items, Stage
 from segbatch.models.scores import sample_images
-from segbatch.output.schema import Result
 from segbatch.planning.plan import Job
 from segbatch.planning.pools import Pools
-from segbatch.protocols import Model
-from segbatch.records import Chunk, ChunkId, Record, Scores
-from segbatch.stages.stages import Refine, Segment
+from segbatch.protocols import Model, Watch
+from segbatch.records import Chunk, ChunkId, Record, Result, Scores
+from segbatch.stages.refine import Refine
+from segbatch.stages.segment import Segment
 from segbatch.text import redact
 
 _CHANGED = "changed since the job was planned"
 _REMEDY = (
     "the same files must be on every machine, and stay as they are until the job is done; run the same command again"
 )
-
-
-@dataclass(frozen=True)
-class Stage(Generic[Item]):
-    """What a worker does with a chunk. ``canary`` is a chunk that cannot be at fault if the stage does not survive it.
-
-    ``refuse`` makes the item of a record that has an ``error``.
-    """
-
-    name: str
-    run: Callable[[Chunk, Watch], Items[Item]]
-    refuse: Callable[[Record], Item]
-    canary: Chunk
 
 
 def segment_stage(job: Job, pools: Pools) -> Stage[Record]:

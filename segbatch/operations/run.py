@@ -1,0 +1,57 @@
+"""The whole job: plan, compute, finish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from segbatch.config.job import JobSpec
+from segbatch.errors import SegbatchError
+from segbatch.logs import Logs, event
+from segbatch.operations.finish import Outcome, finish
+from segbatch.output.sums import Tally
+from segbatch.planning.claim import publish
+from segbatch.planning.plan import make_plan
+from segbatch.planning.progress import Progress
+from segbatch.planning.reconcile import Outdated
+from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.pipeline import compute
+
+logger = logging.getLogger(__name__)
+
+
+def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
+    """Do the job, or what is left of it: every input record ends as one row of the output, a mask or an error.
+
+    Safe to call again after any failure, and from two places at once. Raises ``SegbatchError``; what is
+    committed by then stays, and the same call goes on from there.
+    """
+    logs = Logs.of(spec.log_format, spec.storage_options)
+    logs.install()
+    try:
+        outcome = _run(spec, progress or Progress(), logs)
+    except SegbatchError as e:
+        if logs.json:
+            event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
+        raise
+    records: dict[str, Any] = {"records": outcome.totals.records, "errors": outcome.totals.errors}
+    if outcome.skipped:
+        records["skipped"] = outcome.skipped.to_json()
+    done = {"output": outcome.output, **records, "exit_code": outcome.exit_code, "seconds": round(outcome.seconds, 2)}
+    event(logger, logging.INFO, "the run is done", **done, chunks=outcome.chunks, chunks_computed=outcome.computed)
+    return outcome
+
+
+def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
+    begun = time.monotonic()
+    plan = make_plan(spec)
+    if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
+        progress.warn(retired)
+    tally = Tally(len(plan.job.model.labels))
+    if not plan.complete:
+        with cluster(spec) as hardware:
+            plan.settle(hardware.cpus)
+            publish(plan)
+            compute(plan, hardware, tally, progress, logs)
+    return finish(plan, tally, time.monotonic() - begun)

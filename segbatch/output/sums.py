@@ -1,0 +1,42 @@
+"""Sums of what is committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from segbatch.output.file_table import Collected, FileRow
+from segbatch.output.totals import Totals
+from segbatch.output.writer import Receipt
+from segbatch.skipped import Skipped
+
+
+@dataclass
+class Tally:
+    """Sums over receipts; each file counts once, however often its receipt comes."""
+
+    num_classes: int
+    filenames: set[str] = field(default_factory=set)
+    size: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=Skipped)
+    written: Collected = field(default_factory=Collected)
+
+    def __post_init__(self) -> None:
+        self.totals = Totals(self.num_classes)
+
+    def add(self, receipt: Receipt) -> None:
+        if receipt.filename in self.filenames:
+            return
+        self.filenames.add(receipt.filename)
+        if receipt.digest:  # written by this run
+            fields = (receipt.filename, receipt.size, receipt.tag, receipt.digest, receipt.footer())
+            self.written.add(FileRow(*fields))
+        self.add_sums(receipt.totals, receipt.timings, receipt.size, receipt.skipped)
+
+    def add_sums(self, totals: Totals, timings: dict[str, float], size: int, skipped: Skipped) -> None:
+        """Add what several files come to."""
+        self.totals.add(totals)
+        self.skipped.merge(skipped)
+        self.size += size
+        for stage, seconds in timings.items():
+            self.timings[stage] = self.timings.get(stage, 0.0) + seconds

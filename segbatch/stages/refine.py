@@ -1,0 +1,90 @@
+"""Refine, encode the mask, count the classes."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from segbatch.causes import is_of_the_machine
+from segbatch.codecs import mask_png as png
+from segbatch.codecs.decode import decode
+from segbatch.labels import LabelSet
+from segbatch.protocols import UNWATCHED, Refiner, Watch
+from segbatch.records import Chunk, ClassCount, Record, Result
+from segbatch.refiners.probability import label_probability
+from segbatch.stages.failures import record_failure
+
+
+def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[list[ClassCount], float]:
+    """Classes present in a mask (H, W), most pixels first, and the mean of ``confidence`` float32 (H, W)."""
+    ids = mask.ravel()
+    pixels = np.bincount(ids, minlength=num_classes)
+    sums = np.bincount(ids, weights=confidence.ravel(), minlength=num_classes)
+    present = sorted(np.flatnonzero(pixels).tolist(), key=lambda c: (-pixels[c], c))
+    counts = [
+        ClassCount(c, int(pixels[c]), float(np.float32(pixels[c] / ids.size)), float(np.float32(sums[c] / pixels[c])))
+        for c in present
+    ]
+    return counts, float(np.float32(sums.sum() / ids.size))
+
+
+class Refine:
+    """Sharpen the boundaries, encode the mask, count the classes.
+
+    Args:
+        temperature: What the network's logits are divided by for ``confidence``, which is its probability of the final
+            label of each pixel.
+        has_marginal: Whether results have the mean of the refiner's own probabilities, too.
+    """
+
+    def __init__(
+        self,
+        refiner: Refiner,
+        labels: LabelSet,
+        *,
+        max_pixels: int,
+        temperature: float = 1.0,
+        has_marginal: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self.refiner, self.labels, self.max_pixels = refiner, labels, max_pixels
+        self.temperature, self.has_marginal = temperature, has_marginal
+        self._palette = labels.palette()
+        # One thread more would do nothing but hand over.
+        self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
+
+    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> tuple[list[Result], dict[str, float]]:
+        """A result for every record, in order, and the seconds of each stage so far."""
+        begun = time.perf_counter()
+
+        def one(place: int) -> Result:
+            record = chunk.records[place]
+            watch.begin("refine", [place], (record.height or 0) * (record.width or 0))
+            result = self._one(record)
+            watch.end([place])
+            return result
+
+        results = list(self._map(one, range(len(chunk.records))))
+        return results, {**chunk.timings, "refine": time.perf_counter() - begun}
+
+    def _one(self, record: Record) -> Result:
+        if record.error is not None:
+            return Result(replace(record, data=None))
+        try:
+            assert record.scores is not None
+            needs = self.refiner.needs_image and record.data is not None
+            image = decode(record.data, self.max_pixels) if needs and record.data is not None else None
+            mask, marginal = self.refiner.refine(image, record.scores)
+            probability = label_probability(record.scores, mask, len(self.labels), self.temperature)
+            classes, confidence = count(mask, probability, len(self.labels))
+            mean_marginal = float(marginal.mean(dtype=np.float64)) if self.has_marginal else None
+            data = png.encode(mask, self._palette, len(self.labels))
+        except Exception as e:
+            if is_of_the_machine(e):
+                raise
+            failure = record_failure("refine", e)
+            return Result(record.failed(failure.stage, failure.kind, failure.message))
+        return Result(replace(record, data=None, scores=None), data, classes, confidence, mean_marginal)

@@ -1,0 +1,43 @@
+"""Scores of a network: which of them are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from segbatch.errors import RecordFailure
+from segbatch.records import Scores
+
+
+def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prune: float) -> Scores:
+    """Log-probabilities float16 of the classes of ``logits`` (C, h, w) that can win at some pixel of the image.
+
+    Kept are classes whose probability reaches ``prune`` in some cell, and those that can have the highest
+    score between cells: in no 2x2 neighbourhood does another class's lowest score exceed all of theirs.
+    Taking a constant from all classes of a cell leaves interpolation, arg-max and softmax as they were.
+    Raises ``RecordFailure`` for scores that are not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise RecordFailure(
+            "segment", "NonFiniteScores", "the network's scores hold NaN or infinity; try precision: fp32"
+        )
+    top = logits.max(axis=0)
+    logp = logits - (top + np.log(np.exp(logits - top).sum(axis=0)))
+    keep = np.ones(len(logp), bool)
+    if prune > 0:
+        surest = _neighbourhood(np.minimum, logp).max(axis=0)
+        can_win = (_neighbourhood(np.maximum, logp) >= surest).any(axis=(1, 2))
+        keep = can_win | (logp.max(axis=(1, 2)) >= np.log(prune))
+    lowest = np.finfo(np.float16).min
+    values = np.maximum(logp[keep], lowest).astype(np.float16)
+    return Scores(values, np.flatnonzero(keep).astype(np.int16), height, width, stride)
+
+
+def _neighbourhood(reduce: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
+    """``reduce`` over every 2x2 neighbourhood of (C, h, w); a side of one cell stays as it is."""
+    if x.shape[1] > 1:
+        x = reduce(x[:, :-1], x[:, 1:])
+    if x.shape[2] > 1:
+        x = reduce(x[:, :, :-1], x[:, :, 1:])
+    return x

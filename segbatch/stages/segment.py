@@ -1,0 +1,119 @@
+"""Decode, run the network in batches, keep the coarse scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from segbatch.causes import is_of_the_machine, lost_gpu
+from segbatch.codecs.decode import decode, image_size
+from segbatch.errors import NetworkError, RecordFailure
+from segbatch.models.scores import checked_scores
+from segbatch.protocols import UNWATCHED, Model, Watch
+from segbatch.records import Chunk, Record, RecordError
+from segbatch.stages.failures import record_failure
+from segbatch.stages.scoring import coarse_scores
+
+# Decoded pixels that are held at once: bounds a worker's memory whatever the sizes of the images.
+_WINDOW_PIXELS = 16_000_000
+
+
+class Segment:
+    """Decode, run the network in batches, keep the coarse scores of the classes that can win."""
+
+    def __init__(self, model: Model, *, max_pixels: int, prune: float, keep_images: bool, threads: int = 1) -> None:
+        self.model, self.max_pixels, self.prune, self.keep_images = model, max_pixels, prune, keep_images
+        self._pool = ThreadPoolExecutor(threads)
+
+    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> Chunk:
+        """The chunk with ``scores`` or an ``error`` in every record; image bytes stay if the refiner needs them."""
+        begun = time.perf_counter()
+        records: list[Record] = []
+        windows = _windows(chunk.records)
+        ahead = self._decode(next(windows, None), watch)
+        while ahead:
+            (window, pixels), ahead = ahead, self._decode(next(windows, None), watch)
+            decoded = [future.result() for future in window]
+            places = range(len(records), len(records) + len(window))
+            watch.begin("segment", places, pixels)
+            records.extend(self._score(decoded))
+            watch.end(places)
+        timings = {**chunk.timings, "segment": time.perf_counter() - begun}
+        return replace(chunk, records=records, timings=timings)
+
+    def _decode(
+        self, window: tuple[int, list[Record], int] | None, watch: Watch
+    ) -> tuple[list[Future[tuple[Record, np.ndarray | None]]], int] | None:
+        if window is None:
+            return None
+        first, records, claimed = window
+        # A damaged header claims any size; what is more than max_pixels is refused, and needs no time.
+        pixels = min(claimed, len(records) * self.max_pixels)
+        watch.begin("decode", range(first, first + len(records)), pixels)
+        return [self._pool.submit(self._decode_one, record) for record in records], pixels
+
+    def _decode_one(self, record: Record) -> tuple[Record, np.ndarray | None]:
+        if record.error is not None:
+            return replace(record, data=None), None
+        if record.data is None:
+            return record.failed("read", "MissingBytes", "the record has no image bytes"), None
+        try:
+            image = decode(record.data, self.max_pixels)
+        except RecordFailure as e:
+            return record.failed(e.stage, e.kind, e.message), None
+        return replace(record, height=image.shape[0], width=image.shape[1]), image
+
+    def _score(self, decoded: list[tuple[Record, np.ndarray | None]]) -> Iterator[Record]:
+        scored = iter(self._scores([(record.image_id, image) for record, image in decoded if image is not None]))
+        for record, image in decoded:
+            if image is None:
+                yield record
+                continue
+            outcome = next(scored)
+            if isinstance(outcome, RecordError):
+                yield record.failed(outcome.stage, outcome.type, outcome.message)
+                continue
+            try:
+                kept = coarse_scores(outcome, image.shape[0], image.shape[1], self.model.stride, self.prune)
+            except RecordFailure as e:
+                yield record.failed(e.stage, e.kind, e.message)
+                continue
+            yield replace(record, scores=kept, data=record.data if self.keep_images else None)
+
+    def _scores(self, named: list[tuple[str, np.ndarray]]) -> list[np.ndarray | RecordError]:
+        """Scores of each image; if the batch fails, each image alone, so that one cannot take others with it."""
+        ids, images = [name for name, _ in named], [image for _, image in named]
+        try:
+            return [*checked_scores(self.model, images, ids)]
+        except NetworkError:
+            raise
+        except Exception as e:
+            if lost_gpu(e) or is_of_the_machine(e):
+                raise
+            if len(images) == 1:
+                failure = record_failure("segment", e)
+                return [RecordError(failure.stage, failure.kind, failure.message)]
+            return [outcome for one in named for outcome in self._scores([one])]
+
+
+def _windows(records: Sequence[Record]) -> Iterator[tuple[int, list[Record], int]]:
+    """Runs of records whose images together have at most ``_WINDOW_PIXELS``, or one record.
+
+    With the place of the first one, and their pixels.
+    """
+    window: list[Record] = []
+    held = 0
+    for place, record in enumerate(records):
+        size = image_size(record.data) if record.data else None
+        area = size[0] * size[1] if size else 0
+        if window and held + area > _WINDOW_PIXELS:
+            yield place - len(window), window, held
+            window, held = [], 0
+        window.append(record)
+        held += area
+    if window:
+        yield len(records) - len(window), window, held
