@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
@@ -20,11 +19,11 @@ from segbatch.evaluation.label_images import LabelReader, color_table, list_labe
 from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
-from segbatch.isolation.failures import failure
 from segbatch.labels import LabelOptions
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.tasks import map_tasks, shared
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.store import Store
 
@@ -126,13 +125,10 @@ def evaluate(
     for line in surveyed.lines():
         tell(line)
     with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
-        try:
-            parts = []
-            for store, rows in zip(stores, paired, strict=True):
-                truth = Truth(truths, rows.places, class_map, reader, resamples, seed)
-                parts.append(_gather(store, truth, int(hardware.cpus), tell))
-        except ray.exceptions.RayError as e:
-            raise failure(e) from e
+        parts = []
+        for store, rows in zip(stores, paired, strict=True):
+            truth = Truth(truths, rows.places, class_map, reader, resamples, seed)
+            parts.append(_gather(store, truth, int(hardware.cpus), tell))
     for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
         _conclude(store, record, part, rows)
         for name in surveyed.absent:
@@ -163,32 +159,18 @@ def evaluate(
 
 def _gather(store: Store, truth: Truth, cores: int, tell: Callable[[str], None]) -> Part:
     """All committed files of one output: tasks of a few files, of which only so many are pending."""
-    total, shared = truth.part(), ray.put(truth)
+    total, common = truth.part(), shared(truth)
     files = Ledger.read(store).files()
-    task = ray.remote(num_cpus=1)(compare)
     size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
     told = time.monotonic()
     tell(f"{store.uri}: {len(files)} files")
-    for done, part in enumerate(_results(task, [(store, g, shared) for g in groups], 2 * cores), 1):
+    for done, (_, part) in enumerate(map_tasks(compare, ((store, g, common) for g in groups), 2 * cores), 1):
         total += part
         if time.monotonic() - told > 10:
             told = time.monotonic()
             tell(f"{total.tally.images:,} images compared, {done / len(groups):.0%} of the files")
     return total
-
-
-def _results(task: Any, arguments: Sequence[tuple[Any, ...]], most: int) -> Iterator[Any]:
-    """What the tasks return, as they finish; at most ``most`` are pending."""
-    pending: list[Any] = []
-    for given in arguments:
-        if len(pending) >= most:
-            done, pending = ray.wait(pending)
-            yield ray.get(done[0])
-        pending.append(task.remote(*given))
-    while pending:
-        done, pending = ray.wait(pending)
-        yield ray.get(done[0])
 
 
 def _conclude(store: Store, record: RunRecord, part: Part, rows: LabeledRows) -> None:

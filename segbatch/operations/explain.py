@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import ray
-
 from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, visible
 from segbatch.output.writer import MASKS
@@ -13,7 +11,7 @@ from segbatch.planning.claim import describe_removal
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Hardware, plan_pools
 from segbatch.planning.reconcile import Outdated
-from segbatch.ray_backend.cluster import cluster, is_remote
+from segbatch.ray_backend.cluster import cluster, is_connected, is_remote
 
 
 def explain(spec: JobSpec) -> str:
@@ -25,7 +23,7 @@ def explain(spec: JobSpec) -> str:
     plan = make_plan(spec)
     if plan.job.model.wrong_size:
         raise ModelError(plan.job.model.wrong_size)
-    if is_remote(spec) and not ray.is_initialized():
+    if is_remote(spec) and not is_connected():
         with cluster(spec) as hardware:
             return _describe(plan, hardware)
     return _describe(plan, Hardware.local(spec))

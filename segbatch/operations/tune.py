@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import ray
-
 from segbatch import refiners
 from segbatch.codecs.decode import decode
 from segbatch.config.job import CRFSpec, JobSpec
@@ -19,15 +17,13 @@ from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_
 from segbatch.evaluation.label_images import INDICES, LabelFile, LabelReader, color_table, list_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
-from segbatch.isolation.failures import failure
 from segbatch.labels import LabelOptions
 from segbatch.logs import Logs
 from segbatch.planning.plan import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
 from segbatch.planning.progress import Steps
-from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.cluster import cluster
-from segbatch.ray_backend.pipeline import SegmentWorker
+from segbatch.ray_backend.tasks import map_tasks, segment_chunks, shared
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.sources.images import names_of
 from segbatch.storage.files import Files, shown_uri
@@ -76,27 +72,22 @@ def tune(
     with cluster(spec) as hardware:
         pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
         tell(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
-        try:
-            scored = _score(job, pools, records, steps)
-            if not any(scored):
-                raise SpecError(
-                    f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
-                )
-            batches = [(ray.put((part, [label_of[r.image_id].uri for r in part])), len(part)) for part in scored]
-            comparison = _Comparison(job, batches, class_map, reader, steps)
-            steps.begin("comparing the network's masks, images", len(records))
-            network, unknown = comparison.network()
-            for text in unknown.lines():
-                tell(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
-            if not network.pixel_accuracy >= 0:  # NaN
-                raise SpecError(
-                    f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore"
-                )
-            tell(f"the network alone: mean IoU {network.mean_iou:.4f}")
-            steps.begin("searching, images refined", settings_at_most(rounds) * len(records))
-            settings = search(job.spec.crf, rounds, comparison.settings, tell)
-        except ray.exceptions.RayError as e:
-            raise failure(e) from e
+        scored = _score(job, pools, records, steps)
+        if not any(scored):
+            raise SpecError(
+                f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
+            )
+        batches = [(shared((part, [label_of[r.image_id].uri for r in part])), len(part)) for part in scored]
+        comparison = _Comparison(job, batches, class_map, reader, steps)
+        steps.begin("comparing the network's masks, images", len(records))
+        network, unknown = comparison.network()
+        for text in unknown.lines():
+            tell(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
+        if not network.pixel_accuracy >= 0:  # NaN
+            raise SpecError(f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore")
+        tell(f"the network alone: mean IoU {network.mean_iou:.4f}")
+        steps.begin("searching, images refined", settings_at_most(rounds) * len(records))
+        settings = search(job.spec.crf, rounds, comparison.settings, tell)
     compared = sum(count for _, count in batches)
     return Tuning(spec, settings, network, compared, len(records) - compared, surveyed)
 
@@ -120,21 +111,15 @@ class _Comparison:
 
     def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], UnknownValues]:
         """A task for each of ``crfs`` and each batch of images."""
-        task = ray.remote(num_cpus=1)(_compare)
-        pending = {
-            task.remote(batch, self._job.spec, crf, self._class_map, self._reader): (crf, count)
-            for crf in crfs
-            for batch, count in self._batches
-        }
+        tasks = [(crf, batch, count) for crf in crfs for batch, count in self._batches]
+        arguments = ((batch, self._job.spec, crf, self._class_map, self._reader) for crf, batch, _ in tasks)
         totals = {crf: Confusion(len(self._class_map.names)) for crf in crfs}
         unknown = UnknownValues()
-        while pending:
-            for ref in ray.wait(list(pending))[0]:
-                crf, count = pending.pop(ref)
-                confusion, values = ray.get(ref)
-                totals[crf] += confusion
-                unknown.merge(values)
-                self._steps.advance(count)
+        for position, (confusion, values) in map_tasks(_compare, arguments):
+            crf, _, count = tasks[position]
+            totals[crf] += confusion
+            unknown.merge(values)
+            self._steps.advance(count)
         return [Setting(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
 
 
@@ -200,20 +185,14 @@ def _survey(
 
 def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[list[Record]]:
     """The records with their scores, in batches; those that failed are left out."""
-    worker: Any = ray.remote(SegmentWorker)
-    worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
-    attempts = RayAttempts()
-    logs = Logs.of(job.spec.log_format, job.spec.storage_options)
-    workers = [worker.remote(job, pools, attempts, logs) for _ in range(pools.segment_actors)]
+    chunks = [
+        Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
+        for n, i in enumerate(range(0, len(records), _BATCH))
+    ]
     steps.begin("running the network, images", len(records))
-    pending = {}
-    for n, i in enumerate(range(0, len(records), _BATCH)):
-        chunk = Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
-        pending[workers[n % len(workers)].__call__.remote(chunk.to_row())] = n
-    batches: dict[int, list[Record]] = {}
-    while pending:
-        for ref in ray.wait(list(pending))[0]:
-            scored = Chunk.from_row(ray.get(ref)).records
-            batches[pending.pop(ref)] = [r for r in scored if r.scores is not None]
-            steps.advance(len(scored))
-    return [batches[n] for n in sorted(batches)]
+    batches: list[list[Record]] = [[] for _ in chunks]
+    logs = Logs.of(job.spec.log_format, job.spec.storage_options)
+    for position, chunk in segment_chunks(job, pools, logs, chunks):
+        batches[position] = [record for record in chunk.records if record.scores is not None]
+        steps.advance(len(chunk.records))
+    return batches

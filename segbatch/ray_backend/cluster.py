@@ -27,6 +27,11 @@ def is_remote(spec: JobSpec) -> bool:
     return bool(spec.address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
 
 
+def is_connected() -> bool:
+    """Whether this process has joined a cluster already."""
+    return ray.is_initialized()
+
+
 @contextmanager
 def cluster(spec: JobSpec) -> Iterator[Hardware]:
     """Ray, ready, and what it offers. A local one is stopped on leaving; one that was there stays as it was."""

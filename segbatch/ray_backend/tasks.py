@@ -1,0 +1,72 @@
+"""One function for many arguments, as Ray tasks; and a worker's stage for a few chunks without a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+
+from segbatch.isolation.failures import failure
+from segbatch.logs import Logs
+from segbatch.planning.plan import Job
+from segbatch.planning.pools import Pools
+from segbatch.ray_backend.attempts import RayAttempts
+from segbatch.ray_backend.pipeline import SegmentWorker
+from segbatch.records import Chunk
+
+T = TypeVar("T")
+
+
+def shared(value: T) -> T:
+    """A reference to ``value`` in the object store: tasks that are given it receive the value, which is copied once."""
+    reference: Any = ray.put(value)
+    return reference
+
+
+def map_tasks(
+    function: Callable[..., T], arguments: Iterable[tuple[Any, ...]], max_pending: int | None = None
+) -> Iterator[tuple[int, T]]:
+    """Call ``function`` for each of ``arguments`` in tasks of one CPU.
+
+    Args:
+        max_pending: Tasks that are submitted and not finished at a time; any number by default.
+    Yields:
+        The position of the arguments and the result, as tasks finish.
+    Raises:
+        SegbatchError: That of a task, or the reason why Ray lost it.
+    """
+    task = ray.remote(num_cpus=1)(function)
+    pending: dict[Any, int] = {}
+    try:
+        for position, given in enumerate(arguments):
+            while max_pending is not None and len(pending) >= max_pending:
+                yield _finished(pending)
+            pending[task.remote(*given)] = position
+        while pending:
+            yield _finished(pending)
+    except ray.exceptions.RayError as e:
+        raise failure(e) from e
+
+
+def segment_chunks(job: Job, pools: Pools, logs: Logs, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Chunk]]:
+    """Score ``chunks`` by the segment workers of a job, whose chunks must be retried by nobody.
+
+    Yields the position of each chunk and the chunk with its scores, as they finish. Raises ``SegbatchError``.
+    """
+    worker: Any = ray.remote(SegmentWorker)
+    worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
+    attempts = RayAttempts()
+    workers = [worker.remote(job, pools, attempts, logs) for _ in range(pools.segment_actors)]
+    try:
+        pending = {workers[n % len(workers)].__call__.remote(chunk.to_row()): n for n, chunk in enumerate(chunks)}
+        while pending:
+            position, row = _finished(pending)
+            yield position, Chunk.from_row(row)
+    except ray.exceptions.RayError as e:
+        raise failure(e) from e
+
+
+def _finished(pending: dict[Any, int]) -> tuple[int, Any]:
+    (reference,), _ = ray.wait(list(pending))
+    return pending.pop(reference), ray.get(reference)
