@@ -96,7 +96,7 @@ def test_two_runs_at_once_into_one_output(corpus: list[str], reference: Path, tm
     assert_same(output, reference)
 
 
-@pytest.mark.long  # make test has it in one Ray, in tests/runtime/test_run.py
+@pytest.mark.long  # make test has it in one Ray, in tests/operations/test_run.py
 def test_a_finished_output_costs_a_listing(corpus: list[str], reference: Path, tmp_path: Path) -> None:
     before = {n: (reference / "masks" / n).stat().st_mtime_ns for n in committed(reference)}
     log = tmp_path / "log"

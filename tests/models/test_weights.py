@@ -18,7 +18,7 @@ from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models import checkpoint
 from segbatch.models.weights import Weights, read_uri
-from tests.sources.web_server import web_server
+from tests.storage.web_server import web_server
 
 NAME = "lraspp_mobilenet_v3_large"
 

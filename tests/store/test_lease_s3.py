@@ -1,4 +1,4 @@
-"""The lease of a night on a real object store, by conditional writes; see tests/nightly/test_lease.py."""
+"""The lease of a night on a real object store, by conditional writes; see tests/storage/test_lease.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from segbatch.errors import Busy
 from segbatch.storage.lease import LeaseLost, holder
 from segbatch.storage.store import Store
-from tests.nightly.test_lease import HOUR, Clock, race, take
+from tests.storage.test_lease import HOUR, Clock, race, take
 from tests.store.seaweed import Seaweed
 
 

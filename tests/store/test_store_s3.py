@@ -1,4 +1,4 @@
-"""The output on a real object store: the promises of tests/output/test_store.py, and what only S3 can break."""
+"""The output on a real object store: the promises of tests/storage/test_store.py, and what only S3 can break."""
 
 from __future__ import annotations
 

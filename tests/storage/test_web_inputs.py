@@ -16,7 +16,7 @@ from segbatch.storage.listing import list_input
 from segbatch.storage.retry import MAX_WHOLE
 from tests.corpus import photographs, tar_bytes
 from tests.sources.contract import read
-from tests.sources.web_server import Answer, web_server
+from tests.storage.web_server import Answer, web_server
 
 SAMPLES = photographs(3, side=32)
 A, B, C = (data for _, data in SAMPLES)

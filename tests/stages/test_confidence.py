@@ -80,7 +80,7 @@ def test_confidence_is_the_networks_probability_of_the_final_label(refiner: str,
 
 def test_a_temperature_scales_confidence_and_nothing_else(images: Path, tmp_path: Path) -> None:
     here.run(job(images, tmp_path / "plain"))
-    warm = job(images, tmp_path / "warm", model="tests.runtime.test_confidence:Warm")
+    warm = job(images, tmp_path / "warm", model="tests.stages.test_confidence:Warm")
     here.run(warm)
     for plain, scaled in zip(rows(tmp_path / "plain"), rows(tmp_path / "warm"), strict=True):
         assert plain["mask"] == scaled["mask"]

@@ -17,7 +17,7 @@ from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows
 from tests.corpus import photographs, write_tar
-from tests.nightly.nights import DAY, HOUR, MIDNIGHT
+from tests.operations.nightly.nights import DAY, HOUR, MIDNIGHT
 
 TODAY = datetime.date(2026, 11, 20)
 SAMPLES = photographs(6, side=32)

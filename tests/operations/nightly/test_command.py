@@ -21,7 +21,7 @@ from segbatch.operations.verify import verify
 from segbatch.storage.lease import Lease
 from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows, start, wait_for
-from tests.nightly.nights import JOB, shard
+from tests.operations.nightly.nights import JOB, shard
 
 Run = Callable[..., tuple[int, str]]
 

@@ -24,7 +24,7 @@ from segbatch.output.promotion import Switch, carry_out
 from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder
-from tests.nightly.nights import DAY, HOUR, JOB, MIDNIGHT, Bench, shard, spoil
+from tests.operations.nightly.nights import DAY, HOUR, JOB, MIDNIGHT, Bench, shard, spoil
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
