@@ -15,8 +15,8 @@ from PIL import Image
 
 from segbatch.codecs.decode import decode, image_size
 from segbatch.errors import RecordFailure
-from tests.corpus import encode, photograph
 from tests.codecs.image_files import DEFLATE, UNCOMPRESSED, bmp, bmp_rows, tiff
+from tests.corpus import encode, photograph
 
 PHOTO = np.ascontiguousarray(photograph(0, 70)[:53, :61])  # of odd sides, with tiles and bytes that are cut
 HEIGHT, WIDTH = PHOTO.shape[:2]

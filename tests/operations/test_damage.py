@@ -16,6 +16,7 @@ from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
 from segbatch.output.ledger import parse_file, read_file
 from segbatch.output.writer import to_parquet
+from segbatch.planning.inline import execute
 from segbatch.planning.plan import make_plan
 from segbatch.storage.store import Store
 from tests import here
@@ -235,7 +236,7 @@ def test_a_file_that_another_job_left_in_the_last_moment_is_not_counted(
     late = {p.name: p.read_bytes() for p in result_files(output)}
 
     def work(plan: object) -> object:
-        yield from here.receipts(plan)
+        yield from execute(plan)
         (output / "masks" / name).write_bytes(late[name])
 
     name = min(late)

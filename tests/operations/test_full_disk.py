@@ -14,6 +14,7 @@ from segbatch.causes import is_of_the_machine
 from segbatch.errors import OutputError, SegbatchError
 from segbatch.isolation.failures import carried
 from segbatch.output.writer import Receipt
+from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware
 from segbatch.ray_backend import local
@@ -33,7 +34,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
 def carrying(plan: Plan) -> Iterable[Receipt]:
     """What workers do with an exception."""
     with carried("a.tar-00000.parquet at segment"):
-        yield from here.receipts(plan)
+        yield from execute(plan)
 
 
 def test_a_full_output_is_named_and_the_same_job_goes_on_when_there_is_space(corpus: str) -> None:

@@ -24,6 +24,7 @@ from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import SUCCESS
 from segbatch.output.writer import Receipt
+from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan
 from segbatch.storage.store import Store
 from tests import accounts, here
@@ -60,13 +61,13 @@ class World:
             self.write_image(i)
         self.write_tar(0, 5)
 
-    def run(self, work: Any = here.receipts) -> None:
+    def run(self, work: Any = execute) -> None:
         inputs = [str(self.input / "images"), str(self.input / "tars")]
         here.run(here.spec(inputs, self.output, precision="fp32"), work)
 
     def interrupt(self, chunks: int) -> None:
         def some(plan: Plan) -> Iterator[Receipt]:
-            yield from itertools.islice(here.receipts(plan), chunks)
+            yield from itertools.islice(execute(plan), chunks)
             raise Interrupted
 
         with suppress(Interrupted):

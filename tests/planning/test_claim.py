@@ -19,6 +19,7 @@ from segbatch.output.owned import owned, remove_owned, retired
 from segbatch.output.run_record import OutputTaken
 from segbatch.output.sums import Tally
 from segbatch.planning.claim import describe_removal, publish
+from segbatch.planning.inline import execute
 from segbatch.planning.plan import make_plan
 from segbatch.planning.progress import Progress
 from segbatch.storage.store import Store
@@ -185,7 +186,7 @@ def test_the_job_whose_output_is_taken_over_commits_nothing_more(
     second: dict[str, object], small_corpus: Path, tmp_path: Path
 ) -> None:
     race = Race(small_corpus, tmp_path, **second)
-    work = iter(here.receipts(race.first))
+    work = iter(execute(race.first))
     for _ in range(3):
         next(work)
     outcome = here.run(race.second)
@@ -210,7 +211,7 @@ def test_a_file_that_is_written_as_the_output_is_taken_over_goes_unless_the_othe
 ) -> None:
     """The other job takes the output between the first check of a commit and its second."""
     race = Race(small_corpus, tmp_path, **second)
-    work = iter(here.receipts(race.first))
+    work = iter(execute(race.first))
     next(work)
     write = Store.write
 
@@ -237,7 +238,7 @@ def test_the_same_command_twice_at_once_is_harmless(small_corpus: Path, tmp_path
     spec = here.spec([str(small_corpus)], tmp_path, chunk_size=2)
     first = make_plan(spec)
     publish(first)
-    work = iter(here.receipts(first))
+    work = iter(execute(first))
     next(work)
     assert here.run(spec).computed == 8
     tally = Tally(3)
@@ -249,7 +250,7 @@ def test_the_same_command_twice_at_once_is_harmless(small_corpus: Path, tmp_path
 
 def test_a_removed_output_is_not_written_again_by_a_job_that_still_runs(small_corpus: Path, tmp_path: Path) -> None:
     race = Race(small_corpus, tmp_path / "out")
-    work = iter(here.receipts(race.first))
+    work = iter(execute(race.first))
     next(work)
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(OutputTaken, match=r"run\.json: is gone"):

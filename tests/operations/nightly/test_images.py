@@ -17,6 +17,7 @@ from segbatch.output.catalog import read_catalog
 from segbatch.output.ledger import Ledger
 from segbatch.output.promotion import INCOMING
 from segbatch.output.run_record import OutputTaken
+from segbatch.planning.inline import execute
 from segbatch.storage.lease import Lease
 from segbatch.storage.store import Store
 from tests import here
@@ -47,7 +48,7 @@ class Nights:
         if not found.plan.complete:
             found.plan.settle(1)
             found.claim()
-            for receipt in itertools.islice(here.receipts(found.plan, INCOMING), chunks):
+            for receipt in itertools.islice(execute(found.plan, INCOMING), chunks):
                 found.tally.add(receipt)
         with Lease.take(self._state, 1e6, lambda: 0.0, "a night").kept() as lease:
             return settle(found, f"2026-11-{next(self._dates):02}", lease, 1.0)
@@ -238,7 +239,7 @@ def test_a_night_whose_output_is_taken_over_changes_nothing_more(nights: Nights)
     nights.add(numbered(20, 21))
     found = nights.prepare()
     found.claim()
-    work = iter(here.receipts(found.plan, INCOMING))
+    work = iter(execute(found.plan, INCOMING))
     next(work)
     here.run(nights.spec.model_copy(update={"prune": 0.01, "overwrite": True}))
     with pytest.raises(OutputTaken):

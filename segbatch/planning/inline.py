@@ -1,0 +1,32 @@
+"""A plan executed in this process, one chunk after another and without Ray: for tests and debuggers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from segbatch.output.writer import MASKS, Receipt, Writer
+from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.plan import Plan
+from segbatch.planning.pools import Pools
+from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.protocols import UNWATCHED
+
+SINGLE_PROCESS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
+
+
+def execute(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
+    """Compute the remaining chunks of a plan and commit each one into ``folder`` of the output.
+
+    Yields one receipt per committed chunk, in order of the plan. Raises ``SegbatchError``; committed chunks are kept.
+    """
+    segment, refine = segment_stage(plan.job, SINGLE_PROCESS), refine_stage(plan.job, SINGLE_PROCESS)
+    writer = Writer(plan.store, plan.record.claim, folder)
+
+    def outcomes() -> Iterator[Receipt | Rows]:
+        for piece in plan.pieces():
+            for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
+                chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)
+                rows = Rows(chunk.id, *refine.run(chunk, UNWATCHED), chunk.skipped)
+                yield rows if rows.is_suspect() else rows.commit(writer)
+
+    return Breaker(plan, lambda rows: rows.commit(writer)).receipts(outcomes())
