@@ -95,11 +95,11 @@ CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLOURS)
 class LabelOptions:
     """How label images are paired with images and read: the label options of ``eval``, ``train`` and ``tune-crf``.
 
-    ``ignore`` are label values that do not count, ``mapping`` is that of ``metrics.class_map.ClassMap``. ``suffix`` is
-    what the names of labels end in and those of images do not, as ``_mask``; or ``IMAGE=LABEL`` where both end in
-    something of their own, as ``_leftImg8bit=_gtFine_labelIds``. ``colors`` is ``classes`` for labels drawn in the
-    classes' colors, the URI of a table of names and colors, or ``indices`` to believe the values of palette images
-    whose palettes name other classes. ``reduce_zero``: 0 is ignored and value v stands for class v - 1 (ADE20K).
+    ``ignore`` are label values that do not count, ``mapping`` is that of ``evaluation.class_map.ClassMap``.
+    ``suffix`` is what the names of labels end in and those of images do not, as ``_mask``; or ``IMAGE=LABEL`` where
+    both end in something of their own, as ``_leftImg8bit=_gtFine_labelIds``. ``colors`` is ``classes`` for labels drawn
+    in the classes' colors, the URI of a table of names and colors, or ``indices`` to believe the values of palette
+    images whose palettes name other classes. ``reduce_zero``: 0 is ignored and value v stands for class v - 1 (ADE20K).
     """
 
     ignore: tuple[int, ...] = (IGNORE_INDEX,)

@@ -23,7 +23,8 @@ def package() -> Iterator[logging.Logger]:
 
 
 def logs(**more: object) -> Logs:
-    return Logs.of(JobSpec.create(inputs=["in"], **more))
+    spec = JobSpec.create(inputs=["in"], **more)
+    return Logs.of(spec.log_format, spec.storage_options)
 
 
 def test_events_and_plain_messages_are_lines(package: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,7 @@ class LabeledRows:
         )
 
     def survey(self, reader: LabelReader, classes: ClassMap, names: LabelSet, options: LabelOptions) -> LabelSurvey:
-        """A look at the labels that have a row; see ``metrics.survey.survey``."""
+        """A look at the labels that have a row; see ``evaluation.survey.survey``."""
         places = sorted(place for place in self.places.values() if place >= 0)
 
         def look(index: int) -> LookedAt:

@@ -97,10 +97,10 @@ def evaluate(
     """Compare the masks of ``output``, and of ``against``, with label images.
 
     ``labels`` is a folder, prefix or glob, paired with the rows by ``pairing.pair``; ``options`` say how they are read.
-    They are looked at before any work: see ``metrics.survey``. An output has no confidence of a single pixel: the unit
-    of calibration is the region, all pixels of a class in an image. Its mean confidence is held against the share of
-    its labeled pixels that are right, and counts by these pixels; the confidence of a class is also that of the class
-    it is merged into.
+    They are looked at before any work: see ``evaluation.survey``. An output has no confidence of a single pixel: the
+    unit of calibration is the region, all pixels of a class in an image. Its mean confidence is held against the share
+    of its labeled pixels that are right, and counts by these pixels; the confidence of a class is also that of the
+    class it is merged into.
 
     Result files are read by Ray tasks, on this machine or on the cluster at ``address``; what comes back are sums, and
     two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, for labels that cannot

@@ -47,7 +47,7 @@ def tune(
     ``labels`` is a folder, prefix or glob of label images, paired with the input's images by ``pairing.pair``;
     ``options`` say how they are read. The network runs once over the first ``images`` that have a label. The first
     setting has the parameters of ``spec``, completed by those of the weights. Raises ``SpecError`` if nothing can be
-    paired, or for labels that cannot be meant so: see ``metrics.survey``.
+    paired, or for labels that cannot be meant so: see ``evaluation.survey``.
     """
     steps, options = steps or Steps(), options or LabelOptions()
     job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))

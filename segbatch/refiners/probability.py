@@ -20,7 +20,7 @@ def label_probability(scores: Scores, mask: np.ndarray, num_classes: int, temper
     that, since a geometric mean of sums exceeds the sum of geometric means (Hölder's inequality).
 
     Args:
-        scores: As ``runtime.stages.coarse_scores`` gives them, of a network of ``num_classes`` classes.
+        scores: As ``stages.scoring.coarse_scores`` gives them, of a network of ``num_classes`` classes.
         mask: Class ids (H, W), each of a class that ``scores`` keep.
         temperature: Above 0; see ``models.Weights``.
 

@@ -17,7 +17,7 @@ from segbatch.isolation.stage import Items, Stage
 from segbatch.protocols import Watch
 from segbatch.records import Chunk, ChunkId, Record, Result, Scores
 from segbatch.refiners.none import NoRefiner
-from segbatch.stages import stages
+from segbatch.stages import segment as stages
 from segbatch.stages.refine import Refine
 from tests.networks import LABELS, Brightness
 

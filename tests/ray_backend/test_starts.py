@@ -12,7 +12,7 @@ from segbatch.isolation.watch import Limits
 
 
 class Starts:
-    """Counts in this process, as ``runtime.attempts`` does beside the driver."""
+    """Counts in this process, as ``ray_backend.attempts`` does beside the driver."""
 
     def __init__(self) -> None:
         self.begun, self.cause, self.stopped = 0, "", 0
