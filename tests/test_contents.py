@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from segbatch import models
-from segbatch.config.job import read_config
+from segbatch.config.base import read_config
 from segbatch.contents import OF_WEIGHTS, looks_like, recognized
 from segbatch.errors import ModelError, SegbatchError, SpecError
 from segbatch.evaluation.label_images import LabelReader

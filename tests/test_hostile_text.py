@@ -14,7 +14,8 @@ from rich.console import Console
 
 from segbatch.class_list import parse_class_list
 from segbatch.cli import tables as show
-from segbatch.config.job import JobSpec, read_config
+from segbatch.config.base import read_config
+from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, SpecError, visible, visible_lines
 from segbatch.labels import LabelSet
 from segbatch.models import checkpoint

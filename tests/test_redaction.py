@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.cli import app as cli
-from segbatch.config.job import JobSpec, read_config
+from segbatch.config.base import read_config
+from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import RecordFailure, SegbatchError, SpecError
 from segbatch.logs import JsonFormatter

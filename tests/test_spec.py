@@ -2,7 +2,8 @@
 
 import pytest
 
-from segbatch.config.job import JobSpec, merge, read_config
+from segbatch.config.base import merge, read_config
+from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 
 

@@ -25,7 +25,8 @@ if sys.platform != "linux":  # before imports that fail elsewhere
 
 from segbatch.cli import tables as show
 from segbatch.cli.options import with_spec_options, with_train_options
-from segbatch.config.job import JobSpec, merge, read_config
+from segbatch.config.base import merge, read_config
+from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError, SpecError, visible_lines
 from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from segbatch.config.job import JobSpec, check_keys, merge, parse_spec, read_config
+from segbatch.config.base import check_keys, merge, parse_spec, read_config
+from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from segbatch.config.job import parse_spec, public_fields
+from segbatch.config.base import parse_spec, public_fields
 from segbatch.config.training_defaults import defaults_of
 from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
 from segbatch.records import digest

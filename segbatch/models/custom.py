@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.config.job import CRFSpec, parse_spec
+from segbatch.config.base import parse_spec
+from segbatch.config.job import CRFSpec
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.labels import LabelSet
 from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, Choice, CRFDefaults, Execution, ModelInfo

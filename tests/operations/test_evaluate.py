@@ -19,7 +19,7 @@ import segbatch
 from segbatch import JobSpec
 from segbatch.cli import app as cli
 from segbatch.codecs import mask_png as png
-from segbatch.config.job import read_config
+from segbatch.config.base import read_config
 from segbatch.errors import OutputError, PlanError, SpecError
 from segbatch.labels import LabelOptions
 from segbatch.operations.evaluate import Evaluation, evaluate

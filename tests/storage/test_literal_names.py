@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from segbatch.config.job import read_config
+from segbatch.config.base import read_config
 from segbatch.errors import MissingInput, SourceError
 from segbatch.evaluation.label_images import list_labels
 from segbatch.sources import open_source

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from segbatch.config.job import read_config
+from segbatch.config.base import read_config
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.base import TorchModel
