@@ -140,16 +140,16 @@ def print_stages(spec: segbatch.JobSpec) -> None:
             chunk = Chunk.from_row(row)
             yield "pass on"
             with watchdog:
-                items, timings = segment.run(chunk, watchdog)
+                chunk = segment(chunk, watchdog)
             yield "segment"
-            row = Chunk(chunk.id, items, timings).to_row()
+            row = chunk.to_row()
             passed += row.nbytes
             chunk = Chunk.from_row(row)
             yield "pass on"
             with watchdog:
-                results, timings = refine.run(chunk, watchdog)
+                chunk = refine(chunk, watchdog)
             yield "refine"
-            writer.commit(chunk.id, results, timings)
+            writer.commit(chunk)
             yield "commit"
             records += len(chunk.records)
 

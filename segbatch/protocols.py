@@ -86,3 +86,20 @@ class Watch:
 
 
 UNWATCHED = Watch()
+
+
+class Stage(Protocol):
+    """One step of the job, in a worker that holds what it needs: a network, a refiner."""
+
+    name: str
+
+    def __call__(self, chunk: Chunk, watch: Watch) -> Chunk:
+        """The chunk with its records, in order, one step further: with what the stage computes, or with an error.
+
+        What it has in hand, it tells ``watch``. An exception is not the fault of a record.
+        """
+        ...
+
+    def canary(self) -> Chunk:
+        """A chunk of sample images: a stage that does not survive it fails on this machine, not on a record."""
+        ...

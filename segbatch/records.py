@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -125,8 +126,22 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class ClassCount:
+    """One class in one image: its pixels, its share of them, and the mean confidence of its pixels (float32 value)."""
+
+    class_id: int
+    pixels: int
+    fraction: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Record:
-    """One input record on its way: encoded image bytes, then also its coarse scores, or its error."""
+    """One input record at any stage: encoded image bytes, then coarse scores, then the mask; or the error instead.
+
+    ``mask`` is PNG bytes, ``classes`` its classes, most pixels first. ``confidence`` and ``marginal`` are means over
+    the pixels of the mask: of the network's probability of their labels, and of the refiner's.
+    """
 
     image_id: str
     source: str
@@ -136,17 +151,23 @@ class Record:
     height: int | None = None
     width: int | None = None
     error: RecordError | None = None
+    mask: bytes | None = None
+    classes: tuple[ClassCount, ...] = ()
+    confidence: float | None = None
+    marginal: float | None = None
 
     def failed(self, stage: str, kind: str, message: str) -> Record:
-        """This record as an error row: no bytes, no scores, its size kept if known."""
-        return replace(self, data=None, scores=None, error=RecordError(stage, kind, redact_text(message)[:2000]))
+        """This record as an error row: its identity and, if known, its size."""
+        error = RecordError(stage, kind, redact_text(message)[:2000])
+        return Record(self.image_id, self.source, self.index, height=self.height, width=self.width, error=error)
 
 
 @dataclass
 class Chunk:
     """A fixed slice of one shard: what is read, batched, refined, committed, retried and resumed.
 
-    ``skipped`` counts what the shard holds between these records and is not a record.
+    Every stage takes a chunk and returns it with its records further on their way. ``timings`` are the seconds of each
+    stage so far; ``skipped`` counts what the shard holds between these records and is not a record.
     """
 
     id: ChunkId
@@ -156,10 +177,6 @@ class Chunk:
 
     def to_row(self) -> pa.Table:
         """The chunk as a table of one row, which Ray can neither split nor merge (see docs/design.md)."""
-        payload = pa.BufferOutputStream()
-        table = _records_to_table(self.records)
-        with pa.ipc.new_stream(payload, table.schema) as writer:
-            writer.write_table(table)
         names = list(self.timings)
         return pa.table(
             {
@@ -171,7 +188,7 @@ class Chunk:
                     [[(name, self.timings[name]) for name in names]], pa.map_(pa.string(), pa.float64())
                 ),
                 "skipped": pa.array([json.dumps(self.skipped.to_json())], pa.string()),
-                "payload": _one_value(payload.getvalue()),
+                "payload": _one_value(_to_ipc(_records_to_table(self.records))),
             }
         )
 
@@ -180,9 +197,7 @@ class Chunk:
         """Inverse of ``to_row``; the image bytes are copied out of the payload once, here."""
         if row.num_rows != 1:
             raise ValueError(f"a chunk is one row, got {row.num_rows}; run the stage with batch_size=1")
-        buffer = row.column("payload").combine_chunks()[0].as_buffer()
-        with pa.ipc.open_stream(buffer) as reader:
-            records = _table_to_records(reader.read_all())
+        records = _table_to_records(_from_ipc(row.column("payload").combine_chunks()[0].as_buffer()))
         cid = ChunkId(
             row.column("shard_id")[0].as_py(),
             row.column("chunk_index")[0].as_py(),
@@ -191,6 +206,27 @@ class Chunk:
         skipped = Skipped.from_json(json.loads(row.column("skipped")[0].as_py()))
         return Chunk(cid, records, dict(row.column("timings")[0].as_py() or []), skipped)
 
+    def pack(self) -> bytes:
+        """The chunk as compressed bytes, to be kept: of 256 error rows some 10 KB."""
+        return zlib.compress(_to_ipc(self.to_row()), 1)
+
+    @staticmethod
+    def unpack(data: bytes) -> Chunk:
+        """Inverse of ``pack``."""
+        return Chunk.from_row(_from_ipc(pa.py_buffer(zlib.decompress(data))))
+
+
+def _to_ipc(table: pa.Table) -> pa.Buffer:
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()
+
+
+def _from_ipc(data: pa.Buffer) -> pa.Table:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()
+
 
 def _one_value(data: pa.Buffer) -> pa.Array:
     """A ``large_binary`` array of one value that shares ``data``."""
@@ -198,6 +234,10 @@ def _one_value(data: pa.Buffer) -> pa.Array:
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
 
 
+# float64: a chunk that was packed is committed with the same bytes as one that was not.
+_CLASS_COUNT = pa.struct(
+    [("class_id", pa.int16()), ("pixels", pa.int64()), ("fraction", pa.float64()), ("confidence", pa.float64())]
+)
 _RECORD_SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -211,6 +251,10 @@ _RECORD_SCHEMA = pa.schema(
         ("scores_shape", pa.list_(pa.int32())),
         ("stride", pa.int32()),
         ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
+        ("mask", pa.large_binary()),
+        ("classes", pa.list_(_CLASS_COUNT)),
+        ("confidence", pa.float64()),
+        ("marginal", pa.float64()),
     ]
 )
 
@@ -229,6 +273,10 @@ def _records_to_table(records: Sequence[Record]) -> pa.Table:
         "scores_shape": [None if s is None else list(s.values.shape) for s in scores],
         "stride": [None if s is None else s.stride for s in scores],
         "error": [None if r.error is None else vars(r.error) for r in records],
+        "mask": [r.mask for r in records],
+        "classes": [[vars(c) for c in r.classes] for r in records],
+        "confidence": [r.confidence for r in records],
+        "marginal": [r.marginal for r in records],
     }
     return pa.table(columns, schema=_RECORD_SCHEMA)
 
@@ -251,31 +299,10 @@ def _table_to_records(table: pa.Table) -> list[Record]:
                 row["height"],
                 row["width"],
                 error,
+                row["mask"],
+                tuple(ClassCount(**c) for c in row["classes"]),
+                row["confidence"],
+                row["marginal"],
             )
         )
     return records
-
-
-@dataclass(frozen=True)
-class ClassCount:
-    """One class in one image: its pixels, its share of them, and the mean confidence of its pixels (float32 value)."""
-
-    class_id: int
-    pixels: int
-    fraction: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one record: a mask (PNG bytes) with its counts, or an error.
-
-    ``confidence`` and ``marginal`` are means over the pixels of the mask: of the network's probability of their labels,
-    and of the refiner's.
-    """
-
-    record: Record
-    mask: bytes | None = None
-    classes: list[ClassCount] | None = None
-    confidence: float | None = None
-    marginal: float | None = None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segbatch.records import Chunk, ChunkId, Record, RecordError, Scores, Shard
+from segbatch.records import Chunk, ChunkId, ClassCount, Record, RecordError, Scores, Shard
 
 
 def chunk():
@@ -33,6 +33,14 @@ def test_row_round_trip():
     kept = back.records[0].scores
     np.testing.assert_array_equal(kept.values, there.records[0].scores.values)
     assert (kept.class_ids.tolist(), kept.height, kept.width, kept.stride) == ([0, 15], 7, 11, 4)
+
+
+def test_finished_records_come_back_to_the_bit():
+    classes = (ClassCount(7, 50, float(np.float32(1 / 3)), 0.1), ClassCount(0, 27, 1e-9, 1.0))
+    finished = Record("a", "s", 0, height=7, width=11, mask=b"\x89PNG", classes=classes, confidence=0.1, marginal=1 / 3)
+    failed = Record("b", "s", 1, b"data", height=7, width=11).failed("refine", "ValueError", "no")
+    there = Chunk(chunk().id, [finished, failed], {"read": 0.1})
+    assert Chunk.unpack(there.pack()) == there == Chunk.from_row(there.to_row())
 
 
 def test_empty_chunk_round_trip():

@@ -6,23 +6,20 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Generic
 
 from segbatch.errors import SegbatchError, visible
 from segbatch.isolation.child import Cell, Death
-from segbatch.isolation.stage import Item, Items, Stage
 from segbatch.isolation.watch import Limits
 from segbatch.logs import event
-from segbatch.records import Chunk, RecordError
+from segbatch.protocols import Stage
+from segbatch.records import Chunk, Record, RecordError
 
 logger = logging.getLogger(__name__)
 
 POISON = "PoisonRecord"
 
 
-def quarantine(
-    stage: Stage[Item], build: Callable[[], Stage[Item]], chunk: Chunk, limits: Limits, hung: bool = False
-) -> Items[Item]:
+def quarantine(stage: Stage, build: Callable[[], Stage], chunk: Chunk, limits: Limits, hung: bool = False) -> Chunk:
     """What ``stage`` makes of the chunk, in child processes; a record that kills them becomes an error row.
 
     The chunk runs whole, in the batches of an undisturbed run, so that its rows are the same if its worker died of
@@ -36,22 +33,22 @@ def quarantine(
     begun = time.perf_counter()
     ward = _Ward(stage, build, chunk, limits)
     try:
-        items, timings = ward.treat(hung)
+        done = ward.treat(hung)
     finally:
         ward.close()
-    return items, {**timings, "quarantine": time.perf_counter() - begun}
+    return replace(done, timings={**done.timings, "quarantine": time.perf_counter() - begun})
 
 
-class _Ward(Generic[Item]):
+class _Ward:
     """One chunk in quarantine: its child process, what came of records alone, and who is at fault."""
 
-    def __init__(self, stage: Stage[Item], build: Callable[[], Stage[Item]], chunk: Chunk, limits: Limits) -> None:
+    def __init__(self, stage: Stage, build: Callable[[], Stage], chunk: Chunk, limits: Limits) -> None:
         self._stage, self._build, self._chunk, self._limits = stage, build, chunk, limits
-        self._cell: Cell[Item] | None = None
-        self._alone: dict[int, Item] = {}
+        self._cell: Cell | None = None
+        self._alone: dict[int, Record] = {}
         self._faults: dict[int, RecordError] = {}
 
-    def treat(self, hung: bool) -> Items[Item]:
+    def treat(self, hung: bool) -> Chunk:
         everyone = range(len(self._chunk.records))
         if hung:
             self._examine(everyone)
@@ -60,18 +57,18 @@ class _Ward(Generic[Item]):
             records = [replace(r, error=self._faults.get(k, r.error)) for k, r in enumerate(self._chunk.records)]
             outcome = self._run(replace(self._chunk, records=records))
             if not isinstance(outcome, Death):
-                items, timings = outcome
-                return [self._item(k, item) for k, item in enumerate(items)], timings
+                return replace(outcome, records=[self._record(k, record) for k, record in enumerate(outcome.records)])
             riddles += not self._examine(sorted(outcome.stages) or everyone)
         self._examine([k for k in everyone if k not in self._alone])
-        return [self._item(k, self._alone.get(k)) for k in everyone], self._chunk.timings
+        return replace(self._chunk, records=[self._record(k, self._alone.get(k)) for k in everyone])
 
-    def _item(self, place: int, item: Item | None) -> Item:
+    def _record(self, place: int, record: Record | None) -> Record:
+        """What came of the record at ``place``: ``record``, or its fault."""
         fault = self._faults.get(place)
         if fault is not None:
-            return self._stage.refuse(self._chunk.records[place].failed(fault.stage, fault.type, fault.message))
-        assert item is not None
-        return item
+            return self._chunk.records[place].failed(fault.stage, fault.type, fault.message)
+        assert record is not None
+        return record
 
     def _examine(self, places: Sequence[int]) -> bool:
         """Run the records at ``places`` one by one; whether any of them was found at fault."""
@@ -88,7 +85,7 @@ class _Ward(Generic[Item]):
             fresh = self._cell is None or self._cell.runs == 0
             outcome = self._run(replace(self._chunk, records=[record]))
             if not isinstance(outcome, Death):
-                self._alone[place] = outcome[0][0]
+                (self._alone[place],) = outcome.records
                 return
             # A crash may be the doing of a record before it. A kill may come from outside: not twice in a row.
             killed += fresh and outcome.kind == "killed"
@@ -99,7 +96,7 @@ class _Ward(Generic[Item]):
                 event(logger, logging.WARNING, "a record is poison", **fields, cause=outcome.cause)
                 return
 
-    def _run(self, chunk: Chunk) -> Items[Item] | Death:
+    def _run(self, chunk: Chunk) -> Chunk | Death:
         """In the child that is there, or in a new one."""
         for attempt in range(2):
             self._cell = self._cell or Cell(self._build, self._limits)

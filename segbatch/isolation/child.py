@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, Generic
+from typing import Any
 
 from segbatch.causes import lost_gpu
 from segbatch.errors import NetworkError
-from segbatch.isolation.stage import Item, Items, Stage
 from segbatch.isolation.watch import Limits, resident
-from segbatch.protocols import Watch
+from segbatch.protocols import Stage, Watch
 from segbatch.records import Chunk
 
 _POLL_SECONDS = 0.05
@@ -45,10 +44,10 @@ class Death:
     ready: bool
 
 
-class Cell(Generic[Item]):
+class Cell:
     """A child process with a stage in it. ``run`` returns what the stage does, or the ``Death`` of the process."""
 
-    def __init__(self, build: Callable[[], Stage[Item]], limits: Limits) -> None:
+    def __init__(self, build: Callable[[], Stage], limits: Limits) -> None:
         self._limits = limits
         self.runs = 0
         self._connection, theirs = Pipe()
@@ -64,7 +63,7 @@ class Cell(Generic[Item]):
         with suppress(OSError):  # it died already: the first run tells
             self._connection.send_bytes(pickle.dumps(build))
 
-    def run(self, chunk: Chunk) -> Items[Item] | Death:
+    def run(self, chunk: Chunk) -> Chunk | Death:
         """Raises what the stage raised."""
         if not self._ready:
             outcome = self._wait(_BUILD_SECONDS)
@@ -148,12 +147,12 @@ def main() -> None:
     watch = _Teller(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            stage: Stage[Any] = pickle.loads(connection.recv_bytes())()
+            stage: Stage = pickle.loads(connection.recv_bytes())()
             with suppress(NetworkError):  # wrong scores are no danger: the records' own are checked
-                stage.run(stage.canary, watch)
+                stage(stage.canary(), watch)
             connection.send(("done", None))
             while True:
-                connection.send(("done", stage.run(connection.recv(), watch)))
+                connection.send(("done", stage(connection.recv(), watch)))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as e:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Generic, Protocol
+from typing import Protocol
 
 from segbatch.causes import causes, lost_gpu
 from segbatch.errors import Outage, SegbatchError
 from segbatch.isolation.bisection import quarantine
 from segbatch.isolation.failures import failure
-from segbatch.isolation.stage import Item, Items, Stage
 from segbatch.isolation.watch import Limits, Watchdog, end_process
 from segbatch.logs import event
+from segbatch.protocols import Stage
 from segbatch.records import Chunk
 from segbatch.storage.retry import is_transient
 
@@ -70,7 +70,7 @@ def begin(attempts: Attempts, key: str, what: str) -> tuple[int, float]:
     return earlier, seconds
 
 
-def started(build: Callable[[], Stage[Item]], attempts: Attempts, worker: str, stop: Stop = end_process) -> Stage[Item]:
+def started(build: Callable[[], Stage], attempts: Attempts, worker: str, stop: Stop = end_process) -> Stage:
     """``build()`` at the start of ``worker``, whose name outlives its process.
 
     A failure that another start may not meet (a store that hiccups, memory that is short, a node's GPU) ends the
@@ -103,18 +103,18 @@ def _is_certain(error: Exception) -> bool:
     )
 
 
-class Guard(Generic[Item]):
+class Guard:
     """A stage that outlives its records, in a worker that does not: Ray starts another, and the chunk comes back.
 
     The first time a chunk runs in this process, under a ``Watchdog``; afterwards in ``quarantine``.
     """
 
-    def __init__(self, build: Callable[[], Stage[Item]], attempts: Attempts, limits: Limits, worker: str) -> None:
+    def __init__(self, build: Callable[[], Stage], attempts: Attempts, limits: Limits, worker: str) -> None:
         self._build, self._attempts, self._limits = build, attempts, limits
         self._stage = started(build, attempts, worker)
         self._watchdog = Watchdog(limits)
 
-    def __call__(self, chunk: Chunk) -> Items[Item]:
+    def __call__(self, chunk: Chunk) -> Chunk:
         """Raises ``SegbatchError`` for a chunk that takes its workers with it even out of quarantine, ``Stopped``."""
         key = f"{self._stage.name} {chunk.id.filename}"
         what = f"{chunk.id.filename} at {self._stage.name}, in quarantine too"
@@ -128,10 +128,10 @@ class Guard(Generic[Item]):
         self._attempts.end(key)
         return outcome
 
-    def _watched(self, chunk: Chunk) -> Items[Item]:
+    def _watched(self, chunk: Chunk) -> Chunk:
         try:
             with self._watchdog:
-                return self._stage.run(chunk, self._watchdog)
+                return self._stage(chunk, self._watchdog)
         except Exception as e:
             if lost_gpu(e):
                 end_process(f"the GPU is lost to this process: {e}")

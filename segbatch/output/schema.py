@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
-from segbatch.records import Result
+from segbatch.records import Record
 
 CLASS_COUNT = pa.struct(
     [
@@ -47,9 +49,8 @@ def schema(*, has_marginal: bool) -> pa.Schema:
     return SCHEMA.insert(SCHEMA.get_field_index("error"), _MARGINAL) if has_marginal else SCHEMA
 
 
-def to_table(results: list[Result], *, has_marginal: bool = False) -> pa.Table:
-    """Results as rows of ``schema``, in their order."""
-    records = [r.record for r in results]
+def to_table(records: Sequence[Record], *, has_marginal: bool = False) -> pa.Table:
+    """Finished records as rows of ``schema``, in their order."""
     return pa.table(
         {
             "image_id": [r.image_id for r in records],
@@ -57,10 +58,10 @@ def to_table(results: list[Result], *, has_marginal: bool = False) -> pa.Table:
             "index": [r.index for r in records],
             "height": [r.height for r in records],
             "width": [r.width for r in records],
-            "mask": [r.mask for r in results],
-            "classes": [None if r.classes is None else [vars(c) for c in r.classes] for r in results],
-            "confidence": [r.confidence for r in results],
-            **({"marginal": [r.marginal for r in results]} if has_marginal else {}),
+            "mask": [r.mask for r in records],
+            "classes": [None if r.mask is None else [vars(c) for c in r.classes] for r in records],
+            "confidence": [r.confidence for r in records],
+            **({"marginal": [r.marginal for r in records]} if has_marginal else {}),
             "error": [None if r.error is None else vars(r.error) for r in records],
         },
         schema=schema(has_marginal=has_marginal),

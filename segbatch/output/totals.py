@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from segbatch.errors import SHARD_FAILURES
@@ -37,7 +38,7 @@ class Totals:
         """Shards that failed as a whole: each ends with one such error row."""
         return sum(self.errors.get(f"read/{kind}", 0) for kind in SHARD_FAILURES)
 
-    def add_image(self, counts: list[ClassCount]) -> None:
+    def add_image(self, counts: Iterable[ClassCount]) -> None:
         self.records += 1
         for c in counts:
             self.images[c.class_id] += 1

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from segbatch.output.run_record import Claim, OutputTaken
 from segbatch.output.schema import to_table
 from segbatch.output.totals import Totals
-from segbatch.records import ChunkId, Result
+from segbatch.records import Chunk
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 
@@ -102,28 +102,25 @@ class Writer:
     def __init__(self, store: Store, claim: Claim, folder: str = MASKS) -> None:
         self.store, self.claim, self.folder = store, claim, folder
 
-    def commit(
-        self, chunk: ChunkId, results: list[Result], timings: dict[str, float], skipped: Skipped | None = None
-    ) -> Receipt:
-        """Publish one chunk's rows as one Parquet object, all or nothing.
+    def commit(self, chunk: Chunk) -> Receipt:
+        """Publish one finished chunk's rows as one Parquet object, all or nothing.
 
-        The name follows from ``chunk`` alone, so publishing twice is harmless: this is what makes a retry
+        The name follows from ``chunk.id`` alone, so publishing twice is harmless: this is what makes a retry
         after a lost worker safe. Raises ``OutputError`` if the store refuses the write, and ``OutputTaken`` if
         another job has the output, before the write or after it; this chunk is then not in the output.
         """
         totals = Totals(self.claim.num_classes)
-        for r in results:
-            if r.classes is None:
-                error = r.record.error
-                if error is None:
-                    raise ValueError(f"{r.record.image_id}: neither a mask nor an error")
-                totals.add_error(error.stage, error.type)
+        for record in chunk.records:
+            if record.mask is not None:
+                totals.add_image(record.classes)
+            elif record.error is not None:
+                totals.add_error(record.error.stage, record.error.type)
             else:
-                totals.add_image(r.classes)
-        receipt = Receipt(chunk.filename, self.claim.fingerprint, totals, 0, timings, skipped or Skipped())
-        data = to_parquet(to_table(results, has_marginal=self.claim.has_marginal), receipt.footer())
+                raise ValueError(f"{record.image_id}: neither a mask nor an error")
+        receipt = Receipt(chunk.id.filename, self.claim.fingerprint, totals, 0, chunk.timings, chunk.skipped)
+        data = to_parquet(to_table(chunk.records, has_marginal=self.claim.has_marginal), receipt.footer())
         self.claim.check(self.store)
-        tag = publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.filename}", data)
+        tag = publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.id.filename}", data)
         return replace(receipt, size=len(data), tag=tag, digest=digest_of(data))
 
 

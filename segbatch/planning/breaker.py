@@ -7,17 +7,14 @@ shards that fail one after another, and none that succeeds in between, are the n
 from __future__ import annotations
 
 import logging
-import pickle
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from segbatch.errors import NetworkError, visible
 from segbatch.logs import event
-from segbatch.output.writer import Receipt, Writer
+from segbatch.output.writer import Receipt
 from segbatch.planning.plan import Plan
-from segbatch.records import ChunkId, Record, Result
-from segbatch.skipped import Skipped
+from segbatch.records import Chunk, Record
 from segbatch.stages.failures import STAGES, has_passed, last_failures
 
 logger = logging.getLogger(__name__)
@@ -26,32 +23,9 @@ MIN_FAILURES = 32
 _MAX_CAUSES, _MAX_MESSAGE = 3, 300
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one chunk, to be committed now or later."""
-
-    id: ChunkId
-    results: list[Result]
-    timings: dict[str, float]
-    skipped: Skipped
-
-    def commit(self, writer: Writer) -> Receipt:
-        return writer.commit(self.id, self.results, self.timings, self.skipped)
-
-    def pack(self) -> bytes:
-        return zlib.compress(pickle.dumps(self), 1)
-
-    @staticmethod
-    def unpack(data: bytes) -> Rows:
-        """Inverse of ``pack``; of bytes from a worker of this job alone, since a pickle is executed."""
-        rows = pickle.loads(zlib.decompress(data))
-        assert isinstance(rows, Rows)
-        return rows
-
-    def is_suspect(self) -> bool:
-        """Whether its last records at some stage failed there, so that it is not known yet whose fault that is."""
-        records = [result.record for result in self.results]
-        return any(last_failures(records, stage) for stage in STAGES)
+def is_suspect(chunk: Chunk) -> bool:
+    """Whether its last records at some stage failed there, so that it is not known yet whose fault that is."""
+    return any(last_failures(chunk.records, stage) for stage in STAGES)
 
 
 @dataclass
@@ -80,10 +54,10 @@ class Breaker:
 
     Args:
         plan: The whole job. The few images that are left of one that has committed chunks do not stop it.
-        commit: Commits rows that were held back.
+        commit: Commits a chunk that was held back.
     """
 
-    def __init__(self, plan: Plan, commit: Callable[[Rows], Receipt]) -> None:
+    def __init__(self, plan: Plan, commit: Callable[[Chunk], Receipt]) -> None:
         spec = plan.job.spec
         self._commit = commit
         self._names = {"segment": f"network {spec.model}", "refine": f"refiner {spec.refiner}"}
@@ -94,12 +68,12 @@ class Breaker:
         self._held: dict[str, bytes] = {}
 
     def receipts(
-        self, chunks: Iterable[Receipt | Rows], has_stopped: Callable[[], bool] = lambda: False
+        self, chunks: Iterable[Receipt | Chunk], has_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Receipt]:
-        """Receipts of all that is committed, of rows too, which are committed once it is known that they may be.
+        """Receipts of all that is committed, also of what is held back, once it is known that it may be committed.
 
         Args:
-            chunks: Receipts of chunks that are committed, and the rows of those that are not, in order of completion.
+            chunks: Receipts of chunks that are committed, and the chunks that are not, in order of completion.
             has_stopped: Asked at the end: whether chunks of the plan are left for another time. What is still held back
                 then is left, too, if no record succeeded.
 
@@ -111,7 +85,7 @@ class Breaker:
             yield from self._take(chunk)
         yield from self._close(has_stopped())
 
-    def _take(self, chunk: Receipt | Rows) -> Iterator[Receipt]:
+    def _take(self, chunk: Receipt | Chunk) -> Iterator[Receipt]:
         if isinstance(chunk, Receipt):
             self._held.pop(chunk.filename, None)
             if chunk.totals.records > chunk.totals.failed:
@@ -121,7 +95,7 @@ class Breaker:
         else:
             self._hold(chunk)
         for name in self._held.keys() - {name for streak in self._failures.values() for name in streak}:
-            yield self._commit(Rows.unpack(self._held.pop(name)))
+            yield self._commit(Chunk.unpack(self._held.pop(name)))
 
     def _close(self, stopped: bool) -> Iterator[Receipt]:
         for stage, streak in self._failures.items():
@@ -131,21 +105,20 @@ class Breaker:
                 if not self._resumed:
                     raise self._broken(stage)
         while self._held:
-            yield self._commit(Rows.unpack(self._held.popitem()[1]))
+            yield self._commit(Chunk.unpack(self._held.popitem()[1]))
 
     def _succeed(self, stage: str) -> None:
         self._succeeded.add(stage)
         self._failures[stage].clear()
 
-    def _hold(self, rows: Rows) -> None:
-        records = [result.record for result in rows.results]
-        name = rows.id.filename
-        self._held[name] = rows.pack()
+    def _hold(self, chunk: Chunk) -> None:
+        name = chunk.id.filename
+        self._held[name] = chunk.pack()
         for stage, streak in self._failures.items():
-            if any(has_passed(record, stage) for record in records):
+            if any(has_passed(record, stage) for record in chunk.records):
                 self._succeed(stage)
-            if failed := last_failures(records, stage):
-                streak[name] = _Failures.of(rows.id.shard_id, failed)
+            if failed := last_failures(chunk.records, stage):
+                streak[name] = _Failures.of(chunk.id.shard_id, failed)
                 event(logger, logging.INFO, "a chunk is held back", chunk=name, stage=stage, failed=len(failed))
             shards = {failures.shard for failures in streak.values()}
             if sum(f.count for f in streak.values()) >= MIN_FAILURES and len(shards) >= self._shards_needed:

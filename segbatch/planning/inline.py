@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segbatch.output.writer import MASKS, Receipt, Writer
-from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import refine_stage, segment_stage
 from segbatch.protocols import UNWATCHED
+from segbatch.records import Chunk
 
 SINGLE_PROCESS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
 
@@ -22,11 +23,10 @@ def execute(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
     segment, refine = segment_stage(plan.job, SINGLE_PROCESS), refine_stage(plan.job, SINGLE_PROCESS)
     writer = Writer(plan.store, plan.record.claim, folder)
 
-    def outcomes() -> Iterator[Receipt | Rows]:
+    def outcomes() -> Iterator[Receipt | Chunk]:
         for piece in plan.pieces():
             for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
-                chunk.records, chunk.timings = segment.run(chunk, UNWATCHED)
-                rows = Rows(chunk.id, *refine.run(chunk, UNWATCHED), chunk.skipped)
-                yield rows if rows.is_suspect() else rows.commit(writer)
+                done = refine(segment(chunk, UNWATCHED), UNWATCHED)
+                yield done if is_suspect(done) else writer.commit(done)
 
-    return Breaker(plan, lambda rows: rows.commit(writer)).receipts(outcomes())
+    return Breaker(plan, writer.commit).receipts(outcomes())

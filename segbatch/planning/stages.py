@@ -9,13 +9,12 @@ from PIL import Image
 
 from segbatch import models, refiners
 from segbatch.errors import NetworkError
-from segbatch.isolation.canary import Canary
-from segbatch.isolation.stage import Items, Stage
+from segbatch.isolation.canary import SelfChecking
 from segbatch.models.scores import sample_images
 from segbatch.planning.plan import Job
 from segbatch.planning.pools import Pools
-from segbatch.protocols import Model, Watch
-from segbatch.records import Chunk, ChunkId, Record, Result, Scores
+from segbatch.protocols import Model, Stage
+from segbatch.records import Chunk, ChunkId, Record, Scores
 from segbatch.stages.refine import Refine
 from segbatch.stages.segment import Segment
 from segbatch.text import redact
@@ -26,7 +25,7 @@ _REMEDY = (
 )
 
 
-def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
+def segment_stage(job: Job, pools: Pools) -> Stage:
     """Decode and score, with the network in this process."""
     spec = job.spec
     model = models.build(
@@ -47,18 +46,12 @@ def segment_stage(job: Job, pools: Pools) -> Stage[Record]:
         keep_images=job.refiner.needs_image,
         threads=pools.threads,
     )
-
-    def run(chunk: Chunk, watch: Watch) -> Items[Record]:
-        scored = segment(chunk, watch)
-        return scored.records, scored.timings
-
     # A network that goes by ids need not know those of the sample images.
     proven = not (job.model.wrong_size or job.model.untried or getattr(model, "needs_ids", False))
-    canary = Canary("segment", f"network {spec.model}", run, lambda record: record, _samples(), is_trusted=proven)
-    return Stage("segment", canary, lambda record: record, canary.chunk)
+    return SelfChecking("segment", f"network {spec.model}", segment, _samples(), is_trusted=proven)
 
 
-def refine_stage(job: Job, pools: Pools) -> Stage[Result]:
+def refine_stage(job: Job, pools: Pools) -> Stage:
     """Refine, encode, count."""
     spec = job.spec
     refiner = refiners.build(spec)
@@ -75,10 +68,7 @@ def refine_stage(job: Job, pools: Pools) -> Stage[Result]:
         has_marginal=spec.marginal,
         threads=pools.threads,
     )
-    canary = Canary(
-        "refine", f"refiner {spec.refiner}", refine, lambda result: result.record, _samples(job.model), is_trusted=True
-    )
-    return Stage("refine", canary, Result, canary.chunk)
+    return SelfChecking("refine", f"refiner {spec.refiner}", refine, _samples(job.model), is_trusted=True)
 
 
 def _refuse_changed(job: Job, model: Model) -> None:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,22 +16,22 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 from segbatch.config.job import JobSpec
 from segbatch.isolation.failures import carried, failure
 from segbatch.isolation.guard import Attempts, Guard, Stopped
-from segbatch.isolation.stage import Item, Stage
 from segbatch.isolation.watch import Limits
 from segbatch.logs import Logs, event
 from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
 from segbatch.output.writer import MASKS, Receipt, Writer
-from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.plan import Job, Plan, resolve
 from segbatch.planning.pools import Hardware, Pools, plan_pools
 from segbatch.planning.progress import Progress
 from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.protocols import Stage
 from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.cluster import join
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.ray_backend.prometheus import committed, gauge
-from segbatch.records import Chunk, Result
+from segbatch.records import Chunk
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +146,12 @@ class SegmentWorker:
         chunk = Chunk.from_row(row)
         with carried(f"{chunk.id.filename} at segment"):
             try:
-                records, timings = self._guard(chunk)
+                return self._guard(chunk).to_row()
             except Stopped:
                 return row.slice(0, 0)
-            return replace(chunk, records=records, timings=timings).to_row()
 
 
-# A chunk that is committed has what its receipt says, one that is held back its packed rows.
+# A chunk that is committed has what its receipt says, one that is held back is packed.
 _OUTCOME = pa.schema(
     [
         ("footer", pa.binary()),
@@ -184,33 +182,33 @@ class RefineWorker:
 
     def _run(self, chunk: Chunk) -> pa.Table:
         try:
-            results, timings = self._guard(chunk)
+            done = self._guard(chunk)
         except Stopped:
             return _OUTCOME.empty_table() if self._writer else to_table([], has_marginal=self._has_marginal)
         if self._writer is None:
-            return to_table(results, has_marginal=self._has_marginal)
-        rows = Rows(chunk.id, results, timings, chunk.skipped)
-        outcome = {"held": rows.pack()} if rows.is_suspect() else _commit(self._writer, rows).to_row()
+            return to_table(done.records, has_marginal=self._has_marginal)
+        outcome = {"held": done.pack()} if is_suspect(done) else _commit(self._writer, done).to_row()
         return pa.Table.from_pylist([outcome], schema=_OUTCOME)
 
 
-def _commit(writer: Writer, rows: Rows) -> Receipt:
+def _commit(writer: Writer, chunk: Chunk) -> Receipt:
     begun = time.perf_counter()
-    receipt = rows.commit(writer)
+    receipt = writer.commit(chunk)
     committed(receipt, time.perf_counter() - begun)
-    _log_commit(receipt, rows.results)
+    _log_commit(receipt, chunk)
     return receipt
 
 
-def _guard(stage: str, build: Callable[[], Stage[Item]], attempts: Attempts, job: Job) -> Guard[Item]:
+def _guard(stage: str, build: Callable[[], Stage], attempts: Attempts, job: Job) -> Guard:
     with carried(f"{stage} worker"):
         return Guard(build, attempts, Limits.of(job.spec), f"{stage} {get_runtime_context().get_actor_id()}")
 
 
-def _log_commit(receipt: Receipt, results: list[Result]) -> None:
-    for record in (r.record for r in results if r.record.error is not None):
-        error = vars(record.error)
-        event(logger, logging.INFO, "a record is an error row", chunk=receipt.filename, image=record.image_id, **error)
+def _log_commit(receipt: Receipt, chunk: Chunk) -> None:
+    for record in chunk.records:
+        if record.error is not None:
+            fields = {"chunk": receipt.filename, "image": record.image_id, **vars(record.error)}
+            event(logger, logging.INFO, "a record is an error row", **fields)
     sums: dict[str, Any] = {"records": receipt.totals.records, "errors": receipt.totals.failed, "bytes": receipt.size}
     if receipt.skipped:
         sums["skipped"] = receipt.skipped.to_json()
@@ -218,12 +216,12 @@ def _log_commit(receipt: Receipt, results: list[Result]) -> None:
     event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
 
 
-def _outcomes(chunks: Dataset) -> Generator[Receipt | Rows]:
-    """Receipts as the commits happen, and rows that are not committed yet. Raises ``SegbatchError`` of a worker."""
+def _outcomes(chunks: Dataset) -> Generator[Receipt | Chunk]:
+    """Receipts as the commits happen, and chunks that are not committed yet. Raises ``SegbatchError`` of a worker."""
     try:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():
-                yield Rows.unpack(row["held"]) if row["held"] else Receipt.from_row(row)
+                yield Chunk.unpack(row["held"]) if row["held"] else Receipt.from_row(row)
     except Exception as e:
         raise failure(e) from e

@@ -13,21 +13,21 @@ from segbatch.codecs import mask_png as png
 from segbatch.codecs.decode import decode
 from segbatch.labels import LabelSet
 from segbatch.protocols import UNWATCHED, Refiner, Watch
-from segbatch.records import Chunk, ClassCount, Record, Result
+from segbatch.records import Chunk, ClassCount, Record
 from segbatch.refiners.probability import label_probability
 from segbatch.stages.failures import record_failure
 
 
-def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[list[ClassCount], float]:
+def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[tuple[ClassCount, ...], float]:
     """Classes present in a mask (H, W), most pixels first, and the mean of ``confidence`` float32 (H, W)."""
     ids = mask.ravel()
     pixels = np.bincount(ids, minlength=num_classes)
     sums = np.bincount(ids, weights=confidence.ravel(), minlength=num_classes)
     present = sorted(np.flatnonzero(pixels).tolist(), key=lambda c: (-pixels[c], c))
-    counts = [
+    counts = tuple(
         ClassCount(c, int(pixels[c]), float(np.float32(pixels[c] / ids.size)), float(np.float32(sums[c] / pixels[c])))
         for c in present
-    ]
+    )
     return counts, float(np.float32(sums.sum() / ids.size))
 
 
@@ -37,7 +37,7 @@ class Refine:
     Args:
         temperature: What the network's logits are divided by for ``confidence``, which is its probability of the final
             label of each pixel.
-        has_marginal: Whether results have the mean of the refiner's own probabilities, too.
+        has_marginal: Whether records get the mean of the refiner's own probabilities, too.
     """
 
     def __init__(
@@ -56,23 +56,23 @@ class Refine:
         # One thread more would do nothing but hand over.
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
-    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> tuple[list[Result], dict[str, float]]:
-        """A result for every record, in order, and the seconds of each stage so far."""
+    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> Chunk:
+        """The chunk with ``mask``, ``classes`` and ``confidence``, or an ``error``, in every record."""
         begun = time.perf_counter()
 
-        def one(place: int) -> Result:
+        def one(place: int) -> Record:
             record = chunk.records[place]
             watch.begin("refine", [place], (record.height or 0) * (record.width or 0))
-            result = self._one(record)
+            refined = self._one(record)
             watch.end([place])
-            return result
+            return refined
 
-        results = list(self._map(one, range(len(chunk.records))))
-        return results, {**chunk.timings, "refine": time.perf_counter() - begun}
+        records = list(self._map(one, range(len(chunk.records))))
+        return replace(chunk, records=records, timings={**chunk.timings, "refine": time.perf_counter() - begun})
 
-    def _one(self, record: Record) -> Result:
+    def _one(self, record: Record) -> Record:
         if record.error is not None:
-            return Result(replace(record, data=None))
+            return replace(record, data=None)
         try:
             assert record.scores is not None
             needs = self.refiner.needs_image and record.data is not None
@@ -86,5 +86,13 @@ class Refine:
             if is_of_the_machine(e):
                 raise
             failure = record_failure("refine", e)
-            return Result(record.failed(failure.stage, failure.kind, failure.message))
-        return Result(replace(record, data=None, scores=None), data, classes, confidence, mean_marginal)
+            return record.failed(failure.stage, failure.kind, failure.message)
+        return replace(
+            record,
+            data=None,
+            scores=None,
+            mask=data,
+            classes=classes,
+            confidence=confidence,
+            marginal=mean_marginal,
+        )

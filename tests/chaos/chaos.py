@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -84,10 +84,9 @@ def rehearse(world: World) -> int:
     segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
     for shard in plan.job.shards:
         for chunk in plan.job.source.chunks(shard, CHUNK):
-            records, timings = segment.run(chunk, UNWATCHED)
-            scored += sum(record.scores is not None for record in records)
-            results, timings = refine.run(replace(chunk, records=records, timings=timings), UNWATCHED)
-            tally.add(writer.commit(chunk.id, results, timings, chunk.skipped))
+            with_scores = segment(chunk, UNWATCHED)
+            scored += sum(record.scores is not None for record in with_scores.records)
+            tally.add(writer.commit(refine(with_scores, UNWATCHED)))
     finish(plan, tally, 0.0)
     return scored
 

@@ -6,16 +6,16 @@ import ctypes
 import os
 import signal
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from segbatch.codecs.decode import decode
-from segbatch.isolation.stage import Items, Stage
 from segbatch.protocols import Watch
-from segbatch.records import Chunk, ChunkId, Record, Result, Scores
+from segbatch.records import Chunk, ChunkId, Record, Scores
 from segbatch.refiners.none import NoRefiner
 from segbatch.stages import segment as stages
 from segbatch.stages.refine import Refine
@@ -88,21 +88,32 @@ class FatalRefiner(NoRefiner):
         return super().refine(image, scores)
 
 
-def _stage(run: object, canary: Chunk) -> Stage[Result]:
-    return Stage("refine", run, Result, canary)  # type: ignore[arg-type]
+@dataclass
+class RefineStage:
+    """A stage that does ``run``; its canary is ``samples``."""
+
+    run: Callable[[Chunk, Watch], Chunk]
+    samples: Chunk
+    name: str = "refine"
+
+    def __call__(self, chunk: Chunk, watch: Watch) -> Chunk:
+        return self.run(chunk, watch)
+
+    def canary(self) -> Chunk:
+        return self.samples
 
 
-def fatal() -> Stage[Result]:
+def fatal() -> RefineStage:
     """Refining in which some records crash or hang."""
-    return _stage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(8))
+    return RefineStage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(8))
 
 
-def broken() -> Stage[Result]:
+def broken() -> RefineStage:
     """Crashes whatever it is given, as on a machine whose GPU is lost."""
-    return _stage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(CRASH))
+    return RefineStage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(CRASH))
 
 
-def _unlucky(log: str, times: int, given: Chunk, watch: Watch) -> Items[Result]:
+def _unlucky(log: str, times: int, given: Chunk, watch: Watch) -> Chunk:
     path = Path(log)
     if given.records[0].width != 8 and path.stat().st_size < times:
         with path.open("a") as f:
@@ -112,23 +123,23 @@ def _unlucky(log: str, times: int, given: Chunk, watch: Watch) -> Items[Result]:
     return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, watch)
 
 
-def unlucky(log: str, times: int) -> Stage[Result]:
+def unlucky(log: str, times: int) -> RefineStage:
     """Killed from outside the first ``times`` times, whatever it does."""
-    return _stage(partial(_unlucky, log, times), chunk(8))
+    return RefineStage(partial(_unlucky, log, times), chunk(8))
 
 
-def _sociable(given: Chunk, watch: Watch) -> Items[Result]:
+def _sociable(given: Chunk, watch: Watch) -> Chunk:
     if len(given.records) > 2:
         crash()
     return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, watch)
 
 
-def crowded() -> Stage[Result]:
+def crowded() -> RefineStage:
     """Crashes over more than two records at once, over none of them alone."""
-    return _stage(_sociable, chunk(8))
+    return RefineStage(_sociable, chunk(8))
 
 
-def _cuda(given: Chunk, watch: Watch) -> Items[Result]:
+def _cuda(given: Chunk, watch: Watch) -> Chunk:
     for place, record in enumerate(given.records):
         watch.begin("refine", [place], 1)
         if record.error is None and record.width == CRASH:
@@ -137,6 +148,6 @@ def _cuda(given: Chunk, watch: Watch) -> Items[Result]:
     return Refine(NoRefiner(), LABELS, max_pixels=10**8)(replace(given, records=records), watch)
 
 
-def lost_gpu() -> Stage[Result]:
+def lost_gpu() -> RefineStage:
     """Raises what torch raises when a kernel has spoilt the context."""
-    return _stage(_cuda, chunk(8))
+    return RefineStage(_cuda, chunk(8))

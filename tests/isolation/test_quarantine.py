@@ -31,14 +31,15 @@ LIMITS = Limits(stall_seconds=20, memory=2**30)
 
 
 def in_quarantine(build: Callable[[], Any], given: Chunk, limits: Limits = LIMITS, **more: bool) -> list[dict]:
-    items, timings = quarantine(build(), build, given, limits, **more)
-    assert timings["read"] == 1.0
-    assert timings["quarantine"] > 0
-    return to_table(items).to_pylist()
+    done = quarantine(build(), build, given, limits, **more)
+    assert (done.id, done.skipped) == (given.id, given.skipped)
+    assert done.timings["read"] == 1.0
+    assert done.timings["quarantine"] > 0
+    return to_table(done.records).to_pylist()
 
 
 def plain(given: Chunk) -> list[dict]:
-    return to_table(Refine(NoRefiner(), LABELS, max_pixels=10**8)(given)[0]).to_pylist()
+    return to_table(Refine(NoRefiner(), LABELS, max_pixels=10**8)(given).records).to_pylist()
 
 
 def test_one_record_is_at_fault_and_its_neighbours_are_as_ever() -> None:
@@ -94,8 +95,8 @@ def test_a_network_in_quarantine_gives_the_same_scores_to_the_bit(tmp_path: Path
     stage = build()
     records = [Record(f"s/{i}", "s", i, picture(i)) for i in range(5)]
     given = Chunk(ChunkId("s.00000000.000000", 0, True), records, {})
-    here, _ = stage.run(given, Watch())
-    there, _ = quarantine(stage, build, given, Limits(60, None))
+    here = stage(given, Watch()).records
+    there = quarantine(stage, build, given, Limits(60, None)).records
     assert [r.scores.values.tobytes() for r in there] == [r.scores.values.tobytes() for r in here]
 
 
@@ -128,6 +129,6 @@ def test_the_job_ends_if_a_chunk_takes_its_workers_out_of_quarantine_too() -> No
     ):
         Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
     attempts.earlier = 0
-    items, _ = Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
-    assert to_table(items).to_pylist() == plain(given)
+    done = Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
+    assert to_table(done.records).to_pylist() == plain(given)
     assert attempts.ended == [f"refine {given.id.filename}"]

@@ -11,7 +11,7 @@ from segbatch.output.ledger import Ledger, read_footer, read_footers
 from segbatch.output.run_record import Claim
 from segbatch.output.totals import Totals
 from segbatch.output.writer import Receipt, Writer
-from segbatch.records import ChunkId, ClassCount, Record, RecordError, Result, Shard
+from segbatch.records import Chunk, ChunkId, ClassCount, Record, RecordError, Shard
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 
@@ -41,10 +41,11 @@ def test_foreign_names_are_kept_apart():
     assert len(ledger) == 1
 
 
-def result(image_id, *, error=None):
+def record(image_id, *, error=None):
     if error:
-        return Result(Record(image_id, "s", 0, error=error))
-    return Result(Record(image_id, "s", 0, height=2, width=2), b"png", [ClassCount(1, 4, 1.0, 0.75)], 0.75)
+        return Record(image_id, "s", 0, error=error)
+    classes = (ClassCount(1, 4, 1.0, 0.75),)
+    return Record(image_id, "s", 0, height=2, width=2, mask=b"png", classes=classes, confidence=0.75)
 
 
 CLAIM = Claim("f" * 16, 4, 3)
@@ -61,10 +62,10 @@ def store(tmp_path):
 
 def test_receipt_comes_back_from_the_footer(store):
     chunk = ChunkId(shard().id, 3, False)
-    results = [result("a"), result("b", error=RecordError("decode", "TruncatedImage", "cut"))]
+    records = [record("a"), record("b", error=RecordError("decode", "TruncatedImage", "cut"))]
     skipped = Skipped()
     skipped.add("members without a suffix", "000.tar/README")
-    receipt = Writer(store, CLAIM).commit(chunk, results, {"read": 0.25}, skipped)
+    receipt = Writer(store, CLAIM).commit(Chunk(chunk, records, {"read": 0.25}, skipped))
     assert read_footer(store, chunk.filename) == [receipt]
     assert receipt.totals.records == 2
     assert receipt.totals.errors == {"decode/TruncatedImage": 1}
@@ -83,13 +84,13 @@ def test_a_footer_of_an_earlier_version_skipped_nothing():
 def test_committing_twice_leaves_one_file(store):
     chunk = ChunkId(shard().id, 0, True)
     for _ in range(2):
-        Writer(store, CLAIM).commit(chunk, [result("a")], {})
+        Writer(store, CLAIM).commit(Chunk(chunk, [record("a")]))
     assert store.names("masks") == [chunk.filename]
 
 
-def test_a_result_without_mask_and_error_is_a_bug_that_shows(store):
+def test_a_record_without_mask_and_error_is_a_bug_that_shows(store):
     with pytest.raises(ValueError, match="neither a mask nor an error"):
-        Writer(store, CLAIM).commit(ChunkId(shard().id, 0, True), [Result(Record("a", "s", 0))], {})
+        Writer(store, CLAIM).commit(Chunk(ChunkId(shard().id, 0, True), [Record("a", "s", 0)]))
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 40 + b"PAR1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ import pytest
 
 from segbatch.errors import NetworkError
 from segbatch.output.writer import Receipt, Writer
-from segbatch.planning.breaker import Breaker, Rows
+from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
-from segbatch.records import ChunkId, ClassCount, Record, Result
-from segbatch.skipped import Skipped
+from segbatch.records import Chunk, ChunkId, ClassCount, Record
 from tests import here
 from tests.corpus import encode, write_tar
 from tests.faulty_networks import REPAIRED, STRANGE
@@ -139,25 +139,25 @@ def plan(tmp_path: Path, shards: int) -> Plan:
     return make_plan(job([shard(tmp_path, f"s{i}", 40) for i in range(shards)], tmp_path / "out", "always"))
 
 
-def rows(name: str, index: int, outcomes: str) -> Rows:
+def rows(name: str, index: int, outcomes: str) -> Chunk:
     """A chunk with a record for each letter: ``.`` succeeded, ``d``, ``s``, ``r`` failed at decode, segment, refine."""
     stages = {"d": "decode", "s": "segment", "r": "refine"}
     records = [Record(f"{name}/{index}/{i}", name, i) for i in range(len(outcomes))]
-    results = [
-        Result(record, b"png", [ClassCount(0, 1, 1.0, 1.0)], 1.0)
+    finished = [
+        replace(record, mask=b"png", classes=(ClassCount(0, 1, 1.0, 1.0),), confidence=1.0)
         if letter == "."
-        else Result(record.failed(stages[letter], "Odd", f"{letter} of {record.image_id}"))
+        else record.failed(stages[letter], "Odd", f"{letter} of {record.image_id}")
         for record, letter in zip(records, outcomes, strict=True)
     ]
-    return Rows(ChunkId(f"{name}.{0:016x}.{0:016x}", index, False), results, {}, Skipped())
+    return Chunk(ChunkId(f"{name}.{0:016x}.{0:016x}", index, False), finished)
 
 
-def committed(plan: Plan, chunks: list[Rows], stopped: bool = False) -> list[str]:
+def committed(plan: Plan, chunks: list[Chunk], stopped: bool = False) -> list[str]:
     """Names of the chunks that the breaker lets through, in order."""
     publish(plan)
     writer = Writer(plan.store, plan.record.claim, 1)
-    outcomes: list[Receipt | Rows] = [c if c.is_suspect() else c.commit(writer) for c in chunks]
-    done = Breaker(plan, lambda rows: rows.commit(writer)).receipts(outcomes, lambda: stopped)
+    outcomes: list[Receipt | Chunk] = [c if is_suspect(c) else writer.commit(c) for c in chunks]
+    done = Breaker(plan, writer.commit).receipts(outcomes, lambda: stopped)
     return [f"{r.filename[0]}{int(r.filename.split('-')[1][:5])}" for r in done]
 
 

@@ -65,10 +65,11 @@ def segment(model=None, **options):
 
 
 def run(*data, **options):
-    results, timings = Refine(NoRefiner(), LABELS, max_pixels=10**6)(segment(**options)(chunk(*data)))
-    assert [r.record.image_id for r in results] == [f"s/{i}" for i in range(len(data))]
-    assert set(timings) == {"read", "segment", "refine"}
-    return results
+    done = Refine(NoRefiner(), LABELS, max_pixels=10**6)(segment(**options)(chunk(*data)))
+    assert [r.image_id for r in done.records] == [f"s/{i}" for i in range(len(data))]
+    assert set(done.timings) == {"read", "segment", "refine"}
+    assert all(r.data is None and r.scores is None for r in done.records)
+    return done.records
 
 
 def test_masks_have_the_images_size_and_say_what_is_counted():
@@ -76,7 +77,7 @@ def test_masks_have_the_images_size_and_say_what_is_counted():
     mask = png.decode(bright.mask)
     assert mask.shape == (13, 17)
     assert (mask == 1).all()
-    assert (bright.record.height, bright.record.width) == (13, 17)
+    assert (bright.height, bright.width) == (13, 17)
     assert [(c.class_id, c.pixels, c.fraction) for c in bright.classes] == [(1, 13 * 17, 1.0)]
     assert png.decode(dark.mask).shape == (30, 5)
     assert dark.classes[0].class_id == 2
@@ -86,12 +87,12 @@ def test_masks_have_the_images_size_and_say_what_is_counted():
 def test_one_bad_record_takes_no_other_with_it():
     model = BrightnessModel()
     good = image_bytes("white")
-    results = run(
+    records = run(
         good, b"", image_bytes("white", corner=(255, 0, 0)), None, image_bytes("white", corner=(0, 0, 255)), good,
         b"<html>", image_bytes("white", corner=(0, 255, 0)), image_bytes("white", (2000, 1000)),
         model=model,
     )  # fmt: skip
-    errors = [None if r.record.error is None else (r.record.error.stage, r.record.error.type) for r in results]
+    errors = [None if r.error is None else (r.error.stage, r.error.type) for r in records]
     assert errors == [
         None,
         ("decode", "EmptyImage"),
@@ -103,15 +104,15 @@ def test_one_bad_record_takes_no_other_with_it():
         ("segment", "OutOfMemory"),
         ("decode", "DecompressionBomb"),
     ]
-    assert "a red corner" in results[2].record.error.message
-    assert results[0].mask == results[5].mask
-    assert all((r.mask is None) == (r.record.error is not None) for r in results)
+    assert "a red corner" in records[2].error.message
+    assert records[0].mask == records[5].mask
+    assert all((r.mask is None) == (r.error is not None) for r in records)
 
 
 def test_an_error_of_an_earlier_stage_passes_through():
     failed = Record("s/0", "s", 0).failed("read", "MissingObject", "gone")
-    results, _ = Refine(NoRefiner(), LABELS, max_pixels=1)(segment()(Chunk(chunk().id, [failed])))
-    assert results[0].record == failed
+    done = Refine(NoRefiner(), LABELS, max_pixels=1)(segment()(Chunk(chunk().id, [failed])))
+    assert done.records == [failed]
 
 
 def test_a_lost_gpu_context_stops_the_worker_instead_of_failing_every_image():
@@ -136,17 +137,16 @@ def test_a_failing_refiner_is_an_error_row():
         def refine(self, image, scores):
             raise RecordFailure("refine", "Broken", "no")
 
-    results, _ = Refine(Broken(), LABELS, max_pixels=10**6)(segment()(chunk(image_bytes("white"))))
-    assert (results[0].record.error.stage, results[0].record.error.type) == ("refine", "Broken")
-    assert results[0].record.height == 13
+    (failed,) = Refine(Broken(), LABELS, max_pixels=10**6)(segment()(chunk(image_bytes("white")))).records
+    assert (failed.error.stage, failed.error.type, failed.height) == ("refine", "Broken", 13)
 
 
 def test_large_images_do_not_pile_up(monkeypatch):
     monkeypatch.setattr("segbatch.stages.segment._WINDOW_PIXELS", 3 * 13 * 17)
     model = BrightnessModel()
-    results = run(*[image_bytes("white")] * 8, model=model)
+    records = run(*[image_bytes("white")] * 8, model=model)
     assert model.batches == [3, 3, 2]
-    assert len({r.mask for r in results}) == 1
+    assert len({r.mask for r in records}) == 1
 
 
 logits = hnp.arrays(
