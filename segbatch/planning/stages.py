@@ -9,12 +9,12 @@ from PIL import Image
 
 from segbatch import models, refiners
 from segbatch.errors import NetworkError
-from segbatch.isolation.canary import SelfChecking
 from segbatch.models.scores import sample_images
 from segbatch.planning.plan import Job
 from segbatch.planning.pools import Pools
 from segbatch.protocols import Model, Stage
 from segbatch.records import Chunk, ChunkId, Record, Scores
+from segbatch.stages.canary import SelfChecking
 from segbatch.stages.refine import Refine
 from segbatch.stages.segment import Segment
 from segbatch.text import redact
