@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import segbatch
+import segbatch.isolation
 
 ROOT = Path(segbatch.__file__).parent
 # One order, upwards: a module imports from its own package, and from what stands before it.
@@ -54,6 +55,18 @@ def test_imports_point_one_way():
 
 def test_crf_imports_nothing_of_segbatch():
     wrong = [f"{w}: {n}" for w, p, n in imports() if p == "crf" and n.startswith("segbatch.") and ".crf" not in n]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_other_packages_see_of_isolation_what_its_init_names():
+    wrong = [
+        f"{w}: {n}"
+        for w, p, n in imports()
+        if p != "isolation"
+        and n.startswith("segbatch.isolation.")
+        and not n.startswith("segbatch.isolation.failures.")
+        and n.removeprefix("segbatch.isolation.") not in segbatch.isolation.__all__
+    ]
     assert not wrong, "\n".join(wrong)
 
 

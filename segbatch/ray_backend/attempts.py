@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from segbatch.isolation.guard import Stopped
+from segbatch.isolation import Draining
 from segbatch.ray_backend.prometheus import count
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class _Counter:
 
 
 class RayAttempts:
-    """Implements ``guard.Attempts``. Made by the driver, carried to the workers.
+    """Implements ``isolation.AttemptCounter``. Made by the driver, carried to the workers.
 
     Should the counter not answer, or its node be lost, the attempt counts as the first: a poison record then costs
     one worker more.
@@ -75,7 +75,7 @@ class RayAttempts:
         except RayError:
             return 0, 0.0
         if begun is None:
-            raise Stopped
+            raise Draining
         earlier, seconds = begun
         if earlier:
             count("segbatch_chunk_retries", stage=key.split()[0])
@@ -101,13 +101,13 @@ class RayAttempts:
 
     @contextmanager
     def stopping(self, due: Callable[[], bool]) -> Iterator[None]:
-        """Within, ``due`` is asked every second; once it is so, whatever would begin from then on is ``Stopped``."""
+        """Within, ``due`` is polled once per second; once it is true, ``begin`` raises ``Draining``."""
         over = threading.Event()
 
         def look() -> None:
             while not over.wait(_LOOK_SECONDS):
                 if due():
-                    logger.info("the job begins nothing more")
+                    logger.info("no new chunks are started")
                     self._counter.stop.remote()
                     return
 

@@ -11,8 +11,8 @@ from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
+from segbatch.isolation import AttemptCounter, Draining, begin_attempt
 from segbatch.isolation.failures import carried
-from segbatch.isolation.guard import Attempts, Stopped, begin
 from segbatch.planning.plan import PIECE_CHUNKS, Piece
 from segbatch.protocols import Source
 from segbatch.ray_backend.prometheus import count
@@ -27,7 +27,7 @@ _SMALL_TASKS = 64
 class ShardDatasource(Datasource):
     """Reads the pieces of a plan, each as a few one-row tables."""
 
-    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int, attempts: Attempts) -> None:
+    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int, attempts: AttemptCounter) -> None:
         super().__init__()
         self._source, self._pieces, self._chunk_size, self._attempts = source, pieces, chunk_size, attempts
 
@@ -61,7 +61,7 @@ def _runs(pieces: Sequence[Piece]) -> list[list[Piece]]:
 class _Read:
     """What a read task runs. Ray retries one that kills its process for ever, so this counts."""
 
-    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int, attempts: Attempts) -> None:
+    def __init__(self, source: Source, pieces: Sequence[Piece], chunk_size: int, attempts: AttemptCounter) -> None:
         self._source, self._pieces, self._chunk_size, self._attempts = source, pieces, chunk_size, attempts
 
     def __call__(self) -> Iterable[pa.Table]:
@@ -73,8 +73,8 @@ class _Read:
             with carried(what):
                 key = f"read {piece.shard.id} {piece.first}"
                 try:
-                    begin(self._attempts, key, what)
-                except Stopped:
+                    begin_attempt(self._attempts, key, what)
+                except Draining:
                     return
                 begun = time.perf_counter()
                 for chunk in self._source.chunks(piece.shard, self._chunk_size, piece.skip(self._chunk_size)):

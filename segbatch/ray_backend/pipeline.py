@@ -14,9 +14,8 @@ from ray import get_runtime_context
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
 from segbatch.config.job import JobSpec
+from segbatch.isolation import AttemptCounter, Draining, Limits, supervise
 from segbatch.isolation.failures import carried, failure
-from segbatch.isolation.guard import Attempts, Guard, Stopped
-from segbatch.isolation.watch import Limits
 from segbatch.logs import Logs, event
 from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
@@ -98,7 +97,7 @@ def _context(plan: Plan) -> DataContext:
     context.execution_no_progress_timeout_s = Limits.of(spec).chunk_seconds(plan.chunk_size, spec.max_pixels)
     context.wait_for_min_actors_s = -1  # nodes may take any time to come
     context.max_errored_blocks = 0  # more would drop chunks
-    # A worker counts its failed starts (see guard.started); an exception of its start is meant to end the job.
+    # A worker counts its failed starts (see isolation.supervise); an exception of its start is meant to end the job.
     context.actor_init_retry_on_errors = False
     context.max_consecutive_actor_init_deaths = 0
     context.raise_original_map_exception = True  # Ray's own exception loses its cause on the way to the driver
@@ -138,16 +137,16 @@ def _pool(size: int, most: int) -> ActorPoolStrategy:
 class SegmentWorker:
     """An actor that holds the network."""
 
-    def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs) -> None:
+    def __init__(self, job: Job, pools: Pools, attempts: AttemptCounter, logs: Logs) -> None:
         logs.install(worker="segment")
-        self._guard = _guard("segment", partial(segment_stage, job, pools), attempts, job)
+        self._stage = _supervised("segment", partial(segment_stage, job, pools), attempts, job)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = Chunk.from_row(row)
         with carried(f"{chunk.id.filename} at segment"):
             try:
-                return self._guard(chunk).to_row()
-            except Stopped:
+                return self._stage(chunk).to_row()
+            except Draining:
                 return row.slice(0, 0)
 
 
@@ -170,9 +169,9 @@ class RefineWorker:
     A chunk whose last records failed is left for the driver to commit, which sees whether others succeed.
     """
 
-    def __init__(self, job: Job, pools: Pools, attempts: Attempts, logs: Logs, writer: Writer | None) -> None:
+    def __init__(self, job: Job, pools: Pools, attempts: AttemptCounter, logs: Logs, writer: Writer | None) -> None:
         logs.install(worker="refine")
-        self._guard = _guard("refine", partial(refine_stage, job, pools), attempts, job)
+        self._stage = _supervised("refine", partial(refine_stage, job, pools), attempts, job)
         self._writer, self._has_marginal = writer, job.spec.marginal
 
     def __call__(self, row: pa.Table) -> pa.Table:
@@ -182,8 +181,8 @@ class RefineWorker:
 
     def _run(self, chunk: Chunk) -> pa.Table:
         try:
-            done = self._guard(chunk)
-        except Stopped:
+            done = self._stage(chunk)
+        except Draining:
             return _OUTCOME.empty_table() if self._writer else to_table([], has_marginal=self._has_marginal)
         if self._writer is None:
             return to_table(done.records, has_marginal=self._has_marginal)
@@ -199,9 +198,9 @@ def _commit(writer: Writer, chunk: Chunk) -> Receipt:
     return receipt
 
 
-def _guard(stage: str, build: Callable[[], Stage], attempts: Attempts, job: Job) -> Guard:
+def _supervised(stage: str, build: Callable[[], Stage], attempts: AttemptCounter, job: Job) -> Callable[[Chunk], Chunk]:
     with carried(f"{stage} worker"):
-        return Guard(build, attempts, Limits.of(job.spec), f"{stage} {get_runtime_context().get_actor_id()}")
+        return supervise(build, attempts, Limits.of(job.spec), f"{stage} {get_runtime_context().get_actor_id()}")
 
 
 def _log_commit(receipt: Receipt, chunk: Chunk) -> None:

@@ -11,9 +11,8 @@ import pytest
 
 from segbatch import JobSpec
 from segbatch.errors import SegbatchError
+from segbatch.isolation import Limits, supervise
 from segbatch.isolation.bisection import quarantine
-from segbatch.isolation.guard import Guard
-from segbatch.isolation.watch import Limits
 from segbatch.output.schema import to_table
 from segbatch.planning.plan import resolve
 from segbatch.planning.pools import Pools
@@ -127,8 +126,8 @@ def test_the_job_ends_if_a_chunk_takes_its_workers_out_of_quarantine_too() -> No
     with pytest.raises(
         SegbatchError, match=r"^s\.00000000\.000000-00000-end\.parquet at refine, in quarantine too: 12 workers"
     ):
-        Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
+        supervise(poisons.fatal, attempts, LIMITS, "refine 1")(given)
     attempts.earlier = 0
-    done = Guard(poisons.fatal, attempts, LIMITS, "refine 1")(given)
+    done = supervise(poisons.fatal, attempts, LIMITS, "refine 1")(given)
     assert to_table(done.records).to_pylist() == plain(given)
     assert attempts.ended == [f"refine {given.id.filename}"]

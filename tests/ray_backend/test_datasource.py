@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from segbatch.isolation.guard import Attempts
+from segbatch.isolation import AttemptCounter
 from segbatch.planning.plan import Piece
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.records import Shard
@@ -32,5 +32,5 @@ def pieces(number: int, stop: int | None) -> list[Piece]:
     ],
 )
 def test_small_chunks_share_a_task_where_there_are_many(planned: list[Piece], tasks: int) -> None:
-    found = ShardDatasource(open_source(["/"]), planned, 4, cast(Attempts, None)).get_read_tasks(1)
+    found = ShardDatasource(open_source(["/"]), planned, 4, cast(AttemptCounter, None)).get_read_tasks(1)
     assert len(found) == tasks

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from segbatch.errors import ModelError, Outage, SegbatchError
-from segbatch.isolation.guard import started
+from segbatch.isolation.supervise import started
 from segbatch.isolation.watch import Limits
 
 
