@@ -25,7 +25,7 @@ from segbatch import models, refiners
 from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
 from segbatch.evaluation import calibration
-from segbatch.evaluation.bootstrap import Tally, count
+from segbatch.evaluation.bootstrap import BootstrapAccumulator, count_image
 from segbatch.evaluation.ranking import spearman
 from segbatch.protocols import Model, Refiner
 from segbatch.records import Scores
@@ -120,7 +120,7 @@ def report(
     show_classes: bool,
 ) -> None:
     classes = len(model.labels)
-    tally = Tally(classes, resamples=0, seed=0)
+    tally = BootstrapAccumulator(classes, resamples=0, seed=0)
     confidence, marginals = Calibration(), Calibration()
     refining = telling = 0.0
     for number, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
@@ -131,7 +131,7 @@ def report(
         probability = label_probability(scores, mask, classes, temperature)
         telling += time.perf_counter() - refined
         refining += refined - begun
-        tally.add([str(number)], [count(frame.truth, mask, classes)])
+        tally.add([str(number)], [count_image(frame.truth, mask, classes)])
         right, known = mask == frame.truth, frame.truth >= 0
         confidence.add(probability, right, known)
         marginals.add(marginal, right, known)

@@ -20,7 +20,7 @@ from crf_inputs import network_scores, photographs
 from PIL import Image
 
 from segbatch.crf import CRFParams, _core
-from segbatch.evaluation.bootstrap import Tally, count
+from segbatch.evaluation.bootstrap import BootstrapAccumulator, count_image
 from segbatch.labels import IGNORE_INDEX
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.stages.scoring import coarse_scores
@@ -36,7 +36,7 @@ class Sums:
     labels: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     equal: list[float] = field(default_factory=list)
-    tally: Tally | None = None  # of the comparison with labels
+    tally: BootstrapAccumulator | None = None  # of the comparison with labels
 
 
 def variants(logits: np.ndarray, spread: float, seed: int) -> np.ndarray:
@@ -110,8 +110,8 @@ def main() -> None:
                 sums.seconds += one.seconds
                 sums.equal.append(float((mask == reference).mean()))
                 if truth is not None and scores is logits:
-                    sums.tally = sums.tally or Tally(len(logits), resamples=0, seed=0)
-                    sums.tally.add([names[i].stem], [count(truth, mask, len(logits))])
+                    sums.tally = sums.tally or BootstrapAccumulator(len(logits), resamples=0, seed=0)
+                    sums.tally.add([names[i].stem], [count_image(truth, mask, len(logits))])
     print(f"{len(chosen)} photographs")
     for name, by_prune in found.items():
         report(name, by_prune)

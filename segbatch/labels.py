@@ -23,7 +23,7 @@ LABEL_COLORS = (
     "indices to believe the values of palette images whatever their colors"
 )
 REDUCE_ZERO = "label value 0 is ignored and value v is class v - 1, as in ADE20K"
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 
 VOC = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -52,9 +52,9 @@ class LabelSet:
         if not names:
             raise SpecError("a model needs at least one class; the list of classes is empty")
         for name in names:
-            if UNSEEN.search(name) or not 0 < len(name) <= _LONGEST_NAME:
+            if UNSEEN.search(name) or not 0 < len(name) <= _MAX_NAME_LENGTH:
                 raise SpecError(
-                    f"class name {visible(name[:_LONGEST_NAME])!r}: a name has 1 to {_LONGEST_NAME} characters, "
+                    f"class name {visible(name[:_MAX_NAME_LENGTH])!r}: a name has 1 to {_MAX_NAME_LENGTH} characters, "
                     "none of which is a line break or a control character; change it in the list of classes"
                 )
         chosen = voc_colour_map(len(names)).tolist() if colours is None else colours

@@ -13,7 +13,7 @@ from typing import Any
 
 from segbatch.text import redact_text
 
-_SHORTEST_SECRET = 6
+_MIN_SECRET_LENGTH = 6
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class JsonFormatter(logging.Formatter):
 def _strings(value: Any) -> Iterator[str]:
     """The strings in nested mappings and lists that could be secrets."""
     if isinstance(value, str):
-        if len(value) >= _SHORTEST_SECRET:
+        if len(value) >= _MIN_SECRET_LENGTH:
             yield value
     elif isinstance(value, Mapping):
         for item in value.values():

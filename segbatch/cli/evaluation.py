@@ -15,7 +15,7 @@ from rich.table import Table
 from segbatch.errors import SpecError, visible, visible_lines
 
 if TYPE_CHECKING:
-    from segbatch.evaluation.bootstrap import Estimate
+    from segbatch.evaluation.bootstrap import ConfidenceInterval
     from segbatch.operations.evaluate import Evaluation
 
 _OVERALL = {
@@ -173,14 +173,14 @@ def _values(found: Evaluation, figures: Mapping[str, str], place: int) -> list[s
     return cells
 
 
-def _interval(figure: Estimate, form: str, sign: str = "", scale: int = 100) -> str:
+def _interval(figure: ConfidenceInterval, form: str, sign: str = "", scale: int = 100) -> str:
     if np.isnan(figure.value):
         return ""
     low, high = (format(scale * float(v), sign + form) for v in (figure.low, figure.high))
     return f"{scale * figure.value:{sign}.2f}" + ("" if np.isnan(figure.low) else f" [dim]({low}, {high})[/]")
 
 
-def _difference(figure: Estimate, scale: int) -> str:
+def _difference(figure: ConfidenceInterval, scale: int) -> str:
     shown = _interval(figure, ".2f", "+", scale)
     return f"[bold]{shown}[/]" if figure.low > 0 or figure.high < 0 else shown
 

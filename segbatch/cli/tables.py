@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from segbatch.output.inspect import Summary
     from segbatch.training.trainer import Trained
 
-_MOST_CLASSES = 40
+_MAX_CLASSES = 40
 _CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
 
 
@@ -64,12 +64,12 @@ def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence"
     for name in ("class", "images", "pixels", "share", confidence):
         table.add_column(name, justify="left" if name == "class" else "right")
     rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
-    for r in rows[:_MOST_CLASSES]:
+    for r in rows[:_MAX_CLASSES]:
         r_, g, b = labels.colours[r.class_id]
         swatch = f"[rgb({r_},{g},{b})]■[/] {escape(visible(r.name))}"
         table.add_row(swatch, f"{r.images:,}", f"{r.pixels:,}", f"{r.share:.2%}", f"{r.confidence or 0:.3f}")
-    if len(rows) > _MOST_CLASSES:
-        table.add_row(f"and {len(rows) - _MOST_CLASSES} more", "", "", "", "")
+    if len(rows) > _MAX_CLASSES:
+        table.add_row(f"and {len(rows) - _MAX_CLASSES} more", "", "", "", "")
     absent = len(labels) - len(rows)
     if absent:
         table.add_row(f"[dim]{absent} classes in no image[/]", "", "", "", "")

@@ -33,7 +33,7 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 
 
 @dataclass(frozen=True)
-class Entry:
+class TagEntry:
     """A tag's type, and its ``count`` values in the byte order of the file, or, if they are elsewhere, their place."""
 
     kind: int
@@ -48,7 +48,7 @@ class Directory:
 
     data: bytes
     order: str
-    entries: Mapping[int, Entry]
+    entries: Mapping[int, TagEntry]
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """The first 64 values of a tag of unsigned integers."""
@@ -61,21 +61,21 @@ class Directory:
     def number(self, tag: int, default: int) -> int:
         return next(iter(self.numbers(tag)), default)
 
-    def short(self, value: int) -> Entry:
-        return Entry(3, 1, struct.pack(f"{self.order}H", value))
+    def short(self, value: int) -> TagEntry:
+        return TagEntry(3, 1, struct.pack(f"{self.order}H", value))
 
-    def long(self, value: int) -> Entry:
-        return Entry(4, 1, struct.pack(f"{self.order}I", value))
+    def long(self, value: int) -> TagEntry:
+        return TagEntry(4, 1, struct.pack(f"{self.order}I", value))
 
-    def part(self, tag: int, index: int, parts: int) -> Entry:
+    def part(self, tag: int, index: int, parts: int) -> TagEntry:
         """The values of one of ``parts`` equal parts of a tag's values."""
         entry = self.entries[tag]
         count = entry.count // parts
         unit = struct.calcsize(_UNITS[entry.kind])
         first = index * count * unit
-        return Entry(entry.kind, count, entry.values[first:] or self.data[entry.at + first :][: count * unit])
+        return TagEntry(entry.kind, count, entry.values[first:] or self.data[entry.at + first :][: count * unit])
 
-    def file(self, entries: Mapping[int, Entry]) -> bytes:
+    def file(self, entries: Mapping[int, TagEntry]) -> bytes:
         """A TIFF whose only directory has ``entries``; everything else stays where it was.
 
         A BigTIFF becomes a classic one, as Pillow does not read those of big-endian order.
@@ -98,13 +98,13 @@ class Directory:
         padding = bytes(len(self.data) % 2)
         return b"".join([head, self.data[8:], padding, count, *fields, bytes(4), *behind])
 
-    def _classic(self, entry: Entry) -> Entry:
+    def _classic(self, entry: TagEntry) -> TagEntry:
         """The entry with numbers of at most 32 bits."""
         if entry.kind not in (16, 18):
             return entry
         values = entry.values or self.data[entry.at :][: 8 * entry.count]
         numbers = struct.unpack(f"{self.order}{len(values) // 8}Q", values[: len(values) // 8 * 8])
-        return Entry(
+        return TagEntry(
             4, len(numbers), struct.pack(f"{self.order}{len(numbers)}I", *(min(n, 2**32 - 1) for n in numbers))
         )
 
@@ -169,25 +169,25 @@ def _directory(data: bytes) -> Directory:
     if end > len(data):
         reason = f"the TIFF breaks off: {len(data)} bytes, and its directory ends at byte {end}"
         raise RecordFailure("decode", "TruncatedImage", reason)
-    entries: dict[int, Entry] = {}
+    entries: dict[int, TagEntry] = {}
     for at in range(first, end, entry_size):
         tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, at)
         size = values * (struct.calcsize(_UNITS[kind]) if kind in _UNITS else _OTHER_SIZES.get(kind, 8))
         field = data[at + (12 if big else 8) : at + entry_size]
         if size <= len(field):
-            entries.setdefault(tag, Entry(kind, values, field[:size]))
+            entries.setdefault(tag, TagEntry(kind, values, field[:size]))
         else:
-            entries.setdefault(tag, Entry(kind, values, b"", struct.unpack(order + ("Q" if big else "I"), field)[0]))
+            entries.setdefault(tag, TagEntry(kind, values, b"", struct.unpack(order + ("Q" if big else "I"), field)[0]))
     return Directory(data, order, entries)
 
 
-def _band_files(found: Directory, count: int) -> Iterator[dict[int, Entry]]:
+def _band_files(found: Directory, count: int) -> Iterator[dict[int, TagEntry]]:
     places = [t for t in (_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS) if t in found.entries]
     for index in range(count):
         yield {**found.entries, **{tag: found.part(tag, index, count) for tag in places}}
 
 
-def _samples(found: Directory, entries: dict[int, Entry], count: int, as_bytes: bool) -> np.ndarray:
+def _samples(found: Directory, entries: dict[int, TagEntry], count: int, as_bytes: bool) -> np.ndarray:
     """Samples (H, W, ``count``) as they are stored, or 0 to 255 for depths below 8 bits."""
     bits, kind = found.number(_BITS, 1), found.number(_FORMAT, _UNSIGNED)
     width = found.number(_WIDTH, 0)

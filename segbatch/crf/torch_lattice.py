@@ -28,7 +28,7 @@ _MARGIN = 2  # quotients left free on each side, so that a neighbour's name neve
 _FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than an eighth there
 # Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
 # share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
-_LONGEST, _PIECE = 64, 512
+_MAX_ROW_POINTS, _PIECE = 64, 512
 
 
 @cache
@@ -92,7 +92,7 @@ class Gather:
         )
         return repeated.in_pieces(self.long.longest, self.long.piece) if self.long else repeated
 
-    def in_pieces(self, longest: int = _LONGEST, piece: int = _PIECE) -> Gather:
+    def in_pieces(self, longest: int = _MAX_ROW_POINTS, piece: int = _PIECE) -> Gather:
         """The same matrix, whose rows of more than ``longest`` entries are summed ``piece`` entries at a time."""
         sizes = self.offsets.diff()
         rows = (sizes > longest).nonzero().squeeze(1)
@@ -217,7 +217,7 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     corners, by_triton = dims + 1, triton(features.device) is not None
     if by_triton:
         from segbatch.crf import triton_lattice
-    if by_triton and dims <= triton_lattice.MOST_DIMENSIONS:
+    if by_triton and dims <= triton_lattice.MAX_DIMENSIONS:
         keys, strides, barycentric = _name_by_triton(features, images, np.array(least), np.array(most))
     else:
         base, rank, barycentric = _embed(features)

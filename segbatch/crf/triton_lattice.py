@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_DIMENSIONS = 8  # of features: ``_embed_kernel`` keeps them in registers, each pair compared
+MAX_DIMENSIONS = 8  # of features: ``_embed_kernel`` keeps them in registers, each pair compared
 _THREADS = 128
 
 

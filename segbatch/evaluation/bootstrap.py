@@ -20,7 +20,7 @@ from segbatch.evaluation.ranking import RankedImages
 from segbatch.output.totals import CONFIDENCE_UNIT
 from segbatch.records import digest
 
-WIDEST = 40  # pixels of the widest band around boundaries
+MAX_BAND_WIDTH = 40  # pixels of the widest band around boundaries
 _F1_UNIT = 2**20  # F1s are summed as integers: exact, so that any order of the images gives the same sum
 
 
@@ -28,8 +28,8 @@ _F1_UNIT = 2**20  # F1s are summed as integers: exact, so that any order of the 
 class Counts:
     """One image: its confusion matrix int64 (C, C), and ``features`` int64 (F,), what replicates sum up.
 
-    Features are pixels (hit, true, predicted) of each class at each distance to a boundary, (WIDEST + 1, 3, C); the
-    boundary F1 of each class, and whether it has one, (2, C); their mean over the image's classes, likewise (2,);
+    Features are pixels (hit, true, predicted) of each class at each distance to a boundary, (MAX_BAND_WIDTH + 1, 3, C);
+    the boundary F1 of each class, and whether it has one, (2, C); their mean over the image's classes, likewise (2,);
     pixels, right pixels and confidence of its regions in bins (3, BINS), see ``calibration``. ``confidence`` (NaN if
     none is stated) and ``accuracy`` are those of the image.
     """
@@ -52,13 +52,13 @@ class Stated:
     classes: np.ndarray
 
 
-def count(truth: np.ndarray, mask: np.ndarray, classes: int, stated: Stated | None = None) -> Counts:
+def count_image(truth: np.ndarray, mask: np.ndarray, classes: int, stated: Stated | None = None) -> Counts:
     """What is counted of a label (H, W), void negative, and a mask (H, W), both ids of ``classes`` classes."""
     known = truth >= 0
     t, m = truth[known].astype(np.int64), mask[known].astype(np.int64)
-    at = (bands(truth, WIDEST)[known].astype(np.int64) - 1) * classes
+    at = (bands(truth, MAX_BAND_WIDTH)[known].astype(np.int64) - 1) * classes
     hit = t == m
-    size = (WIDEST + 1) * classes
+    size = (MAX_BAND_WIDTH + 1) * classes
     near = [np.bincount(a, minlength=size).reshape(-1, classes) for a in ((at + t)[hit], at + t, at + m)]
     f1 = boundary_f1(truth, mask, classes)
     f1s = np.append(f1, scores.mean(f1))
@@ -72,7 +72,7 @@ def count(truth: np.ndarray, mask: np.ndarray, classes: int, stated: Stated | No
     return Counts(confusion, np.concatenate(features), stated.image if stated else np.nan, float(hit.mean()))
 
 
-class Tally:
+class BootstrapAccumulator:
     """Sums of ``Counts``: ``confusion`` int64 (C, C); ``sums`` float64 (1 + R, F), whole numbers, row 0 as counted."""
 
     def __init__(self, classes: int, resamples: int, seed: int) -> None:
@@ -80,7 +80,7 @@ class Tally:
         self.images = 0
         self.confusion = np.zeros((classes, classes), np.int64)
         self.ranked = RankedImages()
-        self._sizes = ((WIDEST + 1) * 3 * classes, 2 * (classes + 1), 3 * calibration.BINS)
+        self._sizes = ((MAX_BAND_WIDTH + 1) * 3 * classes, 2 * (classes + 1), 3 * calibration.BINS)
         self.sums = np.zeros((1 + resamples, sum(self._sizes)))
 
     def add(self, names: Sequence[str], counts: Sequence[Counts]) -> None:
@@ -100,7 +100,7 @@ class Tally:
             draws[1:, n] = np.random.Generator(np.random.PCG64([self.seed, h])).poisson(1.0, self.resamples)
         return draws
 
-    def __iadd__(self, other: Tally) -> Tally:
+    def __iadd__(self, other: BootstrapAccumulator) -> BootstrapAccumulator:
         self.images += other.images
         self.confusion += other.confusion
         self.sums += other.sums
@@ -110,12 +110,12 @@ class Tally:
     def figures(self) -> dict[str, np.ndarray]:
         """Every figure as counted and for each replicate, (1 + R,).
 
-        Of each class (…, C), of each band (…, WIDEST), of each bin of confidence (…, BINS). Calibration is that of
-        regions: all pixels of one class in one image, with one confidence.
+        Of each class (…, C), of each band (…, MAX_BAND_WIDTH), of each bin of confidence (…, BINS). Calibration is that
+        of regions: all pixels of one class in one image, with one confidence.
         """
         c = self.classes
         pixels, f1, regions = np.split(self.sums, np.cumsum(self._sizes)[:-1], axis=1)
-        within = pixels.reshape(-1, WIDEST + 1, 3, c).cumsum(axis=1)
+        within = pixels.reshape(-1, MAX_BAND_WIDTH + 1, 3, c).cumsum(axis=1)
         hits, true, predicted = within[:, :, 0], within[:, :, 1], within[:, :, 2]
         ious = scores.iou(hits, true, predicted)
         f1 = scores.share(f1[:, : c + 1] / _F1_UNIT, f1[:, c + 1 :])
@@ -146,7 +146,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ConfidenceInterval:
     """A figure, or an array of them, with the middle 95 % of its replicates; NaN where there is none."""
 
     value: np.ndarray
@@ -154,11 +154,11 @@ class Estimate:
     high: np.ndarray
 
     @staticmethod
-    def of(figure: np.ndarray) -> Estimate:
-        """From (1 + R, ...) of ``Tally.figures``, or a difference of two of them."""
+    def of(figure: np.ndarray) -> ConfidenceInterval:
+        """From (1 + R, ...) of ``BootstrapAccumulator.figures``, or a difference of two of them."""
         if len(figure) == 1:
-            return Estimate(figure[0], np.full_like(figure[0], np.nan), np.full_like(figure[0], np.nan))
+            return ConfidenceInterval(figure[0], np.full_like(figure[0], np.nan), np.full_like(figure[0], np.nan))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of a class that occurs in no replicate
             low, high = np.nanquantile(figure[1:], (0.025, 0.975), axis=0)
-        return Estimate(figure[0], low, high)
+        return ConfidenceInterval(figure[0], low, high)

@@ -11,14 +11,14 @@ import numpy as np
 
 from segbatch.codecs import mask_png as png
 from segbatch.errors import SpecError
-from segbatch.evaluation.bootstrap import Counts, Stated, Tally, count
+from segbatch.evaluation.bootstrap import BootstrapAccumulator, Counts, Stated, count_image
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.label_images import LabelFile, LabelReader
 from segbatch.output.ledger import ResultFile
 from segbatch.storage.store import Store
 
 _ROWS = 32
-MOST_EXAMPLES = 5
+MAX_EXAMPLES = 5
 
 
 @dataclass
@@ -30,20 +30,20 @@ class Finding:
 
     def add(self, times: int, examples: Iterable[str]) -> None:
         self.times += times
-        self.examples = sorted([*self.examples, *examples])[:MOST_EXAMPLES]
+        self.examples = sorted([*self.examples, *examples])[:MAX_EXAMPLES]
 
 
 @dataclass
 class Part:
     """The results of some result files. ``compared`` int32 (L,): how many rows were compared with each label."""
 
-    tally: Tally
+    tally: BootstrapAccumulator
     compared: np.ndarray
     findings: dict[str, Finding] = field(default_factory=dict)
     unknown: UnknownValues = field(default_factory=UnknownValues)
 
     @staticmethod
-    def empty(tally: Tally, labels: int) -> Part:
+    def empty(tally: BootstrapAccumulator, labels: int) -> Part:
         return Part(tally, np.zeros(labels, np.int32))
 
     def found(self, kind: str, example: str, times: int = 1) -> None:
@@ -71,10 +71,10 @@ class Truth:
 
     def part(self) -> Part:
         """No rows yet."""
-        return Part.empty(Tally(len(self.class_map.names), self.resamples, self.seed), len(self.labels))
+        return Part.empty(BootstrapAccumulator(len(self.class_map.names), self.resamples, self.seed), len(self.labels))
 
 
-def compare(store: Store, files: list[ResultFile], truth: Truth) -> Part:
+def compare_files(store: Store, files: list[ResultFile], truth: Truth) -> Part:
     """What a task runs: every row of some result files."""
     part = truth.part()
     for file in files:
@@ -122,7 +122,7 @@ def _count(row: dict[str, Any], place: int | None, truth: Truth, part: Part) -> 
         part.unknown.add(value, pixels, image)
     if (ids < 0).all():
         return "labels without a pixel that counts", image
-    return count(ids, mask, num_classes, stated)
+    return count_image(ids, mask, num_classes, stated)
 
 
 def _stated(row: dict[str, Any], mask: np.ndarray, num_classes: int) -> Stated:

@@ -19,7 +19,7 @@ from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 
 # Most images have a confidence of 0.6 to 1, and those of one scene differ by hundredths: bins are finer near 1.
 CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
-_MOST_MOVED = 3
+_MAX_MOVED = 3
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DriftFinding:
     """One comparison. ``limit_*`` are the thresholds with what chance may add; ``detail`` says what moved most."""
 
     kind: str
@@ -77,7 +77,7 @@ def js(p: np.ndarray, q: np.ndarray) -> float:
     return float(np.sum(p * np.log2(p / m) + q * np.log2(q / m)) / 2)
 
 
-def compare(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> list[Finding]:
+def measure_drift(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> list[DriftFinding]:
     """Share of pixels, images that contain each class, and confidence; nothing if there are too few images to judge."""
     n, m = tonight.images, earlier.images
     if min(n, m) < spec.min_images:
@@ -89,7 +89,7 @@ def compare(tonight: Content, earlier: Content, names: Sequence[str], spec: Drif
     ]
 
 
-def _shares(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> Finding:
+def _shares(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> DriftFinding:
     """Pixels of one image are no independent draws: an image counts as one draw, its pixels as shares of it."""
     n, m = tonight.images, earlier.images
     raw = [np.array(c.totals.pixels, np.float64) / max(1, sum(c.totals.pixels)) for c in (tonight, earlier)]
@@ -97,7 +97,7 @@ def _shares(tonight: Content, earlier: Content, names: Sequence[str], spec: Drif
     return _finding("share of pixels", p, q, n, m, spec, _moved(raw[0], raw[1], names, (p - q) * np.log(p / q)))
 
 
-def _presence(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> Finding:
+def _presence(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> DriftFinding:
     """Contained or not is two cells for each class; the class that differs most is the finding."""
     n, m = tonight.images, earlier.images
     p = (np.array(tonight.totals.images) + 0.5) / (n + 1)
@@ -111,7 +111,7 @@ def _presence(tonight: Content, earlier: Content, names: Sequence[str], spec: Dr
     return _finding("images containing", *cells[worst], n, m, spec, _moved(*raw, names, each), degrees)
 
 
-def _confidence(tonight: Content, earlier: Content, spec: DriftSpec) -> Finding:
+def _confidence(tonight: Content, earlier: Content, spec: DriftSpec) -> DriftFinding:
     n, m = int(tonight.confidence.sum()), int(earlier.confidence.sum())
     p, q = _smoothed(tonight.confidence, n), _smoothed(earlier.confidence, m)
     means = (_mean_confidence(c.totals) for c in (earlier, tonight))
@@ -136,14 +136,14 @@ def _finding(
     spec: DriftSpec,
     detail: str,
     degrees: float | None = None,
-) -> Finding:
+) -> DriftFinding:
     """Without any drift, the index of samples of n and m is about a chi-square times (1/n + 1/m); twice its mean is
     granted on top of the threshold. For small differences the Jensen-Shannon divergence is an eighth of it, in nats."""
     chance = 2 * (len(p) - 1 if degrees is None else degrees) * (1 / max(1, n) + 1 / max(1, m))
-    return Finding(kind, psi(p, q), js(p, q), spec.psi + chance, spec.js + chance / 8 / math.log(2), detail)
+    return DriftFinding(kind, psi(p, q), js(p, q), spec.psi + chance, spec.js + chance / 8 / math.log(2), detail)
 
 
 def _moved(p: np.ndarray, q: np.ndarray, names: Sequence[str], weight: np.ndarray) -> str:
     """``bright 12.1 % → 55.3 %``: the classes that moved most, as earlier and tonight."""
-    most = [int(c) for c in np.argsort(-weight, kind="stable")[:_MOST_MOVED] if p[c] != q[c]]
+    most = [int(c) for c in np.argsort(-weight, kind="stable")[:_MAX_MOVED] if p[c] != q[c]]
     return ", ".join(f"{names[c]} {q[c]:.1%} → {p[c]:.1%}" for c in most)

@@ -19,8 +19,8 @@ from segbatch.storage.listing import list_input
 from segbatch.storage.uri import join
 from segbatch.text import without_query
 
-_LARGEST = 2**30
-_LARGEST_TABLE = 2**20
+_MAX_LABEL_BYTES = 2**30
+_MAX_TABLE_BYTES = 2**20
 # Formats that keep values as they are; a JPEG of class ids holds ids that nobody drew.
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA")
@@ -75,7 +75,7 @@ def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet 
         table = labels
     else:
         try:
-            text = files.read(colors, _LARGEST_TABLE).decode("utf-8-sig")
+            text = files.read(colors, _MAX_TABLE_BYTES).decode("utf-8-sig")
         except (RecordFailure, OSError, UnicodeDecodeError) as e:
             raise SpecError(f"label_colors: {shown_uri(colors)} cannot be read: {e}; give {FORMS}") from e
         found = parse_class_list(text, shown_uri(colors), needs_ids=False)
@@ -105,7 +105,7 @@ class LabelReader:
     def read(self, uri: str) -> Label:
         """The label at ``uri``. Raises ``SpecError`` if it cannot be read, or holds no class ids."""
         try:
-            data = self.files.read(uri, _LARGEST)
+            data = self.files.read(uri, _MAX_LABEL_BYTES)
         except (RecordFailure, OSError) as e:
             raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {e}") from e
         return self.decode(data, shown_uri(uri))

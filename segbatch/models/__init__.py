@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segbatch.errors import SpecError
-from segbatch.models.info import Choice, Entry, Execution, ModelInfo
+from segbatch.models.info import DeviceOptions, ModelEntry, ModelInfo, ModelRequest
 from segbatch.protocols import Model
 from segbatch.registry import Registry
 
@@ -66,8 +66,8 @@ def build(
     """
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1; got {threads}")
-    execution = Execution(device, precision, batch_size, threads, tile_pixels)
-    return entry(name).build(Choice(weights, classes, storage_options), execution)
+    execution = DeviceOptions(device, precision, batch_size, threads, tile_pixels)
+    return entry(name).build(ModelRequest(weights, classes, storage_options), execution)
 
 
 def describe(
@@ -85,7 +85,7 @@ def describe(
     weights is read. Raises ``SpecError`` or ``ModelError`` for all that ``build`` would find wrong with these
     arguments.
     """
-    return entry(name).describe(Choice(weights, classes, storage_options, check))
+    return entry(name).describe(ModelRequest(weights, classes, storage_options, check))
 
 
 def names() -> list[ModelInfo]:
@@ -100,7 +100,7 @@ def supports_bf16(device: str = "auto") -> bool:
     return base.supports_bf16(device)
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> ModelEntry:
     """What the registry holds under ``name``, or stands for ``package.module:factory``. Raises ``SpecError``."""
     if ":" in name:
         from segbatch.models.custom import CustomEntry

@@ -15,7 +15,7 @@ from segbatch.errors import ModelError, SpecError, visible
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models import checkpoint
 from segbatch.models.base import TorchModel
-from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict, Taken, take
 from segbatch.models.weights import (
@@ -55,14 +55,14 @@ class Architecture:
     convert: Callable[[StateDict], StateDict] = dict
     refines: str = ""
 
-    def describe(self, choice: Choice) -> ModelInfo:
+    def describe(self, choice: ModelRequest) -> ModelInfo:
         """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""
         weights, _ = self._resolve(choice, read_named=choice.check)
         if weights.note:
             logger.info("weights %s: %s", redact(weights.source), visible(weights.note))
         return self._info(weights)
 
-    def build(self, choice: Choice, execution: Execution) -> TorchModel:
+    def build(self, choice: ModelRequest, execution: DeviceOptions) -> TorchModel:
         """The model with its weights, on its device."""
         weights, state = self._resolve(choice, read_named=True)
         # Initialisation must not advance the caller's random numbers, and is what ``random`` weights are.
@@ -115,7 +115,7 @@ class Architecture:
             note=weights.note,
         )
 
-    def _resolve(self, choice: Choice, *, read_named: bool) -> tuple[Weights, StateDict | None]:
+    def _resolve(self, choice: ModelRequest, *, read_named: bool) -> tuple[Weights, StateDict | None]:
         """The weights that are meant, their labels and digest final, and their content if it was read."""
         if choice.weights == "random" or choice.weights.startswith("random:"):
             return self._random(choice), None
@@ -170,7 +170,7 @@ class Architecture:
         checkpoint.check(state, self._on_meta(count), source, self.name)
         return state
 
-    def _labels(self, choice: Choice, count: int) -> LabelSet:
+    def _labels(self, choice: ModelRequest, count: int) -> LabelSet:
         if choice.classes is not None:
             return read_labels(choice.classes, count, self.name, choice.storage_options)
         known = [w.labels for w in self.weights.values()] or [self.labels]
@@ -182,7 +182,7 @@ class Architecture:
             f"{' or '.join(str(len(k)) for k in known)}; give the names with --classes FILE"
         )
 
-    def _random(self, choice: Choice) -> Weights:
+    def _random(self, choice: ModelRequest) -> Weights:
         seed = choice.weights.removeprefix("random").removeprefix(":") or "0"
         if not seed.isdecimal():
             raise SpecError(f"weights {choice.weights!r}: the seed must be a whole number, as in random:1")

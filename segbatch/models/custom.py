@@ -20,7 +20,7 @@ from segbatch.config.base import parse_spec
 from segbatch.config.job import CRFSpec
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.labels import LabelSet
-from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, Choice, CRFDefaults, Execution, ModelInfo
+from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, CRFDefaults, DeviceOptions, ModelInfo, ModelRequest
 from segbatch.models.scores import try_on_samples
 from segbatch.models.weights import content_digest, named_digest
 from segbatch.protocols import Model
@@ -69,10 +69,10 @@ class CustomEntry:
 
     name: str
 
-    def describe(self, choice: Choice) -> ModelInfo:
+    def describe(self, choice: ModelRequest) -> ModelInfo:
         """Built on the CPU to be asked, for only the factory knows, and tried on sample images."""
         try:
-            model = self.build(choice, Execution(device="cpu"))
+            model = self.build(choice, DeviceOptions(device="cpu"))
         except SegbatchError:
             raise
         except Exception as e:  # a foreign factory may raise anything
@@ -96,7 +96,7 @@ class CustomEntry:
             crf=model.crf,
         )
 
-    def build(self, choice: Choice, execution: Execution) -> CustomModel:
+    def build(self, choice: ModelRequest, execution: DeviceOptions) -> CustomModel:
         factory = self._factory()
         offered = {
             "weights": choice.weights,
@@ -119,7 +119,7 @@ class CustomEntry:
         return CustomModel(model, self.name, self._digest(factory, model, choice))
 
     def infos(self) -> list[ModelInfo]:
-        return [self.describe(Choice())]
+        return [self.describe(ModelRequest())]
 
     def _factory(self) -> Callable[..., Any]:
         module_name, _, attribute = self.name.partition(":")
@@ -137,7 +137,7 @@ class CustomEntry:
             raise SpecError(f"model {self.name!r}: {attribute!r} {what}{suggest(attribute, functions)}")
         return factory
 
-    def _digest(self, factory: Callable[..., Any], model: Any, choice: Choice) -> str:
+    def _digest(self, factory: Callable[..., Any], model: Any, choice: ModelRequest) -> str:
         """What identifies the network, as it is after the network was built: changes during the build are noticed."""
         given = getattr(model, "digest", "")
         if isinstance(given, str) and given:

@@ -67,7 +67,7 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelRequest:
     """What a person chose: the weights (a name or a URI), a file of class names, options of the store.
 
     ``check`` asks ``describe`` to fetch and compare published weights too.
@@ -84,7 +84,7 @@ BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class Execution:
+class DeviceOptions:
     """How the network runs; nothing here changes what it computes beyond rounding, except ``tile_pixels``."""
 
     device: str = "auto"
@@ -94,14 +94,14 @@ class Execution:
     tile_pixels: int | None = None
 
 
-class Entry(Protocol):
+class ModelEntry(Protocol):
     """What the registry holds under a name."""
 
-    def describe(self, choice: Choice) -> ModelInfo:
+    def describe(self, choice: ModelRequest) -> ModelInfo:
         """The model that ``choice`` would build; ``ModelError`` or ``SpecError`` where it could not."""
         ...
 
-    def build(self, choice: Choice, execution: Execution) -> Model:
+    def build(self, choice: ModelRequest, execution: DeviceOptions) -> Model:
         """The model, ready to run."""
         ...
 

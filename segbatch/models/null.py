@@ -9,7 +9,7 @@ import numpy as np
 
 from segbatch.errors import SpecError
 from segbatch.labels import LabelSet
-from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
 from segbatch.models.weights import read_labels
 from segbatch.protocols import Model
 
@@ -47,7 +47,7 @@ class NullModel:
 class NullEntry:
     """The registry's entry of ``null``. It has no weights; ``--classes`` gives it other classes."""
 
-    def describe(self, choice: Choice) -> ModelInfo:
+    def describe(self, choice: ModelRequest) -> ModelInfo:
         if choice.weights != "default":
             raise SpecError(f"model 'null' has no weights, so not {choice.weights!r}; leave --weights away")
         labels = LabelSet.of(("background", "other"))
@@ -65,12 +65,12 @@ class NullEntry:
             accuracy="none",
         )
 
-    def build(self, choice: Choice, execution: Execution) -> Model:
+    def build(self, choice: ModelRequest, execution: DeviceOptions) -> Model:
         info = self.describe(choice)
         return NullModel(info.labels, info.digest)
 
     def infos(self) -> list[ModelInfo]:
-        return [replace(self.describe(Choice()), weights="default")]
+        return [replace(self.describe(ModelRequest()), weights="default")]
 
 
 NULL = NullEntry()

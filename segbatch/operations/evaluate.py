@@ -12,9 +12,9 @@ import numpy as np
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
-from segbatch.evaluation.bootstrap import Estimate
+from segbatch.evaluation.bootstrap import ConfidenceInterval
 from segbatch.evaluation.class_map import ClassMap
-from segbatch.evaluation.compare import MOST_EXAMPLES, Finding, Part, Truth, compare
+from segbatch.evaluation.compare import MAX_EXAMPLES, Finding, Part, Truth, compare_files
 from segbatch.evaluation.label_images import LabelReader, color_table, list_labels
 from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
@@ -42,7 +42,7 @@ class Evaluated:
     run: dict[str, str]
     images: int
     findings: dict[str, Finding]
-    figures: dict[str, Estimate]
+    figures: dict[str, ConfidenceInterval]
     confusion: np.ndarray
 
 
@@ -57,7 +57,7 @@ class Evaluation:
     resamples: int
     seed: int
     outputs: tuple[Evaluated, ...]
-    difference: dict[str, Estimate] | None = None
+    difference: dict[str, ConfidenceInterval] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; figures are fractions as ``{"value", "low", "high"}``, None where there is none."""
@@ -148,12 +148,12 @@ def evaluate(
                 {key: str(record.spec.get(key)) for key in ("model", "weights", "refiner")},
                 part.tally.images,
                 dict(sorted(part.findings.items())),
-                {name: Estimate.of(f) for name, f in found.items()},
+                {name: ConfidenceInterval.of(f) for name, f in found.items()},
                 part.tally.confusion,
             )
             for store, record, part, found in zip(stores, records, parts, figures, strict=True)
         ),
-        difference={n: Estimate.of(figures[0][n] - figures[1][n]) for n in figures[0]} if against else None,
+        difference={n: ConfidenceInterval.of(figures[0][n] - figures[1][n]) for n in figures[0]} if against else None,
     )
 
 
@@ -165,7 +165,7 @@ def _gather(store: Store, truth: Truth, cores: int, tell: Callable[[str], None])
     groups = [files[i : i + size] for i in range(0, len(files), size)]
     told = time.monotonic()
     tell(f"{store.uri}: {len(files)} files")
-    for done, (_, part) in enumerate(map_tasks(compare, ((store, g, common) for g in groups), 2 * cores), 1):
+    for done, (_, part) in enumerate(map_tasks(compare_files, ((store, g, common) for g in groups), 2 * cores), 1):
         total += part
         if time.monotonic() - told > 10:
             told = time.monotonic()
@@ -185,7 +185,7 @@ def _conclude(store: Store, record: RunRecord, part: Part, rows: LabeledRows) ->
     if part.unknown:
         pixels = sum(count for count, _ in part.unknown.values())
         kind = "pixels of label values that are no class"
-        part.findings[kind] = Finding(pixels, part.unknown.lines()[:MOST_EXAMPLES])
+        part.findings[kind] = Finding(pixels, part.unknown.lines()[:MAX_EXAMPLES])
     for name in rows.labels_without:
         part.found("labels without an image", name)
     if not part.tally.images:
@@ -200,8 +200,8 @@ def _tell_apart(parts: Sequence[Part], names: Sequence[str]) -> None:
             part.found("images compared here and not in the other output", names[i])
 
 
-def _plain(figure: Estimate) -> Any:
+def _plain(figure: ConfidenceInterval) -> Any:
     """One figure as ``{"value", "low", "high"}``, several as lists of them; None for NaN."""
     if figure.value.ndim:
-        return [_plain(Estimate(*each)) for each in zip(figure.value, figure.low, figure.high, strict=True)]
+        return [_plain(ConfidenceInterval(*each)) for each in zip(figure.value, figure.low, figure.high, strict=True)]
     return {k: None if np.isnan(v) else float(v) for k, v in vars(figure).items()}

@@ -25,7 +25,7 @@ from segbatch.records import ClassCount
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 
-_MOST_PROBLEMS = 50
+_MAX_PROBLEMS = 50
 _READERS = 4
 
 
@@ -55,7 +55,7 @@ class Report:
         return not self.problems
 
     def wrong(self, problem: str) -> None:
-        if len(self.problems) < _MOST_PROBLEMS:
+        if len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(problem)
         else:
             self.more += 1

@@ -19,7 +19,7 @@ from segbatch.planning.pools import Hardware
 from segbatch.ray_backend import local
 from segbatch.text import redact
 
-_PATIENCE = 20.0  # seconds
+_TIMEOUT_SECONDS = 20.0  # seconds
 
 
 def is_remote(spec: JobSpec) -> bool:
@@ -73,7 +73,7 @@ def _waiting(address: str, terminal: int) -> Iterator[None]:
         f"still no answer from the Ray cluster at {address!r}: is this the address of its head, and do RAY_AUTH_MODE "
         "and RAY_AUTH_TOKEN say here what they say there?\n"
     )
-    timer = threading.Timer(_PATIENCE, os.write, (terminal, text.encode()))
+    timer = threading.Timer(_TIMEOUT_SECONDS, os.write, (terminal, text.encode()))
     timer.start()
     try:
         yield

@@ -19,7 +19,7 @@ from segbatch.ray_backend.prometheus import count
 from segbatch.storage.files import shown_uri
 
 # Beyond this many, reads are grouped: Ray keeps some hundred kilobytes for every task of a running dataset.
-_MOST_TASKS = 1000
+_MAX_TASKS = 1000
 # Fewer pieces of one chunk than this have a task each: reading them in parallel counts for more.
 _SMALL_TASKS = 64
 
@@ -39,7 +39,7 @@ class ShardDatasource(Datasource):
     ) -> list[ReadTask]:
         """One task a piece, or a run of pieces if there are very many; ``parallelism`` is Ray's guess and not used."""
         runs = _runs(self._pieces)
-        per_task = -(-len(runs) // _MOST_TASKS) or 1
+        per_task = -(-len(runs) // _MAX_TASKS) or 1
         tasks = [list(itertools.chain(*runs[i : i + per_task])) for i in range(0, len(runs), per_task)]
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None)
         return [ReadTask(_Read(self._source, pieces, self._chunk_size, self._attempts), metadata) for pieces in tasks]

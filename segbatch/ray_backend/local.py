@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _TOKEN = "RAY_AUTH_TOKEN"
 # The longest path that Ray puts below its folder is a socket's, and the system takes 107 bytes of it.
-_LONGEST_FOLDER = 30
+_MAX_FOLDER_LENGTH = 30
 _PREFIX, _LOCK = "segbatch-", "lock"
 _TRIES = 3
 _LEAST_FREE = 16 * 2**20  # for logs and sockets; what Ray spills comes on top
@@ -74,7 +74,7 @@ def _refuse_full_disk() -> None:
     if problem:
         raise SegbatchError(
             f"Ray cannot start: {problem}; free space there, or set RAY_TMPDIR to a folder on another disk, of at most "
-            f"{_LONGEST_FOLDER} characters"
+            f"{_MAX_FOLDER_LENGTH} characters"
         )
 
 
@@ -84,7 +84,7 @@ def _start(here: Hardware, options: dict[str, Any]) -> None:
     folder: dict[str, Any] = {}
     if "RAY_TMPDIR" not in os.environ:
         base = tempfile.gettempdir()
-        _folder = _own_folder(base if len(base) <= _LONGEST_FOLDER else "/tmp")
+        _folder = _own_folder(base if len(base) <= _MAX_FOLDER_LENGTH else "/tmp")
         folder = {"_temp_dir": os.path.join(_folder, "r")}  # Ray opens its own folder to everybody
     atexit.register(stop)
     try:

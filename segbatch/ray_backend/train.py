@@ -22,7 +22,7 @@ from segbatch.training.trainer import Trained, prepare
 from segbatch.training.trainer import train as train_here
 
 # A worker or node that is lost costs what was learnt since the last checkpoint, this many times.
-_MOST_FAILURES = 3
+_MAX_FAILURES = 3
 
 
 def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> Trained:
@@ -74,7 +74,7 @@ def _together(spec: TrainSpec, gpus: bool, cores: int, tell: Callable[[str], Non
                     use_gpu=gpus,
                     resources_per_worker={"CPU": cores, **({"GPU": 1} if gpus else {})},
                 ),
-                run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=_MOST_FAILURES)),
+                run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=_MAX_FAILURES)),
             ).fit()
     except Exception as e:
         raise failure(e) from e

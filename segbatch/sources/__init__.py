@@ -19,9 +19,10 @@ from segbatch.sources.parquet import Parquet
 from segbatch.sources.table_survey import refuse_no_images, survey_tables
 from segbatch.sources.webdataset import WebDataset
 from segbatch.storage.files import Files, shown_name, shown_uri
-from segbatch.storage.listing import Entry, Listed, list_input
+from segbatch.storage.listing import Listed, list_input
 from segbatch.storage.tables import refuse_tables
 from segbatch.storage.uri import join
+from segbatch.storage.walk import ObjectInfo
 from segbatch.text import escape_invalid_utf8, redact
 
 # A new format is a file here, a line in this table, and one in formats.py.
@@ -81,7 +82,7 @@ class AnySource:
         if root is None:
             root = common_root([redact(item.root) for _, item in listed])
         found: list[Shard] = []
-        images: list[Entry] = []
+        images: list[ObjectInfo] = []
         skipped = Skipped()
         for given, item in listed:
             prefix = prefix_below(root, redact(item.root), given)

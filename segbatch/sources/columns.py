@@ -13,7 +13,7 @@ from segbatch.errors import SourceError
 from segbatch.sources.cells import holds_bytes, is_list
 from segbatch.sources.chunking import ReadOptions
 from segbatch.sources.fields import Fields, describe, short
-from segbatch.sources.first_values import FirstValues, Sample
+from segbatch.sources.first_values import ColumnSample, FirstValues
 from segbatch.sources.ids import is_id, is_text, plain
 
 ID_NAMES = (
@@ -65,7 +65,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ColumnChoice:
     """Columns with the reasons: ``image`` and ``ids`` say for a plan what they hold, ``warnings`` what is not kept.
 
     ``by_values`` if types and names alone would have chosen another column of images, or none.
@@ -78,7 +78,7 @@ class Choice:
     by_values: bool = False
 
 
-def choose(values: FirstValues, options: ReadOptions) -> Choice:
+def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
     """The columns of a table. Raises ``SourceError``: ``SeveralColumns``, ``NoImages``, or options that do not fit."""
     fields = Fields.of(values.schema, options.label_column)
     if options.image_column is not None:
@@ -93,10 +93,10 @@ def choose(values: FirstValues, options: ReadOptions) -> Choice:
     if chosen is None:
         ids = "row numbers, as no column is called " + ", ".join(ID_NAMES) + " (--id-column)"
     columns = Columns(sample.path, path, chosen)
-    return Choice(columns, f"column {shown(sample.path)}: {sample.says}", ids, warnings, by_values)
+    return ColumnChoice(columns, f"column {shown(sample.path)}: {sample.says}", ids, warnings, by_values)
 
 
-def _named(fields: Fields, values: FirstValues, name: str) -> Sample:
+def _named(fields: Fields, values: FirstValues, name: str) -> ColumnSample:
     """The column that the option names. Raises ``SourceError`` if it cannot hold images."""
     fields.refuse_twice(name, "--image-column")
     kind = fields.kinds.get(name)
@@ -138,7 +138,7 @@ def _by_type_and_name(fields: Fields) -> str | None:
     return None if name is None else paths[name]
 
 
-def _found(fields: Fields, values: FirstValues, is_resumed: bool) -> Sample:
+def _found(fields: Fields, values: FirstValues, is_resumed: bool) -> ColumnSample:
     """The one column that holds images. Raises ``SeveralColumns`` or ``NoImages``."""
     try:
         return _told_by_values(fields, values)
@@ -149,7 +149,7 @@ def _found(fields: Fields, values: FirstValues, is_resumed: bool) -> Sample:
         return values.sample(path, fields.path_beside(path))  # as the rows that are there
 
 
-def _told_by_values(fields: Fields, values: FirstValues) -> Sample:
+def _told_by_values(fields: Fields, values: FirstValues) -> ColumnSample:
     typed = [values.sample(path, fields.path_beside(path)) for path in fields.images()]
     encoded = [sample for path in fields.texts() if (sample := values.sample(path)).has_images]
     holding = [s for s in typed if s.has_images or s.has_paths] + encoded
@@ -180,7 +180,7 @@ def _told_by_values(fields: Fields, values: FirstValues) -> Sample:
     return possible[0]
 
 
-def _refuse_thumbnails(fields: Fields, sample: Sample) -> None:
+def _refuse_thumbnails(fields: Fields, sample: ColumnSample) -> None:
     """Raise ``SeveralColumns`` if the images are called thumbnails or masks, and another column names the images."""
     column = sample.path.partition(".")[0]
     others = [name for name in fields.schema.names if name != column and _words(name) & (_IMAGE_WORDS | _ADDRESS_WORDS)]
@@ -196,7 +196,7 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[^a-z]+", name.lower()))
 
 
-def _told_by_name(holding: Sequence[Sample]) -> Sample:
+def _told_by_name(holding: Sequence[ColumnSample]) -> ColumnSample:
     """Of columns of images the one that is called so, unless its images are smaller than those of another column."""
     named = [s for s in holding if _IMAGE_WORDS & _words(shown(s.path))]
     is_said = len(named) == 1 and shown(named[0].path).lower() in _SAYS_IMAGE
@@ -205,7 +205,7 @@ def _told_by_name(holding: Sequence[Sample]) -> Sample:
     raise SeveralColumns(_several("several columns hold images", holding))
 
 
-def _several(what: str, samples: Iterable[Sample]) -> str:
+def _several(what: str, samples: Iterable[ColumnSample]) -> str:
     told = ", ".join(f"{shown(s.path)}: {s.says}" for s in samples)
     return f"{what} ({told}); choose one by the option image_column (--image-column)"
 

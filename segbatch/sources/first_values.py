@@ -26,7 +26,7 @@ Place = tuple[int, int]
 
 
 @dataclass
-class Sample:
+class ColumnSample:
     """What the first values of a column are.
 
     ``sizes`` are (height, width) of the images by their places, None where the header does not tell it; ``lengths`` are
@@ -52,7 +52,7 @@ class Sample:
         """Whether the values are no images and all as long as a digest."""
         return not self.sizes and len(set(self.lengths)) == 1 and self.lengths[0] in _DIGEST_BYTES
 
-    def is_as_large_as(self, other: Sample) -> bool:
+    def is_as_large_as(self, other: ColumnSample) -> bool:
         """Whether no image is known to be smaller than the other column's in the same row, and some are compared."""
         if other is self:
             return True
@@ -86,7 +86,7 @@ class FirstValues:
         self._files, self._uris = files, uris[:_FILES]
         self._stack = ExitStack()
         self._opened: dict[str, ParquetRows | None] = {}
-        self._samples: dict[str, Sample] = {}
+        self._samples: dict[str, ColumnSample] = {}
         first = self._stack.enter_context(open_rows(files, uris[0]))
         self._opened[uris[0]], self.schema = first, first.schema
 
@@ -96,10 +96,10 @@ class FirstValues:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def sample(self, path: str, beside: str | None = None) -> Sample:
+    def sample(self, path: str, beside: str | None = None) -> ColumnSample:
         """The first values of a column that may hold images; if all are null, whether ``beside`` names images."""
         if path not in self._samples:
-            sample = self._samples[path] = Sample(path)
+            sample = self._samples[path] = ColumnSample(path)
             for place, value in itertools.islice(self._values(path), _SAMPLED):
                 sample.add(place, value)
             if not sample.lengths and beside is not None:

@@ -7,7 +7,7 @@ from segbatch.errors import MissingInput, SourceError
 from segbatch.storage.files import shown_name, shown_uri
 from segbatch.storage.listing import Listed
 from segbatch.storage.uri import join
-from segbatch.storage.walk import Entry
+from segbatch.storage.walk import ObjectInfo
 from segbatch.text import escape_invalid_utf8, without_query
 
 EXTENSIONS = {
@@ -24,13 +24,13 @@ EXTENSIONS = {
 _UNKNOWN = "with an unknown suffix"
 
 
-def by_format(item: Listed, format: str | None) -> dict[str, list[Entry]]:
+def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
     """The entries of an input by format; those that are not read are counted in ``item.skipped``.
 
     ``format`` settles what names do not tell, and in a folder which names are meant. Raises ``SourceError`` if nothing
     is left, for a folder of several formats, and for a file given by its name, if that tells no format.
     """
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[ObjectInfo]] = {}
     for entry in item.entries:
         found = format if format and item.by != "folder" else _format_of(join(item.root, entry.name))
         if found is not None:
@@ -63,7 +63,7 @@ def _known() -> str:
     return ", ".join(extension for group in EXTENSIONS.values() for extension in group)
 
 
-def _meant(item: Listed, groups: dict[str, list[Entry]], format: str | None) -> dict[str, list[Entry]]:
+def _meant(item: Listed, groups: dict[str, list[ObjectInfo]], format: str | None) -> dict[str, list[ObjectInfo]]:
     """Of a folder: what is of ``format``, or without one all but the manifests beside other files."""
     if format is not None:
         read_as = {format: format, **({"parquet": "manifest"} if format == "manifest" else {})}
@@ -71,7 +71,7 @@ def _meant(item: Listed, groups: dict[str, list[Entry]], format: str | None) -> 
     else:
         read_as = {name: name for name in groups if name != "manifest" or len(groups) == 1}
         reason = "manifests beside other files"
-    meant: dict[str, list[Entry]] = {}
+    meant: dict[str, list[ObjectInfo]] = {}
     for name, entries in groups.items():
         if name in read_as:
             meant.setdefault(read_as[name], []).extend(entries)

@@ -16,10 +16,10 @@ from segbatch.records import Chunk, Record, Shard, digest
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import Files, shown_name, shown_uri
-from segbatch.storage.listing import Entry
 from segbatch.storage.reachable import nearest
 from segbatch.storage.retry import is_transient
 from segbatch.storage.uri import join
+from segbatch.storage.walk import ObjectInfo
 from segbatch.text import escape_invalid_utf8, redact
 
 MAX_LOOSE_IMAGES = 1_000_000
@@ -72,14 +72,14 @@ class _Neighbors:
         return not is_transient(error) and any(self._files.exists(other) for other in nearest(uri, uris))
 
 
-def image_entry(root: str, prefix: str, folder: str, entry: Entry) -> Entry:
+def image_entry(root: str, prefix: str, folder: str, entry: ObjectInfo) -> ObjectInfo:
     """An image below ``folder`` by its name below ``root``, redacted, or by its redacted URI if ``root`` is ""."""
     uri = join(folder, entry.name)
     name = prefix + shown_name(folder, entry.name) if root else redact(uri)
     return replace(entry, name=name, uri="" if uri == redact(uri) else uri)
 
 
-def image_shard(root: str, entries: Sequence[Entry]) -> Shard:
+def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
     """All loose images of a corpus as one shard, in order of their names: paths below ``root``, URIs if that is "".
 
     Raises ``SourceError`` above a million images, and for a name that is there twice.
@@ -105,7 +105,7 @@ def divide(shard: Shard, chunk_size: int) -> list[Shard]:
     listing = Listing.of(shard)
     uris = listing.uris or [""] * len(listing.names)
     images = zip(listing.names, listing.sizes, listing.versions, uris, strict=True)
-    hashed = sorted((_hash(image[0]), Entry(*image)) for image in images)
+    hashed = sorted((_hash(image[0]), ObjectInfo(*image)) for image in images)
     hashes = [value for value, _ in hashed]
 
     def leaves(begin: int, end: int, bits: str) -> Iterator[Shard]:
@@ -125,7 +125,7 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_HASH_BITS // 8).digest())
 
 
-def _shard(root: str, bits: str, entries: Sequence[Entry], listed_versions: bool = False) -> Shard:
+def _shard(root: str, bits: str, entries: Sequence[ObjectInfo], listed_versions: bool = False) -> Shard:
     versions = [e.version for e in entries]
     uris = [e.uri for e in entries] if any(e.uri for e in entries) else []
     listing = Listing([e.name for e in entries], [e.size for e in entries], versions if listed_versions else [], uris)

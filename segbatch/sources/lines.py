@@ -25,7 +25,7 @@ from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8, redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")
-_MOST_MARKS = 2048
+_MAX_MARKS = 2048
 _MAX_SHOWN = 30
 _MAX_COLUMNS = 1000
 # Of the names of columns that may be meant.
@@ -104,7 +104,7 @@ class TextRows:
         every, row, hashes = 1024, -1, array("Q")
         for row, (at, number, line) in enumerate(self._lines(*self._begin)):
             if row % every == 0:
-                if len(marks) == _MOST_MARKS:
+                if len(marks) == _MAX_MARKS:
                     marks, every = marks[::2], every * 2
                 if row % every == 0:
                     marks.append((at, number))

@@ -20,7 +20,7 @@ from segbatch.storage.uri import folder_of
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
-_MOST_ROWS = 8  # a dictionary of one value can stand for any number of rows, whatever the footer says of their size
+_MAX_ROWS = 8  # a dictionary of one value can stand for any number of rows, whatever the footer says of their size
 _ID_ROWS = 65536
 
 Value = Any
@@ -107,7 +107,7 @@ class ParquetRows:
         """
         metadata = self._file.metadata.row_group(group)
         size = max(metadata.total_byte_size, 1)
-        return max(1, min(_MOST_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // size))
+        return max(1, min(_MAX_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // size))
 
     def _ids(self, group: int, column: str, begin: int, end: int, seen: UniqueIds) -> list[str]:
         """Ids of the rows ``begin`` to ``end``; ``#row`` for those that have none, or cannot be read."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.records import Shard, digest
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.columns import Choice, Columns, NoImages, SeveralColumns, choose, shown
+from segbatch.sources.columns import ColumnChoice, Columns, NoImages, SeveralColumns, choose, shown
 from segbatch.sources.fields import Fields
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.ids import is_text, plain
@@ -38,7 +38,7 @@ class _Group:
 
     schema: pa.Schema
     places: list[int]
-    choice: Choice | None = None
+    choice: ColumnChoice | None = None
 
 
 def survey_tables(files: Files, shards: list[Shard], options: ReadOptions, format: str | None) -> Tables:
@@ -94,7 +94,7 @@ def _count(files: Files, shard: Shard, options: ReadOptions) -> tuple[Shard, pa.
         return shard, None
 
 
-def _choose(files: Files, shards: Sequence[Shard], options: ReadOptions) -> Choice:
+def _choose(files: Files, shards: Sequence[Shard], options: ReadOptions) -> ColumnChoice:
     with_rows = [shard.uri for shard in shards if shard.records]
     with FirstValues(files, with_rows or [shards[0].uri]) as values:
         return choose(values, options)

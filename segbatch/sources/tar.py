@@ -22,7 +22,7 @@ from segbatch.sources.sparse import SparseMap, old_gnu_numbers, pax_numbers, pax
 _BLOCK = 512
 _PIECE = 2**20
 _MAX_EXTENDED = 2**20
-_LONGEST_NAME = 4096  # of a path, on Linux
+_MAX_NAME_LENGTH = 4096  # of a path, on Linux
 _KEPT = ("path", "linkpath", "size", *(f"GNU.sparse.{name}" for name in ("name", "size", "realsize", "major", "map")))
 _REPEATED = ("GNU.sparse.offset", "GNU.sparse.numbytes")
 _REGULAR = (b"0", b"\0", b"7", b"S")
@@ -97,9 +97,9 @@ class TarReader:
                 size = int(fields["size"])
             name = fields.get("GNU.sparse.name") or fields.get("path") or name or _name(header)
             link = (fields.get("linkpath") or _text(header[157:257].split(b"\0", 1)[0])) if kind in _LINKS else None
-            if len(name) > _LONGEST_NAME or len(link or "") > _LONGEST_NAME:
+            if len(name) > _MAX_NAME_LENGTH or len(link or "") > _MAX_NAME_LENGTH:
                 raise RecordFailure(
-                    "read", "CorruptShard", f"a name of more than {_LONGEST_NAME} characters at byte {self._at}"
+                    "read", "CorruptShard", f"a name of more than {_MAX_NAME_LENGTH} characters at byte {self._at}"
                 )
             self._begin(0 if kind in _WITHOUT_DATA else size)
             if kind in _LINKS:

@@ -16,7 +16,7 @@ from segbatch.storage.uri import split_uri
 # A host that did not answer in the time of the retries is not asked for as long; its records are error rows meanwhile.
 _SHUT_SECONDS = 30.0
 # An outage is that of the hosts which serve more than this fraction of a manifest's records.
-_MOST = 0.5
+_MAX_FRACTION = 0.5
 # Rows of a long manifest that are looked at for the hosts that serve it: so many runs of so many rows.
 _SAMPLED_RUNS = 64
 _SAMPLED_ROWS = 128
@@ -88,7 +88,10 @@ class Hosts:
         others = [(other, self._example[other]) for other, _ in self._counts.most_common() if other not in away]
         dead = {other for other, uri in others[:_OTHERS] if not self._files.is_there(uri, TimeoutError())}
         away |= dead
-        return len(dead) == len(others[:_OTHERS]) or sum(self._counts[h] for h in away) > _MOST * self._counts.total()
+        return (
+            len(dead) == len(others[:_OTHERS])
+            or sum(self._counts[h] for h in away) > _MAX_FRACTION * self._counts.total()
+        )
 
 
 def host_of(uri: str) -> str:

@@ -22,7 +22,7 @@ from segbatch.storage.outputs import without_outputs
 from segbatch.storage.retry import MAX_WHOLE, is_transient
 from segbatch.storage.tables import table_mark
 from segbatch.storage.uri import as_plain, folder_of, join, split_uri, without_dots
-from segbatch.storage.walk import MAGIC, Entry, Found, below, matches, pattern_roots
+from segbatch.storage.walk import MAGIC, Found, ObjectInfo, below, matches, pattern_roots
 from segbatch.text import escape_invalid_utf8, is_web, without_query
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
@@ -42,7 +42,7 @@ class Listed:
     """
 
     root: str
-    entries: list[Entry]
+    entries: list[ObjectInfo]
     by: Literal["name", "names", "pattern", "folder"]
     skipped: Skipped = field(default_factory=Skipped)
     marks: frozenset[tuple[str, str]] = frozenset()
@@ -129,7 +129,7 @@ def _list_one(files: Files, uri: str) -> Listed:
     if info["type"] == "directory":
         return _folder(files, fs, protocol, path)
     parent, _, name = path.rpartition("/")
-    return Listed(_uri(fs, protocol, parent), [Entry(name, int(info["size"]), version_of(info))], "name")
+    return Listed(_uri(fs, protocol, parent), [ObjectInfo(name, int(info["size"]), version_of(info))], "name")
 
 
 def _folder(files: Files, fs: Any, protocol: str, path: str) -> Listed:
@@ -170,7 +170,7 @@ def _web_object(files: Files, uri: str) -> Listed:
             f"{shown_uri(uri)}: the server does not tell its size, and it is above {MAX_WHOLE:,} bytes; download it, "
             "and give the file"
         )
-    entry = Entry(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
+    entry = ObjectInfo(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
     return Listed(folder, [entry], "name")
 
 
@@ -189,7 +189,7 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
     if any(found[p]["type"] == "directory" for p in paths):
         return [_list_one(files, u) for u in uris]
     root = _common_folder(paths)
-    entries = [Entry(p[len(root) + 1 :], int(found[p]["size"]), version_of(found[p])) for p in paths]
+    entries = [ObjectInfo(p[len(root) + 1 :], int(found[p]["size"]), version_of(found[p])) for p in paths]
     return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, "names")]
 
 

@@ -27,7 +27,7 @@ FOLDER = "folders that a pattern matches; end it with /** to read them"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ObjectInfo:
     """One object: its path below the root of its input, its size in bytes, and what tells its content's version.
 
     ``uri`` is what is read, if not the object of that name.
@@ -40,7 +40,7 @@ class Entry:
 
 
 # An object, and why it cannot be read as one, if so.
-Found = tuple[Entry, str | None]
+Found = tuple[ObjectInfo, str | None]
 
 
 def below(files: Files, fs: Any, root: str) -> Iterator[Found]:
@@ -54,9 +54,9 @@ def below(files: Files, fs: Any, root: str) -> Iterator[Found]:
     for path, info in _keys(files, fs, root).items():
         name = path[len(root) + 1 :]
         if not path.endswith("/"):
-            yield Entry(name, int(info["size"] or 0), version_of(info)), None
+            yield ObjectInfo(name, int(info["size"] or 0), version_of(info)), None
         elif info["size"]:
-            yield Entry(name, int(info["size"]), ""), MARKER
+            yield ObjectInfo(name, int(info["size"]), ""), MARKER
 
 
 def pattern_roots(fs: Any, pattern: str) -> list[str]:
@@ -104,17 +104,17 @@ def _collapsed(name: str) -> str:
 
 def _found_remote(info: dict[str, Any], name: str) -> Found:
     if info["type"] == "directory":
-        return Entry(name, 0, ""), FOLDER
-    return Entry(name, int(info["size"] or 0), version_of(info)), None
+        return ObjectInfo(name, 0, ""), FOLDER
+    return ObjectInfo(name, int(info["size"] or 0), version_of(info)), None
 
 
 def _found_local(path: str, name: str) -> Found:
     try:
         info = local_info(path)
     except OSError:  # a broken link: a record whose reading fails, not one that is passed over
-        return Entry(name, 0, "missing"), None
+        return ObjectInfo(name, 0, "missing"), None
     problem = {"file": None, "directory": FOLDER}.get(info["type"], SPECIAL)
-    return Entry(name, int(info["size"]), version_of(info)), problem
+    return ObjectInfo(name, int(info["size"]), version_of(info)), problem
 
 
 def _below_local(root: str, folder: str, within: frozenset[tuple[int, int]]) -> Iterator[Found]:
@@ -125,10 +125,10 @@ def _below_local(root: str, folder: str, within: frozenset[tuple[int, int]]) -> 
     except OSError:
         if hidden_reason(folder) is None:
             raise
-        yield Entry(f"{folder}/", 0, ""), None  # such as lost+found: it would not be read anyway
+        yield ObjectInfo(f"{folder}/", 0, ""), None  # such as lost+found: it would not be read anyway
         return
     if (here.st_dev, here.st_ino) in within:
-        yield Entry(f"{folder}/", 0, ""), LOOP
+        yield ObjectInfo(f"{folder}/", 0, ""), LOOP
         return
     within |= {(here.st_dev, here.st_ino)}
     for name in names:

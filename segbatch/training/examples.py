@@ -20,7 +20,7 @@ from segbatch.storage.uri import join
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_IMAGE = 512 * 2**20
+_MAX_IMAGE_BYTES = 512 * 2**20
 
 
 class Examples(Protocol):
@@ -67,7 +67,7 @@ class ImageFiles:
         return shown_uri(uri), self.reader.read(uri)
 
     def image(self, index: int) -> np.ndarray:
-        return decode(self.files.read(self.pairs[index][0], _LARGEST_IMAGE), self.max_pixels)
+        return decode(self.files.read(self.pairs[index][0], _MAX_IMAGE_BYTES), self.max_pixels)
 
 
 def image_files(

@@ -21,7 +21,7 @@ from segbatch.labels import LabelSet
 from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.base import TorchModel
-from segbatch.models.info import Choice
+from segbatch.models.info import ModelRequest
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import choose, read_labels
 from segbatch.training import backbones
@@ -45,7 +45,7 @@ def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:
     if spec.classes is not None:
         return read_labels(spec.classes, None, architecture.name, spec.storage_options)
     if spec.init != "scratch" and spec.init.partition(":")[0] != "backbone":
-        return architecture.describe(Choice(spec.init, None, spec.storage_options)).labels
+        return architecture.describe(ModelRequest(spec.init, None, spec.storage_options)).labels
     named = [w.labels for w in architecture.weights.values()]
     return named[0] if named else architecture.labels
 
@@ -59,7 +59,7 @@ def training_options(architecture: Architecture, labels: LabelSet) -> dict[str, 
     return {}
 
 
-def begin(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tuple[nn.Module, str]:
+def init_network(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tuple[nn.Module, str]:
     """The network to train, on the CPU, and a sentence on where its weights come from.
 
     What ``init`` names is loaded where it has the network's shapes; layers whose shape depends on the classes begin
@@ -163,7 +163,7 @@ def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     return found
 
 
-def to_learning(network: nn.Module, spec: TrainSpec) -> None:
+def set_train_mode(network: nn.Module, spec: TrainSpec) -> None:
     """Training mode, but for what stays as it is: frozen modules, and normalisations if ``freeze_norm``."""
     network.train()
     for module in network.modules():
@@ -192,7 +192,7 @@ def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> li
     return [{"params": p, "lr_scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
 
 
-def as_shipped(
+def inference_model(
     architecture: Architecture, labels: LabelSet, state: Mapping[str, Tensor], device: torch.device, batch_size: int
 ) -> TorchModel:
     """The model that ``segbatch run --weights`` makes of ``state``, for figures that hold for what is shipped."""

@@ -16,7 +16,7 @@ def learning_rate(spec: TrainSpec, update: int, total: int) -> float:
     return rate * min(1.0, (update + 1) / spec.warmup) if spec.warmup else rate
 
 
-class Average:
+class EMA:
     """An exponential moving average of all of a network's numbers, buffers too.
 
     Young averages forget faster, ``min(decay, (1 + n) / (10 + n))`` after n updates, so that the random beginning

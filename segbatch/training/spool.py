@@ -23,7 +23,7 @@ from segbatch.storage.files import Files
 from segbatch.training.examples import truth_of
 
 _CHUNK = 64
-_LARGEST_LABEL = 2**30
+_MAX_LABEL_BYTES = 2**30
 _KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 
 
@@ -110,7 +110,7 @@ def _labels(shard: Shard, labels: AnySource | str, files: Files) -> Iterator[tup
         with files.open(shard.uri) as stream:
             for member in open_tar(stream):
                 name = _KEY.fullmatch(member.name.removeprefix("./"))
-                if name is not None and name[2].lower() == labels.lower() and member.size <= _LARGEST_LABEL:
+                if name is not None and name[2].lower() == labels.lower() and member.size <= _MAX_LABEL_BYTES:
                     yield name[1], member.read()
         return
     for chunk in labels.chunks(shard, _CHUNK):

@@ -27,20 +27,20 @@ from segbatch.training.inputs import open_examples
 from segbatch.training.network import (
     Feed,
     architecture_of,
-    as_shipped,
-    begin,
     class_keys,
+    inference_model,
+    init_network,
     labels_of,
     parameter_groups,
     scores_and_truth,
-    to_learning,
+    set_train_mode,
 )
 from segbatch.training.objective import median_frequency, segmentation_loss
-from segbatch.training.optimise import Average, learning_rate
+from segbatch.training.optimise import EMA, learning_rate
 from segbatch.training.state import State
 from segbatch.training.stream import Batch, Stream
 from segbatch.training.validate import confusion
-from segbatch.training.world import World
+from segbatch.training.world import ProcessGroup
 
 Tell = Callable[[str], None]
 _TELL_SECONDS = 60.0
@@ -66,7 +66,7 @@ class Trained:
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """All that is read before the first update."""
 
     spec: TrainSpec
@@ -78,7 +78,7 @@ class Job:
     surveys: dict[str, LabelSurvey] = field(default_factory=dict)
 
 
-def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> Job:
+def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> TrainingJob:
     """Find what is wrong before any work: raises ``SpecError``, ``SourceError``, ``ModelError``, ``OutputError``."""
     architecture = architecture_of(spec.model)
     labels = labels_of(spec, architecture)
@@ -87,9 +87,10 @@ def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> Job:
         raise SpecError(
             f"crop: {spec.model} takes {window[0]} x {window[1]} pixels alone; give --crop {window[0]} {window[1]}"
         )
-    if spec.batch_size % (World().size * spec.accumulate):
+    workers = ProcessGroup().size
+    if spec.batch_size % (workers * spec.accumulate):
         raise SpecError(
-            f"batch_size: {spec.batch_size} is no multiple of workers x accumulate, {World().size} x {spec.accumulate}"
+            f"batch_size: {spec.batch_size} is no multiple of workers x accumulate, {workers} x {spec.accumulate}"
         )
     if spec.val_labels is not None and not spec.val:
         raise SpecError("val_labels: there are no images for them; give --val")
@@ -104,7 +105,7 @@ def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> Job:
             tell(line if name == "train" else f"validation {line}")
     store = Store(spec.output, spec.storage_options)
     states.refuse_foreign(store)
-    return Job(spec, labels, train, val, store, tell, surveys)
+    return TrainingJob(spec, labels, train, val, store, tell, surveys)
 
 
 def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:
@@ -123,8 +124,8 @@ def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:
 class Trainer:
     """One network on its way through the updates of one job, in each of the workers that share the batches."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.spec, self.world = job, job.spec, World()
+    def __init__(self, job: TrainingJob) -> None:
+        self.job, self.spec, self.world = job, job.spec, ProcessGroup()
         if self.spec.threads is not None:
             torch.set_num_threads(self.spec.threads)
         self.device = resolve_device(self.spec.device)
@@ -135,11 +136,13 @@ class Trainer:
         self.architecture = architecture_of(self.spec.model)
         self.heads = class_keys(self.architecture)
         resumed = states.load(job.store, self.spec)
-        self.network, origin = begin(self.spec, self.architecture, job.labels) if resumed is None else self._blank()
+        self.network, origin = (
+            init_network(self.spec, self.architecture, job.labels) if resumed is None else self._blank()
+        )
         self.network.to(self.device)
         groups = parameter_groups(self.network, self.spec, self.heads)
         self.optimiser = torch.optim.SGD(groups, lr=self.spec.lr, momentum=self.spec.momentum)
-        self.average = Average(self.network, self.spec.ema) if self.spec.ema else None
+        self.average = EMA(self.network, self.spec.ema) if self.spec.ema else None
         self.state = resumed or State(0, {}, {}, None, self._class_weights(), None)
         if resumed is not None:
             self._restore(resumed)
@@ -205,7 +208,7 @@ class Trainer:
 
     def _update(self, update: int, batches: Iterator[Batch]) -> float:
         """One step down the gradient; the loss before it."""
-        to_learning(self.network, self.spec)
+        set_train_mode(self.network, self.spec)
         rate = learning_rate(self.spec, update, self.total)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -294,7 +297,7 @@ class Trainer:
     def _measure(self, shipped: dict[str, Tensor]) -> Confusion | None:
         if self.job.val is None:
             return None
-        model = as_shipped(self.architecture, self.job.labels, shipped, self.device, self.spec.batch_size)
+        model = inference_model(self.architecture, self.job.labels, shipped, self.device, self.spec.batch_size)
         found = confusion(model, self.job.val, range(self.world.rank, len(self.job.val), self.world.size))
         found.counts = self.world.sum_counts(found.counts, self.device)
         return found
@@ -319,7 +322,7 @@ class Trainer:
     def _blank(self) -> tuple[nn.Module, str]:
         """The network whose numbers a checkpoint has."""
         scratch = self.spec.model_copy(update={"init": "scratch"})
-        return begin(scratch, self.architecture, self.job.labels)[0], "the checkpoint"
+        return init_network(scratch, self.architecture, self.job.labels)[0], "the checkpoint"
 
     def _class_weights(self) -> list[float] | None:
         if self.spec.balance == "none":

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class World:
+class ProcessGroup:
     """``size`` processes, of which this one is number ``rank``; alone it is all of them.
 
     In a process group (gloo or nccl) every method is to be called by all of its workers.

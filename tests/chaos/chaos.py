@@ -28,8 +28,8 @@ from tests.store import proxy
 
 REFERENCE = "s3://tests/chaos/reference"
 # A kind of which nothing is there to be killed is put off for so long, then until its next turn.
-_PATIENCE = 30.0
-_LONGEST_ROUND = 1800.0
+_TIMEOUT_SECONDS = 30.0
+_MAX_ROUND_SECONDS = 1800.0
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _endure(
     at_work: bool,
 ) -> None:
     """One job to its end: drivers that ended are started again, as an operator's loop does."""
-    end = time.monotonic() + _LONGEST_ROUND
+    end = time.monotonic() + _MAX_ROUND_SECONDS
     pause, kind = next(moments)
     due = time.monotonic() + pause
     driver, before = world.run(output, spoilt=True), world.scored()
@@ -162,7 +162,9 @@ def _endure(
                 say(f"a driver ended with {code}: {world.log.read_text()[-500:]}")
             driver, before = world.run(output, spoilt=True), world.scored()
             history.drivers += 1
-        assert time.monotonic() < end, f"{output}: not done in {_LONGEST_ROUND:g} s\n{world.log.read_text()[-3000:]}"
+        assert time.monotonic() < end, (
+            f"{output}: not done in {_MAX_ROUND_SECONDS:g} s\n{world.log.read_text()[-3000:]}"
+        )
         world.tend()
         now = time.monotonic()
         if at_work and world.scored() == before:
@@ -171,7 +173,7 @@ def _endure(
             if struck := world.strike(kind):
                 history.kills[kind] += 1
                 say(f"killed: {kind}")
-            if struck or now >= due + _PATIENCE:
+            if struck or now >= due + _TIMEOUT_SECONDS:
                 pause, kind = next(moments)
                 due = time.monotonic() + pause
         time.sleep(0.05)

@@ -7,7 +7,14 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from segbatch.evaluation.bootstrap import WIDEST, Counts, Estimate, Stated, Tally, count
+from segbatch.evaluation.bootstrap import (
+    MAX_BAND_WIDTH,
+    BootstrapAccumulator,
+    ConfidenceInterval,
+    Counts,
+    Stated,
+    count_image,
+)
 from segbatch.evaluation.boundary import bands, boundary_f1
 
 CLASSES = 5
@@ -35,7 +42,7 @@ def pairs() -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def counted(pairs: list[Pair]) -> list[Counts]:
-    return [count(t, m, CLASSES, stated(m, seed)) for seed, (t, m) in enumerate(pairs)]
+    return [count_image(t, m, CLASSES, stated(m, seed)) for seed, (t, m) in enumerate(pairs)]
 
 
 def stated(mask: np.ndarray, seed: int) -> Stated:
@@ -43,8 +50,10 @@ def stated(mask: np.ndarray, seed: int) -> Stated:
     return Stated(mask, float(classes[mask].mean()), classes)
 
 
-def tally(counted: list[Counts], names: list[str] | None = None, resamples: int = 200, seed: int = 0) -> Tally:
-    total = Tally(CLASSES, resamples, seed)
+def tally(
+    counted: list[Counts], names: list[str] | None = None, resamples: int = 200, seed: int = 0
+) -> BootstrapAccumulator:
+    total = BootstrapAccumulator(CLASSES, resamples, seed)
     total.add(names or [f"{i:03d}" for i in range(len(counted))], counted)
     return total
 
@@ -54,7 +63,7 @@ def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[Counts]) -> N
     found = {name: figure[0] for name, figure in total.figures().items()}
     t = np.concatenate([t[t >= 0] for t, _ in pairs])
     m = np.concatenate([m[t >= 0] for t, m in pairs])
-    distance = np.concatenate([bands(t, WIDEST)[t >= 0] for t, _ in pairs])
+    distance = np.concatenate([bands(t, MAX_BAND_WIDTH)[t >= 0] for t, _ in pairs])
     iou = jaccard_score(t, m, average=None)
     frequency = np.bincount(t, minlength=CLASSES) / len(t)
     true = np.unique(t)
@@ -67,7 +76,7 @@ def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[Counts]) -> N
     assert found["mean_iou"] == pytest.approx(jaccard_score(t, m, average="macro"), abs=1e-9)
     assert found["frequency_weighted_iou"] == pytest.approx((frequency * iou).sum(), abs=1e-9)
     assert found["frequency_weighted_iou"] == pytest.approx(jaccard_score(t, m, average="weighted"), abs=1e-9)
-    for w in (1, 2, 7, WIDEST):
+    for w in (1, 2, 7, MAX_BAND_WIDTH):
         near = distance <= w
         assert 0 < near.sum() < len(near)
         assert found["trimap_pixel_accuracy"][w - 1] == pytest.approx(accuracy_score(t[near], m[near]), abs=1e-9)
@@ -107,14 +116,14 @@ def test_calibration_is_that_of_regions_and_ranks_are_those_of_images(pairs: lis
     of_images = [stated(m, seed).image for seed, (_, m) in enumerate(pairs)]
     accuracies = [(t == m)[t >= 0].mean() for t, m in pairs]
     assert found["spearman"] == pytest.approx(spearmanr(of_images, accuracies).statistic)
-    estimate = Estimate.of(tally(counted).figures()["spearman"])
+    estimate = ConfidenceInterval.of(tally(counted).figures()["spearman"])
     assert estimate.low < estimate.value < estimate.high
 
 
 def test_order_and_partition_change_nothing(counted: list[Counts]) -> None:
     whole = tally(counted)
     names = [f"{i:03d}" for i in range(len(counted))]
-    parts = Tally(CLASSES, 200, 0)
+    parts = BootstrapAccumulator(CLASSES, 200, 0)
     for chosen in (slice(7, None), slice(0, 0), slice(0, 1), slice(1, 7)):
         parts += tally(counted[chosen][::-1], names[chosen][::-1])
     assert parts.images == whole.images
@@ -137,10 +146,10 @@ def test_intervals_are_those_of_drawing_images_with_replacement() -> None:
     counted = []
     for right in rng.uniform(0.3, 0.95, number):
         truth = rng.integers(0, 2, (20, 20))
-        counted.append(count(truth, np.where(rng.random(truth.shape) < right, truth, 1 - truth), 2))
-    total = Tally(2, 2000, 3)
+        counted.append(count_image(truth, np.where(rng.random(truth.shape) < right, truth, 1 - truth), 2))
+    total = BootstrapAccumulator(2, 2000, 3)
     total.add([str(i) for i in range(number)], counted)
-    found = Estimate.of(total.figures()["pixel_accuracy"])
+    found = ConfidenceInterval.of(total.figures()["pixel_accuracy"])
     accuracy = np.array([np.trace(c.confusion) / c.confusion.sum() for c in counted])
     means = accuracy[rng.integers(0, number, (2000, number))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
@@ -151,18 +160,18 @@ def test_intervals_are_those_of_drawing_images_with_replacement() -> None:
 
 def test_equal_outputs_differ_by_nothing_and_better_ones_surely(pairs: list[Pair], counted: list[Counts]) -> None:
     a = tally(counted).figures()["mean_iou"]
-    assert vars(Estimate.of(a - tally(counted).figures()["mean_iou"])) == {"value": 0, "low": 0, "high": 0}
-    better = [count(t, np.where(np.arange(m.shape[1]) % 10 == 0, np.maximum(t, 0), m), CLASSES) for t, m in pairs]
-    gain = Estimate.of(tally(better).figures()["mean_iou"] - a)
+    assert vars(ConfidenceInterval.of(a - tally(counted).figures()["mean_iou"])) == {"value": 0, "low": 0, "high": 0}
+    better = [count_image(t, np.where(np.arange(m.shape[1]) % 10 == 0, np.maximum(t, 0), m), CLASSES) for t, m in pairs]
+    gain = ConfidenceInterval.of(tally(better).figures()["mean_iou"] - a)
     assert 0 < gain.low <= gain.value <= gain.high
     # The draws are shared, so the difference is known far better than either figure.
-    spread = Estimate.of(a)
+    spread = ConfidenceInterval.of(a)
     assert gain.high - gain.low < (spread.high - spread.low) / 2
 
 
 def test_without_replicates_or_images_there_are_no_intervals(counted: list[Counts]) -> None:
-    alone = Estimate.of(tally(counted, resamples=0).figures()["mean_iou"])
+    alone = ConfidenceInterval.of(tally(counted, resamples=0).figures()["mean_iou"])
     assert not np.isnan(alone.value)
     assert np.isnan(alone.low)
-    nothing = {name: Estimate.of(f) for name, f in Tally(3, 20, 0).figures().items()}
+    nothing = {name: ConfidenceInterval.of(f) for name, f in BootstrapAccumulator(3, 20, 0).figures().items()}
     assert all(np.isnan(e.value).all() and np.isnan(e.high).all() for e in nothing.values())

@@ -8,7 +8,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
 from segbatch.config.nightly import DriftSpec
-from segbatch.evaluation.drift import Content, Finding, compare, histogram, js, psi
+from segbatch.evaluation.drift import Content, DriftFinding, histogram, js, measure_drift, psi
 from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 
 NAMES = [f"class{c}" for c in range(21)]
@@ -27,7 +27,7 @@ def content(rng: np.random.Generator, images: int, mean: np.ndarray = USUAL, con
     return Content(totals, histogram(sure))
 
 
-def alerts(findings: list[Finding]) -> set[str]:
+def alerts(findings: list[DriftFinding]) -> set[str]:
     return {f.kind for f in findings if f.alert}
 
 
@@ -46,20 +46,20 @@ def test_chance_is_no_alert(images: int, earlier: int) -> None:
     """In 150 nights that differ by chance alone, however small they are."""
     rng = np.random.default_rng(2)
     for _ in range(50):
-        assert not alerts(compare(content(rng, images), content(rng, earlier), NAMES, DriftSpec()))
+        assert not alerts(measure_drift(content(rng, images), content(rng, earlier), NAMES, DriftSpec()))
 
 
 def test_a_shift_is_an_alert_of_its_kind_and_says_what_moved() -> None:
     rng = np.random.default_rng(3)
     swapped = USUAL.copy()
     swapped[[0, 20]] = swapped[[20, 0]]
-    shares, presence, confidence = compare(content(rng, 500, swapped), content(rng, 5000), NAMES, DriftSpec())
+    shares, presence, confidence = measure_drift(content(rng, 500, swapped), content(rng, 5000), NAMES, DriftSpec())
     assert shares.alert
     assert presence.alert
     assert not confidence.alert
     assert shares.detail.startswith(("class0 2", "class20 1"))
     assert "class20" in presence.detail
-    unsure = compare(content(rng, 500, confidence=6), content(rng, 5000), NAMES, DriftSpec())
+    unsure = measure_drift(content(rng, 500, confidence=6), content(rng, 5000), NAMES, DriftSpec())
     assert alerts(unsure) == {"confidence"}
     assert unsure[2].detail.startswith("mean 0.9")
 
@@ -67,15 +67,15 @@ def test_a_shift_is_an_alert_of_its_kind_and_says_what_moved() -> None:
 def test_thresholds_decide_and_few_images_are_not_judged() -> None:
     rng = np.random.default_rng(4)
     tonight, earlier = content(rng, 500, confidence=12), content(rng, 5000)
-    assert not alerts(compare(tonight, earlier, NAMES, DriftSpec(psi=3, js=0.9)))
-    assert alerts(compare(tonight, earlier, NAMES, DriftSpec(psi=3, js=0.01)))
-    assert alerts(compare(tonight, earlier, NAMES, DriftSpec(psi=0.05, js=0.9)))
-    assert compare(content(rng, 99), earlier, NAMES, DriftSpec()) == []
-    assert compare(earlier, content(rng, 99), NAMES, DriftSpec()) == []
+    assert not alerts(measure_drift(tonight, earlier, NAMES, DriftSpec(psi=3, js=0.9)))
+    assert alerts(measure_drift(tonight, earlier, NAMES, DriftSpec(psi=3, js=0.01)))
+    assert alerts(measure_drift(tonight, earlier, NAMES, DriftSpec(psi=0.05, js=0.9)))
+    assert measure_drift(content(rng, 99), earlier, NAMES, DriftSpec()) == []
+    assert measure_drift(earlier, content(rng, 99), NAMES, DriftSpec()) == []
 
 
 def test_a_class_that_was_never_seen_gives_a_number() -> None:
     rng = np.random.default_rng(5)
     never = np.append(USUAL[:-1], 1e-9)
-    found = compare(content(rng, 200), content(rng, 200, never / never.sum()), NAMES, DriftSpec())
+    found = measure_drift(content(rng, 200), content(rng, 200, never / never.sum()), NAMES, DriftSpec())
     assert all(np.isfinite([f.psi, f.js]).all() for f in found)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from segbatch.errors import ModelError
 from segbatch.models import checkpoint
-from segbatch.models.info import Choice
+from segbatch.models.info import ModelRequest
 from segbatch.models.zoo import caffe
 from segbatch.models.zoo.caffe_names import from_caffe
 from segbatch.models.zoo.segnet import SEGNET_BASIC
@@ -213,7 +213,7 @@ def describe(data: bytes, folder: Path) -> int:
     path.write_bytes(data)
     classes.write_text("\n".join(map(str, range(21))))
     entry = replace(SEGNET_BASIC, network=partial(SEGNET_BASIC.network, narrow=64))
-    return len(entry.describe(Choice(str(path), str(classes))).labels)
+    return len(entry.describe(ModelRequest(str(path), str(classes))).labels)
 
 
 @given(damaged([TINY]))

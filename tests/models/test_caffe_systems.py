@@ -16,7 +16,7 @@ from segbatch import models
 from segbatch.errors import ModelError
 from segbatch.models.architecture import Architecture
 from segbatch.models.base import TorchModel
-from segbatch.models.info import Choice, Execution
+from segbatch.models.info import DeviceOptions, ModelRequest
 from tests.models import caffe_net, caffe_systems
 from tests.models.caffe_net import Net
 from tests.models.contract import photo
@@ -52,7 +52,7 @@ def loaded(name: str, net: Net, folder: Path, **form: object) -> TorchModel:
     path.write_bytes(caffe_net.caffemodel(net, **form))  # type: ignore[arg-type]
     classes = folder / "classes.txt"
     classes.write_text("\n".join(f"class {i}" for i in range(CLASSES)))
-    return narrow(name).build(Choice(str(path), str(classes)), Execution(device="cpu"))
+    return narrow(name).build(ModelRequest(str(path), str(classes)), DeviceOptions(device="cpu"))
 
 
 def scores(model: TorchModel, x: np.ndarray) -> np.ndarray:
@@ -170,6 +170,6 @@ def test_weights_of_torch_have_the_same_names(tmp_path: Path) -> None:
     }
     path = tmp_path / "port.pth"
     torch.save(state, path)
-    port = narrow("fcn8s").build(Choice(str(path)), Execution(device="cpu"))
+    port = narrow("fcn8s").build(ModelRequest(str(path)), DeviceOptions(device="cpu"))
     image = photo(32, 32)
     assert np.array_equal(port.scores([image])[0], model.scores([image])[0])

@@ -23,7 +23,7 @@ from segbatch.errors import ModelError
 from segbatch.labels import LabelSet
 from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture, nearest
-from segbatch.models.info import Choice, Execution
+from segbatch.models.info import DeviceOptions, ModelRequest
 from segbatch.models.tiles import Geometry
 
 
@@ -144,12 +144,14 @@ def test_what_was_taken_is_said() -> None:
 def test_a_file_is_read_by_its_content(tmp_path: Path, suffix: str, form: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(saved(under("model.")) if form == "torch" else safetensors.torch.save(under("model.")))
-    choice = Choice(str(path))
+    choice = ModelRequest(str(path))
     info = TINY.describe(choice)
     assert info.digest == checkpoint_digest(path.read_bytes())
     assert "under 'model.'" in info.note
     # The normalization is part of the first convolution there.
-    assert torch.equal(TINY.build(choice, Execution("cpu")).network.state_dict()["head.weight"], PLAIN["head.weight"])
+    assert torch.equal(
+        TINY.build(choice, DeviceOptions("cpu")).network.state_dict()["head.weight"], PLAIN["head.weight"]
+    )
 
 
 def checkpoint_digest(data: bytes) -> str:
@@ -160,7 +162,7 @@ def checkpoint_digest(data: bytes) -> str:
 def test_other_precisions_become_single(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file({k: v.to(dtype) if v.is_floating_point() else v for k, v in PLAIN.items()}, path)
-    state = TINY.build(Choice(str(path)), Execution("cpu")).network.state_dict()
+    state = TINY.build(ModelRequest(str(path)), DeviceOptions("cpu")).network.state_dict()
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
     torch.testing.assert_close(state["head.weight"], PLAIN["head.weight"], rtol=0.01, atol=0.01)
 
@@ -177,7 +179,7 @@ def refusal(tmp_path: Path, content: Any) -> str:
     path = tmp_path / "w.ckpt"
     path.write_bytes(saved(content))
     with pytest.raises(ModelError) as e:
-        TINY.describe(Choice(str(path)))
+        TINY.describe(ModelRequest(str(path)))
     return str(e.value)
 
 

@@ -21,7 +21,7 @@ from segbatch import models
 from segbatch.crf import CRFParams
 from segbatch.errors import ModelError, RecordFailure, SpecError
 from segbatch.labels import VOC_LABELS, LabelSet
-from segbatch.models.info import Choice, Execution
+from segbatch.models.info import DeviceOptions, ModelRequest
 from segbatch.models.zoo import edeconvnet, proposals
 from segbatch.models.zoo.edeconvnet import EDeconvNet
 from segbatch.models.zoo.proposals import FileProposals, clipped, grid
@@ -221,8 +221,8 @@ def test_weights_of_one_network_are_not_enough(tmp_path: Path):
     for weights in ("default", "w.caffemodel"):
         with pytest.raises(SpecError, match=r"made of two networks.*deconvnet: DeconvNet\.caffemodel, fcn8s:"):
             models.describe("edeconvnet", weights=weights)
-    one = edeconvnet.DECONVNET.build(Choice("random"), Execution("cpu"))
-    other = edeconvnet.FCN8S.build(Choice("random"), Execution("cpu"))
+    one = edeconvnet.DECONVNET.build(ModelRequest("random"), DeviceOptions("cpu"))
+    other = edeconvnet.FCN8S.build(ModelRequest("random"), DeviceOptions("cpu"))
     other.labels = LabelSet.of(["a", "b"])
     with pytest.raises(ModelError, match=r"must have the same classes; deconvnet has 21 .*, fcn8s 2 \(a, b\)"):
         EDeconvNet(one, other)

@@ -14,7 +14,7 @@ from segbatch.leaves import Overlaps, bits_of, leaf_name
 from segbatch.records import Shard
 from segbatch.sources import divided, open_source
 from segbatch.sources.images import Listing, divide, image_shard
-from segbatch.storage.listing import Entry
+from segbatch.storage.walk import ObjectInfo
 from tests.corpus import photographs, write_folder
 from tests.sources.contract import SIZES
 
@@ -25,7 +25,7 @@ SETTINGS = settings(deadline=None, max_examples=60)
 
 
 def leaves(versions: dict[str, int], size: int) -> list[Shard]:
-    return divide(image_shard("/r", [Entry(name, 10, str(v)) for name, v in versions.items()]), size)
+    return divide(image_shard("/r", [ObjectInfo(name, 10, str(v)) for name, v in versions.items()]), size)
 
 
 def names(shard: Shard) -> list[str]:
@@ -129,4 +129,4 @@ def test_an_image_that_two_inputs_name_is_refused(tmp_path: Path) -> None:
 
 def test_above_a_million_images_a_manifest_is_the_remedy() -> None:
     with pytest.raises(SourceError, match=r"/r: 1,000,001 loose images, more than 1,000,000.*Write a manifest"):
-        image_shard("/r", [Entry("a", 1, "v")] * 1_000_001)
+        image_shard("/r", [ObjectInfo("a", 1, "v")] * 1_000_001)

@@ -187,7 +187,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_marks_are_thinned_out_in_long_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("segbatch.sources.lines._MOST_MARKS", 2)
+    monkeypatch.setattr("segbatch.sources.lines._MAX_MARKS", 2)
     path = write_manifest(tmp_path / "m.csv", [f"i/{n}.jpg" for n in range(9000)])
     with TextRows(Files(), str(path), ReadOptions()) as lines:
         survey = lines.survey()

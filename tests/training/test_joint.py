@@ -18,7 +18,7 @@ from segbatch.config.training import TrainSpec
 from segbatch.models.zoo import crfasrnn
 from segbatch.models.zoo.fcn import FCN
 from segbatch.models.zoo.vgg16 import CAFFE_BGR
-from segbatch.training.network import begin
+from segbatch.training.network import init_network
 from segbatch.training.trainer import train
 from tests.training.tiny import LABELS, pictures
 
@@ -56,7 +56,7 @@ def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.M
             device="cpu",
         )
         if name == "begun":
-            beginning, _ = begin(spec, crfasrnn.CRFASRNN, LABELS)
+            beginning, _ = init_network(spec, crfasrnn.CRFASRNN, LABELS)
             assert all(torch.equal(beginning.state_dict()[key], value) for key, value in before.items())
         train(spec)
         return tmp_path / name / "weights.safetensors"

@@ -21,13 +21,13 @@ from segbatch.training import backbones
 from segbatch.training.network import (
     _load,
     architecture_of,
-    begin,
     class_keys,
     frozen,
+    init_network,
     labels_of,
     parameter_groups,
     scores_and_truth,
-    to_learning,
+    set_train_mode,
 )
 from tests.training.test_objective import NEEDED
 
@@ -75,13 +75,13 @@ def test_weights_of_other_classes_keep_all_but_the_head() -> None:
     spec = TrainSpec.create(**NEEDED, init="voc")
     entry = architecture_of(spec.model)
     camvid = entry.weights["camvid"].labels
-    network, told = begin(spec, entry, camvid)
+    network, told = init_network(spec, entry, camvid)
     assert "classifier.bias, classifier.weight anew, for 11 classes" in told
     heads = class_keys(entry)
     assert heads == {"classifier.bias", "classifier.weight"}
     state = network.state_dict()
     assert state["classifier.weight"].shape == (11, 128, 1, 1)
-    original = begin(spec, entry, entry.weights["voc"].labels)[0].state_dict()
+    original = init_network(spec, entry, entry.weights["voc"].labels)[0].state_dict()
     assert all((state[key] == original[key]).all() for key in state if key not in heads)
     assert labels_of(spec, entry) == entry.weights["voc"].labels
 
@@ -91,7 +91,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     spec = TrainSpec.create(**NEEDED, init=str(tmp_path / "w.safetensors"))
     entry = architecture_of(spec.model)
     with pytest.raises(ModelError, match=r"1 unexpected: conv\.weight"):
-        begin(spec, entry, labels_of(spec, entry))
+        init_network(spec, entry, labels_of(spec, entry))
 
 
 def test_a_mobilenet_of_timm_becomes_the_backbone(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_frozen_parts_do_not_learn() -> None:
     assert not any(id(p) in learning or p.requires_grad for p in network.backbone[1].parameters())
     assert all(id(p) in learning for p in network.backbone[10].parameters())  # not taken for a part of backbone.1
     assert {g["lr_scale"] for g in groups for p in g["params"] if p is network.classifier.weight} == {10.0}
-    to_learning(network, spec)
+    set_train_mode(network, spec)
     assert not network.backbone[1].training
     assert network.backbone[2].training
     assert set(frozen(network, ["back*"])) == set(network.backbone.modules())

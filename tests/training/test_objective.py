@@ -11,7 +11,7 @@ from torch import nn
 
 from segbatch.config.training import TrainSpec
 from segbatch.training.objective import median_frequency, segmentation_loss
-from segbatch.training.optimise import Average, learning_rate
+from segbatch.training.optimise import EMA, learning_rate
 
 NEEDED = {"inputs": ["a"], "labels": "b", "output": "c"}
 
@@ -82,7 +82,7 @@ def test_poly_falls_to_nothing_after_a_rise() -> None:
 
 def test_the_average_forgets_as_it_should() -> None:
     network = nn.Conv2d(1, 1, 1)
-    average = Average(network, 0.5)
+    average = EMA(network, 0.5)
     expected = network.weight.detach().clone()
     for update in range(1, 6):
         with torch.no_grad():

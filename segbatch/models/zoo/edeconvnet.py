@@ -20,7 +20,7 @@ from segbatch.config.base import read_config
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models.base import TorchModel
-from segbatch.models.info import Choice, Execution, ModelInfo
+from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
 from segbatch.models.weights import content_digest
 from segbatch.models.zoo.deconvnet import DECONVNET, SIDE
 from segbatch.models.zoo.fcn import FCN8S
@@ -29,7 +29,7 @@ from segbatch.registry import suggest
 from segbatch.storage.uri import is_uri
 from segbatch.text import without_query
 
-MOST = 50
+MAX_BOXES = 50
 _NAME = "edeconvnet"
 _KEYS = ("deconvnet", "fcn8s", "proposals", "most")
 _EXAMPLE = "{deconvnet: DeconvNet.caffemodel, fcn8s: fcn8s-heavy-pascal.caffemodel, proposals: boxes.parquet}"
@@ -55,7 +55,7 @@ class EDeconvNet:
         fcn: TorchModel,
         proposals: Proposals | None = None,
         *,
-        most: int = MOST,
+        most: int = MAX_BOXES,
         digest: str = "",
     ) -> None:
         if deconvnet.classes != fcn.classes:
@@ -123,7 +123,7 @@ class EDeconvNetEntry:
     in it are relative to it.
     """
 
-    def describe(self, choice: Choice) -> ModelInfo:
+    def describe(self, choice: ModelRequest) -> ModelInfo:
         parts = self._parts(choice)
         infos = (
             DECONVNET.describe(replace(choice, weights=parts.deconvnet)),
@@ -143,7 +143,7 @@ class EDeconvNetEntry:
             accuracy=infos[0].accuracy,
         )
 
-    def build(self, choice: Choice, execution: Execution) -> EDeconvNet:
+    def build(self, choice: ModelRequest, execution: DeviceOptions) -> EDeconvNet:
         parts = self._parts(choice)
         deconvnet = DECONVNET.build(replace(choice, weights=parts.deconvnet), replace(execution, tile_pixels=None))
         fcn = FCN8S.build(replace(choice, weights=parts.fcn8s), execution)
@@ -166,10 +166,10 @@ class EDeconvNetEntry:
         summary = "DeconvNet on object proposals, with FCN-8s (Noh et al. 2015)"
         return ModelInfo(name=_NAME, summary=summary, stride=EDeconvNet.stride, **fields)
 
-    def _parts(self, choice: Choice) -> _Parts:
+    def _parts(self, choice: ModelRequest) -> _Parts:
         uri = choice.weights
         if uri.partition(":")[0] == "random":
-            return _Parts(uri, uri, None, MOST, ("grid", str(MOST)))
+            return _Parts(uri, uri, None, MAX_BOXES, ("grid", str(MAX_BOXES)))
         if not without_query(uri).lower().endswith((".yaml", ".yml", ".json")):
             raise SpecError(
                 f"model {_NAME!r} is made of two networks, so weights {uri!r} are not enough; give --weights FILE.yaml "
@@ -179,9 +179,11 @@ class EDeconvNetEntry:
         for key in config:
             if key not in _KEYS:
                 raise SpecError(f"{uri}: unknown key {key!r}{suggest(str(key), _KEYS)}")
-        most = config.get("most", MOST)
+        most = config.get("most", MAX_BOXES)
         if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise SpecError(f"{uri}: most is {most!r}; give how many boxes an image are used at most, such as {MOST}")
+            raise SpecError(
+                f"{uri}: most is {most!r}; give how many boxes an image are used at most, such as {MAX_BOXES}"
+            )
         for key in _KEYS[:3]:
             if not isinstance(config.get(key, "" if key == "proposals" else None), str):
                 raise SpecError(

@@ -16,7 +16,7 @@ from segbatch.evaluation.drift import Content, histogram
 from segbatch.leaves import Overlaps, bits_of
 from segbatch.logs import Logs
 from segbatch.operations.finish import close
-from segbatch.operations.nightly.record import Entry
+from segbatch.operations.nightly.record import DatasetRecord
 from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
 from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory
@@ -38,7 +38,7 @@ from segbatch.storage.store import Store
 
 _READERS = 16
 _NEWS = ("new", "changed", "removed")
-_MOST_NAMES = 100
+_MAX_NAMES = 100
 
 
 @dataclass
@@ -141,7 +141,7 @@ def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
         compute(plan, hardware, found.tally, progress, logs, INCOMING, due)
 
 
-def settle(found: Work, date: str, lease: Lease, seconds: float) -> Entry:
+def settle(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRecord:
     """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
     store, plan = found.store, found.plan
     claim, shards = plan.record.claim, plan.job.shards
@@ -236,7 +236,7 @@ def _sums(found: Work, masks: Inventory) -> Tally:
     return total
 
 
-def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:
+def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> DatasetRecord:
     rows, labels = list(found.catalog.values()), found.plan.job.model.labels
     now = Overlaps(s.key for s in found.plan.job.shards)
     tonight = {
@@ -249,11 +249,11 @@ def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Entry:
     for row in tonight["new"] + tonight["changed"]:
         content.totals.add(Totals.from_json(row.sums["totals"], len(labels)))
     content.confidence = _confidences(found.store, {r.shard_id for r in tonight["new"] + tonight["changed"]})
-    return Entry(
+    return DatasetRecord(
         output=found.store.uri,
         state="done" if done else "stopped",
         shards={"total": len(found.plan.job.shards), **{k: len(v) for k, v in tonight.items()}, "left": left},
-        names={k: sorted(r.name for r in v)[:_MOST_NAMES] for k, v in tonight.items()},
+        names={k: sorted(r.name for r in v)[:_MAX_NAMES] for k, v in tonight.items()},
         model=_model(found.plan.record.identity),
         classes=list(labels.names),
         totals=content.totals.to_json(),

@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Sequence
 
 from segbatch.config.nightly import NightlySpec
-from segbatch.evaluation.drift import Content, compare
-from segbatch.operations.nightly.record import DRIFT, ERRORS, Entry, Night
+from segbatch.evaluation.drift import Content, measure_drift
+from segbatch.operations.nightly.record import DRIFT, ERRORS, DatasetRecord, Night
 from segbatch.output.totals import Totals
 
 _SLOW = 0.5
 
 
-def judge_errors(entry: Entry, limit: float, min_images: int) -> None:
+def judge_errors(entry: DatasetRecord, limit: float, min_images: int) -> None:
     """Add an alert if a larger share than ``limit`` of all records, or of tonight's, are errors, or shards failed."""
     content = entry.content
     records, errors = entry.current.get("records", 0), entry.current.get("errors", 0)
@@ -30,7 +30,7 @@ def judge_errors(entry: Entry, limit: float, min_images: int) -> None:
         entry.exit_code = entry.exit_code or ERRORS
 
 
-def judge(entry: Entry, name: str, earlier: Sequence[Night], spec: NightlySpec, date: datetime.date) -> None:
+def judge(entry: DatasetRecord, name: str, earlier: Sequence[Night], spec: NightlySpec, date: datetime.date) -> None:
     """Add what is worth an alert or a note, and the exit code."""
     judge_errors(entry, spec.job_of(name, date).max_error_fraction, spec.drift.min_images)
     content = entry.content
@@ -40,7 +40,7 @@ def judge(entry: Entry, name: str, earlier: Sequence[Night], spec: NightlySpec, 
     reference = Content(Totals(len(entry.classes)))
     for n in nights:
         reference.add(n.datasets[name].content or Content(Totals(len(entry.classes))))
-    findings = compare(content, reference, entry.classes, spec.drift)
+    findings = measure_drift(content, reference, entry.classes, spec.drift)
     entry.drift = [f.to_json() for f in findings]
     entry.compared_with = sorted(n.date for n in nights)
     drifted = [f"drift of {f.kind}: {f.detail}" for f in findings if f.alert]
@@ -60,5 +60,5 @@ def judge(entry: Entry, name: str, earlier: Sequence[Night], spec: NightlySpec, 
         entry.notes.append(f"slow: {entry.rate:.1f} images/s, earlier nights {statistics.median(rates):.1f}")
 
 
-def _comparable(there: Entry, here: Entry) -> bool:
+def _comparable(there: DatasetRecord, here: DatasetRecord) -> bool:
     return there.model == here.model and there.classes == here.classes and there.content is not None

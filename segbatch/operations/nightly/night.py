@@ -14,7 +14,7 @@ from segbatch.errors import SegbatchError, SpecError
 from segbatch.operations.nightly.dataset import Work, prepare, settle, work
 from segbatch.operations.nightly.judge import judge, judge_errors
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
-from segbatch.operations.nightly.record import Entry, Night, dates, read_night, remove_night, utc, write_night
+from segbatch.operations.nightly.record import DatasetRecord, Night, dates, read_night, remove_night, utc, write_night
 from segbatch.operations.nightly.webhook import post
 from segbatch.output.owned import remove_owned, retired
 from segbatch.planning.progress import Progress
@@ -170,7 +170,7 @@ def _plan(context: _Context, spec: NightlySpec, names: list[str]) -> dict[str, W
     found: dict[str, Work] = {}
     for name in names:
         job = spec.job_of(name, datetime.date.fromisoformat(context.record.date))
-        context.record.datasets[name] = Entry(output=Store(job.output, job.storage_options).uri)
+        context.record.datasets[name] = DatasetRecord(output=Store(job.output, job.storage_options).uri)
         try:
             found[name] = prepare(job, spec.max_removed)
         except SegbatchError as e:
@@ -182,7 +182,7 @@ def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[
     """What came late for earlier dates, or why one is left as it is; those without news are left out."""
     past: list[tuple[EarlierDate, Work | str]] = []
     for date in late:
-        entry = Entry(output=Store(date.job.output, date.job.storage_options).uri)
+        entry = DatasetRecord(output=Store(date.job.output, date.job.storage_options).uri)
         try:
             found = look_back(date)
         except SegbatchError as e:
@@ -198,7 +198,7 @@ def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[
     return past
 
 
-def _do(context: _Context, name: str, dataset: Work, before: Entry | None) -> None:
+def _do(context: _Context, name: str, dataset: Work, before: DatasetRecord | None) -> None:
     """Compute and promote one dataset, unless no time is left; ``before`` is its entry of an earlier start tonight."""
     record, counts = context.record, dataset.counts()
     if context.due() and counts["left"]:

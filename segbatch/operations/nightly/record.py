@@ -24,7 +24,7 @@ DRIFT, ERRORS = 4, 3
 
 
 @dataclass
-class Entry:
+class DatasetRecord:
     """One dataset on one night, or what came late for an earlier date of it (``street 2026-11-24``).
 
     ``state``: done; stopped (the deadline came first); failed; waiting (the deadline left no time for it).
@@ -72,7 +72,7 @@ class Night:
     started: str
     finished: str = ""
     deadline: str | None = None
-    datasets: dict[str, Entry] = field(default_factory=dict)
+    datasets: dict[str, DatasetRecord] = field(default_factory=dict)
     webhook: str = ""
 
     @property
@@ -129,7 +129,7 @@ _HEAD = ("dataset", "state", "new", "changed", "removed", "left", "images", "err
 _DRIFT_HEAD = ("compared", "PSI", "limit", "JS", "limit", "", "what moved")
 
 
-def _row(name: str, e: Entry) -> tuple[str, ...]:
+def _row(name: str, e: DatasetRecord) -> tuple[str, ...]:
     records, errors = (e.totals.get("records", 0), sum(e.totals["errors"].values())) if e.totals else (0, 0)
     counts = (f"{e.shards.get(k, 0):,}" if e.shards else "–" for k in ("new", "changed", "removed", "left"))
     rate = f"{e.rate:.1f}" if e.rate else "–"
@@ -179,7 +179,7 @@ def read_night(store: Store, date: str) -> Night | None:
     name = f"{NIGHTS}/{date}/{RECORD}"
     try:
         plain = json.loads(store.read(name))
-        datasets = {n: Entry(**e) for n, e in plain.pop("datasets").items()}
+        datasets = {n: DatasetRecord(**e) for n, e in plain.pop("datasets").items()}
         del plain["exit_code"], plain["verdict"]
         return Night(**plain, datasets=datasets)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.operations.nightly.dataset import Work
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
 from segbatch.operations.nightly.night import explain, run_night
-from segbatch.operations.nightly.record import Entry, Night, write_night
+from segbatch.operations.nightly.record import DatasetRecord, Night, write_night
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows
@@ -45,7 +45,9 @@ class Camera:
     def done(self, ago: int) -> None:
         """What a night of that date has left."""
         here.run(self.spec().job_of("cam", day(ago)))
-        write_night(self.state, Night(str(day(ago)), "2026-11-01T01:00:00+00:00", "", datasets={"cam": Entry("x")}))
+        write_night(
+            self.state, Night(str(day(ago)), "2026-11-01T01:00:00+00:00", "", datasets={"cam": DatasetRecord("x")})
+        )
 
     def late(self, **more: Any) -> list[EarlierDate]:
         spec = self.spec(**more)
@@ -80,9 +82,11 @@ def test_a_date_before_the_first_night_is_left_to_date(camera: Camera) -> None:
     """A first night does not do yesterday, and one that failed, or in which nothing was delivered, is made up for."""
     camera.deliver(1, "a")
     assert camera.late() == []
-    write_night(camera.state, Night(str(day(2)), "2026-11-18T01:00:00+00:00", "", datasets={"other": Entry("x")}))
+    write_night(
+        camera.state, Night(str(day(2)), "2026-11-18T01:00:00+00:00", "", datasets={"other": DatasetRecord("x")})
+    )
     assert camera.late() == []
-    write_night(camera.state, Night(str(day(1)), "2026-11-19T01:00:00+00:00", "", datasets={"cam": Entry("x")}))
+    write_night(camera.state, Night(str(day(1)), "2026-11-19T01:00:00+00:00", "", datasets={"cam": DatasetRecord("x")}))
     assert [e.date for e in camera.late(lookback_days=5)] == [day(1)]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from segbatch.config.nightly import WebhookSpec
-from segbatch.operations.nightly.record import Entry, Night
+from segbatch.operations.nightly.record import DatasetRecord, Night
 from segbatch.operations.nightly.webhook import post
 
 
@@ -65,7 +65,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def night() -> Night:
-    entry = Entry("s3://b/out", "done", exit_code=4, alerts=["drift of confidence: mean 0.900 → 0.700"])
+    entry = DatasetRecord("s3://b/out", "done", exit_code=4, alerts=["drift of confidence: mean 0.900 → 0.700"])
     return Night("2026-11-20", "2026-11-20T01:00:00+00:00", "2026-11-20T05:00:00+00:00", None, {"street": entry})
 
 
