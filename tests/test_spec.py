@@ -2,8 +2,9 @@
 
 import pytest
 
-from segbatch.config.base import merge, read_config
+from segbatch.config.base import Spec, merge, read_config, setting
 from segbatch.config.job import JobSpec
+from segbatch.config.training import TrainSpec
 from segbatch.errors import SpecError
 
 
@@ -81,3 +82,17 @@ def test_broken_configurations_are_named(tmp_path, text, message):
 def test_absent_configuration_is_named(tmp_path):
     with pytest.raises(SpecError, match=r"nothere.yaml: no such configuration file"):
         read_config(tmp_path / "nothere.yaml")
+
+
+def test_a_field_without_an_effect_fails_at_import():
+    with pytest.raises(TypeError, match="Careless: sharpness without an effect; define fields by setting"):
+        type("Careless", (Spec,), {"__annotations__": {"sharpness": int}, "sharpness": 1})
+    with pytest.raises(TypeError, match="effect is 'row'"):
+        setting(1, "how sharp", effect="row")
+
+
+@pytest.mark.parametrize("kind", [JobSpec, TrainSpec])
+def test_what_is_stored_follows_from_the_effects(kind):
+    stored = kind.create(inputs=["a"], output="out").public()
+    assert set(kind.model_fields) - stored.keys() == kind.names("call", "secret")
+    assert {"overwrite", "storage_options"} <= kind.names("call", "secret")

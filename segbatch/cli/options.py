@@ -31,8 +31,6 @@ _GROUPS: dict[type[BaseModel], dict[str, str]] = {
         "workers": "Where it runs, and what it keeps",
     },
 }
-# Given in --config alone: mappings, and one is often secret.
-_NO_FLAG = {"storage_options", "class_map"}
 
 
 def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,7 +78,7 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
     group = "Output"
     for name, info in spec.model_fields.items():
         group = _GROUPS[spec].get(name, group)
-        if name in _NO_FLAG:
+        if _is_mapping(info.annotation):  # given in --config alone
             continue
         if name == "inputs":
             argument = typer.Argument(help=info.description, show_default=False)
@@ -113,7 +111,7 @@ def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter
 
 def _default(info: Any) -> str:
     """What the help says that a flag is by itself."""
-    if info.is_required() or info.default_factory or info.default in (None, "", False):
+    if info.is_required() or not info.default:
         return ""
     several = isinstance(info.default, list | tuple)
     return f" (default: {' '.join(map(str, info.default)) if several else info.default})"
@@ -127,6 +125,10 @@ def _kind(annotation: Any) -> tuple[type, str | None]:
     if get_origin(annotation) is Literal:
         return str, "|".join(get_args(annotation))
     return annotation, None
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(get_origin(kind) is dict for kind in (annotation, *get_args(annotation)))
 
 
 def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

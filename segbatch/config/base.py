@@ -1,17 +1,18 @@
-"""What the specs share: made from plain data, from a YAML or JSON file, or from both."""
+"""What the specs share: fields that say what they affect; made from plain data, a YAML or JSON file, or both."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import fsspec
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from segbatch.contents import recognized
 from segbatch.errors import SpecError
@@ -19,10 +20,71 @@ from segbatch.storage.uri import as_plain
 from segbatch.text import redact, redact_text
 
 S = TypeVar("S", bound=BaseModel)
+Effect = Literal["rows", "limit", "runtime", "call", "secret"]
 _LARGEST_CONFIG = 16 * 2**20
 _MOST_VALUES = 1_000_000
-# Fields whose values no message shows.
-_SECRET = ("storage_options", "webhook.url", "webhook.headers")
+
+
+def setting(default: Any, help: str, *, effect: Effect, **constraints: Any) -> Any:
+    """Define a field of a spec, once for the flag, the YAML key, the keyword and the job's identity.
+
+    Args:
+        default: ``...`` for a field that must be given.
+        help: A noun phrase, shown by ``--help``.
+        effect: What another value affects, and so where the value is kept and whether a resume may change it:
+            ``rows``: a mask, or which records there are. In run.json and in the fingerprint; a change is refused.
+            ``limit``: which records become error rows. In run.json; a change is a warning.
+            ``runtime``: where and how fast a job runs. In run.json; may change.
+            ``call``: one invocation. Not stored.
+            ``secret``: access. Not stored, not shown in any message.
+        constraints: As for ``pydantic.Field``.
+    """
+    if effect not in get_args(Effect):
+        raise TypeError(f"effect is {effect!r}; give one of {', '.join(get_args(Effect))}")
+    return Field(
+        default, description=help, repr=effect != "secret", json_schema_extra={"effect": effect}, **constraints
+    )
+
+
+def effect_of(field: FieldInfo) -> Effect | None:
+    """The effect of a field made by ``setting``, None for any other field."""
+    extra = field.json_schema_extra
+    return extra.get("effect") if isinstance(extra, dict) else None  # type: ignore[return-value]
+
+
+class Spec(BaseModel):
+    """Settings of a command. Every field has an effect: a subclass with one that has none raises ``TypeError``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        lacking = [name for name, field in cls.model_fields.items() if effect_of(field) is None]
+        if lacking:
+            raise TypeError(f"{cls.__name__}: {', '.join(lacking)} without an effect; define fields by setting(...)")
+
+    @classmethod
+    def names(cls, *effects: Effect) -> frozenset[str]:
+        """Names of the fields that have one of these effects."""
+        return frozenset(name for name, field in cls.model_fields.items() if effect_of(field) in effects)
+
+    def plain(self, *effects: Effect) -> dict[str, Any]:
+        """The fields of these effects as JSON data, every URI redacted."""
+
+        def public(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: public(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return [public(item) for item in value]
+            return redact(value) if isinstance(value, str) else value
+
+        fields: dict[str, Any] = public(self.model_dump(mode="json", include=set(self.names(*effects))))
+        return fields
+
+    def public(self) -> dict[str, Any]:
+        """The spec as it is stored: without what concerns one call, and without secrets."""
+        return self.plain("rows", "limit", "runtime")
 
 
 def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -92,27 +154,13 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def public_fields(spec: BaseModel) -> dict[str, Any]:
-    """The fields of a spec as plain data without its ``storage_options``, every URI redacted."""
-
-    def public(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: public(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [public(item) for item in value]
-        return redact(value) if isinstance(value, str) else value
-
-    plain: dict[str, Any] = public(spec.model_dump(mode="json", exclude={"storage_options"}))
-    return plain
-
-
 def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
     """A spec of the class ``kind``. Raises ``SpecError`` that names the field, the value and the remedy."""
     check_keys(kind, fields)
     try:
         return kind(**fields)
     except ValidationError as e:
-        raise SpecError("\n".join(_explain(err) for err in e.errors())) from None
+        raise SpecError("\n".join(_explain(kind, err) for err in e.errors())) from None
 
 
 def check_keys(model: type[BaseModel], given: Mapping[str, Any], where: str = "") -> None:
@@ -123,16 +171,33 @@ def check_keys(model: type[BaseModel], given: Mapping[str, Any], where: str = ""
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
             raise SpecError(f"unknown key {where + str(key)!r}; {hint}")
-        inner = known[key].annotation
-        if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = _model_of(known[key])
+        if isinstance(value, Mapping) and inner is not None:
             check_keys(inner, value, f"{where}{key}.")
 
 
-def _explain(error: Any) -> str:
+def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model whose fields are keys of ``field``, if it is one, or one or None."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _is_secret(kind: type[BaseModel], path: Sequence[Any]) -> bool:
+    """Whether what was given at ``path`` is a secret, or stands for a whole mapping that has one."""
+    if not path:
+        return any(effect_of(field) == "secret" for field in kind.model_fields.values())
+    field = kind.model_fields.get(str(path[0]))
+    if field is None or effect_of(field) == "secret":
+        return field is not None
+    inner = _model_of(field)
+    return inner is not None and _is_secret(inner, path[1:])
+
+
+def _explain(kind: type[BaseModel], error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
         return f"{field}: required, and not given"
     given = redact_text(json.dumps(error["input"], default=str))  # before it is cut: half a URI hides its "@"
-    if field == "webhook" or field.startswith(_SECRET):
+    if _is_secret(kind, error["loc"]):
         given = "(hidden)"
     return f"{field}: got {given[:200]}; {error['msg'][0].lower() + error['msg'][1:]}"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from segbatch.config.base import merge, parse_spec, public_fields, read_config
+from segbatch.config.base import Spec, merge, parse_spec, read_config, setting
 
 
 class CRFSpec(BaseModel):
@@ -27,118 +27,129 @@ class CRFSpec(BaseModel):
     engine: Literal["native", "torch", "pydensecrf"] = Field("native", description="which code runs the CRF")
 
 
-class JobSpec(BaseModel):
+class JobSpec(Spec):
     """Everything that says what a job does; see ``segbatch run --help`` for the same list as flags."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    inputs: list[str] = setting(
+        ..., "shards: tar, Parquet, manifests, folders, globs or braces, on any fsspec URI", effect="rows", min_length=1
+    )
+    output: str = setting("", "where the masks go: a folder or an object-store prefix", effect="runtime")
 
-    inputs: list[str] = Field(
-        description="shards: tar, Parquet, manifests, folders, globs or braces, on any fsspec URI",
-        min_length=1,
+    format: Literal["webdataset", "parquet", "images", "manifest"] | None = setting(
+        None, "format of the inputs, where their names do not tell", effect="rows"
     )
-    output: str = Field("", description="where the masks go: a folder or an object-store prefix")
-
-    format: Literal["webdataset", "parquet", "images", "manifest"] | None = Field(
-        None, description="format of the inputs, where their names do not tell"
-    )
-    image_column: str | None = Field(
-        None, description="Parquet column that holds the image bytes; by default the one whose first values are images"
-    )
-    image_member: str | None = Field(
+    image_column: str | None = setting(
         None,
-        min_length=1,
-        description="image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
+        "Parquet column that holds the image bytes; by default the one whose first values are images",
+        effect="rows",
     )
-    id_column: str | None = Field(None, description="column that identifies a record (Parquet, manifests)")
-    uri_column: str = Field("uri", description="manifest column that holds the image URIs")
-    key: Literal["first-dot", "last-dot"] = Field(
+    image_member: str | None = setting(
+        None,
+        "image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
+        effect="rows",
+        min_length=1,
+    )
+    id_column: str | None = setting(None, "column that identifies a record (Parquet, manifests)", effect="rows")
+    uri_column: str = setting("uri", "manifest column that holds the image URIs", effect="rows")
+    key: Literal["first-dot", "last-dot"] = setting(
         "first-dot",
-        description="dot of a tar member's name that ends the key of its sample: first-dot (WebDataset's rule), or "
+        "dot of a tar member's name that ends the key of its sample: first-dot (WebDataset's rule), or "
         "last-dot for names with dots of their own",
+        effect="rows",
     )
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="passed to fsspec; never written to the output or to logs",
-        repr=False,
+    storage_options: dict[str, Any] = setting(
+        {}, "passed to fsspec; never written to the output or to logs", effect="secret"
     )
-    max_pixels: int = Field(200_000_000, gt=0, description="larger images are error rows, not decoded")
-    max_record_bytes: int = Field(512 * 2**20, gt=0, description="larger encoded images are error rows, not read")
+    max_pixels: int = setting(200_000_000, "larger images are error rows, not decoded", effect="limit", gt=0)
+    max_record_bytes: int = setting(512 * 2**20, "larger encoded images are error rows, not read", effect="limit", gt=0)
 
-    model: str = Field(
-        "deeplabv3plus_mobilenet_v2", description="a name of `segbatch models`, or package.module:factory"
+    model: str = setting(
+        "deeplabv3plus_mobilenet_v2", "a name of `segbatch models`, or package.module:factory", effect="rows"
     )
-    weights: str = Field(
-        "default", description="a named set of weights, or the URI of .pth, .pt, .safetensors, .caffemodel"
+    weights: str = setting(
+        "default", "a named set of weights, or the URI of .pth, .pt, .safetensors, .caffemodel", effect="rows"
     )
-    classes: str | None = Field(None, description="file of class names for --weights: one a line, JSON, YAML, a table")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    classes: str | None = setting(
+        None, "file of class names for --weights: one a line, JSON, YAML, a table", effect="rows"
+    )
+    device: str = setting("auto", "auto, cpu or cuda", effect="runtime", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto",
-        description="arithmetic of the network; auto is bf16 if the machine that starts the first run computes in it",
+        "arithmetic of the network; auto is bf16 if the machine that starts the first run computes in it",
+        effect="rows",
     )
-    batch_size: int | None = Field(
+    batch_size: int | None = setting(
         None,
+        "images of 512 x 512 in a forward pass, fewer larger ones; by default 8, on CPUs up to 8 while a "
+        "layer's output stays within 32 MiB",
+        effect="runtime",
         gt=0,
         le=4096,
-        description="images of 512 x 512 in a forward pass, fewer larger ones; by default 8, on CPUs up to 8 while a "
-        "layer's output stays within 32 MiB",
     )
-    prune: float | None = Field(
+    prune: float | None = setting(
         None,
+        "classes below this probability at every pixel are left out; 0 keeps all; by default 0.02, of more "
+        "than 50 classes 0.01",
+        effect="rows",
         ge=0,
         lt=0.5,
-        description="classes below this probability at every pixel are left out; 0 keeps all; by default 0.02, of more "
-        "than 50 classes 0.01",
     )
 
-    refiner: str = Field("densecrf", description="what sharpens the boundaries: densecrf, crfasrnn, dpn or none")
-    refiner_weights: str | None = Field(
+    refiner: str = setting("densecrf", "what sharpens the boundaries: densecrf, crfasrnn, dpn or none", effect="rows")
+    refiner_weights: str | None = setting(
         None,
-        description="what crfasrnn or dpn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model",
+        "what crfasrnn or dpn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model",
+        effect="rows",
     )
-    crf: CRFSpec = Field(
-        default_factory=lambda: CRFSpec(),
-        description="parameters of the dense CRF; those not given come with the weights, for crfasrnn from its paper",
+    crf: CRFSpec = setting(
+        CRFSpec(),
+        "parameters of the dense CRF; those not given come with the weights, for crfasrnn from its paper",
+        effect="rows",
     )
 
-    marginal: bool = Field(
+    marginal: bool = setting(
         False,
-        description="add a column marginal: mean over the pixels of the refiner's own probability of their label",
+        "add a column marginal: mean over the pixels of the refiner's own probability of their label",
+        effect="rows",
     )
 
-    chunk_size: int | None = Field(
-        None, gt=0, le=65536, description="records a commit; chosen at the first run of an output, then kept"
+    chunk_size: int | None = setting(
+        None, "records a commit; chosen at the first run of an output, then kept", effect="rows", gt=0, le=65536
     )
-    overwrite: bool = Field(
-        False, description="remove the results of another job from the output; files that segbatch did not write stay"
+    overwrite: bool = setting(
+        False,
+        "remove the results of another job from the output; files that segbatch did not write stay",
+        effect="call",
     )
-    max_error_fraction: float = Field(
-        0.01, ge=0, le=1, description="exit with 3 if a larger share of the records are error rows"
+    max_error_fraction: float = setting(
+        0.01, "exit with 3 if a larger share of the records are error rows", effect="call", ge=0, le=1
     )
 
-    address: str | None = Field(
+    address: str | None = setting(
         None,
-        description="Ray cluster: auto, or host:port of its head; by default RAY_ADDRESS, else this machine alone",
+        "Ray cluster: auto, or host:port of its head; by default RAY_ADDRESS, else this machine alone",
+        effect="runtime",
     )
-    num_cpus: int | None = Field(None, gt=0, description="cores to use on this machine; by default all of them")
-    segment_actors: int | None = Field(None, gt=0, description="workers that run the network")
-    refine_actors: int | None = Field(None, gt=0, description="workers that refine and write")
-    num_gpus: float | None = Field(None, ge=0, description="GPUs, or fraction of one, a segment actor holds")
-    threads: int | None = Field(None, gt=0, description="threads a worker computes with")
-    stall_seconds: float = Field(
+    num_cpus: int | None = setting(None, "cores to use on this machine; by default all of them", effect="runtime", gt=0)
+    segment_actors: int | None = setting(None, "workers that run the network", effect="runtime", gt=0)
+    refine_actors: int | None = setting(None, "workers that refine and write", effect="runtime", gt=0)
+    num_gpus: float | None = setting(None, "GPUs, or fraction of one, a segment actor holds", effect="runtime", ge=0)
+    threads: int | None = setting(None, "threads a worker computes with", effect="runtime", gt=0)
+    stall_seconds: float = setting(
         600,
-        gt=0,
-        description="a worker that finishes no record for so long is restarted, and the record that hangs becomes an "
+        "a worker that finishes no record for so long is restarted, and the record that hangs becomes an "
         "error row; images above 16 megapixels have proportionally more",
-    )
-    max_worker_bytes: int | None = Field(
-        None,
+        effect="limit",
         gt=0,
-        description="memory a worker may hold; a record that takes more becomes an error row; by default 70 % of the "
-        "machine's",
     )
-    log_format: Literal["text", "json"] = Field(
-        "text", description="json: a line an event on stderr, here and in every worker's log, for machines to read"
+    max_worker_bytes: int | None = setting(
+        None,
+        "memory a worker may hold; a record that takes more becomes an error row; by default 70 % of the machine's",
+        effect="limit",
+        gt=0,
+    )
+    log_format: Literal["text", "json"] = setting(
+        "text", "json: a line an event on stderr, here and in every worker's log, for machines to read", effect="call"
     )
 
     @field_validator("inputs", mode="before")
@@ -157,8 +168,5 @@ class JobSpec(BaseModel):
         return JobSpec.create(**merge(read_config(uri), overrides))
 
     def public(self) -> dict[str, Any]:
-        """The spec as plain data, fit to be stored: no storage options, every URI redacted.
-
-        ``crf`` has the parameters that are set alone: the others are the refiner's own.
-        """
-        return {**public_fields(self), "crf": self.crf.model_dump(exclude_unset=True)}
+        """The spec as it is stored; of ``crf`` the parameters that are set alone: the others are the refiner's own."""
+        return {**super().public(), "crf": self.crf.model_dump(exclude_unset=True)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import re
 import zoneinfo
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from segbatch.config.base import check_keys, merge, parse_spec, read_config
+from segbatch.config.base import merge, parse_spec, read_config, setting
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 
@@ -41,8 +40,8 @@ class WebhookSpec(BaseModel):
 
     model_config = _CLOSED
 
-    url: str = Field(description="http:// or https://; never written to a record or a log", repr=False)
-    headers: dict[str, str] = Field(default_factory=dict, description="sent with it, such as Authorization", repr=False)
+    url: str = setting(..., "http:// or https://; never written to a record or a log", effect="secret")
+    headers: dict[str, str] = setting({}, "sent with it, such as Authorization", effect="secret")
     when: Literal["always", "alert"] = Field("always", description="alert: only when the exit code is not 0")
     timeout: float = Field(10, gt=0, le=300, description="seconds an attempt may take")
     attempts: int = Field(4, gt=0, le=20, description="waits between them double, from one second")
@@ -68,10 +67,10 @@ class NightlySpec(BaseModel):
     job: dict[str, Any] = Field(
         default_factory=dict, description="keys of `segbatch run` for every dataset", repr=False
     )
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="passed to fsspec, for the state and for datasets that have none of their own; never written",
-        repr=False,
+    storage_options: dict[str, Any] = setting(
+        {},
+        "passed to fsspec, for the state and for datasets that have none of their own; never written",
+        effect="secret",
     )
     since: datetime.time | None = Field(
         None, description="a start between `until` and this time does nothing: a restart by day must not run all day"
@@ -118,8 +117,6 @@ class NightlySpec(BaseModel):
     def create(**fields: Any) -> NightlySpec:
         """A spec from plain data, its jobs checked. Raises ``SpecError`` that names field, value and remedy."""
         fields = {k: v for k, v in fields.items() if v is not None}
-        if isinstance(fields.get("webhook"), Mapping):
-            check_keys(WebhookSpec, fields["webhook"], "webhook.")
         spec = parse_spec(NightlySpec, fields)
         if spec.since is not None and spec.until is None:
             raise SpecError("since: needs `until` as well; a night is from `since` to `until`")

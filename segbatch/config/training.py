@@ -4,111 +4,125 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import field_validator
 
-from segbatch.config.base import parse_spec, public_fields
+from segbatch.config.base import Spec, parse_spec, setting
 from segbatch.config.training_defaults import defaults_of
 from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
 from segbatch.records import digest
 
-# What may change between a run and its continuation: where and how fast, not what is computed.
-_FREE = {
-    *("output", "storage_options", "device", "threads", "loaders", "overwrite", "checkpoint_minutes", "until"),
-    *("workers", "accumulate", "address"),
-}
 
-
-class TrainSpec(BaseModel):
+class TrainSpec(Spec):
     """Everything that says what a training does; see ``segbatch train --help`` for the same list as flags.
 
     A field that is not given has the value that the network's authors trained with, where they say it
     (``segbatch.config.training_defaults``), else the default here.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    inputs: list[str] = Field(
-        min_length=1, description="images to train on: folders, globs, or shards (tar, Parquet), on any fsspec URI"
-    )
-    labels: str | None = Field(None, description="folder or glob of images of class ids, named like the images")
-    label_column: str | None = Field(
-        None, description="for shards: the Parquet column that holds the labels, or their ending in a tar, as seg.png"
-    )
-    image_column: str | None = Field(
-        None, description="Parquet column that holds the image bytes; by default the one whose first values are images"
-    )
-    image_member: str | None = Field(
-        None,
+    inputs: list[str] = setting(
+        ...,
+        "images to train on: folders, globs, or shards (tar, Parquet), on any fsspec URI",
+        effect="rows",
         min_length=1,
-        description="image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
     )
-    val: list[str] = Field(default_factory=list, description="images to validate on; the best weights are kept")
-    val_labels: str | None = Field(None, description="their labels")
-    output: str = Field(description="where the weights, the curves and the checkpoint go: a folder")
-    ignore: list[int] = Field([255], description="label value that does not count; may be repeated")
-    class_map: dict[Any, Any] | None = Field(None, description="label value -> class or 'ignore' (see segbatch eval)")
-    label_suffix: str = Field("", description=LABEL_SUFFIX)
-    label_colors: str | None = Field(None, description=LABEL_COLORS)
-    reduce_zero_label: bool = Field(False, description=REDUCE_ZERO)
-    storage_options: dict[str, Any] = Field(
-        default_factory=dict, description="passed to fsspec; never written to the output or to logs", repr=False
+    labels: str | None = setting(None, "folder or glob of images of class ids, named like the images", effect="rows")
+    label_column: str | None = setting(
+        None,
+        "for shards: the Parquet column that holds the labels, or their ending in a tar, as seg.png",
+        effect="rows",
     )
-    max_pixels: int = Field(200_000_000, gt=0, description="larger images are left out")
+    image_column: str | None = setting(
+        None,
+        "Parquet column that holds the image bytes; by default the one whose first values are images",
+        effect="rows",
+    )
+    image_member: str | None = setting(
+        None,
+        "image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
+        effect="rows",
+        min_length=1,
+    )
+    val: list[str] = setting([], "images to validate on; the best weights are kept", effect="rows")
+    val_labels: str | None = setting(None, "their labels", effect="rows")
+    output: str = setting(..., "where the weights, the curves and the checkpoint go: a folder", effect="runtime")
+    ignore: list[int] = setting([255], "label value that does not count; may be repeated", effect="rows")
+    class_map: dict[Any, Any] | None = setting(
+        None, "label value -> class or 'ignore' (see segbatch eval)", effect="rows"
+    )
+    label_suffix: str = setting("", LABEL_SUFFIX, effect="rows")
+    label_colors: str | None = setting(None, LABEL_COLORS, effect="rows")
+    reduce_zero_label: bool = setting(False, REDUCE_ZERO, effect="rows")
+    storage_options: dict[str, Any] = setting(
+        {}, "passed to fsspec; never written to the output or to logs", effect="secret"
+    )
+    max_pixels: int = setting(200_000_000, "larger images are left out", effect="rows", gt=0)
 
-    model: str = Field("deeplabv3plus_mobilenet_v2", description="a name of `segbatch models`")
-    classes: str | None = Field(None, description="file of class names: one a line, JSON, YAML or a table")
-    init: str = Field(
+    model: str = setting("deeplabv3plus_mobilenet_v2", "a name of `segbatch models`", effect="rows")
+    classes: str | None = setting(None, "file of class names: one a line, JSON, YAML or a table", effect="rows")
+    init: str = setting(
         "scratch",
-        description="weights to begin with: scratch; a named set or URI of this network's; backbone (ImageNet, from "
+        "weights to begin with: scratch; a named set or URI of this network's; backbone (ImageNet, from "
         "timm) or backbone:URI",
+        effect="rows",
     )
 
-    epochs: float = Field(50, gt=0, description="passes over the images")
-    until: float | None = Field(None, gt=0, description="stop after so many of the epochs; a later run may go on")
-    batch_size: int = Field(8, gt=0, description="images an update, over all workers")
-    accumulate: int = Field(1, gt=0, description="forward passes, one after another, that each worker's share takes")
-    crop: tuple[int, int] | None = Field(
-        None, description="height and width of what is cut out; by default the whole image"
+    epochs: float = setting(50, "passes over the images", effect="rows", gt=0)
+    until: float | None = setting(None, "stop after so many of the epochs; a later run may go on", effect="call", gt=0)
+    batch_size: int = setting(8, "images an update, over all workers", effect="rows", gt=0)
+    accumulate: int = setting(
+        1, "forward passes, one after another, that each worker's share takes", effect="runtime", gt=0
     )
-    scale: tuple[float, float] = Field((1.0, 1.0), description="images are scaled by a factor from this range")
-    flip: bool = Field(True, description="mirror half of the images")
-    jitter: float = Field(0.0, ge=0, lt=1, description="brightness, contrast and saturation change by up to this share")
-
-    lr: float = Field(0.01, gt=0, description="learning rate")
-    schedule: Literal["poly", "fixed"] = Field("poly", description="poly: lr * (1 - progress) ** power; or fixed")
-    power: float = Field(0.9, ge=0, description="of the poly schedule")
-    warmup: int = Field(0, ge=0, description="updates over which lr rises from 0")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the gradient descent")
-    weight_decay: float = Field(1e-4, ge=0, description="of weights; biases and normalisations have none")
-    head_lr: float = Field(1.0, gt=0, description="lr of the layers that depend on the classes, as a multiple")
-    bias_lr: float = Field(1.0, ge=0, description="lr of biases, as a multiple")
-    balance: Literal["none", "median-frequency"] = Field("none", description="weights of the classes in the loss")
-    balance_power: float = Field(1.0, gt=0, description="exponent of these weights; 0.5 is milder")
-    calibrate: bool = Field(
-        False, description="take these weights out of the scores that are written: learnt by, not preferred"
+    crop: tuple[int, int] | None = setting(
+        None, "height and width of what is cut out; by default the whole image", effect="rows"
     )
-    reduction: Literal["mean", "sum"] = Field("mean", description="loss of a batch: mean or sum over its pixels")
-    hardest: float = Field(1.0, gt=0, le=1, description="share of the pixels that count, those of the highest loss")
-    freeze_norm: bool = Field(False, description="leave the statistics of batch normalisation as they were loaded")
-    freeze: list[str] = Field(
-        default_factory=list,
-        description="beginning of a module's name, as backbone.0, or a pattern, as conv*, that stays; may be repeated",
-    )
-    ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of a moving average of the weights, which then is the result"
+    scale: tuple[float, float] = setting((1.0, 1.0), "images are scaled by a factor from this range", effect="rows")
+    flip: bool = setting(True, "mirror half of the images", effect="rows")
+    jitter: float = setting(
+        0.0, "brightness, contrast and saturation change by up to this share", effect="rows", ge=0, lt=1
     )
 
-    workers: int = Field(1, gt=0, description="processes that share each batch, by Ray Train")
-    address: str | None = Field(None, description="their Ray cluster: auto, or host:port of its head; by default here")
-    seed: int = Field(0, ge=0, description="of everything random")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto is bf16 on a GPU that computes in it")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda")
-    threads: int | None = Field(None, gt=0, description="threads that torch computes with")
-    loaders: int = Field(2, gt=0, description="threads that read and augment images")
-    validate_every: float = Field(1.0, gt=0, description="epochs between validations")
-    checkpoint_minutes: float = Field(5.0, ge=0, description="minutes between checkpoints")
-    weights_precision: Literal["fp32", "fp16"] = Field("fp16", description="of the weights that are written")
-    overwrite: bool = Field(False, description="remove what another training left in the output")
+    lr: float = setting(0.01, "learning rate", effect="rows", gt=0)
+    schedule: Literal["poly", "fixed"] = setting("poly", "poly: lr * (1 - progress) ** power; or fixed", effect="rows")
+    power: float = setting(0.9, "of the poly schedule", effect="rows", ge=0)
+    warmup: int = setting(0, "updates over which lr rises from 0", effect="rows", ge=0)
+    momentum: float = setting(0.9, "of the gradient descent", effect="rows", ge=0, lt=1)
+    weight_decay: float = setting(1e-4, "of weights; biases and normalisations have none", effect="rows", ge=0)
+    head_lr: float = setting(1.0, "lr of the layers that depend on the classes, as a multiple", effect="rows", gt=0)
+    bias_lr: float = setting(1.0, "lr of biases, as a multiple", effect="rows", ge=0)
+    balance: Literal["none", "median-frequency"] = setting("none", "weights of the classes in the loss", effect="rows")
+    balance_power: float = setting(1.0, "exponent of these weights; 0.5 is milder", effect="rows", gt=0)
+    calibrate: bool = setting(
+        False, "take these weights out of the scores that are written: learnt by, not preferred", effect="rows"
+    )
+    reduction: Literal["mean", "sum"] = setting("mean", "loss of a batch: mean or sum over its pixels", effect="rows")
+    hardest: float = setting(
+        1.0, "share of the pixels that count, those of the highest loss", effect="rows", gt=0, le=1
+    )
+    freeze_norm: bool = setting(False, "leave the statistics of batch normalisation as they were loaded", effect="rows")
+    freeze: list[str] = setting(
+        [],
+        "beginning of a module's name, as backbone.0, or a pattern, as conv*, that stays; may be repeated",
+        effect="rows",
+    )
+    ema: float = setting(
+        0.0, "decay of a moving average of the weights, which then is the result", effect="rows", ge=0, lt=1
+    )
+
+    workers: int = setting(1, "processes that share each batch, by Ray Train", effect="runtime", gt=0)
+    address: str | None = setting(
+        None, "their Ray cluster: auto, or host:port of its head; by default here", effect="runtime"
+    )
+    seed: int = setting(0, "of everything random", effect="rows", ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "auto is bf16 on a GPU that computes in it", effect="rows"
+    )
+    device: str = setting("auto", "auto, cpu or cuda", effect="runtime", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int | None = setting(None, "threads that torch computes with", effect="runtime", gt=0)
+    loaders: int = setting(2, "threads that read and augment images", effect="runtime", gt=0)
+    validate_every: float = setting(1.0, "epochs between validations", effect="rows", gt=0)
+    checkpoint_minutes: float = setting(5.0, "minutes between checkpoints", effect="runtime", ge=0)
+    weights_precision: Literal["fp32", "fp16"] = setting("fp16", "of the weights that are written", effect="rows")
+    overwrite: bool = setting(False, "remove what another training left in the output", effect="call")
 
     @field_validator("inputs", "val", mode="before")
     @classmethod
@@ -141,13 +155,9 @@ class TrainSpec(BaseModel):
         defaults = defaults_of(str(fields.get("model", TrainSpec.model_fields["model"].default)))
         return parse_spec(TrainSpec, {**defaults, **fields})
 
-    def public(self) -> dict[str, Any]:
-        """The spec as plain data, fit to be stored: no storage options, every URI redacted."""
-        return public_fields(self)
-
     def decisive(self) -> dict[str, str]:
         """What two trainings must share to be one: everything that changes what is computed."""
-        decisive = {key: repr(value) for key, value in self.public().items() if key not in _FREE}
+        decisive = {key: repr(value) for key, value in self.plain("rows").items()}
         if self.image_member is None:  # trainings of earlier versions go on
             del decisive["image_member"]
         return decisive

@@ -65,7 +65,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         *(("damaged", f"{MASKS}/{name}: {problem}; is computed again") for name, problem in damaged),
         *(("removes", text) for text in removed),
         *(("skipped", visible(text)) for text in plan.job.skipped.lines()),
-        *(("warning", text) for text in plan.job.warnings()),
+        *(("warning", text) for text in plan.warnings()),
     ]
     return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *notes])
 

@@ -17,7 +17,7 @@ from segbatch.output.stats import write_card, write_classes
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.output.writer import publish_claimed
-from segbatch.planning.claim import note_inputs, settle_files
+from segbatch.planning.claim import note_latest, settle_files
 from segbatch.planning.plan import Plan
 from segbatch.planning.reconcile import missing, stale
 from segbatch.skipped import Skipped
@@ -71,7 +71,7 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
     if lacking:
         shown = "\n  ".join(lacking[:10] + ([f"and {len(lacking) - 10} more shards"] if len(lacking) > 10 else []))
         raise OutputError(f"{store.uri}: not everything is committed:\n  {shown}\nrun the same command again")
-    note_inputs(plan)
+    note_latest(plan)
     outdated = stale(plan.job.shards, ledger)
     files_changed = bool(outdated or ledger.redundant or ledger.partial)
     listing_changed = record.skipped_of("files") != plan.job.skipped

@@ -48,6 +48,9 @@ def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
     plan = make_plan(spec)
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
         progress.warn(retired)
+    if plan.complete:  # else they are among the warnings of the work
+        for changed in plan.changed_limits:
+            progress.warn(changed)
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
         with cluster(spec) as hardware:

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from segbatch.operations.verify import Report
 
 _SHARD_NAMES_SINCE = 3  # rows version
-# What says where a job runs and how it is seen, or was meant for one call; the rows do not depend on it.
-_OF_ONE_CALL = {
-    *("address", "num_cpus", "num_gpus", "segment_actors", "refine_actors", "threads"),
-    *("overwrite", "log_format"),
-}
 
 
 class Committed(Protocol):
@@ -156,7 +151,7 @@ def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
 def recorded_spec(
     record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
 ) -> JobSpec:
-    """The spec that run.json keeps, for use on this machine whatever cluster the run was on."""
-    fields = {name: value for name, value in record.spec.items() if name not in _OF_ONE_CALL}
+    """The job that run.json keeps, for use on this machine wherever and however fast the run was."""
+    fields = {name: value for name, value in record.spec.items() if name in JobSpec.names("rows", "limit")}
     where = inputs or record.inputs  # absolute, unlike those of the spec
     return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})

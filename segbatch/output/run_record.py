@@ -63,7 +63,8 @@ class RunRecord:
     """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest.
 
     ``skipped`` is what the inputs hold besides records, each a ``Skipped`` as plain data: ``files`` of the listings,
-    ``members`` within shards. ``inputs`` are those of the latest run, absolute; each run may spell them otherwise.
+    ``members`` within shards. ``inputs`` are those of the latest run, absolute, as are the limits in ``spec``; the
+    rest of ``spec`` is the first run's.
     """
 
     identity: dict[str, Any]
@@ -82,6 +83,11 @@ class RunRecord:
     @property
     def fingerprint(self) -> str:
         return digest(json.dumps(self.identity, sort_keys=True), length=16)
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What of ``identity`` decides the rows: all but the limits, which were part of it earlier in version 5."""
+        return {key: value for key, value in self.identity.items() if key != "limits"}
 
     @property
     def claim(self) -> Claim:

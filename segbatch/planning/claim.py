@@ -53,11 +53,11 @@ def refuse_other_version(store: Store, existing: RunRecord, rows_version: int) -
 
 def refuse_other(store: Store, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
     """Raise ``PlanError`` with what differs if the output holds the results of another job."""
-    lines = differences(existing.identity, requested.identity)
+    lines = differences(existing.deciding, requested.identity)
     if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
         lines.append(f"chunk_size: {existing.chunk_size} in the output, {spec.chunk_size} in this job")
     if lines:
-        shown = "\n  ".join(lines + _crf_remedy(existing.identity, requested.identity, spec))
+        shown = "\n  ".join(lines + _crf_remedy(existing.deciding, requested.identity, spec))
         raise PlanError(
             f"{store.uri}: holds the results of another job; what differs:\n  {shown}\n"
             "choose another --output, or give --overwrite to remove those results first "
@@ -79,6 +79,23 @@ def _crf_remedy(existing: dict[str, Any], requested: dict[str, Any], spec: JobSp
     return [f"(these are not given and come with the weights of this version; to resume, add {flags})"]
 
 
+def changed_limits(existing: RunRecord, spec: JobSpec) -> list[str]:
+    """One line that names the limits of ``spec`` that the output's last run had otherwise; none if there are none."""
+
+    def shown(value: object) -> str:
+        return "not given" if value is None else f"{value:,}"
+
+    requested = spec.plain("limit")
+    changed = [
+        f"{name} {shown(before)} before, {shown(requested[name])} now"
+        for name, before in existing.spec.items()
+        if name in requested and before != requested[name]
+    ]
+    if not changed:
+        return []
+    return [f"the last run of this output had other limits: {'; '.join(changed)}; what is committed stays as it is"]
+
+
 def publish(plan: Plan) -> None:
     """Make the output ready for a run's commits: run.json is there, ``_SUCCESS`` is not."""
     if plan.fresh and plan.job.spec.overwrite:
@@ -93,17 +110,18 @@ def establish(plan: Plan) -> None:
     """Write run.json before any work, exactly once: whoever comes second plans again by what the first has fixed."""
     if plan.fresh and not plan.store.create(RUN, plan.record.to_bytes()):
         plan.adopt()
-    note_inputs(plan)
+    note_latest(plan)
     settle_files(plan)
 
 
-def note_inputs(plan: Plan) -> None:
-    """Keep in run.json how the latest run spells its inputs: `verify` and `--repair` list them again."""
-    inputs = plan.job.record().inputs
-    if plan.record.inputs != inputs:
-        plan.record.claim.check(plan.store)
-        plan.record.inputs = inputs
-        plan.store.write(RUN, plan.record.to_bytes())
+def note_latest(plan: Plan) -> None:
+    """Keep in run.json how the latest run spells its inputs, and its limits: `verify` and `--repair` need both."""
+    record, inputs = plan.record, plan.job.record().inputs
+    spec = {**record.spec, **plan.job.spec.plain("limit")}
+    if (record.inputs, record.spec) != (inputs, spec):
+        record.claim.check(plan.store)
+        record.inputs, record.spec = inputs, spec
+        plan.store.write(RUN, record.to_bytes())
 
 
 def settle_files(plan: Plan) -> None:

@@ -17,7 +17,7 @@ from segbatch.errors import PlanError, SpecError
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
-from segbatch.planning.claim import existing_record, refuse_other, refuse_other_version
+from segbatch.planning.claim import changed_limits, existing_record, refuse_other, refuse_other_version
 from segbatch.planning.nesting import refuse_nesting
 from segbatch.protocols import Source
 from segbatch.records import Shard
@@ -111,18 +111,20 @@ class Job:
     def identity(self) -> dict[str, Any]:
         """All that decides the rows; its digest is the run's fingerprint.
 
-        How the inputs are spelled is no part of it: a pattern that grows names the same corpus.
+        Every field of the spec with the effect ``rows`` is in it. A field that names something enters as what that is
+        on this machine now: inputs as the corpus root (a pattern that grows names the same corpus), weights as their
+        digest, classes as names and colors.
         """
-        spec = self.spec
-        read = {"format", "image_column", "id_column", "uri_column", "key"}
-        if spec.image_member is not None:  # runs of earlier versions go on
-            read.add("image_member")
+        given = self.spec.plain("rows")
+        # Resolved below; chunk_size is a key of its own in run.json, kept from the first run.
+        for name in ("inputs", "weights", "classes", "precision", "prune", "refiner_weights", "crf", "chunk_size"):
+            del given[name]
+        if given["image_member"] is None:  # runs of earlier versions go on
+            del given["image_member"]
         return {
             "root": self.root,
-            "read": spec.model_dump(include=read),
-            "limits": spec.model_dump(include={"max_pixels", "max_record_bytes"}),
             "model": {
-                "name": spec.model,
+                "name": given.pop("model"),
                 "weights": self.model.digest,
                 "temperature": self.model.temperature,
                 "classes": list(self.model.labels.names),
@@ -130,9 +132,10 @@ class Job:
             },
             "precision": self.precision,
             "prune": self.prune,
-            "refiner": spec.refiner,
+            "refiner": given.pop("refiner"),
             "crf": self.refiner.parameters and dict(self.refiner.parameters),
-            "marginal": spec.marginal,
+            "marginal": given.pop("marginal"),
+            "read": given,  # what is left: how the inputs are read
             "code": STAGES_VERSION,
         }
 
@@ -242,7 +245,10 @@ def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
 
 @dataclass
 class Plan:
-    """What will be done. ``record`` is the run.json to write, or the one that is there."""
+    """What will be done. ``record`` is the run.json to write, or the one that is there.
+
+    ``changed_limits`` is what this run limits otherwise than the last run of the output did, a line or none.
+    """
 
     job: Job
     store: Store
@@ -250,6 +256,7 @@ class Plan:
     ledger: Ledger
     fresh: bool
     inventory: Inventory = field(default_factory=Inventory)
+    changed_limits: list[str] = field(default_factory=list)
 
     @staticmethod
     def unwritten(job: Job, cores: float) -> Plan:
@@ -272,6 +279,11 @@ class Plan:
         """Plan again by the run.json that another first run has written meanwhile."""
         again = make_plan(self.job.spec.model_copy(update={"overwrite": False}))
         self.job, self.record, self.ledger, self.inventory = again.job, again.record, again.ledger, again.inventory
+        self.changed_limits = again.changed_limits
+
+    def warnings(self) -> list[str]:
+        """What will work, and is likely not meant."""
+        return [*self.changed_limits, *self.job.warnings()]
 
     @property
     def complete(self) -> bool:
@@ -334,7 +346,8 @@ def make_plan(spec: JobSpec) -> Plan:
         return Plan(job.divided(record.chunk_size) if record.chunk_size else job, store, record, Ledger(()), fresh=True)
     refuse_other(store, there, record, spec)
     inventory = Inventory.of_job(store, there.claim)
-    return Plan(job.divided(there.chunk_size), store, there, inventory.ledger, False, inventory)
+    job = job.divided(there.chunk_size)
+    return Plan(job, store, there, inventory.ledger, False, inventory, changed_limits(there, spec))
 
 
 def chunks_of(records: int, chunk_size: int) -> int:

@@ -55,7 +55,7 @@ class Progress:
         self._chunks = {s.id: plan.chunks(s) for s in plan.job.shards}
         self.total = sum(self._chunks.values())
         self.guessed = "about " if any(s.records is None for s in plan.job.shards) else ""
-        for text in plan.job.warnings():
+        for text in plan.warnings():
             self.warn(text)
         self.show()
 

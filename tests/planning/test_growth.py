@@ -163,7 +163,7 @@ def test_the_recorded_spec_is_the_same_job_whatever_the_weights_parameters_are_b
     here.run(begun)
     record = RunRecord.need(Store(str(output)))
     assert make_plan(begun).record.fingerprint == record.fingerprint
-    assert make_plan(recorded_spec(record)).record.fingerprint == record.fingerprint
+    assert make_plan(recorded_spec(record, output=str(output))).record.fingerprint == record.fingerprint
     other = here.spec([str(source)], output, refiner=refiner)
     remedy = r"theta_alpha: 80\.0 in the output, .*\n.*come with the weights.*to resume, add --crf-theta-alpha 80\.0\)"
     with pytest.raises(PlanError, match=remedy if refiner == "densecrf" else r"theta_alpha: 80\.0 in the output"):

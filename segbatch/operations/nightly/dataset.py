@@ -25,7 +25,7 @@ from segbatch.output.promotion import INCOMING, carry_out, complete_switch, key_
 from segbatch.output.run_record import SUCCESS
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
-from segbatch.planning.claim import establish, settle_files
+from segbatch.planning.claim import establish, note_latest, settle_files
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.progress import Progress
 from segbatch.ray_backend.cluster import cluster
@@ -167,6 +167,7 @@ def settle(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRecor
     carry_out(store, switch)
     done = len(whole) == len(shards)
     plan.inventory = masks.again(store, claim, incoming.files.untagged()) if switch else masks
+    note_latest(plan)
     settle_files(plan)
     sums = _sums(found, plan.inventory)
     if switch or done != (plan.record.state == "done" and store.exists(SUCCESS)):

@@ -204,7 +204,7 @@ def _do(context: _Context, name: str, dataset: Work, before: DatasetRecord | Non
     if context.due() and counts["left"]:
         record.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
         return
-    for said in (_said(counts), *dataset.plan.job.warnings()):
+    for said in (_said(counts), *dataset.plan.warnings()):
         context.tell(f"{name}: {said}")
     begun = time.monotonic()
     failure: SegbatchError | None = None
