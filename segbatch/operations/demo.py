@@ -19,9 +19,8 @@ from segbatch.operations.finish import Outcome
 from segbatch.operations.run import run
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.progress import Progress
-from segbatch.refiners.none import NoRefiner
 from segbatch.report.contact_sheet import Row, contact_sheet
-from segbatch.stages.scoring import coarse_scores
+from segbatch.stages.scoring import unrefined_mask
 from segbatch.storage.store import Store
 
 _SIGNATURE = "segbatch demo"
@@ -86,7 +85,6 @@ def _sheet(spec: JobSpec, photographs: dict[str, bytes]):  # type: ignore[no-unt
     for name, data in photographs.items():
         image = decode(data, spec.max_pixels)
         (logits,) = model.scores([image])
-        scores = coarse_scores(logits, image.shape[0], image.shape[1], model.stride, prune=0)
-        alone, _ = NoRefiner().refine(None, scores)
+        alone = unrefined_mask(logits, image.shape[0], image.shape[1], model.stride)
         rows.append(Row(name, image, (alone.astype(np.int64), masks[name].astype(np.int64))))
     return contact_sheet(rows, ("photograph", "network", "after dense CRF"), model.labels)

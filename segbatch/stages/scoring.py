@@ -1,4 +1,4 @@
-"""Scores of a network: which of them are kept."""
+"""The scores of a network that are kept, and its own mask: the only definition of either."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from segbatch.crf.params import default_prune
 from segbatch.errors import RecordFailure
 from segbatch.records import Scores
+from segbatch.refiners.none import NoRefiner
 
 
 def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prune: float) -> Scores:
@@ -32,6 +34,15 @@ def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prun
     lowest = np.finfo(np.float16).min
     values = np.maximum(logp[keep], lowest).astype(np.float16)
     return Scores(values, np.flatnonzero(keep).astype(np.int16), height, width, stride)
+
+
+def unrefined_mask(logits: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
+    """The network's own mask, as of ``run --refiner none``: class ids int16 (height, width), of logits (C, h, w).
+
+    Raises ``RecordFailure`` for scores that are not finite.
+    """
+    scores = coarse_scores(logits, height, width, stride, default_prune(len(logits)))
+    return NoRefiner().refine(None, scores)[0]
 
 
 def _neighbourhood(reduce: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from segbatch.errors import ModelError, RecordFailure
 from segbatch.evaluation.confusion import Confusion
 from segbatch.models.base import TorchModel
-from segbatch.records import Scores
-from segbatch.refiners.none import NoRefiner
+from segbatch.stages.scoring import unrefined_mask
 from segbatch.training.examples import Examples, load_or_void
 
 _BATCH = 4
 
 
 def confusion(model: TorchModel, examples: Examples, indices: Sequence[int]) -> Confusion:
-    """Counts over the examples ``indices``. Raises ``ModelError`` and ``RecordFailure`` as the model does."""
-    total, refiner = Confusion(len(model.labels)), NoRefiner()
+    """Counts over the examples ``indices``.
+
+    Raises ``ModelError`` and ``RecordFailure`` as the model does, and ``ModelError`` for scores that are not finite.
+    """
+    total = Confusion(len(model.labels))
     for i in range(0, len(indices), _BATCH):
-        loaded = [load_or_void(examples, index) for index in indices[i : i + _BATCH]]
-        for (_, truth), logits in zip(loaded, model.scores([image for image, _ in loaded]), strict=True):
-            values = (logits - logits.max(axis=0)).astype(np.float16)
+        batch = indices[i : i + _BATCH]
+        loaded = [load_or_void(examples, index) for index in batch]
+        scores = model.scores([image for image, _ in loaded])
+        for index, (_, truth), logits in zip(batch, loaded, scores, strict=True):
             height, width = truth.shape
-            scores = Scores(values, np.arange(len(values), dtype=np.int16), height, width, model.stride)
-            mask, _ = refiner.refine(None, scores)
+            try:
+                mask = unrefined_mask(logits, height, width, model.stride)
+            except RecordFailure as e:
+                raise ModelError(
+                    f"validation image of label {examples.label(index)[0]}: the network's scores hold NaN or infinity: "
+                    "lower --lr, or give --weights-precision fp32"
+                ) from e
             total.add(truth, mask)
     return total

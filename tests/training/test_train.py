@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from segbatch import models
+from segbatch.codecs import mask_png
 from segbatch.config.training import TrainSpec
-from segbatch.errors import PlanError, SegbatchError, SpecError
+from segbatch.errors import ModelError, PlanError, SegbatchError, SpecError
 from segbatch.evaluation.confusion import Confusion
 from segbatch.models import MODELS
 from segbatch.training import trainer
+from segbatch.training.inputs import open_examples
 from segbatch.training.trainer import Trained, train
+from segbatch.training.validate import confusion
+from tests import here
 from tests.training.tiny import LABELS, pictures
 
 SETTINGS: dict[str, Any] = {
@@ -84,22 +89,33 @@ def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: tupl
     assert result.mean_iou == max(line["mean_iou"] for line in history)
     assert result.mean_iou is not None
     assert result.mean_iou > 0.6  # of one class everywhere: 0.27
-    # The figure is that of the file, measured here by the model that run would build of it.
-    model = models.build("tiny", weights=result.weights, classes=result.classes, device="cpu")
-    assert model.labels == LABELS
-    confusion = Confusion(3)
-    for path in sorted(Path(data["val"][0]).iterdir()):
-        image = np.asarray(Image.open(path))
-        truth = np.asarray(Image.open(Path(data["val_labels"]) / path.name)).astype(np.int64)
-        scores = torch.from_numpy(model.scores([image])[0])[None]
-        upsampled = torch.nn.functional.interpolate(scores, scale_factor=4, mode="bilinear")[0, :, :30, :40]
-        confusion.add(np.where(truth == 9, 255, truth), upsampled.argmax(0).numpy())
-    assert result.mean_iou == pytest.approx(confusion.mean_iou, abs=2e-3)
     assert {t.dtype for t in load_file(result.weights).values()} == {torch.float16, torch.int64}
     with Image.open(output / "curves.png") as picture:
         assert picture.width > 900
     record = json.loads((output / "train.json").read_text())
     assert (record["spec"]["model"], record["kept"]["mean_iou"]) == ("tiny", result.mean_iou)
+
+
+def test_the_figures_of_the_weights_are_those_of_the_masks_that_run_makes_with_them(
+    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
+) -> None:
+    result = trained[1]
+    assert models.build("tiny", weights=result.weights, classes=result.classes, device="cpu").labels == LABELS
+    fields = {"model": "tiny", "weights": result.weights, "classes": result.classes}
+    here.run(here.spec(data["val"], tmp_path, **fields, precision="fp32", batch_size=4, device="cpu"))
+    counted = Confusion(3)
+    for row in pq.read_table(tmp_path / "masks").to_pylist():
+        truth = np.asarray(Image.open(Path(data["val_labels"]) / Path(row["image_id"]).name)).astype(np.int64)
+        counted.add(np.where(truth == 9, 255, truth), mask_png.decode(row["mask"]))
+    assert (result.mean_iou, result.pixel_accuracy) == (counted.mean_iou, counted.pixel_accuracy)
+
+
+def test_weights_whose_scores_are_not_finite_are_no_result(data: dict[str, Any], tmp_path: Path) -> None:
+    model = models.build("tiny", weights="random", device="cpu")
+    model.network.head.bias[1] = float("inf")  # type: ignore[index, union-attr]
+    examples, _ = open_examples(spec_of(data, tmp_path), data["val"], data["val_labels"], LABELS)
+    with pytest.raises(ModelError, match=r"label .*000\.png: the network's scores hold NaN .* lower --lr"):
+        confusion(model, examples, range(4))
 
 
 def test_a_killed_training_ends_as_if_it_had_not_been(
