@@ -121,6 +121,9 @@ class JobSpec(Spec):
         "remove the results of another job from the output; files that segbatch did not write stay",
         effect="call",
     )
+    retry_errors: bool = setting(
+        False, "compute chunks with error rows again; their earlier rows move to retired/", effect="call"
+    )
     max_error_fraction: float = setting(
         0.01, "exit with 3 if a larger share of the records are error rows", effect="call", ge=0, le=1
     )

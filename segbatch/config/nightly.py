@@ -151,6 +151,8 @@ class NightlySpec(BaseModel):
             raise SpecError(f"{where}.output: required; give the folder or prefix that its masks go to")
         if fields.get("overwrite"):
             raise SpecError(f"{where}.overwrite: would remove every earlier night; give another output instead")
+        if fields.get("retry_errors"):
+            raise SpecError(f"{where}.retry_errors: is for one run; give it to `segbatch run` with this output")
         inputs = [inputs] if isinstance(inputs, str) else inputs
         if isinstance(inputs, list) and all(isinstance(i, str) for i in inputs):
             if any(map(_DATE.search, inputs)) != bool(_DATE.search(output)):

@@ -47,6 +47,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
         "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
         **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
+        **({"retried": f"{len(plan.retried):,} chunks with error rows"} if plan.retried else {}),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
         f"temperature {plan.job.model.temperature:g}",
         **({"weights": plan.job.model.note} if plan.job.model.note else {}),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -118,6 +119,15 @@ class Ledger:
         with ThreadPoolExecutor(_READERS) as pool:
             found = pool.map(contents, [n for n in names if generation(n)])
             return Ledger(names, dict(item for item in found if item is not None))
+
+    def without(self, chunks: Collection[str]) -> Ledger:
+        """The ledger as it were if ``chunks``, given as ``filenames`` gives them, were not committed."""
+        ledger = copy.copy(self)
+        ledger.shards = {}
+        for name in self.filenames():
+            if name not in chunks:
+                ledger._add(name)
+        return ledger
 
     def __len__(self) -> int:
         return sum(len(s.indices) for s in self.shards.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from segbatch.errors import PlanError
+from segbatch.output.compaction import retire
+from segbatch.output.file_table import FileTable
 from segbatch.output.owned import in_the_way, owned, remove_owned
 from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
 from segbatch.output.writer import MASKS
@@ -93,7 +95,10 @@ def changed_limits(existing: RunRecord, spec: JobSpec) -> list[str]:
     ]
     if not changed:
         return []
-    return [f"the last run of this output had other limits: {'; '.join(changed)}; what is committed stays as it is"]
+    return [
+        f"the last run of this output had other limits: {'; '.join(changed)}; what is committed stays "
+        "as it is (--retry-errors computes error rows again)"
+    ]
 
 
 def publish(plan: Plan) -> None:
@@ -104,6 +109,10 @@ def publish(plan: Plan) -> None:
         establish(plan)
     plan.store.remove(SUCCESS)
     plan.record.claim.check(plan.store)
+    if plan.retried:
+        store, claim = plan.store, plan.record.claim
+        rows = retire(store, plan.inventory.ledger, sorted(plan.retried), claim)
+        plan.inventory = plan.inventory.again(store, claim, FileTable.of(rows))
 
 
 def establish(plan: Plan) -> None:

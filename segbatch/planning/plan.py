@@ -247,7 +247,9 @@ def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
 class Plan:
     """What will be done. ``record`` is the run.json to write, or the one that is there.
 
-    ``changed_limits`` is what this run limits otherwise than the last run of the output did, a line or none.
+    ``changed_limits`` is what this run limits otherwise than the last run of the output did, a line or none;
+    ``retried`` are committed chunks with error rows that are computed again: ``ledger`` is without them, ``inventory``
+    has them.
     """
 
     job: Job
@@ -257,6 +259,7 @@ class Plan:
     fresh: bool
     inventory: Inventory = field(default_factory=Inventory)
     changed_limits: list[str] = field(default_factory=list)
+    retried: frozenset[str] = frozenset()
 
     @staticmethod
     def unwritten(job: Job, cores: float) -> Plan:
@@ -279,7 +282,7 @@ class Plan:
         """Plan again by the run.json that another first run has written meanwhile."""
         again = make_plan(self.job.spec.model_copy(update={"overwrite": False}))
         self.job, self.record, self.ledger, self.inventory = again.job, again.record, again.ledger, again.inventory
-        self.changed_limits = again.changed_limits
+        self.changed_limits, self.retried = again.changed_limits, again.retried
 
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
@@ -347,7 +350,15 @@ def make_plan(spec: JobSpec) -> Plan:
     refuse_other(store, there, record, spec)
     inventory = Inventory.of_job(store, there.claim)
     job = job.divided(there.chunk_size)
-    return Plan(job, store, there, inventory.ledger, False, inventory, changed_limits(there, spec))
+    retried = _with_errors(job.shards, inventory) if spec.retry_errors else frozenset()
+    ledger = inventory.ledger.without(retried)
+    return Plan(job, store, there, ledger, False, inventory, changed_limits(there, spec), retried)
+
+
+def _with_errors(shards: Sequence[Shard], inventory: Inventory) -> frozenset[str]:
+    """Committed chunks of ``shards`` that have error rows."""
+    chunks = [name for s in shards for name in inventory.ledger.committed(s.id).filenames(s.id)]
+    return frozenset(r.filename for r in inventory.receipts(chunks) if r.totals.failed)
 
 
 def chunks_of(records: int, chunk_size: int) -> int:

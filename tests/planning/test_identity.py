@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from segbatch.config.job import JobSpec
 from segbatch.crf.torch_engine import MeanField
 from segbatch.errors import PlanError, SourceError
 from segbatch.operations.explain import explain
+from segbatch.operations.verify import verify
 from segbatch.operations.verify_input import recorded_spec
+from segbatch.output.compaction import compact
 from segbatch.output.run_record import RUN, RunRecord
-from segbatch.planning.claim import establish
+from segbatch.planning.claim import establish, publish
 from segbatch.planning.plan import make_plan
 from segbatch.storage.store import Store
 from tests import here
@@ -49,6 +52,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "marginal": (True, {"refiner": "densecrf"}),
     "chunk_size": (5, {}),
     "overwrite": (True, {}),
+    "retry_errors": (True, {}),
     "max_error_fraction": (0.5, {}),
     "address": ("10.0.0.1:6379", {}),
     "num_cpus": (1, {}),
@@ -131,3 +135,28 @@ def test_an_output_is_resumed_whose_identity_has_limits(folder: Path) -> None:
     assert RunRecord.need(Store("out")).fingerprint == record.fingerprint
     with pytest.raises(PlanError, match=r"differs:\n  prune: 0\.02 in the output, 0\.1 in this job\nchoose"):
         make_plan(spec(prune=0.1))
+
+
+def compacted() -> None:
+    compact("out", 2**20)
+
+
+def interrupted() -> None:
+    """A retry that was killed when it had taken the chunks out, and computed none."""
+    plan = make_plan(spec(max_pixels=2000, chunk_size=2, retry_errors=True))
+    assert len(plan.retried) == 1
+    publish(plan)
+
+
+@pytest.mark.parametrize("before", [lambda: None, compacted, interrupted], ids=["files", "compacted", "interrupted"])
+def test_chunks_with_error_rows_are_computed_again(before: Callable[[], None], folder: Path) -> None:
+    (_, large), (_, small) = (photographs(1, side=side)[0] for side in (40, 24))
+    write_tar(folder / "in" / "b.tar", [("large.jpg", large), ("small.jpg", small)])
+    assert here.run(spec(max_pixels=600, chunk_size=2)).totals.failed == 1
+    before()
+    retry = spec(max_pixels=2000, chunk_size=2, retry_errors=True)
+    outcome = here.run(retry)
+    assert (outcome.computed, outcome.totals.records, outcome.totals.failed) == (1, 5, 0)
+    assert verify("out", read_input=True).problems == []
+    assert make_plan(retry).complete
+    assert len(list((folder / "out" / "retired").iterdir())) == 1
