@@ -29,7 +29,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import segbatch
-from segbatch.isolation.watch import Limits, Watchdog
+from segbatch.isolation import Limits
+from segbatch.isolation.watchdog import Watchdog
 from segbatch.output.writer import Receipt, Writer
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan

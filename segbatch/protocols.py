@@ -75,17 +75,17 @@ class Refiner(Protocol):
         ...
 
 
-class Watch:
-    """Told by a stage which records of a chunk, by their place in it, it has in hand. This one does not listen."""
+class InFlight:
+    """Tracks which records of a chunk, by position, a stage has in flight. This one does nothing."""
 
     def begin(self, stage: str, positions: Sequence[int], pixels: int) -> None:
-        """From now on the records at ``positions``, together of so many pixels, are at ``stage``."""
+        """The records at ``positions``, of ``pixels`` pixels in total, have entered ``stage``."""
 
     def end(self, positions: Sequence[int]) -> None:
-        """These are done."""
+        """The records at ``positions`` are done."""
 
 
-UNWATCHED = Watch()
+UNTRACKED = InFlight()
 
 
 class Stage(Protocol):
@@ -93,13 +93,13 @@ class Stage(Protocol):
 
     name: str
 
-    def __call__(self, chunk: Chunk, watch: Watch) -> Chunk:
-        """The chunk with its records, in order, one step further: with what the stage computes, or with an error.
+    def __call__(self, chunk: Chunk, in_flight: InFlight) -> Chunk:
+        """Return the chunk with all its records, in order, each with the result of this stage or with an ``error``.
 
-        What it has in hand, it tells ``watch``. An exception is not the fault of a record.
+        Reports to ``in_flight`` which records it is working on. An exception is the fault of no record.
         """
         ...
 
     def canary(self) -> Chunk:
-        """A chunk of sample images: a stage that does not survive it fails on this machine, not on a record."""
+        """Return sample images: a stage that crashes on them is broken on this machine, whatever the records are."""
         ...

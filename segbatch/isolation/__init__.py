@@ -1,7 +1,7 @@
 """Stages whose records may crash their process. Other packages import the names below, and ``failures``."""
 
 from segbatch.isolation.attempts import AttemptCounter, Draining, begin_attempt
+from segbatch.isolation.limits import Limits
 from segbatch.isolation.supervise import supervise
-from segbatch.isolation.watch import Limits
 
 __all__ = ["AttemptCounter", "Draining", "Limits", "begin_attempt", "supervise"]

@@ -1,4 +1,4 @@
-"""A chunk that killed its worker, run so that only the record at fault is lost. Knows nothing of Ray."""
+"""Runs a chunk that crashed its worker so that only the record that caused it is lost. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from segbatch.errors import SegbatchError, visible
-from segbatch.isolation.child import Cell, Death
-from segbatch.isolation.watch import Limits
+from segbatch.isolation.child import ChildExit, ChildProcess
+from segbatch.isolation.limits import Limits
 from segbatch.logs import event
 from segbatch.protocols import Stage
 from segbatch.records import Chunk, Record, RecordError
@@ -20,90 +20,97 @@ POISON = "PoisonRecord"
 
 
 def quarantine(stage: Stage, build: Callable[[], Stage], chunk: Chunk, limits: Limits, hung: bool = False) -> Chunk:
-    """What ``stage`` makes of the chunk, in child processes; a record that kills them becomes an error row.
+    """Run ``stage`` on the chunk in child processes; a record that crashes them becomes an error row.
 
-    The chunk runs whole, in the batches of an undisturbed run, so that its rows are the same if its worker died of
-    something else. If the child dies, the records that it had in hand run one by one; one that dies alone in a fresh
-    child is at fault, and the chunk runs whole again with that record as if it could not be decoded. Should the
-    whole die again although every record survives alone, these runs are the result. ``hung`` says that the worker
-    probably met the time limit: the records then run alone first, so that it is not waited for once more.
+    The chunk runs whole, in the batches of an undisturbed run, so that its rows are the same if its worker crashed for
+    another reason. If the child crashes, the records that were in flight run one by one; one that crashes alone in a
+    fresh child caused the crash, and the chunk runs whole again with that record as if it could not be decoded. If the
+    whole chunk crashes twice although every record survives alone, the results of these single runs are taken.
 
-    Raises ``SegbatchError`` if a child does not survive its canary: that is no record's fault.
+    Args:
+        hung: The worker probably exceeded the time limit. The records then run alone first, so that the time limit is
+            not waited for once more.
+
+    Raises:
+        SegbatchError: A child does not survive its canary, which no record can cause.
     """
     begun = time.perf_counter()
-    ward = _Ward(stage, build, chunk, limits)
+    bisection = _Bisection(stage, build, chunk, limits)
     try:
-        done = ward.treat(hung)
+        done = bisection.run(hung)
     finally:
-        ward.close()
+        bisection.close()
     return replace(done, timings={**done.timings, "quarantine": time.perf_counter() - begun})
 
 
-class _Ward:
-    """One chunk in quarantine: its child process, what came of records alone, and who is at fault."""
+class _Bisection:
+    """One chunk in quarantine: its child process, the results of records that ran alone, and the poison records."""
 
     def __init__(self, stage: Stage, build: Callable[[], Stage], chunk: Chunk, limits: Limits) -> None:
         self._stage, self._build, self._chunk, self._limits = stage, build, chunk, limits
-        self._cell: Cell | None = None
+        self._child: ChildProcess | None = None
         self._alone: dict[int, Record] = {}
-        self._faults: dict[int, RecordError] = {}
+        self._poison: dict[int, RecordError] = {}
 
-    def treat(self, hung: bool) -> Chunk:
-        everyone = range(len(self._chunk.records))
+    def run(self, hung: bool) -> Chunk:
+        """Return the chunk with the result of every record, see ``quarantine``."""
+        positions = range(len(self._chunk.records))
         if hung:
-            self._examine(everyone)
-        riddles = 0
-        while riddles < 2:
-            records = [replace(r, error=self._faults.get(k, r.error)) for k, r in enumerate(self._chunk.records)]
+            self._run_alone(positions)
+        unexplained_crashes = 0
+        while unexplained_crashes < 2:
+            records = [replace(r, error=self._poison.get(k, r.error)) for k, r in enumerate(self._chunk.records)]
             outcome = self._run(replace(self._chunk, records=records))
-            if not isinstance(outcome, Death):
+            if not isinstance(outcome, ChildExit):
                 return replace(outcome, records=[self._record(k, record) for k, record in enumerate(outcome.records)])
-            riddles += not self._examine(sorted(outcome.stages) or everyone)
-        self._examine([k for k in everyone if k not in self._alone])
-        return replace(self._chunk, records=[self._record(k, self._alone.get(k)) for k in everyone])
+            unexplained_crashes += not self._run_alone(sorted(outcome.stages) or positions)
+        self._run_alone([k for k in positions if k not in self._alone])
+        return replace(self._chunk, records=[self._record(k, self._alone.get(k)) for k in positions])
 
-    def _record(self, place: int, record: Record | None) -> Record:
-        """What came of the record at ``place``: ``record``, or its fault."""
-        fault = self._faults.get(place)
-        if fault is not None:
-            return self._chunk.records[place].failed(fault.stage, fault.type, fault.message)
+    def _record(self, position: int, record: Record | None) -> Record:
+        """The result at ``position``: ``record``, or the error row of a poison record."""
+        error = self._poison.get(position)
+        if error is not None:
+            return self._chunk.records[position].failed(error.stage, error.type, error.message)
         assert record is not None
         return record
 
-    def _examine(self, places: Sequence[int]) -> bool:
-        """Run the records at ``places`` one by one; whether any of them was found at fault."""
-        before = len(self._faults)
-        for place in places:
-            if place not in self._faults:
-                self._examine_one(place)
-        return len(self._faults) > before
+    def _run_alone(self, positions: Sequence[int]) -> bool:
+        """Run the records at ``positions`` one by one; return whether any of them is poison."""
+        before = len(self._poison)
+        for position in positions:
+            if position not in self._poison:
+                self._run_one(position)
+        return len(self._poison) > before
 
-    def _examine_one(self, place: int) -> None:
-        record = self._chunk.records[place]
+    def _run_one(self, position: int) -> None:
+        record = self._chunk.records[position]
         killed = 0
         while True:
-            fresh = self._cell is None or self._cell.runs == 0
+            fresh = self._child is None or self._child.runs == 0
             outcome = self._run(replace(self._chunk, records=[record]))
-            if not isinstance(outcome, Death):
-                (self._alone[place],) = outcome.records
+            if not isinstance(outcome, ChildExit):
+                (self._alone[position],) = outcome.records
                 return
-            # A crash may be the doing of a record before it. A kill may come from outside: not twice in a row.
+            # A crash may be caused by an earlier record. A kill may come from outside: not twice in a row.
             killed += fresh and outcome.kind == "killed"
             if outcome.kind == "time" or (fresh and outcome.kind != "killed") or killed == 2:
                 stage = outcome.stages.get(0, self._stage.name)
-                self._faults[place] = RecordError(stage, POISON, f"the record {outcome.cause}, also when it ran alone")
+                self._poison[position] = RecordError(
+                    stage, POISON, f"the record {outcome.cause}, also when it ran alone"
+                )
                 fields = {"chunk": self._chunk.id.filename, "image": visible(record.image_id), "stage": stage}
                 event(logger, logging.WARNING, "a record is poison", **fields, cause=outcome.cause)
                 return
 
-    def _run(self, chunk: Chunk) -> Chunk | Death:
-        """In the child that is there, or in a new one."""
+    def _run(self, chunk: Chunk) -> Chunk | ChildExit:
+        """Run a chunk in the present child, or in a new one."""
         for attempt in range(2):
-            self._cell = self._cell or Cell(self._build, self._limits)
-            outcome = self._cell.run(chunk)
-            if not isinstance(outcome, Death):
+            self._child = self._child or ChildProcess(self._build, self._limits)
+            outcome = self._child.run(chunk)
+            if not isinstance(outcome, ChildExit):
                 return outcome
-            self._cell = None
+            self._child = None
             if outcome.ready:
                 return outcome
             if attempt:
@@ -114,5 +121,5 @@ class _Ward:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        if self._cell is not None:
-            self._cell.close()
+        if self._child is not None:
+            self._child.close()

@@ -1,4 +1,4 @@
-"""A process of its own for a stage, which may die of a record: its parent learns of what. Knows nothing of Ray."""
+"""A child process that runs a stage, and how it ended if a record crashed it. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from typing import Any
 
 from segbatch.causes import lost_gpu
 from segbatch.errors import NetworkError
-from segbatch.isolation.watch import Limits, resident
-from segbatch.protocols import Stage, Watch
+from segbatch.isolation.limits import Limits, resident
+from segbatch.protocols import InFlight, Stage
 from segbatch.records import Chunk
 
 _POLL_SECONDS = 0.05
 _BUILD_SECONDS = 600.0
-# Sent by people, by the system when memory is short, when a machine goes down: they accuse no record.
+# Sent by people, by the system when memory is short, when a machine goes down: not caused by a record.
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Death:
-    """How a cell ended: ``cause`` in words that do not depend on when and where; ``kind``: crash, killed, time, memory.
+class ChildExit:
+    """How a child process ended: ``kind`` is crash, killed, time or memory, ``cause`` a phrase for the error row.
 
-    ``stages`` tells of each record that it had in hand, by place, at which stage. ``ready`` is whether it had survived
-    the canary.
+    The phrase does not depend on time or machine. ``stages`` has the stage of each record in flight, by position.
+    ``ready`` is whether the child had survived the canary.
     """
 
     kind: str
@@ -44,8 +44,8 @@ class Death:
     ready: bool
 
 
-class Cell:
-    """A child process with a stage in it. ``run`` returns what the stage does, or the ``Death`` of the process."""
+class ChildProcess:
+    """A child process that holds a stage, built there by ``build``."""
 
     def __init__(self, build: Callable[[], Stage], limits: Limits) -> None:
         self._limits = limits
@@ -63,11 +63,11 @@ class Cell:
         with suppress(OSError):  # it died already: the first run tells
             self._connection.send_bytes(pickle.dumps(build))
 
-    def run(self, chunk: Chunk) -> Chunk | Death:
-        """Raises what the stage raised."""
+    def run(self, chunk: Chunk) -> Chunk | ChildExit:
+        """Return the result of the stage, or how the process ended. Raises what the stage raised."""
         if not self._ready:
             outcome = self._wait(_BUILD_SECONDS)
-            if isinstance(outcome, Death):
+            if isinstance(outcome, ChildExit):
                 return outcome
             self._ready = True
         self.runs += 1
@@ -81,8 +81,8 @@ class Cell:
         self._connection.close()
 
     def _wait(self, seconds: float) -> Any:
-        """What the child answers, or its death."""
-        hand: dict[int, tuple[str, float]] = {}
+        """Return the answer of the child, or how it ended."""
+        in_flight: dict[int, tuple[str, float]] = {}
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -93,26 +93,26 @@ class Cell:
                     if kind == "raised":
                         raise content[0]
                     if kind == "lost":
-                        return self._death("crash", content[0], hand)
+                        return self._exit("crash", content[0], in_flight)
                     if kind == "begin":
                         stage, positions, pixels = content
-                        hand.update(dict.fromkeys(positions, (stage, pixels / max(1, len(positions)))))
+                        in_flight.update(dict.fromkeys(positions, (stage, pixels / max(1, len(positions)))))
                     else:
                         for position in content[0]:
-                            hand.pop(position, None)
-                    pixels = int(sum(share for _, share in hand.values()))
+                            in_flight.pop(position, None)
+                    pixels = int(sum(share for _, share in in_flight.values()))
                     deadline = time.monotonic() + max(seconds, self._limits.seconds(pixels))
             except (EOFError, OSError, pickle.UnpicklingError):
-                return self._death(*_ending(self._process.wait()), hand)
+                return self._exit(*_ending(self._process.wait()), in_flight)
             memory = resident(self._process.pid)
             if self._limits.memory is not None and (memory or 0) > self._limits.memory:
-                return self._death("memory", "took more memory than a worker may hold (max_worker_bytes)", hand)
+                return self._exit("memory", "took more memory than a worker may hold (max_worker_bytes)", in_flight)
             if time.monotonic() > deadline:
-                return self._death("time", "was not finished within the time limit (stall_seconds)", hand)
+                return self._exit("time", "was not finished within the time limit (stall_seconds)", in_flight)
 
-    def _death(self, kind: str, cause: str, hand: dict[int, tuple[str, float]]) -> Death:
+    def _exit(self, kind: str, cause: str, in_flight: dict[int, tuple[str, float]]) -> ChildExit:
         self.close()
-        return Death(kind, cause, {position: stage for position, (stage, _) in hand.items()}, self._ready)
+        return ChildExit(kind, cause, {position: stage for position, (stage, _) in in_flight.items()}, self._ready)
 
 
 def _ending(code: int) -> tuple[str, str]:
@@ -125,8 +125,8 @@ def _ending(code: int) -> tuple[str, str]:
     return ("killed" if -code in _FROM_OUTSIDE else "crash"), f"ended its process by {name}"
 
 
-class _Teller(Watch):
-    """Tells the parent, which still reads it when this process is dead."""
+class _PipeTracker(InFlight):
+    """Reports to the parent through the pipe, which outlives this process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._lock = connection, threading.Lock()
@@ -141,18 +141,18 @@ class _Teller(Watch):
 
 
 def main() -> None:
-    """The child: builds the stage, proves it on the canary, then does what it is given until its parent is gone."""
-    _alone()
+    """Build the stage in the child, run the canary, then run the chunks that the parent sends, until it is gone."""
+    _bind_to_parent()
     connection = Connection(int(sys.argv[1]))
-    watch = _Teller(connection)
+    in_flight = _PipeTracker(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             stage: Stage = pickle.loads(connection.recv_bytes())()
             with suppress(NetworkError):  # wrong scores are no danger: the records' own are checked
-                stage(stage.canary(), watch)
+                stage(stage.canary(), in_flight)
             connection.send(("done", None))
             while True:
-                connection.send(("done", stage(connection.recv(), watch)))
+                connection.send(("done", stage(connection.recv(), in_flight)))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as e:
@@ -170,7 +170,7 @@ def _portable(e: Exception) -> Exception:
     return e
 
 
-def _alone() -> None:
+def _bind_to_parent() -> None:
     """Die with the parent, leave no core file, and be the first that the system ends when memory is short."""
     if sys.platform != "linux":
         return

@@ -10,7 +10,8 @@ from segbatch.errors import Outage, SegbatchError
 from segbatch.isolation.attempts import AttemptCounter, begin_attempt
 from segbatch.isolation.bisection import quarantine
 from segbatch.isolation.failures import failure
-from segbatch.isolation.watch import Limits, Watchdog, end_process
+from segbatch.isolation.limits import Limits
+from segbatch.isolation.watchdog import Watchdog, end_process
 from segbatch.logs import event
 from segbatch.protocols import Stage
 from segbatch.records import Chunk

@@ -9,7 +9,7 @@ from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import refine_stage, segment_stage
-from segbatch.protocols import UNWATCHED
+from segbatch.protocols import UNTRACKED
 from segbatch.records import Chunk
 
 SINGLE_PROCESS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
@@ -26,7 +26,7 @@ def execute(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
     def outcomes() -> Iterator[Receipt | Chunk]:
         for piece in plan.pieces():
             for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
-                done = refine(segment(chunk, UNWATCHED), UNWATCHED)
+                done = refine(segment(chunk, UNTRACKED), UNTRACKED)
                 yield done if is_suspect(done) else writer.commit(done)
 
     return Breaker(plan, writer.commit).receipts(outcomes())

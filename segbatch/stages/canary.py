@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from segbatch.errors import NetworkError
-from segbatch.protocols import UNWATCHED, Watch
+from segbatch.protocols import UNTRACKED, InFlight
 from segbatch.records import Chunk
 from segbatch.stages.failures import last_failures
 
@@ -26,18 +26,18 @@ class SelfChecking:
         self,
         name: str,
         what: str,
-        run: Callable[[Chunk, Watch], Chunk],
+        run: Callable[[Chunk, InFlight], Chunk],
         samples: Chunk,
         is_trusted: bool,
     ) -> None:
         self.name, self._what, self._run, self._samples = name, what, run, samples
         self._passes = True if is_trusted else None
 
-    def __call__(self, chunk: Chunk, watch: Watch) -> Chunk:
+    def __call__(self, chunk: Chunk, in_flight: InFlight) -> Chunk:
         """Raises ``NetworkError`` if the sample images fail that succeeded before: a lost device, a missing kernel."""
         if self._passes is None:
             self._passes = self._fault() is None
-        done = self._run(chunk, watch)
+        done = self._run(chunk, in_flight)
         failed = last_failures(done.records, self.name)
         if failed and self._passes and (fault := self._fault()):
             raise NetworkError(
@@ -51,7 +51,7 @@ class SelfChecking:
 
     def _fault(self) -> str | None:
         try:
-            done = self._run(self._samples, UNWATCHED)
+            done = self._run(self._samples, UNTRACKED)
         except NetworkError as e:
             return str(e)
         errors = [r.error for r in done.records if r.error is not None and r.error.stage == self.name]

@@ -12,7 +12,7 @@ from segbatch.causes import is_of_the_machine
 from segbatch.codecs import mask_png as png
 from segbatch.codecs.decode import decode
 from segbatch.labels import LabelSet
-from segbatch.protocols import UNWATCHED, Refiner, Watch
+from segbatch.protocols import UNTRACKED, InFlight, Refiner
 from segbatch.records import Chunk, ClassCount, Record
 from segbatch.refiners.probability import label_probability
 from segbatch.stages.failures import record_failure
@@ -56,15 +56,15 @@ class Refine:
         # One thread more would do nothing but hand over.
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
-    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> Chunk:
+    def __call__(self, chunk: Chunk, in_flight: InFlight = UNTRACKED) -> Chunk:
         """The chunk with ``mask``, ``classes`` and ``confidence``, or an ``error``, in every record."""
         begun = time.perf_counter()
 
         def one(place: int) -> Record:
             record = chunk.records[place]
-            watch.begin("refine", [place], (record.height or 0) * (record.width or 0))
+            in_flight.begin("refine", [place], (record.height or 0) * (record.width or 0))
             refined = self._one(record)
-            watch.end([place])
+            in_flight.end([place])
             return refined
 
         records = list(self._map(one, range(len(chunk.records))))

@@ -13,7 +13,7 @@ from segbatch.causes import is_of_the_machine, lost_gpu
 from segbatch.codecs.decode import decode, image_size
 from segbatch.errors import NetworkError, RecordFailure
 from segbatch.models.scores import checked_scores
-from segbatch.protocols import UNWATCHED, Model, Watch
+from segbatch.protocols import UNTRACKED, InFlight, Model
 from segbatch.records import Chunk, Record, RecordError
 from segbatch.stages.failures import record_failure
 from segbatch.stages.scoring import coarse_scores
@@ -29,31 +29,31 @@ class Segment:
         self.model, self.max_pixels, self.prune, self.keep_images = model, max_pixels, prune, keep_images
         self._pool = ThreadPoolExecutor(threads)
 
-    def __call__(self, chunk: Chunk, watch: Watch = UNWATCHED) -> Chunk:
+    def __call__(self, chunk: Chunk, in_flight: InFlight = UNTRACKED) -> Chunk:
         """The chunk with ``scores`` or an ``error`` in every record; image bytes stay if the refiner needs them."""
         begun = time.perf_counter()
         records: list[Record] = []
         windows = _windows(chunk.records)
-        ahead = self._decode(next(windows, None), watch)
+        ahead = self._decode(next(windows, None), in_flight)
         while ahead:
-            (window, pixels), ahead = ahead, self._decode(next(windows, None), watch)
+            (window, pixels), ahead = ahead, self._decode(next(windows, None), in_flight)
             decoded = [future.result() for future in window]
             places = range(len(records), len(records) + len(window))
-            watch.begin("segment", places, pixels)
+            in_flight.begin("segment", places, pixels)
             records.extend(self._score(decoded))
-            watch.end(places)
+            in_flight.end(places)
         timings = {**chunk.timings, "segment": time.perf_counter() - begun}
         return replace(chunk, records=records, timings=timings)
 
     def _decode(
-        self, window: tuple[int, list[Record], int] | None, watch: Watch
+        self, window: tuple[int, list[Record], int] | None, in_flight: InFlight
     ) -> tuple[list[Future[tuple[Record, np.ndarray | None]]], int] | None:
         if window is None:
             return None
         first, records, claimed = window
         # A damaged header claims any size; what is more than max_pixels is refused, and needs no time.
         pixels = min(claimed, len(records) * self.max_pixels)
-        watch.begin("decode", range(first, first + len(records)), pixels)
+        in_flight.begin("decode", range(first, first + len(records)), pixels)
         return [self._pool.submit(self._decode_one, record) for record in records], pixels
 
     def _decode_one(self, record: Record) -> tuple[Record, np.ndarray | None]:

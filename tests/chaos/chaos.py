@@ -21,7 +21,7 @@ from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import refine_stage, segment_stage
-from segbatch.protocols import UNWATCHED
+from segbatch.protocols import UNTRACKED
 from tests.chaos.world import CHUNK, KINDS, World
 from tests.cluster.jobs import environment, wait_for, workers
 from tests.store import proxy
@@ -84,9 +84,9 @@ def rehearse(world: World) -> int:
     segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
     for shard in plan.job.shards:
         for chunk in plan.job.source.chunks(shard, CHUNK):
-            with_scores = segment(chunk, UNWATCHED)
+            with_scores = segment(chunk, UNTRACKED)
             scored += sum(record.scores is not None for record in with_scores.records)
-            tally.add(writer.commit(refine(with_scores, UNWATCHED)))
+            tally.add(writer.commit(refine(with_scores, UNTRACKED)))
     finish(plan, tally, 0.0)
     return scored
 

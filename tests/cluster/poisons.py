@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segbatch.codecs.decode import decode
-from segbatch.protocols import Watch
+from segbatch.protocols import InFlight
 from segbatch.records import Chunk, ChunkId, Record, Scores
 from segbatch.refiners.none import NoRefiner
 from segbatch.stages import segment as stages
@@ -92,12 +92,12 @@ class FatalRefiner(NoRefiner):
 class RefineStage:
     """A stage that does ``run``; its canary is ``samples``."""
 
-    run: Callable[[Chunk, Watch], Chunk]
+    run: Callable[[Chunk, InFlight], Chunk]
     samples: Chunk
     name: str = "refine"
 
-    def __call__(self, chunk: Chunk, watch: Watch) -> Chunk:
-        return self.run(chunk, watch)
+    def __call__(self, chunk: Chunk, in_flight: InFlight) -> Chunk:
+        return self.run(chunk, in_flight)
 
     def canary(self) -> Chunk:
         return self.samples
@@ -113,14 +113,14 @@ def broken() -> RefineStage:
     return RefineStage(Refine(FatalRefiner(), LABELS, max_pixels=10**8), chunk(CRASH))
 
 
-def _unlucky(log: str, times: int, given: Chunk, watch: Watch) -> Chunk:
+def _unlucky(log: str, times: int, given: Chunk, in_flight: InFlight) -> Chunk:
     path = Path(log)
     if given.records[0].width != 8 and path.stat().st_size < times:
         with path.open("a") as f:
             f.write(".")
-        watch.begin("refine", [0], 1)
+        in_flight.begin("refine", [0], 1)
         os.kill(os.getpid(), signal.SIGKILL)
-    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, watch)
+    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, in_flight)
 
 
 def unlucky(log: str, times: int) -> RefineStage:
@@ -128,10 +128,10 @@ def unlucky(log: str, times: int) -> RefineStage:
     return RefineStage(partial(_unlucky, log, times), chunk(8))
 
 
-def _sociable(given: Chunk, watch: Watch) -> Chunk:
+def _sociable(given: Chunk, in_flight: InFlight) -> Chunk:
     if len(given.records) > 2:
         crash()
-    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, watch)
+    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(given, in_flight)
 
 
 def crowded() -> RefineStage:
@@ -139,13 +139,13 @@ def crowded() -> RefineStage:
     return RefineStage(_sociable, chunk(8))
 
 
-def _cuda(given: Chunk, watch: Watch) -> Chunk:
+def _cuda(given: Chunk, in_flight: InFlight) -> Chunk:
     for place, record in enumerate(given.records):
-        watch.begin("refine", [place], 1)
+        in_flight.begin("refine", [place], 1)
         if record.error is None and record.width == CRASH:
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
     records = [replace(r, data=None) for r in given.records]
-    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(replace(given, records=records), watch)
+    return Refine(NoRefiner(), LABELS, max_pixels=10**8)(replace(given, records=records), in_flight)
 
 
 def lost_gpu() -> RefineStage:

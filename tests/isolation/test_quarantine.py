@@ -17,7 +17,7 @@ from segbatch.output.schema import to_table
 from segbatch.planning.plan import resolve
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import segment_stage
-from segbatch.protocols import Watch
+from segbatch.protocols import UNTRACKED
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.none import NoRefiner
 from segbatch.stages.refine import Refine
@@ -94,7 +94,7 @@ def test_a_network_in_quarantine_gives_the_same_scores_to_the_bit(tmp_path: Path
     stage = build()
     records = [Record(f"s/{i}", "s", i, picture(i)) for i in range(5)]
     given = Chunk(ChunkId("s.00000000.000000", 0, True), records, {})
-    here = stage(given, Watch()).records
+    here = stage(given, UNTRACKED).records
     there = quarantine(stage, build, given, Limits(60, None)).records
     assert [r.scores.values.tobytes() for r in there] == [r.scores.values.tobytes() for r in here]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from segbatch.errors import ModelError, Outage, SegbatchError
+from segbatch.isolation import Limits
 from segbatch.isolation.supervise import started
-from segbatch.isolation.watch import Limits
 
 
 class Starts:

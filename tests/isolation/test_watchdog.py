@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from segbatch.isolation.watch import Limits, Watchdog
+from segbatch.isolation import Limits
+from segbatch.isolation.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_thousand_quick_records_cost_one_timer(timers: list[float | None]) -> 
 
 def test_the_timer_follows_the_work(timers: list[float | None], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("segbatch.isolation.watch.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr("segbatch.isolation.watchdog.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     watchdog = Watchdog(Limits(600, None))
     with watchdog:
         for _ in range(7):  # a record in two seconds: the timer must not run out, nor be set for each
