@@ -95,10 +95,8 @@ def changed_limits(existing: RunRecord, spec: JobSpec) -> list[str]:
     ]
     if not changed:
         return []
-    return [
-        f"the last run of this output had other limits: {'; '.join(changed)}; what is committed stays "
-        "as it is (--retry-errors computes error rows again)"
-    ]
+    remedy = "" if spec.retry_errors else "; error rows that are committed stay, unless --retry-errors is given"
+    return [f"the last run of this output had other limits: {'; '.join(changed)}{remedy}"]
 
 
 def publish(plan: Plan) -> None:

@@ -350,9 +350,11 @@ def make_plan(spec: JobSpec) -> Plan:
     refuse_other(store, there, record, spec)
     inventory = Inventory.of_job(store, there.claim)
     job = job.divided(there.chunk_size)
-    retried = _with_errors(job.shards, inventory) if spec.retry_errors else frozenset()
-    ledger = inventory.ledger.without(retried)
-    return Plan(job, store, there, ledger, False, inventory, changed_limits(there, spec), retried)
+    plan = Plan(job, store, there, inventory.ledger, False, inventory, changed_limits(there, spec))
+    if spec.retry_errors:
+        plan.retried = _with_errors(job.shards, inventory)
+        plan.ledger = inventory.ledger.without(plan.retried)
+    return plan
 
 
 def _with_errors(shards: Sequence[Shard], inventory: Inventory) -> frozenset[str]:

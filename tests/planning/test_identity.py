@@ -15,12 +15,14 @@ from segbatch.config.job import JobSpec
 from segbatch.crf.torch_engine import MeanField
 from segbatch.errors import PlanError, SourceError
 from segbatch.operations.explain import explain
+from segbatch.operations.run import run
 from segbatch.operations.verify import verify
 from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.compaction import compact
 from segbatch.output.run_record import RUN, RunRecord
 from segbatch.planning.claim import establish, publish
 from segbatch.planning.plan import make_plan
+from segbatch.planning.progress import Progress
 from segbatch.storage.store import Store
 from tests import here
 from tests.corpus import photographs, write_tar
@@ -88,6 +90,16 @@ def begun(**fields: Any) -> RunRecord:
     return RunRecord.need(Store("out"))
 
 
+class Warned(Progress):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
 def test_every_setting_has_another_value() -> None:
     assert OTHERS.keys() == JobSpec.model_fields.keys()
 
@@ -115,15 +127,17 @@ def test_colors_of_classes_are_part_of_the_identity(folder: Path) -> None:
 
 def test_a_changed_limit_is_told_once_and_holds_for_what_is_left(folder: Path) -> None:
     first = begun(max_pixels=500)
-    said = (
-        "the last run of this output had other limits: max_pixels 500 before, 600 now; what is committed stays as it is"
-    )
+    said = "the last run of this output had other limits: max_pixels 500 before, 600 now; error rows that are committed"
     assert f"warning      {said}" in explain(spec(max_pixels=600))
     here.run(spec(max_pixels=600))
     record = RunRecord.need(Store("out"))
     assert (record.fingerprint, record.spec["max_pixels"]) == (first.fingerprint, 600)
     assert record.sums().failed == 0  # 24 x 24 pixels
     assert make_plan(spec(max_pixels=600)).warnings() == []
+    progress = Warned()
+    run(spec(max_pixels=700), progress)  # with nothing left to do
+    assert ["max_pixels 600 before, 700 now" in text for text in progress.said] == [True]
+    assert RunRecord.need(Store("out")).spec["max_pixels"] == 700
     assert recorded_spec(record).max_pixels == 600
 
 
