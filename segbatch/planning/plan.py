@@ -17,6 +17,7 @@ from segbatch.errors import PlanError, SpecError
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
+from segbatch.planning.chunking import PIECE_CHUNKS, Piece, choose_chunk_size, chunks_of, records_of
 from segbatch.planning.claim import changed_limits, existing_record, refuse_other, refuse_other_version
 from segbatch.planning.nesting import refuse_nesting
 from segbatch.protocols import Source
@@ -29,29 +30,6 @@ from segbatch.text import redact
 
 # Raise it when the same input would give other rows: it is part of the fingerprint.
 STAGES_VERSION = 5
-
-_LARGEST_CHUNK = 256
-_CHUNK_BYTES = 64 * 2**20
-_GUESSED_RECORD_BYTES = 100_000
-# Reading is handed out in pieces of at most this many chunks, where a format can start in the middle.
-PIECE_CHUNKS = 8
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Part of a shard for one read: chunks ``first`` to ``stop`` (None: to its end) except those in ``done``."""
-
-    shard: Shard
-    first: int
-    stop: int | None
-    done: frozenset[int]
-
-    def skip(self, chunk_size: int) -> frozenset[int]:
-        """Chunk indices that the source need not read."""
-        if self.stop is None or self.shard.records is None:
-            return self.done
-        outside = set(range(chunks_of(self.shard.records, chunk_size))) - set(range(self.first, self.stop))
-        return self.done | outside
 
 
 @dataclass(frozen=True)
@@ -314,7 +292,7 @@ class Plan:
         state = self.ledger.committed(shard.id)
         if state.last is not None:
             return state.last + 1
-        return max(chunks_of(_records(shard), self.chunk_size), len(state.indices))
+        return max(chunks_of(records_of(shard), self.chunk_size), len(state.indices))
 
     def chunks_total(self) -> int:
         return sum(self.chunks(s) for s in self.job.shards)
@@ -361,24 +339,6 @@ def _with_errors(shards: Sequence[Shard], inventory: Inventory) -> frozenset[str
     """Committed chunks of ``shards`` that have error rows."""
     chunks = [name for s in shards for name in inventory.ledger.committed(s.id).filenames(s.id)]
     return frozenset(r.filename for r in inventory.receipts(chunks) if r.totals.failed)
-
-
-def chunks_of(records: int, chunk_size: int) -> int:
-    """Chunks of a shard of ``records`` records; an empty shard is one empty chunk."""
-    return max(1, -(-records // chunk_size))
-
-
-def choose_chunk_size(shards: list[Shard], cores: float) -> int:
-    """At most 256 records and about 64 MB, fewer if the corpus would else not keep every core busy."""
-    size = sum(s.size for s in shards)
-    records = sum(_records(s) for s in shards)
-    by_bytes = _CHUNK_BYTES * records // size if size else _LARGEST_CHUNK
-    by_cores = -(-records // max(1, int(cores * 4)))
-    return max(1, min(_LARGEST_CHUNK, by_bytes, max(8, by_cores)))
-
-
-def _records(shard: Shard) -> int:
-    return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1
 
 
 def _absolute(uri: str) -> str:

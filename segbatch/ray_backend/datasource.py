@@ -13,7 +13,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.isolation import AttemptCounter, Draining, begin_attempt
 from segbatch.isolation.failures import carried
-from segbatch.planning.plan import PIECE_CHUNKS, Piece
+from segbatch.planning.chunking import PIECE_CHUNKS, Piece
 from segbatch.protocols import Source
 from segbatch.ray_backend.prometheus import count
 from segbatch.storage.files import shown_uri

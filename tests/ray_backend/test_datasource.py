@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from segbatch.isolation import AttemptCounter
-from segbatch.planning.plan import Piece
+from segbatch.planning.chunking import Piece
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.records import Shard
 from segbatch.sources import open_source
