@@ -1,5 +1,6 @@
 # make demo   set up, then run the whole job on a few photographs
 # make test   set up, then format, lint, types and tests
+# make check   the inner loop: format, lint, types, and the tests that need neither Ray, a server nor a network
 # make test-long   the tests that take a minute or more each: kills one by one, Ray Train, a night that its deadline stops
 # make sanitize   the CRF engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer (minutes)
 # make fuzz-crf   10,000 random inputs for the CRF engine
@@ -13,13 +14,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: demo test test-long lint format sanitize fuzz-crf chaos chaos-short same-masks clean
+.PHONY: demo test check test-long lint format sanitize fuzz-crf chaos chaos-short same-masks clean
 
 demo: $(STAMP)
 	$(BIN)/segbatch demo
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long

@@ -11,6 +11,18 @@ from tests import here
 from tests.corpus import photographs, write_tar
 
 ROOT = Path(__file__).resolve().parents[1]
+# What `make check` leaves out: tests that start Ray, a server or other processes of ours, or compute with networks.
+_SLOW_FOLDERS = frozenset(
+    {"chaos", "cluster", "crf", "deploy", "gpu", "models", "nightly", "ray_backend", "refiners", "store", "training"}
+)
+_SLOW_FILES = frozenset({"test_cli.py", "test_damage.py", "test_inputs.py", "test_literal_names.py", "test_outages.py"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "local_ray" in fixtures or item.path.parent.name in _SLOW_FOLDERS or item.path.name in _SLOW_FILES:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
