@@ -26,7 +26,7 @@ STRATEGIES = {"default": zlib.Z_DEFAULT_STRATEGY, "rle": zlib.Z_RLE}
 
 
 def encode(mask: np.ndarray, palette: bytes | None, strategy: int) -> bytes:
-    """A PNG of ``mask`` (H, W): uint8 with ``palette``, or uint16 grey."""
+    """A PNG of ``mask`` (H, W): uint8 with ``palette``, or uint16 gray."""
     image, data = Image.fromarray(mask), io.BytesIO()
     if palette is not None:
         image.putpalette(palette)

@@ -4,7 +4,7 @@
     python benchmarks/zoo.py --new      # measure those alone that are not in the table
 
 Speed is the median of a few calls of ``scores`` on one photograph of 360 x 480 with random weights, fp32, on all
-cores (mean field takes longer the more colours there are); the rest is computed, or stated by those who published it.
+cores (mean field takes longer the more colors there are); the rest is computed, or stated by those who published it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Class names, colours and the ignore index; how label images are to be understood."""
+"""Class names, colors and the ignore index; how label images are to be understood."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VOC = (
     "person pottedplant sheep sofa train tvmonitor"
 ).split()
 CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
-CAMVID_COLOURS = (
+CAMVID_COLORS = (
     (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
 )  # fmt: skip
@@ -38,14 +38,14 @@ CAMVID_COLOURS = (
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Names of the classes, in order of their ids, and a colour (R, G, B) for each."""
+    """Names of the classes, in order of their ids, and a color (R, G, B) for each."""
 
     names: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]
+    colors: tuple[tuple[int, int, int], ...]
 
     @staticmethod
-    def of(names: Sequence[str], colours: Sequence[Sequence[int]] | None = None) -> LabelSet:
-        """A label set; colours default to the PASCAL VOC colour map."""
+    def of(names: Sequence[str], colors: Sequence[Sequence[int]] | None = None) -> LabelSet:
+        """A label set; colors default to the PASCAL VOC color map."""
         if len(set(names)) != len(names):
             twice = sorted({n for n in names if list(names).count(n) > 1})
             raise SpecError(f"class names must differ; given twice: {', '.join(twice)}")
@@ -57,38 +57,38 @@ class LabelSet:
                     f"class name {visible(name[:_MAX_NAME_LENGTH])!r}: a name has 1 to {_MAX_NAME_LENGTH} characters, "
                     "none of which is a line break or a control character; change it in the list of classes"
                 )
-        chosen = voc_colour_map(len(names)).tolist() if colours is None else colours
+        chosen = voc_color_map(len(names)).tolist() if colors is None else colors
         if len(chosen) != len(names):
-            raise SpecError(f"{len(names)} class names but {len(chosen)} colours; give one colour a class")
+            raise SpecError(f"{len(names)} class names but {len(chosen)} colors; give one color a class")
         if any(len(c) != 3 or not all(0 <= int(v) <= 255 for v in c) for c in chosen):
-            raise SpecError("a colour is three whole numbers from 0 to 255: red, green, blue")
+            raise SpecError("a color is three whole numbers from 0 to 255: red, green, blue")
         return LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def palette(self) -> bytes:
-        """768 bytes for a palette PNG: the classes' colours, then the rest of the VOC colour map.
+        """768 bytes for a palette PNG: the classes' colors, then the rest of the VOC color map.
 
         The last entry, 255, is VOC's near-white for ignored pixels.
         """
-        colours = voc_colour_map(256)
-        colours[: min(len(self), 256)] = self.colours[:256]
-        return colours.tobytes()
+        colors = voc_color_map(256)
+        colors[: min(len(self), 256)] = self.colors[:256]
+        return colors.tobytes()
 
 
-def voc_colour_map(n: int) -> np.ndarray:
-    """The PASCAL VOC colour map, uint8 (n, 3): bits of the class id spread over the bits of R, G and B."""
+def voc_color_map(n: int) -> np.ndarray:
+    """The PASCAL VOC color map, uint8 (n, 3): bits of the class id spread over the bits of R, G and B."""
     ids = np.arange(n)
-    colours = np.zeros((n, 3), np.uint8)
+    colors = np.zeros((n, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
+            colors[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colors
 
 
 VOC_LABELS = LabelSet.of(VOC)
-CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLOURS)
+CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLORS)
 
 
 @dataclass(frozen=True)

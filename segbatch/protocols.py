@@ -56,7 +56,7 @@ class Model(Protocol):
         """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ceil(H/stride), ceil(W/stride)) logits each.
 
         Other floats are converted; anything else ends the job (``models.scores``).
-        The centre of cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
+        The center of cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
         """
         ...
 

@@ -114,7 +114,7 @@ class Scores:
     """Coarse class scores of one image: ``values`` float16 (K, h, w) log-probabilities of classes ``class_ids`` (K,).
 
     They are normalized over all classes of the network, also those that are left out, which cannot win at any pixel.
-    ``height, width`` are the image's own size in pixels, ``h, w`` that size over ``stride``, rounded up; the centre of
+    ``height, width`` are the image's own size in pixels, ``h, w`` that size over ``stride``, rounded up; the center of
     cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
     """
 

@@ -33,8 +33,8 @@ class Brightness:
         return [self.score(image) for image in images]
 
     def score(self, image: np.ndarray) -> np.ndarray:
-        grey = image[:: self.stride, :: self.stride].astype(np.float32).mean(axis=2) / 255
-        return np.stack([-((grey - level) ** 2) * 40 for level in (0.15, 0.5, 0.85)])
+        gray = image[:: self.stride, :: self.stride].astype(np.float32).mean(axis=2) / 255
+        return np.stack([-((gray - level) ** 2) * 40 for level in (0.15, 0.5, 0.85)])
 
 
 def fast() -> Brightness:

@@ -78,7 +78,7 @@ def test_names_come_in_the_order_of_their_ids(text: str) -> None:
 def test_colors_come_with_their_names(text: str) -> None:
     found = parse_class_list(text, "c.csv")
     assert (found.names, found.colors) == (NAMES, COLORS)
-    assert found.label_set().colours == COLORS
+    assert found.label_set().colors == COLORS
 
 
 @pytest.mark.parametrize(

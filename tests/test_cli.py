@@ -179,7 +179,7 @@ def test_the_demonstration(segbatch: Run, tmp_path: Path) -> None:
         assert re.search(rf"■ {name} +\d", text)
     with Image.open(tmp_path / "demo" / "contact-sheet.png") as sheet:
         assert sheet.width > 900
-        assert len(sheet.getcolors(10**6) or range(10**6)) > 10_000  # photographs, not flat colour
+        assert len(sheet.getcolors(10**6) or range(10**6)) > 10_000  # photographs, not flat color
 
 
 def test_models_are_listed(segbatch: Run) -> None:

@@ -151,7 +151,7 @@ def tune_crf(
     write: Annotated[Path, typer.Option(help="where the network and the best parameters go, for run --config")] = Path(
         "crf.yaml"
     ),
-    images: Annotated[int, typer.Option(min=1, help="labelled images to search on")] = 100,
+    images: Annotated[int, typer.Option(min=1, help="labeled images to search on")] = 100,
     ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
     class_map: ClassMapFile = None,
     label_suffix: LabelSuffix = "",
@@ -159,7 +159,7 @@ def tune_crf(
     reduce_zero_label: ReduceZero = False,
     config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
 ) -> None:
-    """Choose the dense CRF's parameters on labelled images, coarse to fine, by mean IoU."""
+    """Choose the dense CRF's parameters on labeled images, coarse to fine, by mean IoU."""
     from segbatch.cli.steps import steps_for
 
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
@@ -290,7 +290,7 @@ def train(
     class_map: ClassMapFile = None,
     config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
 ) -> None:
-    """Train a network on labelled images; what comes out is for --weights of run. Give it again to resume.
+    """Train a network on labeled images; what comes out is for --weights of run. Give it again to resume.
 
     Where the default is another for some networks, it is what their authors trained with (docs/training.md).
     """

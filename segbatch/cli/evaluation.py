@@ -41,7 +41,7 @@ _CLASS = {"class_iou": "IoU", "class_accuracy": "accuracy", "class_boundary_f1":
 _TRIMAP = {"trimap_mean_iou": "mean IoU", "trimap_pixel_accuracy": "pixel accuracy"}
 _WIDTHS = (1, 2, 3, 5, 10, 20, 40)
 _PLOTS = ("png", "svg", "pdf")
-_COLOURS = ("tab:blue", "tab:orange")
+_COLORS = ("tab:blue", "tab:orange")
 
 
 def evaluation(console: Console, found: Evaluation) -> None:
@@ -109,17 +109,17 @@ def plot(found: Evaluation, path: Path) -> None:
     figure = Figure(figsize=(17, max(4.5, 0.28 * len(shown) + 1.5)), layout="constrained")
     iou, accuracy, classes, reliability = figure.subplots(1, 4)
     for axes, key in ((iou, "trimap_mean_iou"), (accuracy, "trimap_pixel_accuracy")):
-        for name, e, colour in zip(names, found.outputs, _COLOURS, strict=False):
+        for name, e, color in zip(names, found.outputs, _COLORS, strict=False):
             curve = e.figures[key]
             widths = np.arange(1, len(curve.value) + 1)
-            axes.plot(widths, 100 * curve.value, label=name, color=colour)
-            axes.fill_between(widths, 100 * curve.low, 100 * curve.high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(widths, 100 * curve.value, label=name, color=color)
+            axes.fill_between(widths, 100 * curve.low, 100 * curve.high, color=color, alpha=0.15, linewidth=0)
         axes.set(xlabel="pixels around boundaries", ylabel=f"{_TRIMAP[key]}, %", xlim=(1, len(widths)))
         axes.grid(alpha=0.3)
     iou.legend(loc="lower right")
     order = shown[np.argsort(-np.nan_to_num(found.outputs[0].figures["class_iou"].value[shown]), kind="stable")]
     height = 0.8 / len(names)
-    for n, (name, e, colour) in enumerate(zip(names, found.outputs, _COLOURS, strict=False)):
+    for n, (name, e, color) in enumerate(zip(names, found.outputs, _COLORS, strict=False)):
         ious = e.figures["class_iou"]
         at = np.arange(len(order)) + (n - (len(names) - 1) / 2) * height
         value = np.nan_to_num(100 * ious.value[order])
@@ -128,22 +128,22 @@ def plot(found: Evaluation, path: Path) -> None:
             at,
             value,
             height,
-            color=colour,
+            color=color,
             xerr=np.nan_to_num(around).clip(0),
             error_kw={"elinewidth": 1, "ecolor": "0.3"},
         )
         mean = e.figures["mean_iou"].value * 100
-        classes.axvline(mean, color=colour, linestyle="--", linewidth=1, label=f"mean of {name}: {mean:.1f}")
+        classes.axvline(mean, color=color, linestyle="--", linewidth=1, label=f"mean of {name}: {mean:.1f}")
     classes.set(xlabel="IoU, %", xlim=(0, 100), yticks=np.arange(len(order)))
     classes.set_yticklabels([_plain(found.classes[c]) for c in order])
     classes.invert_yaxis()
     classes.legend(loc="lower right")
     reliability.plot([0, 100], [0, 100], color="0.6", linestyle="--", linewidth=1)
-    for name, e, colour in zip(names, found.outputs, _COLOURS, strict=False):
+    for name, e, color in zip(names, found.outputs, _COLORS, strict=False):
         confidence, right = e.figures["reliability_confidence"].value, e.figures["reliability_accuracy"]
         error = np.nan_to_num(100 * np.stack([right.value - right.low, right.high - right.value])).clip(0)
         reliability.errorbar(
-            100 * confidence, 100 * right.value, yerr=error, label=name, color=colour, marker="o", markersize=4
+            100 * confidence, 100 * right.value, yerr=error, label=name, color=color, marker="o", markersize=4
         )
     reliability.set(xlabel="mean confidence of regions, %", ylabel="their accuracy, %", xlim=(0, 100), ylim=(0, 100))
     reliability.grid(alpha=0.3)

@@ -65,7 +65,7 @@ def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence"
         table.add_column(name, justify="left" if name == "class" else "right")
     rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
     for r in rows[:_MAX_CLASSES]:
-        r_, g, b = labels.colours[r.class_id]
+        r_, g, b = labels.colors[r.class_id]
         swatch = f"[rgb({r_},{g},{b})]■[/] {escape(visible(r.name))}"
         table.add_row(swatch, f"{r.images:,}", f"{r.pixels:,}", f"{r.share:.2%}", f"{r.confidence or 0:.3f}")
     if len(rows) > _MAX_CLASSES:

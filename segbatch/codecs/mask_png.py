@@ -1,4 +1,4 @@
-"""Masks as palette PNGs: every viewer shows them in the classes' colours, and the pixel values are class ids."""
+"""Masks as palette PNGs: every viewer shows them in the classes' colors, and the pixel values are class ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMPRESSION = {"compress_level": 6, "compress_type": zlib.Z_RLE}
 
 
 def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
-    """Class ids (H, W) as a PNG: 8-bit with ``palette``, or 16-bit grey for more than 256 classes."""
+    """Class ids (H, W) as a PNG: 8-bit with ``palette``, or 16-bit gray for more than 256 classes."""
     buffer = io.BytesIO()
     if num_classes <= 256:
         image = Image.fromarray(mask.astype(np.uint8))
@@ -30,5 +30,5 @@ def decode(data: bytes) -> np.ndarray:
     """Class ids of a mask PNG: uint8 (H, W), or uint16 for a 16-bit one. Raises ``ValueError`` on other PNGs."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         if image.mode not in ("P", "L", "I;16"):
-            raise ValueError(f"a mask is an 8-bit palette or 16-bit grey PNG, found mode {image.mode!r}")
+            raise ValueError(f"a mask is an 8-bit palette or 16-bit gray PNG, found mode {image.mode!r}")
         return np.asarray(image)

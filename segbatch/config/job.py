@@ -15,14 +15,14 @@ class CRFSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    w_bilateral: float = Field(4.0, ge=0, description="weight of the bilateral (position and colour) kernel")
+    w_bilateral: float = Field(4.0, ge=0, description="weight of the bilateral (position and color) kernel")
     theta_alpha: float = Field(67.0, gt=0, description="bilateral kernel: standard deviation in pixels")
     theta_beta: float = Field(3.0, gt=0, description="bilateral kernel: standard deviation in RGB levels")
     w_spatial: float = Field(3.0, ge=0, description="weight of the spatial (smoothness) kernel")
     theta_gamma: float = Field(3.0, gt=0, description="spatial kernel: standard deviation in pixels")
     iterations: int = Field(10, ge=0, le=1000, description="mean-field iterations")
     normalization: Literal["none", "before", "after", "symmetric"] = Field(
-        "symmetric", description="how kernels are normalised: none, before, after, symmetric"
+        "symmetric", description="how kernels are normalized: none, before, after, symmetric"
     )
     engine: Literal["native", "torch", "pydensecrf"] = Field("native", description="which code runs the CRF")
 

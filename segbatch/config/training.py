@@ -86,7 +86,7 @@ class TrainSpec(Spec):
     power: float = setting(0.9, "of the poly schedule", effect="rows", ge=0)
     warmup: int = setting(0, "updates over which lr rises from 0", effect="rows", ge=0)
     momentum: float = setting(0.9, "of the gradient descent", effect="rows", ge=0, lt=1)
-    weight_decay: float = setting(1e-4, "of weights; biases and normalisations have none", effect="rows", ge=0)
+    weight_decay: float = setting(1e-4, "of weights; biases and normalizations have none", effect="rows", ge=0)
     head_lr: float = setting(1.0, "lr of the layers that depend on the classes, as a multiple", effect="rows", gt=0)
     bias_lr: float = setting(1.0, "lr of biases, as a multiple", effect="rows", ge=0)
     balance: Literal["none", "median-frequency"] = setting("none", "weights of the classes in the loss", effect="rows")
@@ -98,7 +98,7 @@ class TrainSpec(Spec):
     hardest: float = setting(
         1.0, "share of the pixels that count, those of the highest loss", effect="rows", gt=0, le=1
     )
-    freeze_norm: bool = setting(False, "leave the statistics of batch normalisation as they were loaded", effect="rows")
+    freeze_norm: bool = setting(False, "leave the statistics of batch normalization as they were loaded", effect="rows")
     freeze: list[str] = setting(
         [],
         "beginning of a module's name, as backbone.0, or a pattern, as conv*, that stays; may be repeated",

@@ -41,7 +41,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "deeplab_v1_msc_largefov": {**_DEEPLAB_V1, "crop": (321, 321)},
     "segnet": _SEGNET,
     "segnet_basic": _SEGNET,
-    # Noh et al. 2015, sec. 4.2; batch normalisation needs more than one image.
+    # Noh et al. 2015, sec. 4.2; batch normalization needs more than one image.
     "deconvnet": {"batch_size": 64, "lr": 0.01, "weight_decay": 5e-4, "crop": (224, 224)},
     # Chen et al. 2018, sec. 4: MobileNetV2's decay, the scales of DeepLab.
     "deeplabv3plus_mobilenet_v2": {"weight_decay": 4e-5, "crop": (513, 513), "scale": (0.5, 2.0)},

@@ -15,7 +15,7 @@ def check_image(image: object) -> np.ndarray:
         raise TypeError(f"image has dtype {image.dtype}; give uint8 in 0-255 (for 0-1 floats: image * 255)")
     if image.ndim != 3 or image.shape[2] != 3:
         hint = "; for CHW use image.transpose(1, 2, 0)" if image.ndim == 3 and image.shape[0] == 3 else ""
-        hint = "; for grey use np.repeat(image[..., None], 3, 2)" if image.ndim == 2 else hint
+        hint = "; for gray use np.repeat(image[..., None], 3, 2)" if image.ndim == 2 else hint
         raise ValueError(f"image has shape {image.shape}; give (H, W, 3){hint}")
     if 0 in image.shape:
         raise ValueError(f"image has shape {image.shape}; give at least one pixel")

@@ -229,7 +229,7 @@ class DenseCRF2D(DenseCRF):
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
-        """A kernel over place and colour; ``rgbim`` uint8 (h, w, 3), ``srgb`` one number or (r, g, b)."""
+        """A kernel over place and color; ``rgbim`` uint8 (h, w, 3), ``srgb`` one number or (r, g, b)."""
         image = np.asarray(rgbim)
         if image.dtype != np.uint8 or image.shape != (*self._size, 3):
             raise ValueError(

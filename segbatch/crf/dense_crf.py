@@ -89,8 +89,8 @@ class DenseCRF:
         """Coarse logits -> (likeliest label int32 (H, W), its marginal float32 (H, W)), without full-size scores.
 
         ``logits`` float32 (C, h, w) are what a network of that ``stride`` says of an image of ``size``
-        (H, W): h and w are H and W over ``stride``, rounded up, and cell (i, j) has its centre at pixel
-        ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``; between the centres they are bilinear,
+        (H, W): h and w are H and W over ``stride``, rounded up, and cell (i, j) has its center at pixel
+        ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``; between the centers they are bilinear,
         beyond the outermost constant. Pruning looks at the cells. Errors as of ``refine``. Engines without a
         path of their own are given the upsampled logits.
         """

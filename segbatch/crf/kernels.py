@@ -17,7 +17,7 @@ class Gaussian:
     """Pixels near each other agree: features ``(x, y) / theta``; ``theta`` in pixels, or ``(x, y)``.
 
     ``compat`` is what the filtered marginals are multiplied by, with pydensecrf's signs: a number w is a
-    Potts model of weight w (it favours equal labels); an array (C,) or (C, C) is added to the energy as it
+    Potts model of weight w (it favors equal labels); an array (C,) or (C, C) is added to the energy as it
     stands, so that Potts of weight w is ``-w * eye(C)``. ``normalization`` says where to divide by the
     filtered ones: ``none`` (nowhere), ``before`` or ``after`` the filter, ``symmetric`` (by the root, both sides).
     """
@@ -38,7 +38,7 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class Bilateral:
-    """Near pixels of like colour agree: features ``(x, y) / theta_xy, (r, g, b) / theta_rgb``.
+    """Near pixels of like color agree: features ``(x, y) / theta_xy, (r, g, b) / theta_rgb``.
 
     Either deviation may be one number or one a dimension. The rest is as in ``Gaussian``.
     """
@@ -58,9 +58,9 @@ class Bilateral:
         """Feature vectors float32 (5, height * width), pixels in rows."""
         if image is None:
             raise ValueError("image is None but a Bilateral kernel needs one; give uint8 (H, W, 3)")
-        colours = np.moveaxis(image.reshape(-1, 3), 1, 0).astype(np.float32)
-        colours /= np.asarray(self.thetas[2:], np.float32)[:, None]
-        return np.concatenate([_positions(self.thetas[:2], height, width), colours])
+        colors = np.moveaxis(image.reshape(-1, 3), 1, 0).astype(np.float32)
+        colors /= np.asarray(self.thetas[2:], np.float32)[:, None]
+        return np.concatenate([_positions(self.thetas[:2], height, width), colors])
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ def default_prune(labels: int) -> float:
 class CRFParams:
     """A bilateral and a Gaussian kernel with Potts compatibility, and how to infer with them.
 
-    ``w_bilateral`` and ``w_spatial`` weigh the kernels; ``theta_alpha`` (pixels) and ``theta_beta`` (grey
+    ``w_bilateral`` and ``w_spatial`` weigh the kernels; ``theta_alpha`` (pixels) and ``theta_beta`` (gray
     levels) are the standard deviations of the bilateral one, ``theta_gamma`` (pixels) of the Gaussian one
     (Krähenbühl & Koltun 2011, eq. 3). A weight of 0 leaves its kernel out. ``normalization`` is one of
     ``none before after symmetric``. Labels whose probability is below ``prune`` at every pixel, and that are the

@@ -61,7 +61,7 @@ class MeanField(nn.Module):
     are the matrices Ws, Wb, C (C, C), initially 3·I, 5·I and −I: the Potts model, up to a constant a pixel.
     ``diagonal`` makes Ws and Wb one weight a label (C,), so that labels mix through C alone.
     T is ``train_iterations`` in training mode and ``iterations`` in eval mode. Thetas are constants, in
-    pixels (alpha, gamma) and grey levels (beta). Memory for the backward pass: one map of marginals an
+    pixels (alpha, gamma) and gray levels (beta). Memory for the backward pass: one map of marginals an
     iteration, the rest is computed again.
     """
 
@@ -192,8 +192,8 @@ class TorchEngine:
         for row, unary in zip(padded.numpy(), unaries, strict=True):
             row[: len(unary)] = unary
             row[len(unary) :] = np.inf
-        colours = [i for i in images if i is not None]
-        pixels = torch.from_numpy(np.stack(colours)).to(self.device) if colours else None
+        colors = [i for i in images if i is not None]
+        pixels = torch.from_numpy(np.stack(colors)).to(self.device) if colors else None
         energies = padded.to(self.device, non_blocking=True)
         marginals = mean_field(pixels, energies, kernels, iterations)
         return torch.empty(shape, dtype=torch.float32, pin_memory=pinned).copy_(marginals).numpy()
@@ -283,7 +283,7 @@ def _coupling(
             f"compat has shape {tuple(weights.shape)} but there are {labels} labels; "
             f"give a number, ({labels},) or ({labels}, {labels})"
         )
-    return weights if weights.dim() == 0 else -weights  # a number favours equal labels, an array is an energy
+    return weights if weights.dim() == 0 else -weights  # a number favors equal labels, an array is an energy
 
 
 def _softmax(scores: Tensor) -> Tensor:

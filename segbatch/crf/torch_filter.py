@@ -1,4 +1,4 @@
-"""The filters of a dense CRF's kernels in torch: a lattice, a normalisation, and an adjoint for autograd."""
+"""The filters of a dense CRF's kernels in torch: a lattice, a normalization, and an adjoint for autograd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Side:
 class GaussianFilter:
     """One kernel's filter, ``post * slice(blur(splat(pre * values)))``; call it on values (points, labels).
 
-    ``pre`` and ``post`` are the normalisation. With n the filtered ones, ``none`` has neither, ``before`` and
+    ``pre`` and ``post`` are the normalization. With n the filtered ones, ``none`` has neither, ``before`` and
     ``after`` divide by n on that side, ``symmetric`` by its square root on both (as pydensecrf does); they
     are folded into the weights and cost nothing. Differentiable in the values; the features are constants.
     """
@@ -129,7 +129,7 @@ def build_filter(
     device: torch.device,
     dtype: torch.dtype,
 ) -> GaussianFilter:
-    """The filter of one kernel over images uint8 (B, H, W, 3) of ``size`` (B, H, W), with its normalisation.
+    """The filter of one kernel over images uint8 (B, H, W, 3) of ``size`` (B, H, W), with its normalization.
 
     ``images`` may be None unless the kernel is ``Bilateral``. Spatial filters come from a bounded cache.
     """

@@ -24,7 +24,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 _KEY_LIMIT = 2**62
-_MARGIN = 2  # quotients left free on each side, so that a neighbour's name never runs into another coordinate
+_MARGIN = 2  # quotients left free on each side, so that a neighbor's name never runs into another coordinate
 _FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than an eighth there
 # Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
 # share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
@@ -130,25 +130,25 @@ class LongRows:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The blur along an axis as Triton takes it: int32 or int64 (vertices, 2), the vertices beside each, or -1."""
 
     beside: Tensor
 
-    def repeat(self, times: int, vertices: int) -> Neighbours:
+    def repeat(self, times: int, vertices: int) -> Neighbors:
         """The blur of ``times`` lattices of ``vertices`` vertices."""
         kind = _index_dtype(times * vertices)
         beside = self.beside.to(kind)
         step = torch.arange(times, device=beside.device, dtype=kind)[:, None, None] * vertices
-        return Neighbours(torch.where(beside < 0, -1, beside + step).reshape(-1, 2))
+        return Neighbors(torch.where(beside < 0, -1, beside + step).reshape(-1, 2))
 
 
-def blur(values: Tensor, axes: Sequence[Gather | Neighbours]) -> Tensor:
+def blur(values: Tensor, axes: Sequence[Gather | Neighbors]) -> Tensor:
     """Values (vertices, K), contiguous, blurred by 1/2, 1, 1/2 along one axis after another.
 
     Each is symmetric, its own adjoint.
     """
-    beside = [axis.beside for axis in axes if isinstance(axis, Neighbours)]
+    beside = [axis.beside for axis in axes if isinstance(axis, Neighbors)]
     if beside:
         kernels = triton(values.device)
         assert kernels is not None
@@ -170,7 +170,7 @@ class Lattice:
     points: int
     vertices: int
     splat: Gather
-    blurs: tuple[Gather | Neighbours, ...]
+    blurs: tuple[Gather | Neighbors, ...]
     slice: Gather
     order: Tensor
     scale: float
@@ -222,11 +222,11 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     else:
         base, rank, barycentric = _embed(features)
         keys, strides = _pack(base, rank, images)
-    # What is added to the name of a vertex of colour 0, or another, for the next one along an axis: +d there and -1 on
-    # all others. Colour 0 borrows from every quotient.
+    # What is added to the name of a vertex of color 0, or another, for the next one along an axis: +d there and -1 on
+    # all others. Color 0 borrows from every quotient.
     steps = [(along - sum(strides) + dims, along - 1) for along in (*strides, 0)]
 
-    # One stable sort names the vertices, orders the splat and makes the keys searchable for neighbours.
+    # One stable sort names the vertices, orders the splat and makes the keys searchable for neighbors.
     in_order, order = torch.sort(keys.reshape(-1), stable=True)
     kind = _index_dtype(order.numel())
     starts = torch.zeros_like(in_order, dtype=torch.bool)
@@ -236,9 +236,9 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     weights = barycentric.to(dtype)
     number = triton_lattice.number if by_triton else _number
     names, splat, vertex_of, order = number(in_order, order, numbers, weights, vertices)
-    blurs: tuple[Gather | Neighbours, ...]
+    blurs: tuple[Gather | Neighbors, ...]
     if by_triton:
-        blurs = tuple(map(Neighbours, triton_lattice.neighbours(names, steps, _index_dtype(vertices))))
+        blurs = tuple(map(Neighbors, triton_lattice.neighbors(names, steps, _index_dtype(vertices))))
     else:
         blurs = tuple(_blur(names, corners, step, kind, dtype) for step in steps)
     rows = torch.arange(0, order.numel() + 1, corners, device=order.device, dtype=kind)
@@ -273,7 +273,7 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         above = above + scaled
     elevated[0] = above
 
-    nearest = torch.round(elevated * (1.0 / corners))  # the closest vertex of colour 0, not yet on the plane
+    nearest = torch.round(elevated * (1.0 / corners))  # the closest vertex of color 0, not yet on the plane
     rest = elevated - nearest * corners
     rank = torch.zeros(corners, points, dtype=torch.int32, device=features.device)
     for i in range(dims):
@@ -300,7 +300,7 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     """Names of the d + 1 vertices around each point, int64 (P, d + 1), and the stride of each coordinate.
 
-    The coordinates of a vertex of colour r are all r modulo d + 1; only the quotients and r are stored.
+    The coordinates of a vertex of color r are all r modulo d + 1; only the quotients and r are stored.
     """
     points, dims = base.shape
     corners = dims + 1
@@ -311,8 +311,8 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
     image = torch.arange(images, device=base.device).repeat_interleave(points // images)
     origin = ((base - low) * stride).sum(1) + image * step
     keys = origin[:, None] + torch.arange(corners, device=base.device)
-    for colour in range(1, corners):
-        keys[:, colour] -= ((rank > dims - colour) * stride).sum(1)
+    for color in range(1, corners):
+        keys[:, color] -= ((rank > dims - color) * stride).sum(1)
     return keys, strides
 
 

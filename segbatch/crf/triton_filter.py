@@ -105,9 +105,9 @@ def _long_kernel(
 
 
 @triton.jit
-def _blurred(values, neighbours, row, live, column, K: tl.constexpr):
-    before = tl.load(neighbours + 2 * row, live, -1)
-    after = tl.load(neighbours + 2 * row + 1, live, -1)
+def _blurred(values, neighbors, row, live, column, K: tl.constexpr):
+    before = tl.load(neighbors + 2 * row, live, -1)
+    after = tl.load(neighbors + 2 * row + 1, live, -1)
     both = _read(values, before, before >= 0, column, K) + _read(values, after, after >= 0, column, K)
     return _read(values, row, live, column, K) + both * 0.5
 
@@ -126,7 +126,7 @@ def _blur_kernel(
 ):
     row, inside, column = _place(rows, K, WIDTH, THREADS)
     total = _blurred(values, first, row, inside, column, K)
-    if TWO:  # the first axis of each neighbour along the second, rather than write and read all rows between them
+    if TWO:  # the first axis of each neighbor along the second, rather than write and read all rows between them
         before = tl.load(second + 2 * row, inside, -1).to(tl.int64)
         after = tl.load(second + 2 * row + 1, inside, -1).to(tl.int64)
         both = _blurred(values, first, before, before >= 0, column, K)
@@ -242,17 +242,17 @@ def gather_long(
         )
 
 
-def blur(values: Tensor, neighbours: Sequence[Tensor]) -> Tensor:
+def blur(values: Tensor, neighbors: Sequence[Tensor]) -> Tensor:
     """Values (n, K), contiguous, after the blur ``x[v] + (x[a] + x[b]) / 2`` along each axis in turn.
 
-    An axis has the neighbours (n, 2), -1 where there is none.
+    An axis has the neighbors (n, 2), -1 where there is none.
     """
     assert values.is_contiguous()
     rows, columns = values.shape
     width, threads, grid = _tile(rows, columns)
     with torch.cuda.device_of(values):
-        for start in range(0, len(neighbours), 2):
-            first, second = neighbours[start], neighbours[min(start + 1, len(neighbours) - 1)]
+        for start in range(0, len(neighbors), 2):
+            first, second = neighbors[start], neighbors[min(start + 1, len(neighbors) - 1)]
             out = torch.empty_like(values)
             _blur_kernel[grid](
                 *(values, first, second, out, rows),

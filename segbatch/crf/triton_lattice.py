@@ -80,18 +80,18 @@ def _embed_kernel(
     last = tl.zeros((THREADS,), tl.float32)  # the offset of rank 0
     for i in tl.static_range(CORNERS):
         last = tl.where(ranks[i] == 0, offsets[i], last)
-    for colour in tl.static_range(CORNERS):
-        name = key + colour
+    for color in tl.static_range(CORNERS):
+        name = key + color
         weight = tl.zeros((THREADS,), tl.float32)
         less = tl.zeros((THREADS,), tl.float32)
         for i in tl.static_range(CORNERS):
-            weight = tl.where(ranks[i] == D - colour, offsets[i], weight)
-            less = tl.where(ranks[i] == CORNERS - colour, offsets[i], less)
+            weight = tl.where(ranks[i] == D - color, offsets[i], weight)
+            less = tl.where(ranks[i] == CORNERS - color, offsets[i], less)
             if i < D:
-                name -= tl.where(ranks[i] > D - colour, tl.load(strides + i), 0)
-        weight = weight + (1.0 - last) if colour == 0 else weight - less
-        tl.store(keys + point * CORNERS + colour, name.to(keys.dtype.element_ty), inside)
-        tl.store(weights + point * CORNERS + colour, weight, inside)
+                name -= tl.where(ranks[i] > D - color, tl.load(strides + i), 0)
+        weight = weight + (1.0 - last) if color == 0 else weight - less
+        tl.store(keys + point * CORNERS + color, name.to(keys.dtype.element_ty), inside)
+        tl.store(weights + point * CORNERS + color, weight, inside)
 
 
 @triton.jit
@@ -124,7 +124,7 @@ def _number_kernel(
 
 
 @triton.jit
-def _neighbours_kernel(names, steps, out, vertices, BITS, CORNERS: tl.constexpr, THREADS: tl.constexpr):
+def _neighbors_kernel(names, steps, out, vertices, BITS, CORNERS: tl.constexpr, THREADS: tl.constexpr):
     vertex = tl.program_id(0).to(tl.int64) * THREADS + tl.arange(0, THREADS)
     axis = tl.program_id(1)
     inside = vertex < vertices
@@ -156,7 +156,7 @@ def embed(
 ) -> tuple[Tensor, Tensor]:
     """Features float32 (P, d), contiguous -> names (P, d + 1) of the vertices around each point, and their weights.
 
-    A name is ``origin + image * step``, plus the quotient of each coordinate times its stride, plus the colour. The
+    A name is ``origin + image * step``, plus the quotient of each coordinate times its stride, plus the color. The
     arithmetic is ``torch_lattice._embed``'s, to the bit.
     """
     points, dims = features.shape
@@ -192,15 +192,15 @@ def number(
     return names, (index, first, in_order), vertex, back
 
 
-def neighbours(names: Tensor, steps: Sequence[tuple[int, int]], kind: torch.dtype) -> Tensor:
+def neighbors(names: Tensor, steps: Sequence[tuple[int, int]], kind: torch.dtype) -> Tensor:
     """Sorted names of vertices -> the one before and the one after each along every axis, (axes, V, 2), or -1.
 
-    ``steps`` holds what an axis adds to a name of colour 0, and to any other.
+    ``steps`` holds what an axis adds to a name of color 0, and to any other.
     """
     vertices, axes = names.numel(), len(steps)
     out = torch.full((axes, vertices, 2), -1, dtype=kind, device=names.device)
     with torch.cuda.device_of(names):
-        _neighbours_kernel[(triton.cdiv(vertices, _THREADS), axes)](
+        _neighbors_kernel[(triton.cdiv(vertices, _THREADS), axes)](
             *(names, torch.tensor(steps, device=names.device), out, vertices, vertices.bit_length()),
             *(axes, _THREADS),
             num_warps=_THREADS // 32,

@@ -19,7 +19,7 @@ def bands(truth: np.ndarray, widest: int) -> np.ndarray:
     The image's own border is no boundary. ``widest`` is 1 to 254.
     """
     near = np.zeros(truth.shape, bool)
-    for a, b in _NEIGHBOURS:
+    for a, b in _NEIGHBORS:
         differs = truth[a] != truth[b]
         near[a] |= differs
         near[b] |= differs
@@ -34,7 +34,7 @@ def bands(truth: np.ndarray, widest: int) -> np.ndarray:
 def boundary_f1(truth: np.ndarray, mask: np.ndarray, classes: int, tolerance: float | None = None) -> np.ndarray:
     """F1 of each class's boundary, float64 (C,); NaN for a class that has one in neither map (Csurka et al. 2013).
 
-    A boundary pixel has a neighbour (up, down, left, right) of another class. Precision is the share of the mask's
+    A boundary pixel has a neighbor (up, down, left, right) of another class. Precision is the share of the mask's
     boundary pixels of a class with one of the label's within ``tolerance`` pixels (Euclidean), recall the converse.
     ``tolerance`` is by default 0.75 % of the image's diagonal, as in the paper.
 
@@ -58,7 +58,7 @@ def boundary_f1(truth: np.ndarray, mask: np.ndarray, classes: int, tolerance: fl
 
 _ALL, _LOW, _HIGH = slice(None), slice(None, -1), slice(1, None)
 _CROSS = (((_LOW, _ALL), (_HIGH, _ALL)), ((_ALL, _LOW), (_ALL, _HIGH)))
-_NEIGHBOURS = (*_CROSS, ((_LOW, _LOW), (_HIGH, _HIGH)), ((_LOW, _HIGH), (_HIGH, _LOW)))
+_NEIGHBORS = (*_CROSS, ((_LOW, _LOW), (_HIGH, _HIGH)), ((_LOW, _HIGH), (_HIGH, _LOW)))
 
 
 def _widened(values: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def _fill(truth: np.ndarray, depth: int) -> np.ndarray:
 
 
 def _boundary(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class (n,) and place (n, 2) of the pixels with a neighbour of another class; void has and makes none."""
+    """Class (n,) and place (n, 2) of the pixels with a neighbor of another class; void has and makes none."""
     edge = np.zeros(ids.shape, bool)
     for a, b in _CROSS:
         differs = (ids[a] != ids[b]) & (ids[a] >= 0) & (ids[b] >= 0)

@@ -86,7 +86,7 @@ def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet 
             )
         table = found.label_set()
     first: dict[tuple[int, int, int], str] = {}
-    for name, color in zip(table.names, table.colours, strict=True):
+    for name, color in zip(table.names, table.colors, strict=True):
         if first.setdefault(color, name) != name:
             raise SpecError(f"label_colors: {first[color]!r} and {name!r} have one color, {color}; give each its own")
     return table
@@ -128,7 +128,7 @@ class LabelReader:
             raise SpecError(f"labels: {name} cannot be read: {reason}") from e
         if values.ndim != 2 or values.dtype.kind not in "uib":
             raise SpecError(
-                f"labels: {name} is no image of class ids (mode {mode}); give palette or grey PNGs whose values are "
+                f"labels: {name} is no image of class ids (mode {mode}); give palette or gray PNGs whose values are "
                 "class ids, or --label-colors for labels drawn in colors"
             )
         colors = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
@@ -138,7 +138,7 @@ class LabelReader:
 def _by_color(pixels: np.ndarray, table: LabelSet) -> np.ndarray:
     """Indices int64 (H, W) of the colors of ``pixels`` uint8 (H, W, 3) in a table."""
     packed = _packed(pixels)
-    colors = _packed(np.array(table.colours, np.uint8))
+    colors = _packed(np.array(table.colors, np.uint8))
     ids = np.arange(len(colors))
     ignored = _packed(np.frombuffer(table.palette(), np.uint8).reshape(-1, 3)[IGNORE_INDEX])
     if ignored not in colors and len(colors) <= IGNORE_INDEX:

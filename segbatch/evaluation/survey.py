@@ -249,7 +249,7 @@ class _Counts:
 
     def _renumbered(self) -> str | None:
         """Why values are not believed: palettes show each value in the color of another class."""
-        colors = {color: i for i, color in enumerate(self.labels.colours)}
+        colors = {color: i for i, color in enumerate(self.labels.colors)}
         if len(colors) < len(self.labels) or not self.palette:
             return None
         void = tuple(np.frombuffer(self.labels.palette(), np.uint8).reshape(-1, 3)[IGNORE_INDEX].tolist())

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Architecture:
     """An entry of the registry that builds a ``TorchModel``. Adding a network is one of these.
 
-    ``network`` makes the module for a number of classes: normalised (N, 3, H, W) to logits
+    ``network`` makes the module for a number of classes: normalized (N, 3, H, W) to logits
     (N, C, H / stride, W / stride). ``head`` is the state-dict key whose first dimension is that number.
     ``weights`` are the named sets, the default first; a file of weights is taken to be preprocessed as
     ``preprocess`` says and, without ``--classes``, to have the classes of the first named set, or else of
@@ -65,7 +65,7 @@ class Architecture:
     def build(self, choice: ModelRequest, execution: DeviceOptions) -> TorchModel:
         """The model with its weights, on its device."""
         weights, state = self._resolve(choice, read_named=True)
-        # Initialisation must not advance the caller's random numbers, and is what ``random`` weights are.
+        # Initialization must not advance the caller's random numbers, and is what ``random`` weights are.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(weights.source) if weights.origin == "seed" else 0)
             network = self.network(len(weights.labels))

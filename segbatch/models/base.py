@@ -47,8 +47,8 @@ class _Job:
 class TorchModel:
     """A network in eval mode on its device; implements ``segbatch.protocols.Model``.
 
-    ``network`` maps normalised float (N, 3, H, W) to logits (N, C, H / stride, W / stride), for sides that
-    ``geometry`` allows, with the centre of cell (i, j) at pixel ((i + 0.5) * stride - 0.5, ...).
+    ``network`` maps normalized float (N, 3, H, W) to logits (N, C, H / stride, W / stride), for sides that
+    ``geometry`` allows, with the center of cell (i, j) at pixel ((i + 0.5) * stride - 0.5, ...).
 
     The scores of an image depend on that image alone, up to rounding: it is padded to a size that follows
     from its own size, and nothing else in its batch reaches it. Memory is bounded: a batch holds up to
@@ -179,7 +179,7 @@ class TorchModel:
             height, width = source.shape[:2]
             target[:height, :width] = source
             if self.geometry.pad == "mean":
-                target[height:] = target[:, width:] = self.preprocess.mean_colour()
+                target[height:] = target[:, width:] = self.preprocess.mean_color()
             else:
                 target[:height, width:] = source[:, -1:]
                 target[height:] = target[height - 1]

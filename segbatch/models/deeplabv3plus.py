@@ -62,7 +62,7 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """(N, 3, H, W) normalised RGB -> (N, classes, H/4, W/4) logits, for H and W that are multiples of 16."""
+    """(N, 3, H, W) normalized RGB -> (N, classes, H/4, W/4) logits, for H and W that are multiples of 16."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class ModelInfo:
     ``source`` where they come from, both redacted, ``digest`` what identifies their content (``sha256:`` of the file,
     shortened to what is published for a file not yet downloaded), ``parameters`` the number of numbers that were
     trained, ``accuracy`` the accuracy stated by who trained it, ``terms`` the terms of use beyond this package's
-    licence, ``temperature`` what its logits are divided by before their softmax is a confidence (1 unless it was
+    license, ``temperature`` what its logits are divided by before their softmax is a confidence (1 unless it was
     fitted), ``crf`` the parameters of the dense CRF where no others are given. ``known_weights`` are the names that
     ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
     CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it

@@ -34,7 +34,7 @@ class Geometry:
     both sides are multiples of it, so that images of nearly equal size share a batch and every downsampling
     inside the network is exact. ``window``: (height, width) of a network that takes one size only; smaller
     images are padded to it, larger ones seen through several windows. ``pad``: padding repeats the border
-    (``edge``) or is the mean colour (``mean``), as the network was trained. ``halo``: pixels that a window
+    (``edge``) or is the mean color (``mean``), as the network was trained. ``halo``: pixels that a window
     sees beyond what it fills. ``tile_pixels``: larger images are seen through windows of at most that many
     pixels. ``activations``: values per input pixel in the largest output of a layer (64 in VGG's first ones).
     """

@@ -52,8 +52,8 @@ class Preprocess:
         """The same as ``value * a + b``: ``a`` and ``b`` by channel, in the network's order."""
         return [1 / (self.scale * s) for s in self.std], [-m / s for m, s in zip(self.mean, self.std, strict=True)]
 
-    def mean_colour(self) -> tuple[int, int, int]:
-        """The colour that becomes nearest to zero, as uint8 RGB."""
+    def mean_color(self) -> tuple[int, int, int]:
+        """The color that becomes nearest to zero, as uint8 RGB."""
         r, g, b = (round(m * self.scale) for m in (self.mean[::-1] if self.bgr else self.mean))
         return r, g, b
 

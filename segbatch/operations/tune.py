@@ -1,4 +1,4 @@
-"""Dense CRF parameters chosen on labelled images: scores once, then Ray tasks that refine and compare."""
+"""Dense CRF parameters chosen on labeled images: scores once, then Ray tasks that refine and compare."""
 
 from __future__ import annotations
 

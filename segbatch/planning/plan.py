@@ -106,7 +106,7 @@ class Job:
                 "weights": self.model.digest,
                 "temperature": self.model.temperature,
                 "classes": list(self.model.labels.names),
-                "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colours],
+                "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colors],
             },
             "precision": self.precision,
             "prune": self.prune,
@@ -125,7 +125,7 @@ class Job:
             chunk_size=self.spec.chunk_size or 0,
             classes=[
                 {"id": i, "name": n, "color": list(c)}
-                for i, (n, c) in enumerate(zip(labels.names, labels.colours, strict=True))
+                for i, (n, c) in enumerate(zip(labels.names, labels.colors, strict=True))
             ],
             spec=self.spec.public(),
             inputs=[_absolute(redact(u)) for u in self.spec.inputs],

@@ -77,7 +77,7 @@ def _refuse_changed(job: Job, model: Model) -> None:
     pairs = {
         f"weights {redact(spec.weights)!r} and their network": (planned.digest, model.digest),
         f"classes {redact(spec.classes or '')!r}": (planned.labels.names, model.labels.names),
-        f"colors of classes {redact(spec.classes or '')!r}": (planned.labels.colours, model.labels.colours),
+        f"colors of classes {redact(spec.classes or '')!r}": (planned.labels.colors, model.labels.colors),
         "stride": (planned.stride, model.stride),
     }
     differ = [f"{what}: planned {before}, loaded {now}" for what, (before, now) in pairs.items() if before != now]

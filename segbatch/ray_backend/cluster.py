@@ -19,7 +19,7 @@ from segbatch.planning.pools import Hardware
 from segbatch.ray_backend import local
 from segbatch.text import redact
 
-_TIMEOUT_SECONDS = 20.0  # seconds
+_TIMEOUT_SECONDS = 20.0
 
 
 def is_remote(spec: JobSpec) -> bool:

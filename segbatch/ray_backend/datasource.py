@@ -35,9 +35,9 @@ class ShardDatasource(Datasource):
         return None
 
     def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+        self, parallelizm: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """One task a piece, or a run of pieces if there are very many; ``parallelism`` is Ray's guess and not used."""
+        """One task a piece, or a run of pieces if there are very many; ``parallelizm`` is Ray's guess and not used."""
         runs = _runs(self._pieces)
         per_task = -(-len(runs) // _MAX_TASKS) or 1
         tasks = [list(itertools.chain(*runs[i : i + per_task])) for i in range(0, len(runs), per_task)]

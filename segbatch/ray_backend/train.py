@@ -26,7 +26,7 @@ _MAX_FAILURES = 3
 
 
 def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> Trained:
-    """Learn from labelled images; see ``segbatch.training.trainer.train``.
+    """Learn from labeled images; see ``segbatch.training.trainer.train``.
 
     With ``workers`` above 1 each takes a part of every batch, in a process of its own that holds a GPU if the cluster
     has as many; a worker that is lost is replaced, and all go on from the last checkpoint. The output must then be

@@ -41,7 +41,7 @@ def build(spec: JobSpec) -> DenseCRFRefiner:
     twice = sorted({"w_bilateral", "w_spatial"} & set(given))
     if twice:
         raise SpecError(
-            f"crf.{twice[0]} and refiner_weights are both given, and both say how strongly neighbours agree; "
+            f"crf.{twice[0]} and refiner_weights are both given, and both say how strongly neighbors agree; "
             "leave one out"
         )
     couplings, digest = _read(spec.refiner_weights, spec.storage_options)

@@ -8,7 +8,7 @@ from segbatch.records import Scores
 
 
 def upsample(scores: Scores) -> np.ndarray:
-    """Scores (K, h, w) -> float32 (K, height, width): bilinear between cell centres, constant beyond the outermost."""
+    """Scores (K, h, w) -> float32 (K, height, width): bilinear between cell centers, constant beyond the outermost."""
     values = scores.values.astype(np.float32)
     rows = _along(values, 1, scores.height, scores.stride)
     return _along(rows, 2, scores.width, scores.stride)

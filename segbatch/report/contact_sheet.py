@@ -25,7 +25,7 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row], columns: Sequence[str], labels: LabelSet) -> Image.Image:
-    """All rows on one sheet; masks are drawn over the dimmed photograph in the classes' colours, with outlines."""
+    """All rows on one sheet; masks are drawn over the dimmed photograph in the classes' colors, with outlines."""
     cells = [[Image.fromarray(r.image), *(overlay(r.image, m, labels) for m in r.masks)] for r in rows]
     thumbs = [[c.resize((_WIDTH, max(1, round(c.height * _WIDTH / c.width)))) for c in row] for row in cells]
     present = sorted({int(i) for r in rows for m in r.masks for i in np.unique(m)})
@@ -46,15 +46,15 @@ def contact_sheet(rows: Sequence[Row], columns: Sequence[str], labels: LabelSet)
         y += row[0].height + _GAP
     for k, class_id in enumerate(present):
         top = _HEAD + 26 * k
-        draw.rectangle((_GAP + grid, top, _GAP + grid + 18, top + 18), labels.colours[class_id], _INK)
+        draw.rectangle((_GAP + grid, top, _GAP + grid + 18, top + 18), labels.colors[class_id], _INK)
         draw.text((_GAP + grid + 26, top), labels.names[class_id], _INK, font)
     return sheet
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Image.Image:
     """The image with its mask over it; borders between classes are white, so that edges can be judged."""
-    colours = np.asarray(labels.colours, np.float32)[mask]
-    blended = image * (1 - _OPACITY) + colours * _OPACITY
+    colors = np.asarray(labels.colors, np.float32)[mask]
+    blended = image * (1 - _OPACITY) + colors * _OPACITY
     edge = np.zeros(mask.shape, bool)
     edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     edge[1:] |= mask[1:] != mask[:-1]

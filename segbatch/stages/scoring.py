@@ -16,7 +16,7 @@ def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prun
     """Log-probabilities float16 of the classes of ``logits`` (C, h, w) that can win at some pixel of the image.
 
     Kept are classes whose probability reaches ``prune`` in some cell, and those that can have the highest
-    score between cells: in no 2x2 neighbourhood does another class's lowest score exceed all of theirs.
+    score between cells: in no 2x2 neighborhood does another class's lowest score exceed all of theirs.
     Taking a constant from all classes of a cell leaves interpolation, arg-max and softmax as they were.
     Raises ``RecordFailure`` for scores that are not finite.
     """
@@ -28,8 +28,8 @@ def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prun
     logp = logits - (top + np.log(np.exp(logits - top).sum(axis=0)))
     keep = np.ones(len(logp), bool)
     if prune > 0:
-        surest = _neighbourhood(np.minimum, logp).max(axis=0)
-        can_win = (_neighbourhood(np.maximum, logp) >= surest).any(axis=(1, 2))
+        surest = _neighborhood(np.minimum, logp).max(axis=0)
+        can_win = (_neighborhood(np.maximum, logp) >= surest).any(axis=(1, 2))
         keep = can_win | (logp.max(axis=(1, 2)) >= np.log(prune))
     lowest = np.finfo(np.float16).min
     values = np.maximum(logp[keep], lowest).astype(np.float16)
@@ -45,8 +45,8 @@ def unrefined_mask(logits: np.ndarray, height: int, width: int, stride: int) -> 
     return NoRefiner().refine(None, scores)[0]
 
 
-def _neighbourhood(reduce: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
-    """``reduce`` over every 2x2 neighbourhood of (C, h, w); a side of one cell stays as it is."""
+def _neighborhood(reduce: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
+    """``reduce`` over every 2x2 neighborhood of (C, h, w); a side of one cell stays as it is."""
     if x.shape[1] > 1:
         x = reduce(x[:, :-1], x[:, 1:])
     if x.shape[2] > 1:

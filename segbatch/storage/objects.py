@@ -45,7 +45,7 @@ def local_info(path: str) -> dict[str, Any]:
 
 
 def infos(files: Files, fs: Any, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What the store tells of each of ``paths`` that exists; neighbours are looked up in one listing."""
+    """What the store tells of each of ``paths`` that exists; neighbors are looked up in one listing."""
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault(path.rpartition("/")[0], []).append(path)

@@ -1,1 +1,1 @@
-"""Training: labelled images in, weights out that ``segbatch run --weights`` takes. Nothing here knows of Ray."""
+"""Training: labeled images in, weights out that ``segbatch run --weights`` takes. Nothing here knows of Ray."""

@@ -1,4 +1,4 @@
-"""Random scale, crop, mirror image and colours, from a generator that is given: the same example twice, if asked."""
+"""Random scale, crop, mirror image and colors, from a generator that is given: the same example twice, if asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from segbatch.evaluation.class_map import VOID
 
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Augment:
 
     ``crop``: (height, width) of what comes out, or None for all of the scaled image. ``scale``: the range of the
     factor, drawn evenly. ``flip``: whether half of the images are mirrored. ``jitter``: brightness, contrast and
-    saturation are multiplied by up to 1 +- this. ``fill``: the colour where a scaled image is smaller than the crop.
+    saturation are multiplied by up to 1 +- this. ``fill``: the color where a scaled image is smaller than the crop.
     """
 
     crop: tuple[int, int] | None = None
@@ -62,7 +62,7 @@ def padded(
     size: tuple[int, int],
     fill: tuple[int, int, int] | Literal["edge"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both at ``size``, larger at the bottom and the right by a colour or by the border repeated, ``VOID`` there."""
+    """Both at ``size``, larger at the bottom and the right by a color or by the border repeated, ``VOID`` there."""
     height, width = truth.shape
     if (height, width) == size:
         return image, truth
@@ -77,12 +77,12 @@ def padded(
 
 
 def _jittered(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Brightness, contrast about the mean grey, saturation about each pixel's grey, by these factors."""
+    """Brightness, contrast about the mean gray, saturation about each pixel's gray, by these factors."""
     brightness, contrast, saturation = factors
     pixels = image.astype(np.float32) * brightness
-    grey = pixels @ _GREY
-    mean = grey.mean()
-    colourless = contrast * grey + (1 - contrast) * mean
+    gray = pixels @ _GRAY
+    mean = gray.mean()
+    colorless = contrast * gray + (1 - contrast) * mean
     pixels = contrast * pixels + (1 - contrast) * mean
-    pixels = saturation * pixels + (1 - saturation) * colourless[:, :, None]
+    pixels = saturation * pixels + (1 - saturation) * colorless[:, :, None]
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

@@ -29,11 +29,11 @@ def curves(history: Sequence[dict[str, Any]], title: str) -> bytes:
     rate.set_ylim(0, 1.05 * max(line["lr"] for line in history))
     measured = [line for line in history if line.get("mean_iou") is not None]
     at = [line["epoch"] for line in measured]
-    for key, name, colour in (
+    for key, name, color in (
         ("mean_iou", "mean IoU", "tab:orange"),
         ("pixel_accuracy", "pixel accuracy", "tab:green"),
     ):
-        right.plot(at, [100 * line[key] for line in measured], label=name, color=colour, marker=marker, markersize=3)
+        right.plot(at, [100 * line[key] for line in measured], label=name, color=color, marker=marker, markersize=3)
     if measured:
         best = max(measured, key=lambda line: line["mean_iou"])
         right.axhline(

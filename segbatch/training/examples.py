@@ -1,4 +1,4 @@
-"""Labelled images to learn from, by number: decoded as ``segbatch run`` does, labelled as for ``segbatch eval``."""
+"""Labeled images to learn from, by number: decoded as ``segbatch run`` does, labeled as for ``segbatch eval``."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str)
 
 
 def load_or_void(examples: Examples, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same, where an image that cannot be read is one grey pixel that does not count: it ends no training."""
+    """The same, where an image that cannot be read is one gray pixel that does not count: it ends no training."""
     try:
         return examples.load(index)
     except RecordFailure as e:

@@ -1,4 +1,4 @@
-"""From what a person names to labelled images: folders of files, or shards that hold both."""
+"""From what a person names to labeled images: folders of files, or shards that hold both."""
 
 from __future__ import annotations
 

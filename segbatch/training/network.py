@@ -112,7 +112,7 @@ class Feed:
         geometry, preprocess = self.architecture.geometry, self.architecture.preprocess
         height, width = (max(truth.shape[axis] for _, truth in examples) for axis in (0, 1))
         size = geometry.window or tuple(-(-side // geometry.multiple) * geometry.multiple for side in (height, width))
-        fill = "edge" if geometry.pad == "edge" else preprocess.mean_colour()
+        fill = "edge" if geometry.pad == "edge" else preprocess.mean_color()
         at_size = [padded(image, truth, size, fill) for image, truth in examples]  # type: ignore[arg-type]
         images = torch.from_numpy(np.stack([image for image, _ in at_size])).to(self.device)
         truth = torch.from_numpy(np.stack([truth for _, truth in at_size])).to(self.device, torch.int64)
@@ -164,7 +164,7 @@ def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
 
 
 def set_train_mode(network: nn.Module, spec: TrainSpec) -> None:
-    """Training mode, but for what stays as it is: frozen modules, and normalisations if ``freeze_norm``."""
+    """Training mode, but for what stays as it is: frozen modules, and normalizations if ``freeze_norm``."""
     network.train()
     for module in network.modules():
         if spec.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -174,7 +174,7 @@ def set_train_mode(network: nn.Module, spec: TrainSpec) -> None:
 
 
 def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> list[dict[str, Any]]:
-    """Groups for the optimiser with ``lr_scale``: weights decay; biases and normalisations do not.
+    """Groups for the optimizer with ``lr_scale``: weights decay; biases and normalizations do not.
 
     What ``freeze`` names is in no group, and gets no gradient.
     """
@@ -185,9 +185,9 @@ def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> li
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        normalises, bias = id(parameter) in norms, name.endswith("bias")
-        scale = (spec.head_lr if name in heads else 1.0) * (spec.bias_lr if bias and not normalises else 1.0)
-        decay = 0.0 if bias or normalises else spec.weight_decay
+        normalizes, bias = id(parameter) in norms, name.endswith("bias")
+        scale = (spec.head_lr if name in heads else 1.0) * (spec.bias_lr if bias and not normalizes else 1.0)
+        decay = 0.0 if bias or normalizes else spec.weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": p, "lr_scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
 

@@ -1,4 +1,4 @@
-"""What is minimised: cross entropy over the pixels that count."""
+"""What is minimized: cross entropy over the pixels that count."""
 
 from __future__ import annotations
 

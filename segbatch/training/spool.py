@@ -1,4 +1,4 @@
-"""Labelled images out of shards, copied once into a local file: training reads them in any order, again and again."""
+"""Labeled images out of shards, copied once into a local file: training reads them in any order, again and again."""
 
 from __future__ import annotations
 

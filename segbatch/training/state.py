@@ -25,6 +25,10 @@ CHECKPOINT, WEIGHTS, HISTORY, CURVES, RECORD, CLASSES = (
 _NAMES = (CHECKPOINT, WEIGHTS, HISTORY, CURVES, RECORD, CLASSES)
 
 
+# Fields of checkpoints as earlier versions called them.
+_RENAMED = {"optimiser": "optimizer"}
+
+
 @dataclass
 class State:
     """Where a training stands after ``update`` updates.
@@ -36,7 +40,7 @@ class State:
 
     update: int
     network: dict[str, Tensor]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     average: dict[str, Tensor] | None
     class_weights: list[float] | None
     best: float | None
@@ -67,7 +71,8 @@ def load(store: Store, spec: TrainSpec) -> State | None:
         return None
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        before, state = loaded["spec"], State(**loaded["state"])
+        fields = {_RENAMED.get(name, name): value for name, value in loaded["state"].items()}
+        before, state = loaded["spec"], State(**fields)
     except Exception as e:  # torch names no exceptions for damaged files
         raise OutputError(
             f"output {store.uri}: {CHECKPOINT} cannot be read ({str(e).splitlines()[0]}); "
@@ -123,6 +128,6 @@ def export(state: Mapping[str, Tensor], half: bool, about: Mapping[str, Any]) ->
 
 
 def classes_file(labels: LabelSet) -> bytes:
-    """The classes as ``--classes`` takes them, with their colours."""
-    items = [{"name": n, "color": list(c)} for n, c in zip(labels.names, labels.colours, strict=True)]
+    """The classes as ``--classes`` takes them, with their colors."""
+    items = [{"name": n, "color": list(c)} for n, c in zip(labels.names, labels.colors, strict=True)]
     return (json.dumps(items, indent=1) + "\n").encode()

@@ -36,7 +36,7 @@ from segbatch.training.network import (
     set_train_mode,
 )
 from segbatch.training.objective import median_frequency, segmentation_loss
-from segbatch.training.optimise import EMA, learning_rate
+from segbatch.training.optimize import EMA, learning_rate
 from segbatch.training.state import State
 from segbatch.training.stream import Batch, Stream
 from segbatch.training.validate import confusion
@@ -109,7 +109,7 @@ def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> TrainingJob:
 
 
 def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:
-    """Learn from labelled images in this process, which may be one of a process group's workers.
+    """Learn from labeled images in this process, which may be one of a process group's workers.
 
     The output then holds ``weights.safetensors``, curves and figures (docs/training.md). Called again after a failure,
     it goes on from the last checkpoint, and on a CPU ends with the same weights to the bit as if nothing had happened.
@@ -141,7 +141,7 @@ class Trainer:
         )
         self.network.to(self.device)
         groups = parameter_groups(self.network, self.spec, self.heads)
-        self.optimiser = torch.optim.SGD(groups, lr=self.spec.lr, momentum=self.spec.momentum)
+        self.optimizer = torch.optim.SGD(groups, lr=self.spec.lr, momentum=self.spec.momentum)
         self.average = EMA(self.network, self.spec.ema) if self.spec.ema else None
         self.state = resumed or State(0, {}, {}, None, self._class_weights(), None)
         if resumed is not None:
@@ -154,7 +154,7 @@ class Trainer:
             self.spec.scale,
             self.spec.flip,
             self.spec.jitter,
-            self.architecture.preprocess.mean_colour(),
+            self.architecture.preprocess.mean_color(),
         )
         self.stream = Stream(job.train, augment, self.spec.seed)
         self.total = self._updates(self.spec.epochs)
@@ -210,9 +210,9 @@ class Trainer:
         """One step down the gradient; the loss before it."""
         set_train_mode(self.network, self.spec)
         rate = learning_rate(self.spec, update, self.total)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses = torch.zeros(1, dtype=torch.float64)
         for part in self._parts():
             # Dropout follows from the place, as all else that is random: see ``State``.
@@ -222,7 +222,7 @@ class Trainer:
         loss = self.world.sum(losses.to(self.device)).item()
         if not np.isfinite(loss):
             raise SegbatchError(f"the loss is {loss} at update {update + 1}: lower --lr, now {self.spec.lr:g}")
-        self.optimiser.step()
+        self.optimizer.step()
         if self.average is not None:
             self.average.add(self.network, update + 1)
         return loss
@@ -244,7 +244,7 @@ class Trainer:
             if "more than 1 value per channel" not in str(e):
                 raise
             raise SpecError(
-                f"batch_size: {self.spec.model} normalises over the images of a forward pass and cannot learn from "
+                f"batch_size: {self.spec.model} normalizes over the images of a forward pass and cannot learn from "
                 f"{len(batch)}; give a larger --batch-size, a smaller --accumulate, or --freeze-norm"
             ) from e
         loss.backward()
@@ -308,14 +308,14 @@ class Trainer:
             return
         state = self.state
         state.network = {k: v.detach().cpu() for k, v in self.network.state_dict().items()}
-        state.optimiser = self.optimiser.state_dict()
+        state.optimizer = self.optimizer.state_dict()
         if self.average is not None:
             state.average = {k: v.cpu() for k, v in self.average.state.items()}
         states.save(self.job.store, self.spec, state)
 
     def _restore(self, state: State) -> None:
         self.network.load_state_dict(state.network)
-        self.optimiser.load_state_dict(state.optimiser)
+        self.optimizer.load_state_dict(state.optimizer)
         if self.average is not None and state.average is not None:
             self.average.load(state.average)
 

@@ -44,7 +44,7 @@ class ProcessGroup:
         return self.sum(torch.from_numpy(counts).to(device)).cpu().numpy()
 
     def share(self, state: dict[str, Tensor]) -> None:
-        """Give every worker the first one's tensors: statistics of batch normalisation differ until then."""
+        """Give every worker the first one's tensors: statistics of batch normalization differ until then."""
         if self.size > 1:
             for value in state.values():
                 dist.broadcast(value, 0)

@@ -1,4 +1,4 @@
-"""Jobs under chaos, and the judgement on what they leave: the rows that must be there, each once, and no more."""
+"""Jobs under chaos, and the judgment on what they leave: the rows that must be there, each once, and no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that crash, hang and take all memory: each becomes an error row, and costs its neighbours nothing."""
+"""Records that crash, hang and take all memory: each becomes an error row, and costs its neighbors nothing."""
 
 from __future__ import annotations
 

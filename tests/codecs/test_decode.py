@@ -21,8 +21,8 @@ HEIGHT, WIDTH = PHOTO.shape[:2]
 LIMIT = 100_000_000
 
 
-def grey3(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def gray3(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def close(a: np.ndarray, b: np.ndarray, mean: float) -> bool:
@@ -73,14 +73,14 @@ def test_damaged_exif_is_no_reason_to_refuse():
 def test_more_than_eight_bits_keep_the_high_byte():
     deep = np.arange(HEIGHT * WIDTH, dtype=np.uint32).reshape(HEIGHT, WIDTH) * 16 % 65536
     deep = deep.astype(np.uint16)
-    expected = grey3((deep >> 8).astype(np.uint8))
+    expected = gray3((deep >> 8).astype(np.uint8))
     assert np.array_equal(decode(encode(deep, "PNG"), LIMIT), expected)
     assert np.array_equal(decode(encode(deep, "TIFF"), LIMIT), expected)
     wide = (deep.astype(np.int32) << 15) | 0x7FFF
-    assert np.array_equal(decode(encode(wide, "TIFF"), LIMIT), grey3((wide >> 23).astype(np.uint8)))
+    assert np.array_equal(decode(encode(wide, "TIFF"), LIMIT), gray3((wide >> 23).astype(np.uint8)))
 
 
-def test_sixteen_bit_colours_in_png():
+def test_sixteen_bit_colors_in_png():
     rows = np.repeat(np.arange(48, dtype=np.uint16).reshape(4, 4, 3) * 1300, 1, axis=0)
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
     data = png_file(4, 4, bits=16, idat=zlib.compress(raw))
@@ -102,13 +102,13 @@ def test_float_tiffs(values: list[float], expected: list[int]):
     assert decode(data, LIMIT)[0, :, 0].tolist() == expected
 
 
-def test_grey_and_one_bit():
-    grey = PHOTO[:, :, 1]
+def test_gray_and_one_bit():
+    gray = PHOTO[:, :, 1]
     for format in ("PNG", "BMP", "TIFF"):
-        assert np.array_equal(decode(encode(grey, format), LIMIT), grey3(grey))
-    assert close(decode(encode(grey, "JPEG"), LIMIT), grey3(grey), 6)
-    two = Image.fromarray(grey).point(lambda v: 255 * (v > 100)).convert("1")
-    expected = grey3((grey > 100).astype(np.uint8) * 255)
+        assert np.array_equal(decode(encode(gray, format), LIMIT), gray3(gray))
+    assert close(decode(encode(gray, "JPEG"), LIMIT), gray3(gray), 6)
+    two = Image.fromarray(gray).point(lambda v: 255 * (v > 100)).convert("1")
+    expected = gray3((gray > 100).astype(np.uint8) * 255)
     for format in ("PNG", "BMP", "TIFF"):
         assert np.array_equal(decode(encode(two, format), LIMIT), expected)
     assert np.array_equal(decode(encode(two, "TIFF", compression="group4"), LIMIT), expected)
@@ -122,7 +122,7 @@ def test_palettes():
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
-def test_a_transparent_colour_of_a_palette_is_white(format: str):
+def test_a_transparent_color_of_a_palette_is_white(format: str):
     image = Image.fromarray(PHOTO).quantize(16)
     expected = np.asarray(image.convert("RGB")).copy()
     expected[np.asarray(image) == 3] = 255
@@ -147,15 +147,15 @@ def test_alpha_is_composed_over_white(format: str, options: dict[str, Any]):
     assert np.abs(decode(data, LIMIT) - (PHOTO * share + 255 * (1 - share))).max() <= 1
 
 
-def test_grey_with_alpha():
+def test_gray_with_alpha():
     alpha = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
-    grey = PHOTO[:, :, 0]
-    expected = grey * (alpha / 255) + 255 - alpha.astype(float)
-    pixels = decode(encode(Image.fromarray(np.dstack([grey, alpha]), "LA"), "PNG"), LIMIT)
+    gray = PHOTO[:, :, 0]
+    expected = gray * (alpha / 255) + 255 - alpha.astype(float)
+    pixels = decode(encode(Image.fromarray(np.dstack([gray, alpha]), "LA"), "PNG"), LIMIT)
     assert np.abs(pixels[:, :, 2] - expected).max() <= 1
 
 
-def test_a_transparent_colour_of_rgb():
+def test_a_transparent_color_of_rgb():
     picture = PHOTO.copy()
     picture[:10] = (1, 2, 3)
     pixels = decode(encode(picture, "PNG", transparency=(1, 2, 3)), LIMIT)
@@ -171,7 +171,7 @@ def test_cmyk_and_ycck_jpegs():
     assert data[at] in (0, 2)
     expected = np.asarray(cmyk.convert("RGB"))
     assert close(decode(data, LIMIT), expected, 5)
-    # The same coefficients, told to be of the other kind, are other colours: the marker is heeded.
+    # The same coefficients, told to be of the other kind, are other colors: the marker is heeded.
     other = decode(data[:at] + bytes([2 - data[at]]) + data[at + 1 :], LIMIT)
     assert other.shape == PHOTO.shape
     assert not close(other, expected, 20)

@@ -34,7 +34,7 @@ def _between(size: int, cells: int) -> np.ndarray:
 
 
 def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Two noisy regions of different colour, uint8 (height, width, 3)."""
+    """Two noisy regions of different color, uint8 (height, width, 3)."""
     random = np.random.default_rng(seed)
     image = random.normal(90, 12, size=(height, width, 3))
     image[:, width // 2 :] += 70
@@ -42,7 +42,7 @@ def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def exact_filter(features: np.ndarray, normalization: str) -> np.ndarray:
-    """The dense matrix of exp(-|f_i - f_j|² / 2) over all pairs, normalised; features (D, N)."""
+    """The dense matrix of exp(-|f_i - f_j|² / 2) over all pairs, normalized; features (D, N)."""
     gap = features[:, :, None] - features[:, None, :]
     kernel = np.exp(-0.5 * (gap.astype(np.float64) ** 2).sum(0))
     norm = kernel.sum(1)

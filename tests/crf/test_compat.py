@@ -285,7 +285,7 @@ def test_bad_arguments_are_named(call: Callable, message: str) -> None:
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason="needs pydensecrf's examples beside the checkout")
 @pytest.mark.parametrize("example", ["1", "2", "3"])
 def test_the_published_examples_come_out(example: str) -> None:
-    """examples/inference.py of pydensecrf: annotation in, five steps, the map in the annotation's colours."""
+    """examples/inference.py of pydensecrf: annotation in, five steps, the map in the annotation's colors."""
     image = np.array(Image.open(EXAMPLES / f"im{example}.png").convert("RGB"))
     annotation = np.array(Image.open(EXAMPLES / f"anno{example}.png").convert("RGB")).astype(np.uint32)
     published = np.array(Image.open(EXAMPLES / f"out{example}.png").convert("RGB"))

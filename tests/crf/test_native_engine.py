@@ -128,7 +128,7 @@ def test_equals_pydensecrf_with_diagonal_and_matrix_compatibility(labels: int) -
 
 
 def test_an_asymmetric_compatibility_acts_as_it_stands() -> None:
-    """Label 0 pays for neighbours of label 1, not the other way round."""
+    """Label 0 pays for neighbors of label 1, not the other way round."""
     compat = np.zeros((2, 2), np.float32)
     compat[0, 1] = 5.0
     q = NativeEngine().infer(None, np.zeros((2, 12, 12), np.float32), [Gaussian(3.0, compat, "after")], 5)

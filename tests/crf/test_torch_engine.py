@@ -91,7 +91,7 @@ def test_equals_pydensecrf_with_diagonal_and_matrix_compatibility() -> None:
 
 
 def test_an_asymmetric_compatibility_acts_as_it_stands() -> None:
-    """Label 0 pays for neighbours of label 1, not the other way round."""
+    """Label 0 pays for neighbors of label 1, not the other way round."""
     compat = np.zeros((2, 2), np.float32)
     compat[0, 1] = 5.0
     unary = np.zeros((2, 12, 12), np.float32)
@@ -152,14 +152,14 @@ def literal_filter(features: np.ndarray, values: np.ndarray) -> np.ndarray:
         order = np.argsort(-(elevated[point] - key), kind="stable")
         rest = np.sort(elevated[point] - key)[::-1]
         vertex, mine = key.copy(), []
-        for colour in range(corners):
+        for color in range(corners):
             weight = (
                 1 - (rest[0] - rest[-1]) / corners
-                if colour == 0
-                else (rest[dims - colour] - rest[corners - colour]) / corners
+                if color == 0
+                else (rest[dims - color] - rest[corners - color]) / corners
             )
             mine.append(
-                (tuple(vertex + colour - corners * np.isin(np.arange(corners), order[corners - colour :])), weight)
+                (tuple(vertex + color - corners * np.isin(np.arange(corners), order[corners - color :])), weight)
             )
         places.append(mine)
         for vertex_key, weight in mine:

@@ -67,7 +67,7 @@ def test_values_are_what_was_written(mode: str) -> None:
         ),
         (b"version https://git-lfs.github.com/spec/v1\n", "looks like a Git LFS pointer"),
         (
-            encoded(Image.fromarray(drawn(IDS, [*NAMES.colours]))),
+            encoded(Image.fromarray(drawn(IDS, [*NAMES.colors]))),
             r"no image of class ids \(mode RGB\).* or --label-colors",
         ),
         (encoded(Image.fromarray(IDS))[:-30], "cannot be read"),
@@ -102,7 +102,7 @@ def test_labels_in_colors_are_read_by_their_table(tmp_path: Path, mode: str) -> 
 
 def test_colors_of_the_classes_and_unknown_ones() -> None:
     colors = color_table("classes", NAMES, Files())
-    image = drawn(IDS, list(NAMES.colours))
+    image = drawn(IDS, list(NAMES.colors))
     image[0, 0] = (1, 2, 3)
     label = LabelReader(Files(), colors).decode(encoded(Image.fromarray(image)), "x.png")
     truth, unknown = ClassMap.of(NAMES.names, LabelOptions(), NAMES.names).truth(label.values)

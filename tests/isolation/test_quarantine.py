@@ -41,7 +41,7 @@ def plain(given: Chunk) -> list[dict]:
     return to_table(Refine(NoRefiner(), LABELS, max_pixels=10**8)(given).records).to_pylist()
 
 
-def test_one_record_is_at_fault_and_its_neighbours_are_as_ever() -> None:
+def test_one_record_is_at_fault_and_its_neighbors_are_as_ever() -> None:
     given = chunk(40, CRASH, 33, 40)
     found, expected = in_quarantine(poisons.fatal, given), plain(given)
     error = found.pop(1)["error"]

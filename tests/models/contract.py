@@ -21,12 +21,12 @@ SIZES = [(1, 1), (1, 40), (33, 1), (17, 301), (64, 64), (65, 127), (96, 64)]
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Blocks of random colours with noise: uint8 (height, width, 3), with structure at several scales."""
+    """Blocks of random colors with noise: uint8 (height, width, 3), with structure at several scales."""
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 6, (height, width, 3))
     for block in (8, 32):
-        colours = rng.uniform(0, 127, (-(-height // block), -(-width // block), 3))
-        image += colours.repeat(block, 0).repeat(block, 1)[:height, :width]
+        colors = rng.uniform(0, 127, (-(-height // block), -(-width // block), 3))
+        image += colors.repeat(block, 0).repeat(block, 1)[:height, :width]
     return image.clip(0, 255).astype(np.uint8)
 
 

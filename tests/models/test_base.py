@@ -23,7 +23,7 @@ RAW = Preprocess((0.0, 0.0, 0.0), scale=1.0)
 
 
 class CellMeans(nn.Module):
-    """The mean of R, G and B over each cell: on a ramp of colours, the position of the cell's centre."""
+    """The mean of R, G and B over each cell: on a ramp of colors, the position of the cell's center."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ def test_padding_repeats_the_border_or_is_the_mean() -> None:
     image = np.full((1, 1, 3), 200, np.uint8)
     (edge,) = model_of(CellMeans(4), Geometry(4, 16)).scores([image])
     np.testing.assert_allclose(edge, 200)
-    grey = Preprocess((30.0, 20.0, 10.0), scale=1.0, bgr=True)
-    (mean,) = model_of(CellMeans(4), Geometry(4, 16, pad="mean"), preprocess=grey).scores([image])
+    gray = Preprocess((30.0, 20.0, 10.0), scale=1.0, bgr=True)
+    (mean,) = model_of(CellMeans(4), Geometry(4, 16, pad="mean"), preprocess=gray).scores([image])
     np.testing.assert_allclose(mean.ravel(), (np.array([170, 180, 190])) / 16)
 
 
@@ -247,7 +247,7 @@ def test_scores_off_the_grid_are_an_error_of_the_network() -> None:
         np.zeros((0, 4, 3), np.uint8),
         [1],
     ],
-    ids=["grey", "rgba", "float", "empty", "list"],
+    ids=["gray", "rgba", "float", "empty", "list"],
 )
 def test_what_is_not_an_image_is_named(image: object) -> None:
     with pytest.raises(ValueError, match=r"image 1 is .*give uint8"):

@@ -75,10 +75,10 @@ def test_parameters() -> None:
 
 def test_scores_lie_where_the_upsampling_puts_them() -> None:
     large = receptive_field(layers_of(on_meta(DeepLabLargeFOV, 21).path()))
-    assert (large.centre, large.stride) == (-DeepLabLargeFOV.offset, 8)
+    assert (large.center, large.stride) == (-DeepLabLargeFOV.offset, 8)
     # Half a pixel off, as in the authors' network, whose crop of 7 is a whole number.
     basic = receptive_field(layers_of(on_meta(DeepLab, 21).path()))
-    assert (float(basic.centre), basic.stride, DeepLab.offset) == (-7.5, 8, 7)
+    assert (float(basic.center), basic.stride, DeepLab.offset) == (-7.5, 8, 7)
 
 
 def test_the_image_is_padded_by_the_mean_and_scores_interpolated_between_their_pixels() -> None:

@@ -71,7 +71,7 @@ def test_receptive_field_is_vgg16s_in_spite_of_the_pools_that_are_gone() -> None
     """By hand: 92 after conv4, + 3 x 2 x 16 in conv5, + 24 x 8 in fc6; with b12 and b13 9 cells more, see below."""
     network = on_meta(DPN, 21)
     unary = receptive_field(layers_of([*network.trunk(), network.fc6, network.fc7, network.fc8]))
-    assert (unary.size, unary.stride, float(unary.centre)) == (380, 8, 3.5)
+    assert (unary.size, unary.stride, float(unary.center)) == (380, 8, 3.5)
     # 50 + 9 - 1 pixels come from 1 + (58 + 16 - 2) // 8 cells.
     whole = receptive_field(layers_of(network.path()))
     assert (whole.size, whole.stride) == (380 + 8 * 9, 1)
@@ -86,9 +86,9 @@ def test_receptive_field_is_vgg16s_in_spite_of_the_pools_that_are_gone() -> None
 
 
 def literal_o12(image: np.ndarray, q: np.ndarray, local: LocalFilter) -> np.ndarray:
-    """q(j, v) Σ_z d(j, z) q(z, v), pixel by pixel; d is a Gaussian of place and colour, over its sum."""
+    """q(j, v) Σ_z d(j, z) q(z, v), pixel by pixel; d is a Gaussian of place and color, over its sum."""
     labels, height, width = q.shape
-    before, colours, out = local.kernel_size // 2, image.astype(np.float64), np.zeros_like(q)
+    before, colors, out = local.kernel_size // 2, image.astype(np.float64), np.zeros_like(q)
     for y in range(height):
         for x in range(width):
             total, mean = 0.0, np.zeros(labels)
@@ -96,7 +96,7 @@ def literal_o12(image: np.ndarray, q: np.ndarray, local: LocalFilter) -> np.ndar
                 for dx in range(-before, local.kernel_size - before):
                     if not (0 <= y + dy < height and 0 <= x + dx < width):
                         continue
-                    change = colours[y + dy, x + dx] - colours[y, x]
+                    change = colors[y + dy, x + dx] - colors[y, x]
                     d = np.exp(
                         -(dy**2 + dx**2) / (2 * local.theta_alpha**2) - change @ change / (2 * local.theta_beta**2)
                     )

@@ -50,8 +50,8 @@ def triangles(size: int, length: int) -> np.ndarray:
     """Weights (size, length) of linear interpolation over all pixels that a new one stands for."""
     scale = length / size
     support = max(1.0, scale)
-    centres = (np.arange(size) + 0.5) * scale
-    weights = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - centres[:, None]) / support)
+    centers = (np.arange(size) + 0.5) * scale
+    weights = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - centers[:, None]) / support)
     return weights / weights.sum(axis=1, keepdims=True)
 
 

@@ -70,10 +70,10 @@ def test_crops_undo_the_padding_of_conv1_1() -> None:
     path = on_meta(FCN, 21).path()
     trunk = layers_of(path)
     pool3, pool4 = trunk[:10], trunk[:14]
-    scores, at4, at3 = (receptive_field(layers).centre for layers in (trunk, pool4, pool3))
+    scores, at4, at3 = (receptive_field(layers).center for layers in (trunk, pool4, pool3))
 
     def first(layers: list[Layer]) -> float:
-        return float(receptive_field([*trunk, *layers]).centre)
+        return float(receptive_field([*trunk, *layers]).center)
 
     up2, up2b = Layer(4, 2, transposed=True), Layer(4, 2, transposed=True)
     assert float(scores) == 12.5
@@ -115,9 +115,9 @@ def test_at_once_scales_what_it_scores() -> None:
 def test_upsampling_is_not_trained() -> None:
     network = FCN(3, finest=32, narrow=32)
     before = network.upscore.weight.clone()
-    optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
     network(torch.randn(1, 3, 32, 32)).square().mean().backward()
-    optimiser.step()
+    optimizer.step()
     assert torch.equal(network.upscore.weight, before)
     assert network.score_fr.weight.grad is not None
 
@@ -127,4 +127,4 @@ def test_images_become_bgr_minus_the_mean() -> None:
     assert a == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(b, [-104.00698793, -116.66876762, -122.67891434])
     assert CAFFE_BGR.bgr
-    assert CAFFE_BGR.mean_colour() == (123, 117, 104)
+    assert CAFFE_BGR.mean_color() == (123, 117, 104)

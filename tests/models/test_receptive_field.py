@@ -51,7 +51,7 @@ LAYERS = st.lists(
 
 @given(LAYERS)
 @settings(max_examples=40, deadline=None)
-def test_a_real_network_sees_that_many_pixels_around_that_centre(layers: list[Layer]) -> None:
+def test_a_real_network_sees_that_many_pixels_around_that_center(layers: list[Layer]) -> None:
     modules = [
         nn.Conv1d(1, 1, layer.kernel, layer.stride, layer.padding, layer.dilation, bias=False) for layer in layers
     ]
@@ -67,7 +67,7 @@ def test_a_real_network_sees_that_many_pixels_around_that_centre(layers: list[La
     seen = x.grad[0, 0].nonzero().flatten()
     # Holes before strides may leave the outermost taps alone, never fewer pixels from end to end.
     assert int(seen[-1] - seen[0]) + 1 == field.size
-    assert Fraction(int(seen[-1] + seen[0]), 2) == field.centre + middle * field.stride
+    assert Fraction(int(seen[-1] + seen[0]), 2) == field.center + middle * field.stride
 
 
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 1), st.integers(1, 3))

@@ -12,7 +12,7 @@ from segbatch.models.surgery import turn_strides_into_holes
 from segbatch.models.zoo.deeplab_v1 import DeepLab
 from segbatch.models.zoo.fcn import FCN
 from segbatch.models.zoo.receptive_field import layers_of, receptive_field
-from segbatch.models.zoo.vgg16 import VGG16, initialise
+from segbatch.models.zoo.vgg16 import VGG16, initialize
 from tests.models.narrow import on_meta
 
 
@@ -72,7 +72,7 @@ def test_deeplab_follows_from_fcn_and_keeps_its_receptive_field() -> None:
     assert turn_strides_into_holes(dense.path(), 8) == 4
     before, after = (receptive_field(layers_of(network.path())) for network in (sparse, dense))
     assert (before.size, before.stride) == (404, 32)
-    assert (after.size, after.stride, after.centre) == (404, 8, before.centre)
+    assert (after.size, after.stride, after.center) == (404, 8, before.center)
     assert dense.conv5_1.dilation == DeepLab(1, narrow=64).conv5_1.dilation == (2, 2)
     assert dense.fc6.dilation == (4, 4)
     # conv5's pool of 3 x 3 at stride 1 in DeepLab extends as 2 x 2 with a hole of 2.
@@ -81,7 +81,7 @@ def test_deeplab_follows_from_fcn_and_keeps_its_receptive_field() -> None:
 
 def test_what_cannot_be_done_changes_nothing() -> None:
     network = VGG16(narrow=16)
-    initialise(network)
+    initialize(network)
     for stride, says in [(3, "reach 2, not 3"), (64, "multiply to 32 and reach 32, not 64")]:
         with pytest.raises(ValueError, match=says):
             turn_strides_into_holes(network.trunk(), stride)

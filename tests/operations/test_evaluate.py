@@ -32,7 +32,7 @@ FORMAT1 = Path(__file__).parents[1] / "fixtures/format1"
 
 
 def picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy picture uint8 (48, 64, 3) of a bright disc and a grey bar on dark ground, and its exact classes."""
+    """A noisy picture uint8 (48, 64, 3) of a bright disc and a gray bar on dark ground, and its exact classes."""
     y, x = np.mgrid[:48, :64]
     label = np.zeros((48, 64), np.uint8)
     label[(y > 30 + seed % 5) & (y < 42)] = 1
@@ -289,8 +289,8 @@ def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Image.open(tmp_path / "new" / "found.png") as plot:
         assert plot.width > 1000
         pixels = np.asarray(plot.convert("RGB")).reshape(-1, 3)
-    for colour in ((31, 119, 180), (255, 127, 14)):  # both outputs are drawn
-        assert (pixels == colour).all(axis=1).sum() > 500
+    for color in ((31, 119, 180), (255, 127, 14)):  # both outputs are drawn
+        assert (pixels == color).all(axis=1).sum() > 500
 
 
 def test_plots_that_cannot_be_made_are_refused_before_the_work(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def test_a_corpus_that_grows_and_changes(corpus: list[str], tmp_path: Path) -> N
     assert verify(str(output)).ok
 
 
-def test_records_that_a_network_cannot_take_do_not_take_their_neighbours(tmp_path: Path) -> None:
+def test_records_that_a_network_cannot_take_do_not_take_their_neighbors(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
     for i, width in enumerate((60, 61, 62, 63, 64)):

@@ -23,7 +23,7 @@ from tests.cluster.jobs import rows as output_rows
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> tuple[Path, Path]:
+def labeled(tmp_path: Path) -> tuple[Path, Path]:
     """Bright discs on dark ground whose rims the network's cells of 4 pixels miss, and their exact masks."""
     images, labels = tmp_path / "images", tmp_path / "labels"
     images.mkdir()
@@ -39,8 +39,8 @@ def labelled(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_the_best_is_found_and_can_be_run(labelled: tuple[Path, Path], tmp_path: Path) -> None:
-    images, labels = labelled
+def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, labels = labeled
     values = np.array(Image.open(labels / "0.png"))
     values[:3] = 217
     Image.fromarray(values).save(labels / "0.png")
@@ -116,8 +116,8 @@ def test_steps_are_shown_with_an_estimate_and_while_nothing_advances() -> None:
         assert bar.status().startswith("running the network, images: 10 of at most 40, at most ")
 
 
-def test_labels_that_cannot_be_paired(labelled: tuple[Path, Path], tmp_path: Path) -> None:
-    images, labels = labelled
+def test_labels_that_cannot_be_paired(labeled: tuple[Path, Path], tmp_path: Path) -> None:
+    images, labels = labeled
     spec = JobSpec.create(inputs=[str(images)], model="tests.networks:fast")
     for label in labels.iterdir():
         label.rename(label.with_name(f"other-{label.name}"))
@@ -133,16 +133,16 @@ def test_labels_that_cannot_be_paired(labelled: tuple[Path, Path], tmp_path: Pat
         (np.zeros((20, 64), np.uint8), r"1 are of another size .* 0.png: label 20x64, image 48x64"),
     ],
 )
-def test_labels_that_do_not_fit(labelled: tuple[Path, Path], label: np.ndarray, says: str) -> None:
-    images, labels = labelled
+def test_labels_that_do_not_fit(labeled: tuple[Path, Path], label: np.ndarray, says: str) -> None:
+    images, labels = labeled
     Image.fromarray(label).save(labels / "0.png")
     with pytest.raises(SpecError, match=says):
         tune(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), str(labels), rounds=0)
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_labels_of_which_no_pixel_counts_are_refused(labelled: tuple[Path, Path]) -> None:
-    images, labels = labelled
+def test_labels_of_which_no_pixel_counts_are_refused(labeled: tuple[Path, Path]) -> None:
+    images, labels = labeled
     for label in labels.iterdir():
         Image.fromarray(np.full((48, 64), 217, np.uint8)).save(label)
     with pytest.raises(SpecError, match=r"100.0 % of the pixels of 3 labels hold .* value 217: 100.0 %"):

@@ -40,7 +40,7 @@ LAID = {
     ".tmp/editor.swp": b"mine",
     "shards.parquet": b"mine",
     "switch.json": b'{"on": true}',
-    "README.md": b"Labelled by hand for two years.\n",
+    "README.md": b"Labeled by hand for two years.\n",
     "notes.txt": b"mine",
 }
 

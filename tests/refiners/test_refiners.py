@@ -206,7 +206,7 @@ def test_dpn_refines_with_what_was_learned_by_the_classes_that_are_left(tmp_path
 
 
 def test_dpn_mends_noise_and_leaves_boundaries() -> None:
-    """Two regions of different colour; scores that see them, and err at many pixels."""
+    """Two regions of different color; scores that see them, and err at many pixels."""
     random = np.random.default_rng(1)
     image, truth = random_image(48, 64), np.zeros((48, 64), int)
     truth[:, 32:] = 1

@@ -66,7 +66,7 @@ def _modes() -> list[tuple[str, bytes]]:
     """Images that are not RGB of 8 bits."""
     image = Image.fromarray(photograph(0, 48))
     deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    kinds = {"grey": image.convert("L"), "palette": image.quantize(16), "alpha": image.convert("RGBA"), "deep": deep}
+    kinds = {"gray": image.convert("L"), "palette": image.quantize(16), "alpha": image.convert("RGBA"), "deep": deep}
     return [(f"{name}.png", encode(kind, "PNG")) for name, kind in kinds.items()]
 
 

@@ -118,7 +118,7 @@ def run(checkout: Path, folder: Path, output: str) -> Path:
             },
             "mask pixels",
         ),
-        ({"return colours.tobytes()": "return colours[::-1].tobytes()"}, "mask palette"),
+        ({"return colors.tobytes()": "return colors[::-1].tobytes()"}, "mask palette"),
     ],
     ids=["nothing", "theta", "stride", "palette"],
 )

@@ -40,14 +40,14 @@ class BrightnessModel:
         out = []
         for image in images:
             h, w = -(-image.shape[0] // 4), -(-image.shape[1] // 4)
-            grey = image.mean(axis=2)[::4, ::4][:h, :w].astype(np.float32) / 16
-            scores = np.stack([np.full_like(grey, 8), grey, 16 - grey])
+            gray = image.mean(axis=2)[::4, ::4][:h, :w].astype(np.float32) / 16
+            scores = np.stack([np.full_like(gray, 8), gray, 16 - gray])
             out.append(scores if tuple(image[0, 0]) != (0, 0, 255) else scores * np.nan)
         return out
 
 
-def image_bytes(colour, size=(17, 13), corner=None):
-    image = Image.new("RGB", size, colour)
+def image_bytes(color, size=(17, 13), corner=None):
+    image = Image.new("RGB", size, color)
     if corner:
         image.putpixel((0, 0), corner)
     buffer = io.BytesIO()

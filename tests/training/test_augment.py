@@ -8,13 +8,13 @@ import pytest
 from segbatch.training.augment import Augment
 from segbatch.training.stream import Stream
 
-COLOURS = np.array([[20, 30, 40], [220, 60, 90], [80, 200, 230]], np.uint8)
+COLORS = np.array([[20, 30, 40], [220, 60, 90], [80, 200, 230]], np.uint8)
 
 
 def example(height: int = 60, width: int = 90) -> tuple[np.ndarray, np.ndarray]:
     truth = np.zeros((height, width), np.int32)
     truth[10:40, 5:30], truth[20:55, 50:85] = 1, 2
-    return COLOURS[truth], truth
+    return COLORS[truth], truth
 
 
 class Few:
@@ -41,7 +41,7 @@ def test_labels_move_with_their_pixels(scale: tuple[float, float]) -> None:
         assert truth.shape == (48, 56)
         assert (image[truth < 0] == (255, 0, 255)).all()
         # Blended at the borders between classes, where nearest and bilinear differ by up to a pixel.
-        nearest = np.abs(image[:, :, None].astype(int) - COLOURS).sum(-1).argmin(-1)
+        nearest = np.abs(image[:, :, None].astype(int) - COLORS).sum(-1).argmin(-1)
         known = truth >= 0
         assert (nearest == truth)[known].mean() > 0.97
         inside = known & _inside(truth)
@@ -49,7 +49,7 @@ def test_labels_move_with_their_pixels(scale: tuple[float, float]) -> None:
 
 
 def _inside(truth: np.ndarray) -> np.ndarray:
-    """Pixels whose neighbours up to two pixels away have their class."""
+    """Pixels whose neighbors up to two pixels away have their class."""
     same = np.zeros(truth.shape, bool)
     same[2:-2, 2:-2] = True
     for dy in range(-2, 3):
@@ -69,15 +69,15 @@ def test_half_of_the_images_are_mirrored_and_nothing_else_happens() -> None:
     assert 10 <= mirrored <= 30
 
 
-def test_colours_change_as_far_as_allowed_and_labels_do_not() -> None:
+def test_colors_change_as_far_as_allowed_and_labels_do_not() -> None:
     image, truth = example()
-    grey = np.full_like(image, 100)
+    gray = np.full_like(image, 100)
     for seed in range(20):
         got, label = Augment(flip=False, jitter=0.2)(image, truth, np.random.default_rng(seed))
         assert (label == truth).all()
         assert (got != image).any()
-        # Grey has no saturation and no contrast to change: brightness alone.
-        got, _ = Augment(flip=False, jitter=0.2)(grey, truth, np.random.default_rng(seed))
+        # Gray has no saturation and no contrast to change: brightness alone.
+        got, _ = Augment(flip=False, jitter=0.2)(gray, truth, np.random.default_rng(seed))
         assert len(np.unique(got)) == 1
         assert 80 <= got[0, 0, 0] <= 120
 

@@ -30,7 +30,7 @@ def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.M
     folder = pictures(tmp_path / "pictures", 4, height=32, width=32)
     torch.manual_seed(0)
     before = FCN(len(LABELS), narrow=16).state_dict()
-    before["conv1_1.weight"] /= 100  # random weights keep the scale of grey levels, and are sure of nonsense
+    before["conv1_1.weight"] /= 100  # random weights keep the scale of gray levels, and are sure of nonsense
     save_file(before, tmp_path / "fcn8s.safetensors")
     (tmp_path / "classes.txt").write_text("\n".join(LABELS.names))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from segbatch.config.training import TrainSpec
 from segbatch.training.objective import median_frequency, segmentation_loss
-from segbatch.training.optimise import EMA, learning_rate
+from segbatch.training.optimize import EMA, learning_rate
 
 NEEDED = {"inputs": ["a"], "labels": "b", "output": "c"}
 

@@ -1,4 +1,4 @@
-"""Shards as a source of labelled images: tars whose samples hold both, Parquet with a column for each."""
+"""Shards as a source of labeled images: tars whose samples hold both, Parquet with a column for each."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_what_holds_no_labels_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_no_label_names_its_example(folder: Path, tmp_path: Path) -> None:
-    colour = io.BytesIO()
-    Image.new("RGB", (40, 30)).save(colour, "PNG")
-    shard = tar(tmp_path / "a.tar", [("0.jpg", encoded(folder, "images", 0)), ("0.png", colour.getvalue())])
+    color = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(color, "PNG")
+    shard = tar(tmp_path / "a.tar", [("0.jpg", encoded(folder, "images", 0)), ("0.png", color.getvalue())])
     with pytest.raises(SegbatchError, match="of example 0 is no image of class ids"):
         examples(inputs=[str(shard)], label_column="png").load(0)

@@ -209,7 +209,7 @@ def test_files_of_somebody_else_are_never_replaced(
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_passes_one_after_another_are_one_large_pass(data: dict[str, Any], tmp_path: Path, reduction: str) -> None:
-    """Without batch normalisation and dropout, but for rounding; every image has the same number of known pixels."""
+    """Without batch normalization and dropout, but for rounding; every image has the same number of known pixels."""
     more = {"model": "plain", "reduction": reduction, "epochs": 2, "crop": None, "scale": (1, 1), "balance": "none"}
     more |= {"weights_precision": "fp32", "lr": 0.1 if reduction == "mean" else 1e-5, "val": [], "val_labels": None}
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A small network, and pictures that it can learn: rectangles of the classes' colours on the first one's."""
+"""A small network, and pictures that it can learn: rectangles of the classes' colors on the first one's."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pictures(folder: Path, count: int, seed: int = 0, height: int = 30, width: i
             top, left = rng.integers(0, (height - 12, width - 12))
             truth[top : top + 12, left : left + 12] = c
         noise = rng.normal(0, 12, (height, width, 3))
-        image = np.clip(np.array(LABELS.colours)[truth] + noise, 0, 255).astype(np.uint8)
+        image = np.clip(np.array(LABELS.colors)[truth] + noise, 0, 255).astype(np.uint8)
         truth[0] = 9
         Image.fromarray(image).save(folder / "images" / f"{i:03}.png")
         Image.fromarray(truth).save(folder / "labels" / f"{i:03}.png")

@@ -44,12 +44,12 @@ def from_caffe(layers: Mapping[str, str]) -> Callable[[StateDict], StateDict]:
             if module is None or index > 1:
                 converted[key] = state[key]
                 continue
-            normalises = module.endswith(".bn")
-            value = _flat(state[key]) if index == 1 or normalises else state[key]
+            normalizes = module.endswith(".bn")
+            value = _flat(state[key]) if index == 1 or normalizes else state[key]
             converted[f"{module}.{'bias' if index else 'weight'}"] = value
-            if normalises and index == 0:
+            if normalizes and index == 0:
                 converted[f"{module}.running_mean"] = torch.zeros_like(value)
-                # With eps the divisor is 1: nothing is left to normalise.
+                # With eps the divisor is 1: nothing is left to normalize.
                 converted[f"{module}.running_var"] = torch.full_like(value, 1 - _EPS)
         return converted
 

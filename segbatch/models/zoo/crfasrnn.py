@@ -36,7 +36,7 @@ class CRFasRNN(FCN):
     """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits after ``iterations`` steps of mean field.
 
     In training mode ``train_iterations`` steps; ``diagonal`` as in ``MeanField``, which is the layer ``crf``. Its
-    image is ``x`` with the mean put back, rounded to whole grey levels. (The authors' layer sees BGR minus the
+    image is ``x`` with the mean put back, rounded to whole gray levels. (The authors' layer sees BGR minus the
     mean: the same Gaussians, on a lattice that lies elsewhere.) In eval mode on a CPU one image is refined at a
     time, which is as fast and bounds the memory: about 0.5 KB a pixel plus 30 bytes a pixel and label.
     """

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16, Unpool, initialise, normalised, pool
+from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16, Unpool, initialize, normalized, pool
 
 SIDE = 224
 # Channels that come out of the deconvolutions of blocks 5 to 1.
@@ -29,17 +29,17 @@ class DeconvNet(VGG16):
     def __init__(self, classes: int, *, narrow: int = 1) -> None:
         super().__init__(pools=[pool(masks=True) for _ in BLOCKS], batch_norm=True, narrow=narrow)
         hidden, width = 4096 // narrow, 512 // narrow
-        self.fc6 = normalised(nn.Conv2d(width, hidden, 7))
-        self.fc7 = normalised(nn.Conv2d(hidden, hidden, 1))
-        self.fc6_deconv = normalised(nn.ConvTranspose2d(hidden, width, 7))
+        self.fc6 = normalized(nn.Conv2d(width, hidden, 7))
+        self.fc7 = normalized(nn.Conv2d(hidden, hidden, 1))
+        self.fc6_deconv = normalized(nn.ConvTranspose2d(hidden, width, 7))
         for block, outputs in _DECODER.items():
             self.add_module(f"unpool{block}", Unpool())
             for name, channels in zip(self.decoder(block), outputs, strict=True):
                 deconv = nn.ConvTranspose2d(width, channels // narrow, 3, padding=1)
-                self.add_module(name, normalised(deconv))
+                self.add_module(name, normalized(deconv))
                 width = channels // narrow
         self.seg_score = nn.Conv2d(width, classes, 1)
-        initialise(self)
+        initialize(self)
 
     @staticmethod
     def decoder(block: int) -> list[str]:

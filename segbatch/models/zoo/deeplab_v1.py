@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialise, pool
+from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pool
 
 STRIDE = 8
 
@@ -61,7 +61,7 @@ class DeepLab(_DeepLab):
         self.fc6 = nn.Conv2d(512 // narrow, hidden, 4, padding=6, dilation=4)
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
         self.fc8 = nn.Conv2d(hidden, classes, 1)
-        initialise(self)
+        initialize(self)
 
     def coarse(self, x: Tensor) -> Tensor:
         y = F.dropout(F.relu(self.fc6(self.features(x)[-1])), 0.5, self.training)
@@ -95,7 +95,7 @@ class DeepLabLargeFOV(_DeepLab):
                 self.add_module(f"{name}_conv", nn.Conv2d(channels, width, 3, stride, 1))
                 self.add_module(f"{name}_fc", nn.Conv2d(width, width, 1))
                 self.add_module(f"{name}_ms", nn.Conv2d(width, classes, 1))
-        initialise(self)
+        initialize(self)
 
     def coarse(self, x: Tensor) -> Tensor:
         pooled = self.features(x)

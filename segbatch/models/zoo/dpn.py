@@ -21,7 +21,7 @@ from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import content_digest, read_uri
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialise, pixels, pool
+from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pixels, pool
 
 STRIDE = 8
 MIXTURES = 5
@@ -31,11 +31,11 @@ _AT_ONCE = 2**18  # weights that b12 holds at once: they stay in a processor's c
 
 
 class LocalFilter(nn.Module):
-    """b12: the mean of each pixel's surroundings, weighted by how near in place and colour they are.
+    """b12: the mean of each pixel's surroundings, weighted by how near in place and color they are.
 
     ``window`` x ``window`` pixels around each pixel j, from ``window // 2`` before it on, those outside the image left
     out; weights d(j, z) = exp(-|p_j - p_z|² / 2 theta_alpha² - |I_j - I_z|² / 2 theta_beta²), over their sum. Thetas
-    in pixels and grey levels. Nothing is learned: all classes and images share the rule.
+    in pixels and gray levels. Nothing is learned: all classes and images share the rule.
     """
 
     stride = 1
@@ -74,23 +74,23 @@ class LocalFilter(nn.Module):
 
 
 def _strip(guide: Tensor, known: Tensor, places: Tensor) -> Tensor:
-    """One row of tiles: colours and values (B, *, side, W + side - tile) -> weighted sums (B, *, tile, W)."""
+    """One row of tiles: colors and values (B, *, side, W + side - tile) -> weighted sums (B, *, tile, W)."""
     batch, channels, side, _ = known.shape
     before = (side - _TILE + 1) // 2
 
     def surroundings(x: Tensor) -> Tensor:
         return x.unfold(3, side, _TILE).permute(0, 3, 2, 4, 1).reshape(-1, side * side, x.shape[1])
 
-    colours, values = surroundings(guide), surroundings(known)
+    colors, values = surroundings(guide), surroundings(known)
     inner = slice(before, before + _TILE)
-    own = colours.unflatten(1, (side, side))[:, inner, inner].flatten(1, 2)
+    own = colors.unflatten(1, (side, side))[:, inner, inner].flatten(1, 2)
     middle = own.mean(1, keepdim=True)  # near 0, squares cancel without loss
-    own, colours = own - middle, colours - middle
+    own, colors = own - middle, colors - middle
     # (a, -|a|²/2, 1) · (b, 1, -|b|²/2) = -|a - b|²/2
-    own, colours = _with(own, own.square().sum(2) / -2, 1), _with(colours, 1, colours.square().sum(2) / -2)
+    own, colors = _with(own, own.square().sum(2) / -2, 1), _with(colors, 1, colors.square().sum(2) / -2)
     sums = []
     step = max(1, _AT_ONCE // places.numel())
-    for a, b, v in zip(own.split(step), colours.split(step), values.split(step), strict=True):
+    for a, b, v in zip(own.split(step), colors.split(step), values.split(step), strict=True):
         # Below e⁻⁶⁰ nothing counts, and soon numbers are too small for a processor to be quick with.
         weights = torch.baddbmm(places, a, b.transpose(1, 2)).clamp_(min=-60).exp_()
         sums.append(weights @ v)
@@ -157,7 +157,7 @@ def potts(classes: int, mixtures: int = MIXTURES, weight: float = 5.0) -> Tensor
 
 
 class Upsample(nn.Module):
-    """(N, C, h, w) -> (N, C, 8 h, 8 w), linear between the centres of cells, constant beyond the outermost."""
+    """(N, C, h, w) -> (N, C, 8 h, 8 w), linear between the centers of cells, constant beyond the outermost."""
 
     kernel_size, stride, transposed = 2 * STRIDE, STRIDE, True
 
@@ -180,7 +180,7 @@ class DPN(VGG16):
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
         self.fc8 = nn.Conv2d(hidden, classes, 1)
         self.upscore = Upsample()
-        initialise(self)
+        initialize(self)
         self.parsing = Parsing(classes, mixtures)
 
     def unary(self, x: Tensor) -> Tensor:

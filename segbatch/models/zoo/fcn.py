@@ -18,7 +18,7 @@ from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialise
+from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialize
 
 Finest = Literal[32, 16, 8]
 # What the network that is trained at once multiplies by, before scores are taken.
@@ -63,7 +63,7 @@ class FCN(VGG16):
     scales pool4 by 0.01 and pool3 by 0.0001 before they are scored, as the network that is trained in one
     stage.
 
-    The network's own grid of scores lies 3 pixels beside that of ``interfaces.Model`` (its cell centres are 8 k
+    The network's own grid of scores lies 3 pixels beside that of ``interfaces.Model`` (its cell centers are 8 k
     - 23.5 for 8s), so the scores are given at stride 1, where both agree, after the network's own upsampling:
     they are Caffe's ``score``, exactly.
     """
@@ -87,7 +87,7 @@ class FCN(VGG16):
             self.upscore_pool4 = BilinearUpsample(classes, 4, 2)
             self.score_pool3 = nn.Conv2d(256 // narrow, classes, 1)
             self.upscore8 = BilinearUpsample(classes, 16, 8)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         _, _, pool3, pool4, pool5 = self.features(x)

@@ -1,6 +1,6 @@
 """How much of the image one score sees, how far apart the scores are, and where they lie: pure arithmetic.
 
-Going down from the output, ``r`` neighbouring outputs of a layer see ``s (r - 1) + k`` of its inputs; an
+Going down from the output, ``r`` neighboring outputs of a layer see ``s (r - 1) + k`` of its inputs; an
 atrous kernel of hole (dilation) ``h`` acts as one of ``k + (k - 1)(h - 1)`` (Chen et al. 2015, "Semantic Image
 Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3.1). A transposed layer, which
 writes ``k`` outputs every ``s``, goes the other way.
@@ -35,12 +35,12 @@ class Layer:
 class ReceptiveField:
     """``size`` pixels of the image that a score sees at most, ``stride`` pixels from one score to the next.
 
-    ``centre`` is the pixel at the middle of what score 0 sees; negative where it lies in the padding.
+    ``center`` is the pixel at the middle of what score 0 sees; negative where it lies in the padding.
     """
 
     size: int
     stride: Fraction
-    centre: Fraction
+    center: Fraction
 
 
 def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
@@ -52,22 +52,22 @@ def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
             size = (size + layer.extent - 2) // layer.stride + 1
         else:
             size = layer.stride * (size - 1) + layer.extent
-    stride, centre = Fraction(1), Fraction(0)
+    stride, center = Fraction(1), Fraction(0)
     for layer in layers:
         middle = Fraction(layer.extent - 1, 2) - layer.padding
         if layer.transposed:
             stride /= layer.stride
             middle = -middle
-        centre += middle * stride
+        center += middle * stride
         if not layer.transposed:
             stride *= layer.stride
-    return ReceptiveField(size, stride, centre)
+    return ReceptiveField(size, stride, center)
 
 
 def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
     """The layers among ``modules`` along one axis: convolutions, transposed ones, and pooling.
 
-    An ``nn.Sequential`` stands for what is in it; activations, normalisation and dropout are passed over.
+    An ``nn.Sequential`` stands for what is in it; activations, normalization and dropout are passed over.
     Raises ``ValueError`` for a layer that is not square, and for one it does not know.
     """
     return [_layer(module) for module in spatial(modules)]

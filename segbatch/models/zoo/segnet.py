@@ -15,7 +15,7 @@ from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import Preprocess
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.vgg16 import BLOCKS, TILE_PIXELS, VGG16, Unpool, initialise, normalised, pool
+from segbatch.models.zoo.vgg16 import BLOCKS, TILE_PIXELS, VGG16, Unpool, initialize, normalized, pool
 
 RAW_BGR = Preprocess((0.0, 0.0, 0.0), scale=1.0, bgr=True)
 # Divides CamVid's 480 x 360: there every plane has the paper's size, which pooling rounds up.
@@ -23,7 +23,7 @@ _MULTIPLE = 8
 
 
 class SegNet(VGG16):
-    """(N, 3, H, W) raw BGR -> (N, classes, H, W) logits: VGG16 and its mirror, with batch normalisation.
+    """(N, 3, H, W) raw BGR -> (N, classes, H, W) logits: VGG16 and its mirror, with batch normalization.
 
     ``dropout`` is that around the poolings and unpoolings while training: 0.5 in the Pascal network.
     """
@@ -40,8 +40,8 @@ class SegNet(VGG16):
                 if name == "conv1_1_D":
                     self.conv1_1_D = nn.Conv2d(inputs, classes, 3, padding=1)
                 else:
-                    self.add_module(name, normalised(nn.Conv2d(inputs, outputs, 3, padding=1)))
-        initialise(self)
+                    self.add_module(name, normalized(nn.Conv2d(inputs, outputs, 3, padding=1)))
+        initialize(self)
 
     @staticmethod
     def decoder(block: int) -> list[str]:
@@ -84,13 +84,13 @@ class SegNetBasic(nn.Module):
         # Across channels; Caffe's alpha is divided by the window too.
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
         for level in range(1, 5):
-            self.add_module(f"conv{level}", normalised(nn.Conv2d(3 if level == 1 else width, width, 7, padding=3)))
+            self.add_module(f"conv{level}", normalized(nn.Conv2d(3 if level == 1 else width, width, 7, padding=3)))
             self.add_module(f"pool{level}", pool(masks=True))
         for level in range(4, 0, -1):
             self.add_module(f"upsample{level}", Unpool())
-            self.add_module(f"conv_decode{level}", normalised(nn.Conv2d(width, width, 7, padding=3)))
+            self.add_module(f"conv_decode{level}", normalized(nn.Conv2d(width, width, 7, padding=3)))
         self.conv_classifier = nn.Conv2d(width, classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x, masks = self.norm(x), []

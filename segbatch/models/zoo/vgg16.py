@@ -54,7 +54,7 @@ class VGG16(nn.Module):
                 hole = conv5_hole if block == 5 else 1
                 padding = first_padding if name == "conv1_1" else hole
                 conv = nn.Conv2d(inputs, channels // narrow, 3, padding=padding, dilation=hole)
-                self.add_module(name, normalised(conv) if batch_norm else conv)
+                self.add_module(name, normalized(conv) if batch_norm else conv)
                 inputs = channels // narrow
             self.add_module(f"pool{block}", pool() if pools is None else pools[block - 1])
 
@@ -98,15 +98,15 @@ class Unpool(nn.Module):
         return plane.scatter_(2, indices.flatten(2), x.flatten(2)).unflatten(2, (height, width))
 
 
-def normalised(conv: nn.Module) -> nn.Sequential:
-    """A convolution (or transposed one) and the batch normalisation of what comes out of it."""
+def normalized(conv: nn.Module) -> nn.Sequential:
+    """A convolution (or transposed one) and the batch normalization of what comes out of it."""
     layers = nn.Sequential()
     layers.add_module("conv", conv)
     layers.add_module("bn", nn.BatchNorm2d(conv.out_channels))  # type: ignore[arg-type]
     return layers
 
 
-def initialise(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """He et al. 2015: random weights that keep the scale of what passes through ReLUs; biases zero."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -131,9 +131,9 @@ def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
 def bilinear_kernel(kernel: int) -> Tensor:
     """Weights float32 (kernel, kernel) with which a transposed convolution interpolates linearly.
 
-    Long et al. 2015, section 3.3; for an odd factor the kernel is centred on a pixel, else between two.
+    Long et al. 2015, section 3.3; for an odd factor the kernel is centered on a pixel, else between two.
     """
     factor = (kernel + 1) // 2
-    centre = factor - 1.0 if kernel % 2 else factor - 0.5
-    along = 1 - (torch.arange(kernel, dtype=torch.float32) - centre).abs() / factor
+    center = factor - 1.0 if kernel % 2 else factor - 0.5
+    along = 1 - (torch.arange(kernel, dtype=torch.float32) - center).abs() / factor
     return along[:, None] * along
