@@ -26,7 +26,7 @@ def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = execute) -> O
     plan = make_plan(spec)
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
-        plan.settle(1)
+        plan.fix_chunk_size(1)
         publish(plan)
         for receipt in work(plan):
             tally.add(receipt)

@@ -339,5 +339,5 @@ def main() -> None:
         sys.stderr.write(redact_text(traceback.format_exc()))
         sys.exit(1)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; what is committed stays, the same command goes on from there")
+        Console(stderr=True).print("stopped; committed chunks are kept, the same command resumes")
         sys.exit(130)

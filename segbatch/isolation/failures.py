@@ -15,7 +15,7 @@ from segbatch.errors import SegbatchError
 
 logger = logging.getLogger(__name__)
 
-RESUME = "what is committed stays; the same command goes on from there"
+RESUME = "committed chunks are kept; the same command resumes"
 # Ray's exceptions that are a condition of the machine, by name; the others only carry what happened to us.
 _RAY_CONDITIONS = {
     "OutOfDiskError": "No space left on device for the objects that Ray spills (RAY_TMPDIR, by default /tmp): free "

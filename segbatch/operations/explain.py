@@ -30,7 +30,7 @@ def explain(spec: JobSpec) -> str:
 
 
 def _describe(plan: Plan, hardware: Hardware) -> str:
-    plan.settle(hardware.cpus)
+    plan.fix_chunk_size(hardware.cpus)
     spec, shards = plan.job.spec, plan.job.shards
     total, done = plan.chunks_total(), plan.chunks_done()
     known = sum(s.records or 0 for s in shards)

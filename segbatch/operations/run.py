@@ -22,10 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
-    """Do the job, or what is left of it: every input record ends as one row of the output, a mask or an error.
+    """Run a job, or resume it: every input record becomes one row of the output, a mask or an error.
 
-    Safe to call again after any failure, and from two places at once. Raises ``SegbatchError``; what is
-    committed by then stays, and the same call goes on from there.
+    A run may be repeated after any failure, and two runs of one output may overlap: each chunk is committed once.
+
+    Args:
+        spec: What to compute, and where.
+        progress: Receives the plan and each committed chunk. Nothing is shown by default.
+
+    Raises:
+        SegbatchError: Committed chunks are kept; the same call resumes.
     """
     logs = Logs.of(spec.log_format, spec.storage_options)
     logs.install()
@@ -54,7 +60,7 @@ def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
         with cluster(spec) as hardware:
-            plan.settle(hardware.cpus)
+            plan.fix_chunk_size(hardware.cpus)
             publish(plan)
             compute(plan, hardware, tally, progress, logs)
     return finish(plan, tally, time.monotonic() - begun)

@@ -260,7 +260,7 @@ def unreadable(store: Store, filename: str, e: Exception, folder: str = MASKS) -
             f"{where}: is gone since the output was listed, as a compaction or another run does it; try again"
         )
     if is_transient(e) and not store.local:
-        return OutputError(f"{where}: the store keeps failing ({type(e).__name__}: {reason})")
+        return OutputError(f"{where}: the store is unavailable ({type(e).__name__}: {reason})")
     return OutputError(
         f"{where}: not a readable result file ({type(e).__name__}: {reason}); "
         "`segbatch verify --repair` computes anew what was in it, as does removing it and the same `segbatch run`"

@@ -243,14 +243,14 @@ class Plan:
     def unwritten(job: Job, cores: float) -> Plan:
         """A plan that reads everything and has no output."""
         plan = Plan(job, Store("memory://unused"), job.record(), Ledger(()), fresh=True)
-        plan.settle(cores)
+        plan.fix_chunk_size(cores)
         return plan
 
     @property
     def chunk_size(self) -> int:
         return self.record.chunk_size
 
-    def settle(self, cores: float) -> None:
+    def fix_chunk_size(self, cores: float) -> None:
         """Choose the chunk size, if the output or the spec has not fixed it."""
         if not self.record.chunk_size:
             self.record.chunk_size = choose_chunk_size(self.job.shards, cores)

@@ -100,13 +100,13 @@ class RayAttempts:
         self._counter.ready.remote(worker)
 
     @contextmanager
-    def stopping(self, due: Callable[[], bool]) -> Iterator[None]:
-        """Within, ``due`` is polled once per second; once it is true, ``begin`` raises ``Draining``."""
+    def stopping(self, should_stop: Callable[[], bool]) -> Iterator[None]:
+        """Within, ``should_stop`` is polled once per second; once it is true, ``begin`` raises ``Draining``."""
         over = threading.Event()
 
         def look() -> None:
             while not over.wait(_LOOK_SECONDS):
-                if due():
+                if should_stop():
                     logger.info("no new chunks are started")
                     self._counter.stop.remote()
                     return

@@ -42,12 +42,17 @@ def compute(
     progress: Progress,
     logs: Logs,
     folder: str = MASKS,
-    due: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Commit the chunks that are left into ``folder`` of the output, and count them in ``tally`` as they come.
+    """Execute the remaining chunks of a plan on Ray Data, and commit each one.
 
-    Once ``due`` is so (asked every second), each worker finishes the chunk that it has in hand, and the call returns
-    with the rest undone. Raises ``SegbatchError``; what is committed by then stays.
+    Args:
+        tally: Receives each receipt, in completion order.
+        folder: Folder of the output that the chunks are committed into.
+        should_stop: Polled once per second. Once true, workers finish the chunks in flight and start no new ones.
+
+    Raises:
+        SegbatchError: Committed chunks are kept.
     """
     pools = plan_pools(plan.job.spec, hardware, plan.chunks_total() - plan.chunks_done())
     progress.start(plan, pools)
@@ -57,8 +62,8 @@ def compute(
     breaker = Breaker(plan, partial(_commit, writer))
     try:
         outcomes = _outcomes(_stages(plan, pools, writer, attempts, logs))
-        with attempts.stopping(due), closing(outcomes):
-            for receipt in breaker.receipts(outcomes, due):
+        with attempts.stopping(should_stop), closing(outcomes):
+            for receipt in breaker.receipts(outcomes, should_stop):
                 tally.add(receipt)
                 progress.advance(receipt)
                 gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
@@ -67,11 +72,10 @@ def compute(
 
 
 def build_dataset(spec: JobSpec) -> Dataset:
-    """The masks as a lazy Ray dataset, one row a record (``output.schema.schema``), for one's own pipelines.
+    """Return the masks of a job as a lazy Ray dataset, one row per record (``output.schema.schema``).
 
-    Nothing is written and nothing resumed, and error rows of a broken network are not held back; ``spec.output`` is
-    not used. Joins the cluster as ``run`` does,
-    and leaves Ray running.
+    Nothing is written or resumed, ``spec.output`` is not used, and error rows of a broken network are not held back.
+    Joins the cluster as ``run`` does, and leaves Ray running.
     """
     job = resolve(spec)
     job.source.check(job.shards)

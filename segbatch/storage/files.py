@@ -288,7 +288,7 @@ def shard_failure(uri: str, error: Exception) -> RecordFailure:
 
 def outage(uri: str, error: Exception) -> Outage:
     return Outage(
-        f"{shown_uri(uri)}: the store keeps failing ({type(error).__name__}: {brief(error)}): its folder, bucket or "
+        f"{shown_uri(uri)}: the store is unavailable ({type(error).__name__}: {brief(error)}): its folder, bucket or "
         "host is away; what is committed is kept: run the job again when it answers"
     )
 

@@ -105,7 +105,7 @@ class Lease:
             if self._lost is None and self.lost:
                 self._lost = f"{self._store.uri}/{FOLDER}: the lease could not be renewed for {self._seconds:g} s"
             if self._lost is not None:
-                raise LeaseLost(f"{self._lost}; this night changes nothing more, the next one goes on from there")
+                raise LeaseLost(f"{self._lost}; this night changes nothing more, the next one resumes")
             renewed = {**self._content, "expires": self._clock() + self._seconds}
             self._store.write(_name(self._number), json.dumps(renewed).encode())
             self._content = renewed
@@ -164,4 +164,4 @@ def _who(there: dict[str, Any]) -> str:
 
 def _busy(store: Store, there: dict[str, Any] | None) -> Busy:
     who = _who(there) if there else "somebody who has just left"
-    return Busy(f"{store.uri}: another night runs: {who}. This one does nothing; the next start goes on from there")
+    return Busy(f"{store.uri}: another night runs: {who}. This one does nothing; the next start resumes")

@@ -236,7 +236,7 @@ class Store:
     def _failed(self, name: str, what: str, error: Exception, hint: str = "") -> OutputError:
         reason = " ".join(redact_text(str(error)).split())[:500] or type(error).__name__
         if is_transient(error) and not self.local:
-            hint = "the store keeps failing; what is committed stays: give the same command again when it answers"
+            hint = "the store is unavailable; committed chunks are kept: run the same command again when it answers"
         else:
             hint = remedy(error) or hint
         return OutputError(f"{self.uri}/{name}: {what}: {reason}{'; ' if hint else ''}{hint}")

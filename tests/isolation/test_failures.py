@@ -66,22 +66,22 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/block")
 @pytest.mark.parametrize(
     "e",
     [
-        OutputError("s3://b/out: the store keeps failing"),
-        chained(RuntimeError("wrapped"), OutputError("s3://b/out: the store keeps failing")),
-        within(KeyError("cleaning up"), OutputError("s3://b/out: the store keeps failing")),
-        ExceptionGroup("two", [ValueError("one"), OutputError("s3://b/out: the store keeps failing")]),
-        of_a_task(OutputError("s3://b/out: the store keeps failing")),
-        of_a_task(WorkerFailure(OutputError("s3://b/out: the store keeps failing"))),
+        OutputError("s3://b/out: the store is unavailable"),
+        chained(RuntimeError("wrapped"), OutputError("s3://b/out: the store is unavailable")),
+        within(KeyError("cleaning up"), OutputError("s3://b/out: the store is unavailable")),
+        ExceptionGroup("two", [ValueError("one"), OutputError("s3://b/out: the store is unavailable")]),
+        of_a_task(OutputError("s3://b/out: the store is unavailable")),
+        of_a_task(WorkerFailure(OutputError("s3://b/out: the store is unavailable"))),
         ray_errors.ActorDiedError(
             ray_errors.RayTaskError(
-                "f", "Traceback", WorkerFailure(OutputError("s3://b/out: the store keeps failing")), "p", 1, "ip"
+                "f", "Traceback", WorkerFailure(OutputError("s3://b/out: the store is unavailable")), "p", 1, "ip"
             )
         ),
     ],
 )
 def test_an_error_of_segbatch_is_found_wherever_it_is_and_told_in_its_own_words(e: Exception) -> None:
     found = failure(chained(e, SystemException()) if e.__cause__ is None else e)
-    assert (type(found), str(found)) == (OutputError, "s3://b/out: the store keeps failing")
+    assert (type(found), str(found)) == (OutputError, "s3://b/out: the store is unavailable")
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_an_input_folder_that_goes_away_stops_the_job_which_resumes_when_it_is_b
     for i in range(4):
         (source / f"{i}.png").write_bytes(picture(i))
     spec = job([str(source)], tmp_path / "out", chunk_size=4)
-    with pytest.raises(Outage, match=f"{source}.*the store keeps failing") as e:
+    with pytest.raises(Outage, match=f"{source}.*the store is unavailable") as e:
         segbatch.run(spec, GoesAway(source))
     assert (e.value.exit_code, rows(tmp_path / "out")) == (1, [])
     (tmp_path / "away").rename(source)

@@ -65,7 +65,7 @@ def test_an_output_is_verified_from_its_first_run_on_also_one_that_was_killed_be
     write_folder(tmp_path, [*SAMPLES, ("note.txt", b"")])
     job = spec([str(tmp_path)], tmp_path / "out")
     plan = make_plan(job)
-    plan.settle(1)
+    plan.fix_chunk_size(1)
     publish(plan)
     for _ in range(2):
         assert make_plan(job).job.skipped.to_json() == {

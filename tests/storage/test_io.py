@@ -174,15 +174,15 @@ def test_an_object_that_keeps_failing_is_an_error_row_and_a_store_stops_the_job(
         assert len(records) == len(SAMPLES)
         return
     source, shard = shards["folder"]
-    with pytest.raises(Outage, match="the store keeps failing") as stopped:
+    with pytest.raises(Outage, match="the store is unavailable") as stopped:
         list(source.chunks(shard, 100))
     assert stopped.value.exit_code == 1, "nothing is wrong with the configuration"
     assert isinstance(pickle.loads(pickle.dumps(stopped.value)), Outage)
-    with pytest.raises(Outage, match="the store keeps failing"):
+    with pytest.raises(Outage, match="the store is unavailable"):
         list(open_source([inputs["folder"]]).shards())
     for name in ("tar", "parquet"):
         source, shard = shards[name]
-        with pytest.raises(SourceError, match=r"the store keeps failing .* run the job again when it answers"):
+        with pytest.raises(SourceError, match=r"the store is unavailable .* run the job again when it answers"):
             list(source.chunks(shard, 100))
 
 
@@ -213,7 +213,7 @@ def test_a_refused_object_is_an_error_row_and_a_store_that_refuses_all_stops_the
     refused.clear()
     clock = iter(range(10**6))
     monkeypatch.setattr(sources_io.retry, "__defaults__", (60.0, 0.0, 0.0, lambda s: None, lambda: next(clock)))
-    with pytest.raises(Outage, match="the store keeps failing"):
+    with pytest.raises(Outage, match="the store is unavailable"):
         list(source.chunks(shard, 100))
 
 

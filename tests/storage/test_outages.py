@@ -129,7 +129,7 @@ def test_a_folder_that_goes_away_stops_the_job_and_is_named(
     shards = planned(inputs)
     vanish(tmp_path / "in")
     for shard in shards:
-        with pytest.raises(Outage, match=rf"{tmp_path}/in/.*: the store keeps failing") as e:
+        with pytest.raises(Outage, match=rf"{tmp_path}/in/.*: the store is unavailable") as e:
             read(inputs, [shard])
         assert e.value.exit_code == 1
 

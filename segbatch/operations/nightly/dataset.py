@@ -128,20 +128,20 @@ def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
     return found
 
 
-def work(found: Work, progress: Progress, due: Callable[[], bool]) -> None:
-    """Compute what is left into ``incoming/``, until it is done or ``due``."""
+def work(found: Work, progress: Progress, should_stop: Callable[[], bool]) -> None:
+    """Compute what is left into ``incoming/``, until it is done or ``should_stop``."""
     plan = found.plan
     if plan.complete:
         return
     logs = Logs.of(plan.job.spec.log_format, plan.job.spec.storage_options)
     logs.install()
     with cluster(plan.job.spec) as hardware:
-        plan.settle(hardware.cpus)
+        plan.fix_chunk_size(hardware.cpus)
         found.claim()
-        compute(plan, hardware, found.tally, progress, logs, INCOMING, due)
+        compute(plan, hardware, found.tally, progress, logs, INCOMING, should_stop)
 
 
-def settle(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRecord:
+def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRecord:
     """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
     store, plan = found.store, found.plan
     claim, shards = plan.record.claim, plan.job.shards

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from segbatch.config.nightly import Hours, NightlySpec
 from segbatch.errors import SegbatchError, SpecError
-from segbatch.operations.nightly.dataset import Work, prepare, settle, work
+from segbatch.operations.nightly.dataset import Work, prepare, promote, work
 from segbatch.operations.nightly.judge import judge, judge_errors
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
 from segbatch.operations.nightly.record import DatasetRecord, Night, dates, read_night, remove_night, utc, write_night
@@ -55,11 +55,11 @@ def run_night(
         record.deadline = utc(hours.deadline) if hours.deadline is not None else None
         record.webhook = ""
 
-        def due() -> bool:
+        def should_stop() -> bool:
             return lease.lost or (hours.deadline is not None and clock() >= hours.deadline)
 
         late = earlier_dates(spec, names, hours.date, state) if date is None else []
-        _datasets(_Context(record, lease, due, progress, tell), spec, names, late)
+        _datasets(_Context(record, lease, should_stop, progress, tell), spec, names, late)
         earlier = _earlier(state, night, spec)
         for name in names:
             judge(record.datasets[name], name, earlier, spec, date or hours.date)
@@ -146,7 +146,7 @@ class _Context:
 
     record: Night
     lease: Lease
-    due: Callable[[], bool]
+    should_stop: Callable[[], bool]
     progress: Callable[[], Progress]
     tell: Callable[[str], None]
 
@@ -201,7 +201,7 @@ def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[
 def _do(context: _Context, name: str, dataset: Work, before: DatasetRecord | None) -> None:
     """Compute and promote one dataset, unless no time is left; ``before`` is its entry of an earlier start tonight."""
     record, counts = context.record, dataset.counts()
-    if context.due() and counts["left"]:
+    if context.should_stop() and counts["left"]:
         record.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
         return
     for said in (_said(counts), *dataset.plan.warnings()):
@@ -209,13 +209,13 @@ def _do(context: _Context, name: str, dataset: Work, before: DatasetRecord | Non
     begun = time.monotonic()
     failure: SegbatchError | None = None
     try:
-        work(dataset, context.progress(), context.due)
+        work(dataset, context.progress(), context.should_stop)
     except SegbatchError as e:
         failure = e
         gc.collect()  # the pools of a dataset that broke off hold their cores until then
     seconds = time.monotonic() - begun
     try:
-        entry = settle(dataset, record.date, context.lease, seconds)
+        entry = promote(dataset, record.date, context.lease, seconds)
         entry.computed, entry.seconds = dataset.tally.totals.records, seconds if dataset.tally.filenames else 0.0
         if before is not None:
             entry.computed, entry.seconds = entry.computed + before.computed, entry.seconds + before.seconds

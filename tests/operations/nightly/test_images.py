@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import PlanError
-from segbatch.operations.nightly.dataset import Work, prepare, settle
+from segbatch.operations.nightly.dataset import Work, prepare, promote
 from segbatch.operations.nightly.record import DatasetRecord
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
@@ -46,12 +46,12 @@ class Nights:
     def night(self, chunks: int | None = None, max_removed: float = 0.5) -> DatasetRecord:
         found = self.prepare(max_removed)
         if not found.plan.complete:
-            found.plan.settle(1)
+            found.plan.fix_chunk_size(1)
             found.claim()
             for receipt in itertools.islice(execute(found.plan, INCOMING), chunks):
                 found.tally.add(receipt)
         with Lease.take(self._state, 1e6, lambda: 0.0, "a night").kept() as lease:
-            return settle(found, f"2026-11-{next(self._dates):02}", lease, 1.0)
+            return promote(found, f"2026-11-{next(self._dates):02}", lease, 1.0)
 
     def ids(self) -> list[str]:
         return sorted(row["image_id"] for row in rows(self.output))
@@ -246,5 +246,5 @@ def test_a_night_whose_output_is_taken_over_changes_nothing_more(nights: Nights)
         next(work)
     lease = Lease.take(Store(str(nights.output.parent / "state")), 1e6, lambda: 0.0, "a night")
     with lease.kept(), pytest.raises(OutputTaken):
-        settle(found, "2026-11-20", lease, 1.0)
+        promote(found, "2026-11-20", lease, 1.0)
     assert verify(str(nights.output), read_input=True).problems == []
