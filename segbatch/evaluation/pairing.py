@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from segbatch.text import without_query
 _SHARDS = (*EXTENSIONS["webdataset"], *EXTENSIONS["parquet"])
 MAX_EXAMPLES = 5
 _MAX_HINTS = 4
+_MAX_TRIED, _MAX_PAIRED = 20, 1000  # suffixes, and images that each is tried on, for a refusal
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def pair(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffi
         if path is not None:
             by_stem[path.stem].append(i)
     label_uris = {label.uri for label, path in zip(labels, label_paths, strict=True) if path}
+    image_names, label_names = [image.name for image in images], [label.name for label in labels]
     claims: dict[int, list[tuple[tuple[int, ...], int]]] = defaultdict(list)
     for i, image in enumerate(images):
         if image.uri in label_uris:
@@ -98,12 +100,9 @@ def pair(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffi
             if (label_path := label_paths[k]) is not None and _agree(path.folders, label_path.folders)
         ]
         if scored:
-            best = _best(scored, f"image {image.name}", [label.name for label in labels])
+            best = _best(scored, f"image {image.name}", label_names)
             claims[best[1]].append((best[0], i))
-    pairs = {
-        _best(images_of, f"label {labels[k].name}", [i.name for i in images])[1]: labels[k]
-        for k, images_of in claims.items()
-    }
+    pairs = {_best(images_of, f"label {labels[k].name}", image_names)[1]: labels[k] for k, images_of in claims.items()}
     taken = {label.uri for label in pairs.values()}
     return Pairing(
         pairs,
@@ -195,7 +194,8 @@ def _label_path(label: LabelFile, suffix: Suffix) -> _Path | None:
 
 
 def _without_extension(name: str) -> str:
-    extension = next((e for e in sorted(EXTENSIONS["images"], key=len) if name.lower().endswith(e)), "")
+    lower = name.lower()
+    extension = next((e for e in EXTENSIONS["images"] if lower.endswith(e)), "")
     return name[: len(name) - len(extension)]
 
 
@@ -213,9 +213,11 @@ def _suffixes_that_pair(images: Sequence[ImageName], labels: Sequence[LabelFile]
                 cut = max(stem.rfind(separator, 0, shared) for separator in "_-.")
             if cut > 0:
                 found.append(Suffix(stem[cut:], name[cut:]))
+    # Numbers give a suffix of their own for each pair of names; what several names share is tried.
+    common = [s for s, _ in Counter(s for s in found if s != Suffix()).most_common(_MAX_TRIED)]
     # x_1 and x_12_L share x_1, but 2_L is no suffix: those that begin with a separator come first.
-    found.sort(key=lambda suffix: (suffix.image or suffix.label)[:1].isalnum())
-    paired = {s: _pairs(images, labels, s) for s in dict.fromkeys(found) if s != Suffix()}
+    common.sort(key=lambda suffix: (suffix.image or suffix.label)[:1].isalnum())
+    paired = {s: _pairs(images[:_MAX_PAIRED], labels, s) for s in common}
     most = max(paired.values(), default=0)
     return [s for s, count in paired.items() if count and 2 * count > most][:_MAX_HINTS]
 
