@@ -22,6 +22,7 @@ LABEL_COLORS = (
     "labels are drawn in colors: classes for those of the classes, or a table (name,r,g,b; labelmap.txt; JSON); "
     "indices to believe the values of palette images whatever their colors"
 )
+CLASSES, INDICES = "classes", "indices"  # what label_colors may be besides a table
 REDUCE_ZERO = "label value 0 is ignored and value v is class v - 1, as in ADE20K"
 _MAX_NAME_LENGTH = 100
 
@@ -107,3 +108,8 @@ class LabelOptions:
     suffix: str = ""
     colors: str | None = None
     reduce_zero: bool = False
+
+    @property
+    def checks_palettes(self) -> bool:
+        """Whether the palettes of labels must not show other classes than their values."""
+        return self.colors != INDICES

@@ -12,7 +12,8 @@ from PIL import Image
 from segbatch.class_list import FORMS, parse_class_list
 from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure, SpecError
-from segbatch.labels import IGNORE_INDEX, UNKNOWN_COLOR, LabelSet
+from segbatch.evaluation.class_map import ClassMap
+from segbatch.labels import CLASSES, IGNORE_INDEX, INDICES, UNKNOWN_COLOR, LabelOptions, LabelSet
 from segbatch.sources.formats import EXTENSIONS
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.listing import list_input
@@ -24,7 +25,6 @@ _MAX_TABLE_BYTES = 2**20
 # Formats that keep values as they are; a JPEG of class ids holds ids that nobody drew.
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA")
-CLASSES, INDICES = "classes", "indices"  # what --label-colors may be besides a table
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,15 @@ class LabelReader:
             )
         colors = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
         return Label(values.astype(np.int64), colors)
+
+
+def open_labels(options: LabelOptions, names: LabelSet, files: Files) -> tuple[LabelReader, ClassMap]:
+    """The reader of labels, and the map of its values to the classes ``names``, that label options describe.
+
+    Raises ``SpecError`` for a table of colors or a map that does not fit the classes.
+    """
+    table = color_table(options.colors, names, files)
+    return LabelReader(files, table), ClassMap.of(names.names, options, table.names if table else None)
 
 
 def _by_color(pixels: np.ndarray, table: LabelSet) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from segbatch.errors import OutputError, SpecError
 from segbatch.evaluation.class_map import ClassMap
-from segbatch.evaluation.label_images import INDICES, LabelFile, LabelReader
+from segbatch.evaluation.label_images import LabelFile, LabelReader
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelOptions, LabelSet
@@ -23,10 +23,11 @@ _SHOWN = 1000  # ids that a refusal looks at
 class LabeledRows:
     """The place of the label of each image id in the list of labels; -1 for an image that is a label itself.
 
-    ``sizes`` are (height, width) by the place of the label, of rows with a mask; ``notes`` and ``labels_without`` are
-    those of the pairing.
+    ``files`` are the result files that hold the rows; ``sizes`` are (height, width) by the place of the label, of rows
+    with a mask; ``notes`` and ``labels_without`` are those of the pairing.
     """
 
+    files: Sequence[ResultFile]
     labels: Sequence[LabelFile]
     places: Mapping[str, int]
     sizes: Mapping[int, tuple[int, int]]
@@ -59,6 +60,7 @@ class LabeledRows:
         places = {names[i].name: place[label.uri] for i, label in paired.labels.items()}
         without = total - len(places) - len(paired.label_images)
         return LabeledRows(
+            files,
             labels,
             {**places, **dict.fromkeys(paired.label_images, -1)},
             {place[label.uri]: size for i, label in paired.labels.items() if (size := rows[i][1]) is not None},
@@ -75,8 +77,15 @@ class LabeledRows:
             label = reader.read(file.uri)
             return LookedAt(file.name, label.values, label.palette, self.sizes.get(places[index]))
 
-        check = options.colors != INDICES
-        return survey(len(places), look, classes, names, strict=False, check_palettes=check, notes=self.notes)
+        return survey(
+            len(places),
+            look,
+            classes,
+            names,
+            strict=False,
+            check_palettes=options.checks_palettes,
+            notes=self.notes,
+        )
 
 
 def _rows(store: Store, file: ResultFile) -> Iterator[tuple[ImageName, tuple[int, int] | None]]:

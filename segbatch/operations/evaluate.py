@@ -13,14 +13,13 @@ import numpy as np
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.evaluation.bootstrap import ConfidenceInterval
-from segbatch.evaluation.class_map import ClassMap
 from segbatch.evaluation.compare import MAX_EXAMPLES, Finding, Part, Truth, compare_files
-from segbatch.evaluation.label_images import LabelReader, color_table, list_labels
+from segbatch.evaluation.label_images import list_labels, open_labels
 from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.labels import LabelOptions
-from segbatch.output.ledger import Ledger
+from segbatch.output.ledger import ResultFile
 from segbatch.output.run_record import RunRecord
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared
@@ -116,9 +115,7 @@ def evaluate(
             f"{', '.join(classes[0])}; only outputs with the same classes can be compared"
         )
     files = Files(storage_options)
-    table = color_table(options.colors, records[0].labels, files)
-    class_map = ClassMap.of(classes[0], options, table.names if table else None)
-    reader = LabelReader(files, table)
+    reader, class_map = open_labels(options, records[0].labels, files)
     truths = list_labels(files, labels)
     paired = [LabeledRows.of(store, truths, labels, Suffix.of(options.suffix)) for store in stores]
     surveyed = paired[0].survey(reader, class_map, records[0].labels, options)
@@ -128,7 +125,7 @@ def evaluate(
         parts = []
         for store, rows in zip(stores, paired, strict=True):
             truth = Truth(truths, rows.places, class_map, reader, resamples, seed)
-            parts.append(_gather(store, truth, int(hardware.cpus), tell))
+            parts.append(_gather(store, rows.files, truth, int(hardware.cpus), tell))
     for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
         _conclude(store, record, part, rows)
         for name in surveyed.absent:
@@ -157,10 +154,9 @@ def evaluate(
     )
 
 
-def _gather(store: Store, truth: Truth, cores: int, tell: Callable[[str], None]) -> Part:
+def _gather(store: Store, files: Sequence[ResultFile], truth: Truth, cores: int, tell: Callable[[str], None]) -> Part:
     """All committed files of one output: tasks of a few files, of which only so many are pending."""
     total, common = truth.part(), shared(truth)
-    files = Ledger.read(store).files()
     size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
     told = time.monotonic()

@@ -14,7 +14,7 @@ from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.confusion import Confusion
 from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
-from segbatch.evaluation.label_images import INDICES, LabelFile, LabelReader, color_table, list_labels
+from segbatch.evaluation.label_images import LabelFile, LabelReader, list_labels, open_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelOptions
@@ -53,9 +53,7 @@ def tune(
     job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))
     job.source.check(job.shards)
     files = Files(spec.storage_options)
-    table = color_table(options.colors, job.model.labels, files)
-    class_map = ClassMap.of(job.model.labels.names, options, table.names if table else None)
-    reader = LabelReader(files, table)
+    reader, class_map = open_labels(options, job.model.labels, files)
     truths = list_labels(files, labels)
     suffix = Suffix.of(options.suffix)
     records = list(itertools.islice(_labeled(job, truths, suffix), images))
@@ -179,8 +177,7 @@ def _survey(
                 size = decode(record.data, job.spec.max_pixels).shape[:2]
         return LookedAt(file.name, label.values, label.palette, size)
 
-    check = options.colors != INDICES
-    return survey(len(records), look, class_map, job.model.labels, strict=True, check_palettes=check)
+    return survey(len(records), look, class_map, job.model.labels, strict=True, check_palettes=options.checks_palettes)
 
 
 def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[list[Record]]:

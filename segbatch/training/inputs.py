@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from segbatch.config.training import TrainSpec
 from segbatch.errors import RecordFailure, SourceError, SpecError
-from segbatch.evaluation.class_map import ClassMap
-from segbatch.evaluation.label_images import INDICES, LabelReader, color_table
+from segbatch.evaluation.label_images import open_labels
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelSet
 from segbatch.sources import AnySource, open_source
@@ -26,12 +25,11 @@ def open_examples(
     listed or read.
     """
     files = Files(spec.storage_options)
-    table = color_table(spec.label_colors, names, files)
-    classes = ClassMap.of(names.names, spec.label_options(), table.names if table else None)
-    reader = LabelReader(files, table)
+    options = spec.label_options()
+    reader, classes = open_labels(options, names, files)
     examples: Examples
     if labels is not None:
-        examples, notes = image_files(inputs, labels, spec.label_suffix, classes, reader, spec.max_pixels)
+        examples, notes = image_files(inputs, labels, options.suffix, classes, reader, spec.max_pixels)
     else:
         examples, notes = spool(*_shards(spec, inputs), classes, reader, spec.max_pixels)
     every = max(1, len(examples) // _IMAGES_DECODED)
@@ -41,8 +39,9 @@ def open_examples(
         size = _size(examples, index) if index % every == 0 else None
         return LookedAt(name, label.values, label.palette, size)
 
-    check = spec.label_colors != INDICES
-    return examples, survey(len(examples), look, classes, names, strict=True, check_palettes=check, notes=notes)
+    return examples, survey(
+        len(examples), look, classes, names, strict=True, check_palettes=options.checks_palettes, notes=notes
+    )
 
 
 def _size(examples: Examples, index: int) -> tuple[int, int] | None:
