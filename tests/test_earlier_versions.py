@@ -21,7 +21,8 @@ from segbatch.operations.nightly.record import read_night
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
 from segbatch.output.inspect import error_rows, summary
-from segbatch.planning.plan import STAGES_VERSION, make_plan
+from segbatch.planning.plan import make_plan
+from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 from segbatch.training.trainer import train
 
@@ -78,7 +79,7 @@ def test_an_earlier_output_is_resumed_or_the_refusal_says_why(name: str, corpus:
     version, _, _, source = OUTPUTS[name]
     spec: dict[str, Any] = json.loads((corpus / name / "run.json").read_text())["spec"]
     given = {**spec, "inputs": [str(corpus / source)], "output": str(corpus / name)}
-    with pytest.raises(PlanError, match=f"rows version {version}, this version of segbatch writes {STAGES_VERSION}"):
+    with pytest.raises(PlanError, match=f"rows version {version}, this version of segbatch writes {ROWS_VERSION}"):
         make_plan(JobSpec.create(**given))
 
 

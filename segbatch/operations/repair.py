@@ -15,7 +15,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import SUCCESS, RunRecord
 from segbatch.output.writer import MASKS
 from segbatch.planning.claim import refuse_other_version
-from segbatch.planning.plan import STAGES_VERSION
+from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 
 
@@ -36,7 +36,7 @@ def repair(
     """
     store = Store(output, storage_options)
     record = RunRecord.need(store)
-    refuse_other_version(store, record, STAGES_VERSION)
+    refuse_other_version(store, record, ROWS_VERSION)
     spec = recorded_spec(record, inputs, storage_options, output=output)
     store.remove(SUCCESS)
     ledger = Ledger.read(store, damaged={})

@@ -19,7 +19,7 @@ from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refus
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelOptions
 from segbatch.logs import Logs
-from segbatch.planning.plan import Job, resolve
+from segbatch.planning.job import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
 from segbatch.planning.progress import Steps
 from segbatch.ray_backend.cluster import cluster

@@ -11,7 +11,7 @@ from segbatch.config.job import JobSpec
 from segbatch.errors import Outage, SourceError
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
-from segbatch.planning.plan import open_inputs
+from segbatch.planning.job import open_inputs
 from segbatch.planning.reconcile import missing, stale
 from segbatch.protocols import Source
 from segbatch.records import Chunk, Corpus, Shard

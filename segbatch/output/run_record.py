@@ -95,7 +95,7 @@ class RunRecord:
 
     @property
     def rows_version(self) -> int:
-        """``planning.STAGES_VERSION`` of the segbatch that wrote the rows."""
+        """``stages.scoring.ROWS_VERSION`` of the segbatch that wrote the rows."""
         return int(self.identity["code"])
 
     @property

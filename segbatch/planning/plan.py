@@ -2,223 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from segbatch import models, refiners
 from segbatch.config.job import JobSpec
-from segbatch.crf.params import default_prune
-from segbatch.errors import PlanError, SpecError
+from segbatch.errors import SpecError
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.chunking import PIECE_CHUNKS, Piece, choose_chunk_size, chunks_of, records_of
 from segbatch.planning.claim import changed_limits, existing_record, refuse_other, refuse_other_version
+from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
-from segbatch.protocols import Source
 from segbatch.records import Shard
-from segbatch.skipped import Skipped
-from segbatch.sources import divided, open_source
+from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
-from segbatch.storage.uri import is_uri
-from segbatch.text import redact
-
-# Raise it when the same input would give other rows: it is part of the fingerprint.
-STAGES_VERSION = 5
-
-
-@dataclass(frozen=True)
-class Job:
-    """A spec with what it names found: the source, its shards, the network's facts, precision and prune decided.
-
-    ``spec`` has every parameter of the dense CRF, if that refines: what was not given comes from the weights, and
-    ``crf_source`` says so.
-    ``skipped`` is what the listings of the inputs hold besides shards; ``notes`` and ``cautions`` are the corpus' own
-    (``chunk.Corpus``).
-    ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
-    """
-
-    spec: JobSpec
-    source: Source
-    root: str
-    shards: list[Shard] = field(repr=False)
-    model: models.ModelInfo
-    precision: str
-    prune: float
-    refiner: refiners.RefinerInfo
-    skipped: Skipped = field(default_factory=Skipped, repr=False)
-    crf_source: str = ""
-    notes: tuple[tuple[str, str], ...] = ()
-    cautions: tuple[str, ...] = ()
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        # Workers need no list of shards: each read task carries its own.
-        return (Job, (self.spec, self.source, self.root, [], self.model, self.precision, self.prune, self.refiner))
-
-    def warnings(self) -> list[str]:
-        """What will work, and is likely not meant."""
-        name, spec, said = self.model.name, self.spec, [*self.cautions, *_undecisive(self.spec, self.shards)]
-        if self.model.wrong_size:
-            said.append(f"{self.model.wrong_size}. The job stops at the first image whose scores have a wrong size")
-        if self.model.untried:
-            said.append(
-                f"network {name} could not be tried on this machine ({self.model.untried}); its scores are checked "
-                "at each image, in the workers"
-            )
-        if self.model.refines and spec.refiner != "none":
-            said.append(
-                f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them "
-                "again; give --refiner none, unless you want both"
-            )
-        prune = default_prune(len(self.model.labels))
-        if spec.prune is None and self.prune != prune:
-            said.append(f"prune is {self.prune:g}, with which this output was begun; the default is {prune:g}")
-        return said
-
-    def divided(self, chunk_size: int) -> Job:
-        """This job with its loose images in shards of one chunk each. Raises ``PlanError`` for shards of one key."""
-        shards = divided(self.shards, chunk_size)
-        _refuse_equal_ids(shards)
-        return replace(self, shards=shards)
-
-    def identity(self) -> dict[str, Any]:
-        """All that decides the rows; its digest is the run's fingerprint.
-
-        Every field of the spec with the effect ``rows`` is in it. A field that names something enters as what that is
-        on this machine now: inputs as the corpus root (a pattern that grows names the same corpus), weights as their
-        digest, classes as names and colors.
-        """
-        given = self.spec.plain("rows")
-        # Resolved below; chunk_size is a key of its own in run.json, kept from the first run.
-        for name in ("inputs", "weights", "classes", "precision", "prune", "refiner_weights", "crf", "chunk_size"):
-            del given[name]
-        if given["image_member"] is None:  # runs of earlier versions go on
-            del given["image_member"]
-        return {
-            "root": self.root,
-            "model": {
-                "name": given.pop("model"),
-                "weights": self.model.digest,
-                "temperature": self.model.temperature,
-                "classes": list(self.model.labels.names),
-                "colors": [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in self.model.labels.colors],
-            },
-            "precision": self.precision,
-            "prune": self.prune,
-            "refiner": given.pop("refiner"),
-            "crf": self.refiner.parameters and dict(self.refiner.parameters),
-            "marginal": given.pop("marginal"),
-            "read": given,  # what is left: how the inputs are read
-            "code": STAGES_VERSION,
-        }
-
-    def record(self) -> RunRecord:
-        """A new run.json; its chunk size is set when the hardware is known."""
-        labels = self.model.labels
-        return RunRecord(
-            identity=self.identity(),
-            chunk_size=self.spec.chunk_size or 0,
-            classes=[
-                {"id": i, "name": n, "color": list(c)}
-                for i, (n, c) in enumerate(zip(labels.names, labels.colors, strict=True))
-            ],
-            spec=self.spec.public(),
-            inputs=[_absolute(redact(u)) for u in self.spec.inputs],
-            versions=_versions(),
-            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        )
-
-
-def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
-    """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
-
-    ``kept`` is the identity of an output that exists: its ``precision`` and ``prune`` apply where the spec has none, so
-    that a resume on other hardware, or by another version, gives the same rows; so does its column of images, which its
-    first run may have found by the values. Its ``root`` is the corpus root, by default the folder that all inputs lie
-    in.
-    """
-    kept = kept or {}
-    if spec.image_column is None:
-        spec = spec.model_copy(update={"image_column": kept.get("read", {}).get("image_column")})
-    refiners.build(spec)
-    model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
-    spec, crf_source = refiners.completed(spec, model)
-    refiner = refiners.describe(spec, len(model.labels))
-    precision: str = spec.precision
-    if precision == "auto":
-        precision = kept.get("precision") or _auto_precision(spec)
-    prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
-    source = open_inputs(spec, is_resumed="read" in kept)
-    corpus = source.corpus(kept.get("root"))
-    if corpus.image_column is not None:
-        spec = spec.model_copy(update={"image_column": corpus.image_column})
-    _refuse_equal_ids(corpus.shards)
-    return Job(
-        spec,
-        source,
-        corpus.root,
-        corpus.shards,
-        model,
-        precision,
-        prune,
-        refiner,
-        corpus.skipped,
-        crf_source,
-        corpus.notes,
-        corpus.warnings,
-    )
-
-
-def _undecisive(spec: JobSpec, shards: Sequence[Shard]) -> list[str]:
-    """Options that choose within formats that no input is of."""
-    formats = {shard.format for shard in shards}
-    deciding = {"image_column": {"parquet"}, "image_member": {"webdataset"}, "id_column": {"parquet", "manifest"}}
-    return [
-        f"{name} = {getattr(spec, name)!r} decides nothing: no input is {' or '.join(sorted(of))}"
-        for name, of in deciding.items()
-        if getattr(spec, name) is not None and not formats & of
-    ]
-
-
-def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
-    """The files of a shard are called by its key: two shards with one key would overwrite each other."""
-    names: dict[str, str] = {}
-    for shard in shards:
-        other = names.setdefault(shard.key, shard.name)
-        if other != shard.name:
-            raise PlanError(f"{other} and {shard.name}: their files would have equal names; rename one of these shards")
-
-
-def _auto_precision(spec: JobSpec) -> str:
-    """bf16 where this machine computes in it; a cluster may have other hardware than this machine."""
-    elsewhere = spec.address or os.environ.get("RAY_ADDRESS")
-    try:
-        return "bf16" if models.supports_bf16(spec.device) else "fp32"
-    except SpecError:
-        if not elsewhere:
-            raise
-        return "fp32"
-
-
-def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
-    """The source that the spec's inputs and reading options name, or that an output which exists was made of."""
-    return open_source(
-        spec.inputs,
-        storage_options=spec.storage_options,
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        id_column=spec.id_column,
-        uri_column=spec.uri_column,
-        key=spec.key,
-        format=spec.format,
-        max_record_bytes=spec.max_record_bytes,
-        is_resumed=is_resumed,
-    )
 
 
 @dataclass
@@ -319,7 +117,7 @@ def make_plan(spec: JobSpec) -> Plan:
     if spec.overwrite:
         there = None
     if there is not None:
-        refuse_other_version(store, there, STAGES_VERSION)
+        refuse_other_version(store, there, ROWS_VERSION)
     job = resolve(spec, there.identity if there else None)
     record = job.record()
     if there is None:
@@ -339,17 +137,3 @@ def _with_errors(shards: Sequence[Shard], inventory: Inventory) -> frozenset[str
     """Committed chunks of ``shards`` that have error rows."""
     chunks = [name for s in shards for name in inventory.ledger.committed(s.id).filenames(s.id)]
     return frozenset(r.filename for r in inventory.receipts(chunks) if r.totals.failed)
-
-
-def _absolute(uri: str) -> str:
-    return uri if is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("segbatch", "ray", "torch", "torchvision", "pyarrow", "pillow", "simplejpeg", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -10,7 +10,7 @@ from PIL import Image
 from segbatch import models, refiners
 from segbatch.errors import NetworkError
 from segbatch.models.scores import sample_images
-from segbatch.planning.plan import Job
+from segbatch.planning.job import Job
 from segbatch.planning.pools import Pools
 from segbatch.protocols import Model, Stage
 from segbatch.records import Chunk, ChunkId, Record, Scores

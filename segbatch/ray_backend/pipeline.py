@@ -21,7 +21,8 @@ from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
 from segbatch.output.writer import MASKS, Receipt, Writer
 from segbatch.planning.breaker import Breaker, is_suspect
-from segbatch.planning.plan import Job, Plan, resolve
+from segbatch.planning.job import Job, resolve
+from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware, Pools, plan_pools
 from segbatch.planning.progress import Progress
 from segbatch.planning.stages import refine_stage, segment_stage

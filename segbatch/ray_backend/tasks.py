@@ -9,7 +9,7 @@ import ray
 
 from segbatch.isolation.failures import failure
 from segbatch.logs import Logs
-from segbatch.planning.plan import Job
+from segbatch.planning.job import Job
 from segbatch.planning.pools import Pools
 from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.pipeline import SegmentWorker

@@ -11,6 +11,9 @@ from segbatch.errors import RecordFailure
 from segbatch.records import Scores
 from segbatch.refiners.none import NoRefiner
 
+# Raise it when the same input would give other rows: it is part of the fingerprint.
+ROWS_VERSION = 5
+
 
 def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prune: float) -> Scores:
     """Log-probabilities float16 of the classes of ``logits`` (C, h, w) that can win at some pixel of the image.

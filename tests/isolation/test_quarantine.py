@@ -14,7 +14,7 @@ from segbatch.errors import SegbatchError
 from segbatch.isolation import Limits, supervise
 from segbatch.isolation.bisection import quarantine
 from segbatch.output.schema import to_table
-from segbatch.planning.plan import resolve
+from segbatch.planning.job import resolve
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import segment_stage
 from segbatch.protocols import UNTRACKED

@@ -21,7 +21,8 @@ from segbatch.crf.params import default_prune
 from segbatch.errors import ModelError, SpecError
 from segbatch.models.zoo.dpn import parse
 from segbatch.operations.explain import explain
-from segbatch.planning.plan import Job, Plan, resolve
+from segbatch.planning.job import Job, resolve
+from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware, plan_pools
 from segbatch.records import Scores
 from segbatch.refiners import build, describe, names
