@@ -31,7 +31,8 @@ from PIL import Image
 import segbatch
 from segbatch.isolation import Limits
 from segbatch.isolation.watchdog import Watchdog
-from segbatch.output.writer import Receipt, Writer
+from segbatch.output.receipt import Receipt
+from segbatch.output.writer import Writer
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Pools

@@ -8,8 +8,8 @@ from typing import Any
 
 from segbatch.config.job import JobSpec
 from segbatch.operations.finish import Outcome, finish
+from segbatch.output.receipt import Receipt
 from segbatch.output.sums import Tally
-from segbatch.output.writer import Receipt
 from segbatch.planning.claim import publish
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan, make_plan

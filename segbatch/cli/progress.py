@@ -10,7 +10,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from segbatch.logs import event
-from segbatch.output.writer import Receipt
+from segbatch.output.receipt import Receipt
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
 from segbatch.planning.progress import Progress

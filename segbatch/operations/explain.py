@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, visible
-from segbatch.output.writer import MASKS
+from segbatch.output.layout import MASKS
 from segbatch.planning.claim import describe_removal
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Hardware, plan_pools

@@ -12,7 +12,8 @@ from segbatch.labels import LabelSet
 from segbatch.output.compaction import retire, tidy
 from segbatch.output.file_table import FileTable
 from segbatch.output.inspect import failed_shards
-from segbatch.output.run_record import RUN, SUCCESS, RunRecord
+from segbatch.output.layout import RUN, SUCCESS
+from segbatch.output.run_record import RunRecord
 from segbatch.output.stats import write_card, write_classes
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals

@@ -11,9 +11,9 @@ from segbatch.operations.verify import Report
 from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.compaction import merge, tidy
 from segbatch.output.inventory import set_aside
+from segbatch.output.layout import MASKS, SUCCESS
 from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import SUCCESS, RunRecord
-from segbatch.output.writer import MASKS
+from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import refuse_other_version
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store

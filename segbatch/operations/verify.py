@@ -15,12 +15,13 @@ from segbatch.codecs import mask_png as png
 from segbatch.errors import SHARD_FAILURES, OutputError
 from segbatch.operations.verify_input import check_input
 from segbatch.output.check import chunk_problems
-from segbatch.output.file_table import FILES, DamagedTable, FileTable
+from segbatch.output.file_table import DamagedTable, FileTable
+from segbatch.output.layout import FILES, MASKS, SUCCESS
 from segbatch.output.ledger import Ledger, read_file, read_whole
-from segbatch.output.run_record import SUCCESS, RunRecord
+from segbatch.output.receipt import Receipt
+from segbatch.output.run_record import RunRecord
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.totals import Totals
-from segbatch.output.writer import MASKS, Receipt
 from segbatch.records import ClassCount
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store

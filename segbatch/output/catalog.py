@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
+from segbatch.output.layout import SHARDS
 from segbatch.storage.store import Store
-
-SHARDS = "shards.parquet"
 
 _SCHEMA = pa.schema(
     [

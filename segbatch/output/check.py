@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from segbatch.output.receipt import Receipt
 from segbatch.output.run_record import Claim
 from segbatch.output.schema import schema
 from segbatch.output.totals import CONFIDENCE_UNIT, Totals
-from segbatch.output.writer import Receipt
 from segbatch.records import ChunkId
 
 

@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 from segbatch.errors import OutputError
 from segbatch.output.file_table import FileRow, FileTable
 from segbatch.output.inventory import Inventory
+from segbatch.output.layout import MASKS, RETIRED, SUCCESS
 from segbatch.output.ledger import Ledger, generation, read_file
-from segbatch.output.run_record import SUCCESS, Claim, RunRecord
+from segbatch.output.receipt import Receipt, digest_of, merged_footer
+from segbatch.output.run_record import Claim, RunRecord
 from segbatch.output.totals import Totals
-from segbatch.output.writer import MASKS, Receipt, digest_of, merged_footer, publish_claimed, to_parquet
+from segbatch.output.writer import publish_claimed, to_parquet
 from segbatch.records import digest
 from segbatch.storage.store import Store
 
-RETIRED = "retired"
 # Small enough that a reader of some rows does not read the whole file, large enough to compress.
 _ROWS_A_GROUP = 4096
 

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
+from segbatch.output.layout import FILES
+from segbatch.output.receipt import Receipt, receipts_of
 from segbatch.output.run_record import Claim
-from segbatch.output.writer import Receipt, receipts_of
 from segbatch.storage.file_stat import FileStat
 from segbatch.storage.store import Store
 
-FILES = "stats/files.parquet"
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),

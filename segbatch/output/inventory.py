@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 from segbatch.output.check import chunk_problems, counted
 from segbatch.output.file_table import DamagedTable, FileRow, FileTable
+from segbatch.output.layout import MASKS, SET_ASIDE
 from segbatch.output.ledger import Ledger, generation, is_result, parse_file, unreadable
+from segbatch.output.receipt import Receipt, digest_of, footer_of
 from segbatch.output.run_record import Claim
-from segbatch.output.writer import MASKS, Receipt, digest_of, footer_of
 from segbatch.storage.file_stat import FileStat
 from segbatch.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-SET_ASIDE = "set-aside"
 _READERS, _MERGED_READERS = 16, 2
 _NAMES_A_BATCH = 1024
 

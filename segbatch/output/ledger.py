@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
+from segbatch.output.layout import MASKS
+from segbatch.output.receipt import FOOTER_KEY, Receipt, digest_of, receipts_of
 from segbatch.output.schema import schema
-from segbatch.output.writer import FOOTER_KEY, MASKS, SEAL_KEY, Receipt, check_seal, digest_of, receipts_of
+from segbatch.output.writer import SEAL_KEY, check_seal
 from segbatch.records import ChunkId
 from segbatch.storage.retry import is_transient
 from segbatch.storage.store import Store

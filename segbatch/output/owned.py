@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segbatch.output.catalog import SHARDS, is_catalog
-from segbatch.output.compaction import RETIRED
-from segbatch.output.file_table import FILES, is_file_table
-from segbatch.output.inventory import SET_ASIDE
+from segbatch.output.catalog import is_catalog
+from segbatch.output.file_table import is_file_table
+from segbatch.output.layout import (
+    CARD,
+    CLASSES,
+    DATE,
+    FILES,
+    INCOMING,
+    MASKS,
+    RETIRED,
+    SET_ASIDE,
+    SHARDS,
+    SUCCESS,
+    SWITCH,
+)
 from segbatch.output.ledger import is_result
-from segbatch.output.promotion import INCOMING, SWITCH, Switch
-from segbatch.output.run_record import SUCCESS
+from segbatch.output.promotion import Switch
 from segbatch.output.schema import CLASSES_SCHEMA
-from segbatch.output.stats import CARD, CLASSES, is_card
-from segbatch.output.writer import MASKS
+from segbatch.output.stats import is_card
 from segbatch.storage.store import TEMPORARY, Store, is_temporary
-
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def owned(store: Store) -> dict[str, list[str]]:

@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass, field
 
 from segbatch.errors import OutputError
 from segbatch.leaves import Overlaps
-from segbatch.output.compaction import RETIRED, retire
+from segbatch.output.compaction import retire
+from segbatch.output.layout import INCOMING, MASKS, RETIRED, SUCCESS, SWITCH
 from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import SUCCESS, Claim
-from segbatch.output.writer import MASKS
+from segbatch.output.run_record import Claim
 from segbatch.records import Shard
 from segbatch.storage.store import Store
 
-INCOMING = "incoming"
-SWITCH = "switch.json"
 _MOVERS = 16
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 from segbatch.errors import OutputError, PlanError
 from segbatch.labels import LabelSet
+from segbatch.output.layout import RUN
 from segbatch.output.totals import Totals
 from segbatch.records import digest
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
-
-RUN = "run.json"
-SUCCESS = "_SUCCESS"
 
 
 class OutputTaken(OutputError):

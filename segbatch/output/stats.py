@@ -10,13 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.labels import LabelSet
+from segbatch.output.layout import CARD, CLASSES
 from segbatch.output.run_record import RunRecord
 from segbatch.output.schema import CLASSES_SCHEMA, schema
 from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 from segbatch.storage.store import Store
-
-CLASSES = "stats/classes.parquet"
-CARD = "README.md"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from segbatch.output.file_table import Collected, FileRow
+from segbatch.output.receipt import Receipt
 from segbatch.output.totals import Totals
-from segbatch.output.writer import Receipt
 from segbatch.skipped import Skipped
 
 

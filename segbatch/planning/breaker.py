@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from segbatch.errors import NetworkError, visible
 from segbatch.logs import event
-from segbatch.output.writer import Receipt
+from segbatch.output.receipt import Receipt
 from segbatch.planning.plan import Plan
 from segbatch.records import Chunk, Record
 from segbatch.stages.failures import STAGES, has_passed, last_failures

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from segbatch.errors import PlanError
 from segbatch.output.compaction import retire
 from segbatch.output.file_table import FileTable
+from segbatch.output.layout import MASKS, RUN, SUCCESS
 from segbatch.output.owned import in_the_way, owned, remove_owned
-from segbatch.output.run_record import RUN, SUCCESS, RunRecord, differences
-from segbatch.output.writer import MASKS
+from segbatch.output.run_record import RunRecord, differences
 from segbatch.storage.store import Store
 
 if TYPE_CHECKING:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segbatch.output.writer import MASKS, Receipt, Writer
+from segbatch.output.layout import MASKS
+from segbatch.output.receipt import Receipt
+from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools

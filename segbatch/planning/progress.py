@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from segbatch.output.writer import Receipt
+from segbatch.output.receipt import Receipt
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
 from segbatch.records import ChunkId

@@ -17,9 +17,11 @@ from segbatch.config.job import JobSpec
 from segbatch.isolation import AttemptCounter, Draining, Limits, supervise
 from segbatch.isolation.failures import carried, failure
 from segbatch.logs import Logs, event
+from segbatch.output.layout import MASKS
+from segbatch.output.receipt import Receipt
 from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
-from segbatch.output.writer import MASKS, Receipt, Writer
+from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.plan import Plan

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from segbatch.output.writer import Receipt
+from segbatch.output.receipt import Receipt
 
 
 class Metric(NamedTuple):

@@ -13,7 +13,7 @@ import pytest
 from segbatch.causes import is_of_the_machine
 from segbatch.errors import OutputError, SegbatchError
 from segbatch.isolation.failures import carried
-from segbatch.output.writer import Receipt
+from segbatch.output.receipt import Receipt
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware

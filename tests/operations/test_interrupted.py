@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from segbatch.errors import SegbatchError
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
+from segbatch.output.layout import SUCCESS
 from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import SUCCESS
-from segbatch.output.writer import Receipt
+from segbatch.output.receipt import Receipt
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan
 from segbatch.storage.store import Store

@@ -19,8 +19,9 @@ from segbatch.operations.repair import repair
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger, read_file
+from segbatch.output.receipt import Receipt, merged_footer
 from segbatch.output.stats import read_classes
-from segbatch.output.writer import Receipt, merged_footer, to_parquet
+from segbatch.output.writer import to_parquet
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows as glob_rows

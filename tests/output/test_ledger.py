@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from segbatch.errors import OutputError
 from segbatch.output.ledger import Ledger, read_footer, read_footers
+from segbatch.output.receipt import Receipt
 from segbatch.output.run_record import Claim
 from segbatch.output.totals import Totals
-from segbatch.output.writer import Receipt, Writer
+from segbatch.output.writer import Writer
 from segbatch.records import Chunk, ChunkId, ClassCount, Record, RecordError, Shard
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store

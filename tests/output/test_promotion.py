@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import OutputError
+from segbatch.output.layout import INCOMING, MASKS, RUN, SUCCESS, SWITCH
 from segbatch.output.ledger import Ledger
-from segbatch.output.promotion import INCOMING, SWITCH, Switch, carry_out, complete_switch, key_of, plan_switch
-from segbatch.output.run_record import RUN, SUCCESS
-from segbatch.output.writer import MASKS
+from segbatch.output.promotion import Switch, carry_out, complete_switch, key_of, plan_switch
 from segbatch.records import ChunkId, Shard
 from segbatch.storage.store import Store
 

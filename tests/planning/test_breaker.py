@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import NetworkError
-from segbatch.output.writer import Receipt, Writer
+from segbatch.output.receipt import Receipt
+from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan

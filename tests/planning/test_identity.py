@@ -19,7 +19,8 @@ from segbatch.operations.run import run
 from segbatch.operations.verify import verify
 from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.compaction import compact
-from segbatch.output.run_record import RUN, RunRecord
+from segbatch.output.layout import RUN
+from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import establish, publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.progress import Progress

@@ -11,11 +11,7 @@ import pytest
 
 from segbatch.errors import PlanError, SourceError
 from segbatch.operations.verify import verify
-from segbatch.output.catalog import SHARDS
-from segbatch.output.compaction import RETIRED
-from segbatch.output.promotion import INCOMING, SWITCH
-from segbatch.output.run_record import RUN
-from segbatch.output.writer import MASKS
+from segbatch.output.layout import INCOMING, MASKS, RETIRED, RUN, SHARDS, SWITCH
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.sources import open_source

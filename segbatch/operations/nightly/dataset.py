@@ -20,9 +20,9 @@ from segbatch.operations.nightly.record import DatasetRecord
 from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
 from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory
+from segbatch.output.layout import INCOMING, SUCCESS
 from segbatch.output.ledger import Ledger, ResultFile, read_file
-from segbatch.output.promotion import INCOMING, carry_out, complete_switch, key_of, plan_switch
-from segbatch.output.run_record import SUCCESS
+from segbatch.output.promotion import carry_out, complete_switch, key_of, plan_switch
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, note_latest, settle_files

@@ -11,7 +11,7 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.errors import MissingInput, Outage, PlanError, SourceError
 from segbatch.operations.nightly.dataset import Work, prepare
 from segbatch.operations.nightly.record import dates, read_night
-from segbatch.output.run_record import RUN
+from segbatch.output.layout import RUN
 from segbatch.storage.store import Store
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from segbatch.errors import OutputError, visible
 from segbatch.evaluation.drift import Content
-from segbatch.output.owned import DATE
+from segbatch.output.layout import DATE
 from segbatch.output.totals import Totals
 from segbatch.storage.store import Store
 

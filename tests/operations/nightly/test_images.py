@@ -14,8 +14,8 @@ from segbatch.operations.nightly.dataset import Work, prepare, promote
 from segbatch.operations.nightly.record import DatasetRecord
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
+from segbatch.output.layout import INCOMING
 from segbatch.output.ledger import Ledger
-from segbatch.output.promotion import INCOMING
 from segbatch.output.run_record import OutputTaken
 from segbatch.planning.inline import execute
 from segbatch.storage.lease import Lease

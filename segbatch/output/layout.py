@@ -1,0 +1,27 @@
+"""The names of the files and folders of an output. No other module outside ``output/`` contains them."""
+
+from __future__ import annotations
+
+import re
+
+from segbatch.storage.store import TEMPORARY
+
+# Result files: a chunk each, or, after a compaction, many chunks.
+MASKS = "masks"
+# The record of the run, which is also its claim to the output; the marker of a finished run.
+RUN = "run.json"
+SUCCESS = "_SUCCESS"
+# Statistics of the classes, the table of result files, the dataset card.
+CLASSES = "stats/classes.parquet"
+FILES = "stats/files.parquet"
+CARD = "README.md"
+# Of nightly runs: the catalog of shards, the staging area, the journal of a promotion.
+SHARDS = "shards.parquet"
+INCOMING = "incoming"
+SWITCH = "switch.json"
+# What was replaced, and what was damaged: nothing is destroyed.
+RETIRED = "retired"
+SET_ASIDE = "set-aside"
+
+FOLDERS = frozenset({MASKS, "stats", INCOMING, RETIRED, SET_ASIDE, TEMPORARY})
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
