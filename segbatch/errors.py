@@ -1,9 +1,10 @@
-"""What can go wrong, said to a person: what was met, its value, and the remedy."""
+"""The errors that segbatch raises, in three families by what must change: the record, the job, the platform."""
 
 from __future__ import annotations
 
 import re
 import sys
+from typing import Literal
 
 from segbatch.text import redact_text
 
@@ -25,84 +26,121 @@ def visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
-class SegbatchError(Exception):
-    """Base of every error this package raises on purpose. ``exit_code`` is what the command returns.
+Kind = Literal["usage", "input", "model", "output", "unavailable", "busy", "platform"]
 
-    The message is redacted here, since it may quote a client's exception, which names the URI as it was asked for.
+
+class SegbatchError(Exception):
+    """Base of every error that segbatch raises on purpose; ``str()`` names the input, the value and the remedy.
+
+    Each error belongs to one of three families, by what must change before the same work can succeed: a
+    ``RecordFailure`` is one record, a ``JobError`` the job, a ``PlatformError`` the store, machine or cluster.
+
+    The message is redacted, since it may quote a client's exception that names a URI with its credentials.
+
+    Attributes:
+        kind: What failed, for callers that handle errors by class.
+        exit_code: What the command returns.
+
+    Args:
+        message: One line.
+        like: The error, or class of errors, whose kind and exit code this one takes.
     """
 
-    exit_code = 1
+    kind: Kind = "platform"
+    exit_code: int = 1
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", *, like: SegbatchError | type[SegbatchError] | None = None) -> None:
         super().__init__(redact_text(message))
-
-
-class SpecError(SegbatchError):
-    """The job, as written, cannot run. Raised before any work starts."""
-
-    exit_code = 2
-
-
-class SourceError(SegbatchError):
-    """An input cannot be listed or a shard cannot be read."""
-
-    exit_code = 2
-
-
-class MissingInput(SourceError):
-    """Nothing is where an input says, or nothing that can be read: it may not have been delivered yet."""
-
-
-class Outage(SourceError):
-    """The store of the inputs does not answer: nothing is wrong with the job, which goes on when it does."""
-
-    exit_code = 1
-
-
-class ModelError(SegbatchError):
-    """A network or its weights cannot be built."""
-
-    exit_code = 2
-
-
-class NetworkError(SegbatchError):
-    """A network or refiner breaks its contract, changed since the plan, or fails on every image: the job stops."""
-
-
-class WrongSize(NetworkError):
-    """Scores of another height or width than the image and the stride say; those of other images may be right."""
-
-
-class OutputError(SegbatchError):
-    """The output store refused a read or a write, or holds something this run must not touch."""
-
-
-class PlanError(SegbatchError):
-    """The plan cannot be carried out: other results are in the way, or the cluster cannot hold it."""
-
-    exit_code = 2
+        if like is not None:
+            self.kind, self.exit_code = like.kind, like.exit_code
 
 
 class RecordFailure(SegbatchError):
-    """One record failed. It becomes a row with ``error`` set; the job goes on.
+    """One record failed. It becomes a row with ``error`` set, and the job continues.
 
-    ``stage`` is one of ``read decode segment refine``; ``kind`` a short stable word for grouping
-    (``TruncatedImage``), the message a sentence for a person.
+    Args:
+        stage: One of ``read decode segment refine``.
+        type: A stable word for grouping, such as ``TruncatedImage``.
+        message: One line.
     """
 
-    def __init__(self, stage: str, kind: str, message: str) -> None:
+    kind = "input"
+
+    def __init__(self, stage: str, type: str, message: str) -> None:
         super().__init__(message)
-        self.stage, self.kind, self.message = stage, kind, str(self)
+        self.stage, self.type, self.message = stage, type, str(self)
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        return (RecordFailure, (self.stage, self.kind, self.message))
+        return (RecordFailure, (self.stage, self.type, self.message))
+
+
+class JobError(SegbatchError):
+    """The job as given cannot succeed: its settings, inputs or model must change first."""
+
+    exit_code = 2
+
+
+class SpecError(JobError):
+    """A setting, configuration or class list is invalid. Raised before any work starts."""
+
+    kind = "usage"
+
+
+class PlanError(JobError):
+    """The plan cannot be executed: the output holds other results, or the cluster is too small."""
+
+    kind = "usage"
+
+
+class SourceError(JobError):
+    """An input cannot be listed, or holds nothing that can be read."""
+
+    kind = "input"
+
+
+class MissingInput(SourceError):
+    """An input does not exist, or holds nothing that can be read: it may not have been delivered yet."""
+
+
+class ModelError(JobError):
+    """A network or its weights cannot be built."""
+
+    kind = "model"
+
+
+class NetworkError(JobError):
+    """A network or refiner breaks its contract, changed since the plan, or fails on every image."""
+
+    kind = "model"
+    exit_code = 1  # it is met while the job runs
+
+
+class WrongSize(NetworkError):
+    """Scores do not have the height and width that image and stride imply; other images may be right."""
+
+
+class PlatformError(SegbatchError):
+    """Storage, a machine, a device or Ray failed: the same command resumes."""
+
+
+class Outage(PlatformError):
+    """The storage of the inputs is unavailable."""
+
+    kind = "unavailable"
+
+
+class OutputError(PlatformError):
+    """The output cannot be read or written, or holds what this run must not change."""
+
+    kind = "output"
+
+
+class Busy(PlatformError):
+    """Another process is doing the same work."""
+
+    kind = "busy"
+    exit_code = 5
 
 
 # Types of the error row, of stage ``read``, with which a shard ends that fails as a whole, and its job with it.
 COLLAPSED_KEYS, NO_SAMPLES = SHARD_FAILURES = ("CollapsedKeys", "NoSamples")
-
-
-class Busy(SegbatchError):
-    """Another process is at the same work; this one leaves it alone."""
-
-    exit_code = 5

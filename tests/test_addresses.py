@@ -58,7 +58,7 @@ def test_what_names_no_file_of_this_machine_is_refused(uri: str, problem: str) -
         as_plain(uri)
     with pytest.raises(RecordFailure, match=problem) as failure:
         beside("/lists/list.csv", uri)
-    assert failure.value.kind == "BadUri"
+    assert failure.value.type == "BadUri"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_rows_of_a_manifest_in_an_object_store(reference: str, expected: str) ->
 def test_no_row_leads_out_of_its_bucket(reference: str) -> None:
     with pytest.raises(RecordFailure, match="lead out of s3://b") as failure:
         beside("s3://b/lists/list.csv", reference)
-    assert failure.value.kind == "BadUri"
+    assert failure.value.type == "BadUri"
     assert reference in str(failure.value)
 
 

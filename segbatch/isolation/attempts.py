@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from segbatch.errors import SegbatchError
+from segbatch.errors import PlatformError
 
 # Nodes that are taken away cost attempts too, so this is far more than a record needs to be found out.
 _MAX_ATTEMPTS = 12
@@ -45,10 +45,10 @@ class AttemptCounter(Protocol):
 
 
 def begin_attempt(attempts: AttemptCounter, key: str, what: str) -> tuple[int, float]:
-    """``attempts.begin(key)``. Raises ``SegbatchError`` that names ``what`` once the retry budget is exhausted."""
+    """``attempts.begin(key)``. Raises ``PlatformError`` that names ``what`` once the retry budget is exhausted."""
     earlier, seconds = attempts.begin(key)
     if earlier >= _MAX_ATTEMPTS:
-        raise SegbatchError(
+        raise PlatformError(
             f"{what}: {earlier} workers died over it; see their logs, and whether the machines have enough memory"
         )
     return earlier, seconds

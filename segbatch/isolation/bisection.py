@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from segbatch.errors import SegbatchError, visible
+from segbatch.errors import PlatformError, visible
 from segbatch.isolation.child import ChildExit, ChildProcess
 from segbatch.isolation.limits import Limits
 from segbatch.logs import event
@@ -32,7 +32,7 @@ def quarantine(stage: Stage, build: Callable[[], Stage], chunk: Chunk, limits: L
             not waited for once more.
 
     Raises:
-        SegbatchError: A child does not survive its canary, which no record can cause.
+        PlatformError: A child does not survive its canary, which no record can cause.
     """
     begun = time.perf_counter()
     bisection = _Bisection(stage, build, chunk, limits)
@@ -114,7 +114,7 @@ class _Bisection:
             if outcome.ready:
                 return outcome
             if attempt:
-                raise SegbatchError(
+                raise PlatformError(
                     f"{self._stage.name}: fails on this machine even for small sample images: it {outcome.cause}; "
                     "see the worker's log (device, driver, memory, max_worker_bytes)"
                 )

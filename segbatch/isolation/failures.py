@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from segbatch import errors
 from segbatch.causes import causes, place, remedy
-from segbatch.errors import SegbatchError
+from segbatch.errors import PlatformError, SegbatchError
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class WorkerFailure(SegbatchError):
     """Carries the ``error`` of a worker to the driver unchanged: Ray adds advice to the message of what it carries."""
 
     def __init__(self, error: SegbatchError) -> None:
-        super().__init__(str(error))
-        self.error, self.exit_code = error, error.exit_code
+        super().__init__(str(error), like=error)
+        self.error = error
 
     def __reduce__(self) -> tuple[type, tuple[SegbatchError]]:
         return (WorkerFailure, (self.error,))
@@ -73,14 +73,14 @@ def failure(e: BaseException, what: str = "a worker failed") -> SegbatchError:
     nested = next((found for link in chain if (found := _nested(str(link)))), None)
     if nested is not None:
         return nested if isinstance(nested, SegbatchError) else _described(what, [nested], e)
-    return SegbatchError(f"{what}: {known or _text(chain[-1]) or type(e).__name__}\n{RESUME}")
+    return PlatformError(f"{what}: {known or _text(chain[-1]) or type(e).__name__}\n{RESUME}")
 
 
 def _described(what: str, lines: list[str], e: BaseException) -> SegbatchError:
     """From the outermost exception to the deepest, as one or two lines, with what can be done."""
     text = lines[0] if lines[0] == lines[-1] else f"{lines[0]} (caused by {lines[-1]})"
     parts = [f"{what}: {text}", place(e), remedy(e)]
-    return SegbatchError("; ".join(filter(None, parts)) + f"\n{RESUME}")
+    return PlatformError("; ".join(filter(None, parts)) + f"\n{RESUME}")
 
 
 def _is_ray(link: BaseException) -> bool:
@@ -103,8 +103,7 @@ def _nested(text: str) -> SegbatchError | str | None:
         module, _, name = match["name"].rpartition(".")
         kind = getattr(errors, name, None)
         if module == errors.__name__ and isinstance(kind, type) and issubclass(kind, SegbatchError):
-            found = SegbatchError(match["text"] or name)
-            found.exit_code = kind.exit_code
+            found = SegbatchError(match["text"] or name, like=kind)
         else:
             found = f"{name}: {match['text']}" if match["text"] else name
     return found
@@ -117,6 +116,4 @@ def _portable(error: SegbatchError) -> SegbatchError:
             return error
     except Exception:  # of any class: it is somebody else's __reduce__
         pass
-    plain = SegbatchError(str(error))
-    plain.exit_code = error.exit_code
-    return plain
+    return SegbatchError(str(error), like=error)

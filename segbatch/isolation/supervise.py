@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from segbatch.causes import causes, lost_gpu
-from segbatch.errors import Outage, SegbatchError
+from segbatch.errors import Outage, PlatformError, SegbatchError
 from segbatch.isolation.attempts import AttemptCounter, begin_attempt
 from segbatch.isolation.bisection import quarantine
 from segbatch.isolation.failures import failure
@@ -56,7 +56,7 @@ def started(
     earlier, cause = attempts.start(worker)
     if earlier >= _MAX_STARTS:
         why = cause or "its process ended without an exception; see the workers' logs (memory, native libraries)"
-        raise SegbatchError(f"{stage} worker: {earlier} starts in a row failed: {why}")
+        raise PlatformError(f"{stage} worker: {earlier} starts in a row failed: {why}")
     try:
         built = build()
     except Exception as e:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from segbatch.config.job import JobSpec
-from segbatch.errors import Outage, SourceError
+from segbatch.errors import SourceError
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.job import open_inputs
@@ -112,8 +112,6 @@ class _Comparison:
         try:
             for chunk in source.chunks(self._shard, chunk_size):
                 self._compare(chunk)
-        except Outage:
-            raise
         except SourceError as e:
             self._report.wrong(f"{self._shard.name}: cannot be compared with its input: {e}")
             return

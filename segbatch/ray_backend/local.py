@@ -20,7 +20,7 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from segbatch.causes import no_space
-from segbatch.errors import SegbatchError
+from segbatch.errors import PlatformError
 from segbatch.planning.pools import Hardware
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def start(here: Hardware, **options: Any) -> None:
     Every port listens on loopback, and asks for a token that is drawn for this run and is written to no file;
     sockets, logs and spilled objects are in a new folder that no other user can enter, removed at the end
     (of a driver that was killed, at the next start). Ray gives itself 30 seconds to start, which a busy machine may
-    exceed: it is tried ``_TRIES`` times, then ``SegbatchError`` is raised.
+    exceed: it is tried ``_TRIES`` times, then ``PlatformError`` is raised.
     ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` and ``RAY_TMPDIR`` are heeded where they are set.
     Says so in the log if Ray listens elsewhere all the same.
     """
@@ -53,7 +53,7 @@ def start(here: Hardware, **options: Any) -> None:
             break
         except Exception as e:
             if not left:
-                raise SegbatchError(
+                raise PlatformError(
                     f"Ray did not start on this machine in {_TRIES} attempts: {e}\n"
                     "give the same command again when the machine is less busy; Ray's own logs are kept with "
                     "RAY_TMPDIR=FOLDER"
@@ -72,7 +72,7 @@ def _refuse_full_disk() -> None:
     except OSError as e:  # there is no folder in which anything can be written
         problem = str(e)
     if problem:
-        raise SegbatchError(
+        raise PlatformError(
             f"Ray cannot start: {problem}; free space there, or set RAY_TMPDIR to a folder on another disk, of at most "
             f"{_MAX_FOLDER_LENGTH} characters"
         )

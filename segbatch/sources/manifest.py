@@ -59,7 +59,7 @@ class Manifest:
             try:
                 uri = self._uri(shard, row, line)
             except RecordFailure as e:
-                yield record.failed(e.stage, e.kind, e.message), "", None
+                yield record.failed(e.stage, e.type, e.message), "", None
                 continue
             yield Record(record.image_id, shown_uri(uri), row), uri, None
 

@@ -107,7 +107,7 @@ class Parquet:
             if data.size > self._options.max_record_bytes:
                 raise too_large(f"row {row}", data.size, self._options.max_record_bytes)
         except RecordFailure as e:
-            return record.failed(e.stage, e.kind, e.message), "", None
+            return record.failed(e.stage, e.type, e.message), "", None
         return replace(record, data=data.to_pybytes()), "", None
 
 
@@ -139,4 +139,4 @@ def row_id(shard: Shard, row: int, name: str | None) -> str:
 
 def shard_error(shard: Shard, failure: RecordFailure) -> Record:
     """The one row that stands for a shard which cannot be read at all."""
-    return Record(f"{shard.name}/#0", shown_uri(shard.uri), 0).failed(failure.stage, failure.kind, failure.message)
+    return Record(f"{shard.name}/#0", shown_uri(shard.uri), 0).failed(failure.stage, failure.type, failure.message)

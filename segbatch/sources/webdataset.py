@@ -158,9 +158,9 @@ class Reading:
             name = self._ids.unique(key or f"#{self._row}", self._row)
             yield self._record(name, RecordFailure("read", "NoImage", message))
         if (failure := self.census.failure(whole=self.failure is None)) is not None:
-            yield self._last(failure.kind, f"{self._shard.name}: {failure.message}")
+            yield self._last(failure.type, f"{self._shard.name}: {failure.message}")
         if self.failure is not None:
-            yield self._last(self.failure.kind, f"{self.failure.message}; the records before it are kept")
+            yield self._last(self.failure.type, f"{self.failure.message}; the records before it are kept")
 
     def _last(self, kind: str, message: str) -> Record:
         return self._record(self._ids.unique(f"#{self._row}", self._row), RecordFailure("read", kind, message))
@@ -168,7 +168,7 @@ class Reading:
     def _record(self, name: str, problem: RecordFailure | None, data: bytes | None = None) -> Record:
         record = Record(f"{self._shard.name}/{name}", self._source, self._row, data)
         self._row += 1
-        return record if problem is None else record.failed(problem.stage, problem.kind, problem.message)
+        return record if problem is None else record.failed(problem.stage, problem.type, problem.message)
 
 
 class _Waiting:

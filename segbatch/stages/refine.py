@@ -86,7 +86,7 @@ class Refine:
             if is_of_the_machine(e):
                 raise
             failure = record_failure("refine", e)
-            return record.failed(failure.stage, failure.kind, failure.message)
+            return record.failed(failure.stage, failure.type, failure.message)
         return replace(
             record,
             data=None,

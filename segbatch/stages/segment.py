@@ -64,7 +64,7 @@ class Segment:
         try:
             image = decode(record.data, self.max_pixels)
         except RecordFailure as e:
-            return record.failed(e.stage, e.kind, e.message), None
+            return record.failed(e.stage, e.type, e.message), None
         return replace(record, height=image.shape[0], width=image.shape[1]), image
 
     def _score(self, decoded: list[tuple[Record, np.ndarray | None]]) -> Iterator[Record]:
@@ -80,7 +80,7 @@ class Segment:
             try:
                 kept = coarse_scores(outcome, image.shape[0], image.shape[1], self.model.stride, self.prune)
             except RecordFailure as e:
-                yield record.failed(e.stage, e.kind, e.message)
+                yield record.failed(e.stage, e.type, e.message)
                 continue
             yield replace(record, scores=kept, data=record.data if self.keep_images else None)
 
@@ -96,7 +96,7 @@ class Segment:
                 raise
             if len(images) == 1:
                 failure = record_failure("segment", e)
-                return [RecordError(failure.stage, failure.kind, failure.message)]
+                return [RecordError(failure.stage, failure.type, failure.message)]
             return [outcome for one in named for outcome in self._scores([one])]
 
 

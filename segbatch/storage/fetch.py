@@ -37,7 +37,7 @@ def fetch(
         try:
             return record.index, replace(record, data=files.read(uri, limit, size))
         except RecordFailure as e:
-            return record.index, record.failed(e.stage, e.kind, e.message)
+            return record.index, record.failed(e.stage, e.type, e.message)
 
     pool = ThreadPoolExecutor(concurrent, thread_name_prefix="segbatch-fetch")
     pending: deque[Future[tuple[int, Record]]] = deque()

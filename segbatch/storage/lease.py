@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from segbatch.errors import Busy, OutputError, SegbatchError
+from segbatch.errors import Busy, OutputError, PlatformError
 from segbatch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ FOLDER = "lease"
 _NAME = re.compile(r"(\d{8})\.json")
 
 
-class LeaseLost(SegbatchError):
+class LeaseLost(PlatformError):
     """This night gave no sign of life for too long, and may no longer change what is current."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fsspec.implementations.local import LocalFileSystem
 
-from segbatch.errors import MissingInput, SourceError
+from segbatch.errors import MissingInput, SegbatchError, SourceError
 from segbatch.skipped import Skipped
 from segbatch.storage.files import Files, brief, outage, shown_name, shown_uri
 from segbatch.storage.hidden import hidden_reason
@@ -104,7 +104,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
             found.append(_list_one(files, uri))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
-    except SourceError:
+    except SegbatchError:
         raise
     except PermissionError as e:
         remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"

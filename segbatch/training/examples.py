@@ -113,5 +113,5 @@ def load_or_void(examples: Examples, index: int) -> tuple[np.ndarray, np.ndarray
     try:
         return examples.load(index)
     except RecordFailure as e:
-        logger.warning("an image is left out: %s: %s", e.kind, e.message)
+        logger.warning("an image is left out: %s: %s", e.type, e.message)
         return np.full((1, 1, 3), 128, np.uint8), np.full((1, 1), -1, np.int32)

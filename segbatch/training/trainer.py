@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segbatch.config.training import TrainSpec
-from segbatch.errors import SegbatchError, SpecError
+from segbatch.errors import NetworkError, SpecError
 from segbatch.evaluation.confusion import Confusion
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.labels import LabelSet
@@ -113,7 +113,7 @@ def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:
 
     The output then holds ``weights.safetensors``, curves and figures (docs/training.md). Called again after a failure,
     it goes on from the last checkpoint, and on a CPU ends with the same weights to the bit as if nothing had happened.
-    Raises ``SegbatchError``.
+    Raises ``NetworkError``.
     """
     job = prepare(spec, tell)
     if spec.overwrite:
@@ -221,7 +221,7 @@ class Trainer:
         self.world.sum_gradients(self.network)
         loss = self.world.sum(losses.to(self.device)).item()
         if not np.isfinite(loss):
-            raise SegbatchError(f"the loss is {loss} at update {update + 1}: lower --lr, now {self.spec.lr:g}")
+            raise NetworkError(f"the loss is {loss} at update {update + 1}: lower --lr, now {self.spec.lr:g}")
         self.optimizer.step()
         if self.average is not None:
             self.average.add(self.network, update + 1)

@@ -24,7 +24,7 @@ def test_bad_pictures_say_what_is_wrong(kind: str):
     bad = bad_records()[kind]
     with pytest.raises(RecordFailure) as caught:
         decode(bad.data, LIMIT)
-    assert (caught.value.stage, caught.value.kind) == (bad.stage, bad.type)
+    assert (caught.value.stage, caught.value.type) == (bad.stage, bad.type)
     assert 15 < len(caught.value.message) < 400
 
 

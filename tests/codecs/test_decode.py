@@ -210,7 +210,7 @@ def test_max_pixels_is_the_largest_allowed(format: str):
     assert decode(data, HEIGHT * WIDTH).shape == PHOTO.shape
     with pytest.raises(RecordFailure, match=r"raise max_pixels if such images are meant") as caught:
         decode(data, HEIGHT * WIDTH - 1)
-    assert (caught.value.stage, caught.value.kind) == ("decode", "DecompressionBomb")
+    assert (caught.value.stage, caught.value.type) == ("decode", "DecompressionBomb")
 
 
 def test_warnings_of_pillow_are_unseen_and_those_of_others_are_not():

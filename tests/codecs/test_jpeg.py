@@ -67,7 +67,7 @@ def test_a_jpeg_that_was_cut_and_closed_is_refused(kind: str):
         cut = data[:end] if data[end - 1] != 0xFF else data[: end - 1]
         with pytest.raises(RecordFailure) as caught:
             decode(cut + END, LIMIT)
-        assert caught.value.kind in ("TruncatedImage", "CorruptImage"), end
+        assert caught.value.type in ("TruncatedImage", "CorruptImage"), end
 
 
 def test_zeros_in_the_middle_are_noticed_in_little_time():
@@ -168,7 +168,7 @@ def test_unusual_sampling(factors: tuple[int, int, int]):
 def test_varieties_that_are_not_read_are_named(data: bytes, words: str):
     with pytest.raises(RecordFailure, match=words) as caught:
         decode(data, LIMIT)
-    assert caught.value.kind == "UnsupportedImage"
+    assert caught.value.type == "UnsupportedImage"
 
 
 def test_a_second_beginning_is_no_thumbnail_taken_for_the_image():

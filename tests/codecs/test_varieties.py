@@ -110,7 +110,7 @@ def test_tiffs_that_are_refused_are_named():
         tiff(PHOTO.astype(np.uint32), planar=True, predictor=True, compression=DEFLATE, order=">", photometric=6),
     ):
         failure = refusal(data)
-        assert failure.kind == "UnsupportedImage"
+        assert failure.type == "UnsupportedImage"
         assert "TIFF" in failure.message
 
 
@@ -136,7 +136,7 @@ def test_a_planar_tiff_that_is_cut_is_refused():
         directory = struct.unpack_from("<I", data, 4)[0]
         # As writers do that put the directory first: what is missing is at the end.
         for cut in (10, 3000):
-            assert refusal(data[: directory - cut] + bytes(0)).kind == "TruncatedImage"
+            assert refusal(data[: directory - cut] + bytes(0)).type == "TruncatedImage"
 
 
 BGR = PHOTO[:, :, ::-1]
@@ -233,7 +233,7 @@ def test_bmps_that_are_refused_are_named():
         bmp(bmp_rows(RGB565), HEIGHT, WIDTH, 16, compression=3, masks=(0xF, 0xF0, 0xF00)),
     ):
         failure = refusal(data)
-        assert (failure.kind, "BMP" in failure.message) == ("UnsupportedImage", True)
+        assert (failure.type, "BMP" in failure.message) == ("UnsupportedImage", True)
     assert refusal(bmp(rle8(whole=False), HEIGHT, WIDTH, 8, compression=1, palette=PALETTE.tobytes()))
 
 
@@ -343,8 +343,8 @@ def test_a_webp_is_shown_whatever_its_metadata_holds(lossless: bool):
         closed = whole[:cut]
         closed = closed[:4] + struct.pack("<I", cut - 8) + closed[8 : image + 4] + struct.pack("<I", cut - image - 8)
         closed += whole[image + 8 : cut]
-        assert refusal(closed + b"\0" * (cut % 2)).kind in ("TruncatedImage", "CorruptImage")
-        assert refusal(whole[:cut]).kind == "TruncatedImage"
+        assert refusal(closed + b"\0" * (cut % 2)).type in ("TruncatedImage", "CorruptImage")
+        assert refusal(whole[:cut]).type == "TruncatedImage"
 
 
 AVIF_OPTIONS: dict[str, Any] = {"quality": 95, "subsampling": "4:4:4", "speed": 10}
@@ -382,7 +382,7 @@ def test_an_avif_that_is_cut_or_too_large_is_refused():
         refusal(data[:end])
     at = data.index(b"ispe") + 8
     failure = refusal(data[:at] + struct.pack(">II", 20_000, 20_000) + data[at + 8 :])
-    assert failure.kind == "DecompressionBomb"
+    assert failure.type == "DecompressionBomb"
 
 
 def heic(**options: Any) -> bytes:
@@ -400,7 +400,7 @@ def test_heic_is_read_with_its_extra():
     exif[0x0112] = 6
     assert np.abs(decode(heic(exif=exif.tobytes()), LIMIT).astype(int) - np.rot90(PHOTO, -1)).mean() < 5
     at = data.index(b"ispe") + 8
-    assert refusal(data[:at] + struct.pack(">II", 20_000, 20_000) + data[at + 8 :]).kind == "DecompressionBomb"
+    assert refusal(data[:at] + struct.pack(">II", 20_000, 20_000) + data[at + 8 :]).type == "DecompressionBomb"
     for end in range(20, len(data), 101):
         refusal(data[:end])
 
@@ -409,6 +409,6 @@ def test_heic_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch):
     data = heic()
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
     failure = refusal(data)
-    assert failure.kind == "UnsupportedImage"
+    assert failure.type == "UnsupportedImage"
     assert "HEIC" in failure.message
     assert "pip install 'segbatch[heif]'" in failure.message

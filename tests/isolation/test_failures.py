@@ -115,13 +115,14 @@ def test_what_a_worker_raises_reaches_the_driver_with_type_message_and_place(
 
 
 @pytest.mark.parametrize("error", [OutputError("full"), ModelError("not these weights"), Outage("gone")])
-def test_an_error_of_segbatch_crosses_processes_with_its_class_and_exit_code(error: SegbatchError) -> None:
+def test_an_error_of_segbatch_crosses_processes_with_its_class_kind_and_exit_code(error: SegbatchError) -> None:
     def work() -> None:
         with carried("a worker"):
             raise error
 
     found = failure(of_a_task(raised(work)))
-    assert (type(found), str(found), found.exit_code) == (type(error), str(error), error.exit_code)
+    assert (type(found), str(found)) == (type(error), str(error))
+    assert (found.kind, found.exit_code) == (error.kind, error.exit_code)
 
 
 @pytest.mark.parametrize(

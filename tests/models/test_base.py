@@ -207,7 +207,7 @@ def test_an_image_that_does_not_fit_alone_is_one_failed_record() -> None:
     with pytest.raises(RecordFailure) as e:
         model_of(Starved(4), Geometry(4, 16)).scores([np.zeros((200, 300, 3), np.uint8)])
     failure = pickle.loads(pickle.dumps(e.value))
-    assert (failure.stage, failure.kind) == ("segment", "OutOfMemory")
+    assert (failure.stage, failure.type) == ("segment", "OutOfMemory")
     assert "200 x 300" in failure.message
     assert "fewer segment_actors" in failure.message
 

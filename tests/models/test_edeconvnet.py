@@ -140,7 +140,7 @@ def test_proposals_out_of_files_are_the_best_first(tmp_path: Path):
         assert found(photo(9, 9), "a/1").tolist() == BOXES[[1]].tolist()
         with pytest.raises(RecordFailure, match="no boxes for image_id 'c'") as caught:
             found(photo(9, 9), "c")
-        assert (caught.value.stage, caught.value.kind) == ("segment", "NoProposals")
+        assert (caught.value.stage, caught.value.type) == ("segment", "NoProposals")
         with pytest.raises(ValueError, match=r"call scores\(images, ids\)"):
             found(photo(9, 9), None)
 

@@ -43,7 +43,7 @@ def test_any_cut_is_an_error(kind: str, compress: Callable[[bytes], bytes]):
     for end in range(MAGIC_BYTES, len(packed), 13):
         with pytest.raises(RecordFailure) as caught:
             unpacked(kind, packed[:end])
-        assert caught.value.kind == "TruncatedShard", end
+        assert caught.value.type == "TruncatedShard", end
 
 
 @each
@@ -52,7 +52,7 @@ def test_garbage_within_and_after_a_stream_is_an_error(kind: str, compress: Call
     for data in (packed[:MAGIC_BYTES] + b"\xff" * 90, packed + b"garbage" * 9):
         with pytest.raises(RecordFailure) as caught:
             unpacked(kind, data)
-        assert caught.value.kind in ("CorruptShard", "TruncatedShard")
+        assert caught.value.type in ("CorruptShard", "TruncatedShard")
         assert len(str(caught.value)) < 300
 
 

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from segbatch.errors import Outage, RecordFailure, SourceError
+from segbatch.errors import Outage, RecordFailure
 from segbatch.sources import open_source
 from segbatch.storage import files as sources_io
 from segbatch.storage.files import Files, is_transient, retry
@@ -182,7 +182,7 @@ def test_an_object_that_keeps_failing_is_an_error_row_and_a_store_stops_the_job(
         list(open_source([inputs["folder"]]).shards())
     for name in ("tar", "parquet"):
         source, shard = shards[name]
-        with pytest.raises(SourceError, match=r"the store is unavailable .* run the job again when it answers"):
+        with pytest.raises(Outage, match=r"the store is unavailable .* run the job again when it answers"):
             list(source.chunks(shard, 100))
 
 

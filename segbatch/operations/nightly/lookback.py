@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
-from segbatch.errors import MissingInput, Outage, PlanError, SourceError
+from segbatch.errors import MissingInput, PlanError, SourceError
 from segbatch.operations.nightly.dataset import Work, prepare
 from segbatch.operations.nightly.record import dates, read_night
 from segbatch.output.layout import RUN
@@ -61,8 +61,6 @@ def look_back(earlier: EarlierDate, dry_run: bool = False) -> Work | str | None:
         found = prepare(earlier.job, max_removed=1, look=dry_run)
     except MissingInput:
         return None
-    except Outage:
-        raise
     except (PlanError, SourceError) as e:
         return str(e)
     gone = [f"{gone:,} of its {total:,} {what}" for what, (gone, total) in found.vanished().items() if gone]
