@@ -14,7 +14,7 @@ from segbatch.errors import SpecError
 from segbatch.evaluation.bootstrap import BootstrapAccumulator, Counts, Stated, count_image
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.label_images import LabelFile, LabelReader
-from segbatch.output.ledger import ResultFile
+from segbatch.output.result_file import ResultFile
 from segbatch.storage.store import Store
 
 _ROWS = 32

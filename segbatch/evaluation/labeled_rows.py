@@ -12,7 +12,8 @@ from segbatch.evaluation.label_images import LabelFile, LabelReader
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelOptions, LabelSet
-from segbatch.output.ledger import Ledger, ResultFile
+from segbatch.output.ledger import Ledger
+from segbatch.output.result_file import ResultFile
 from segbatch.storage.store import Store
 
 _READERS = 16

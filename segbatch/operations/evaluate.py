@@ -19,7 +19,7 @@ from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.labels import LabelOptions
-from segbatch.output.ledger import ResultFile
+from segbatch.output.result_file import ResultFile
 from segbatch.output.run_record import RunRecord
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared

@@ -17,8 +17,9 @@ from segbatch.operations.verify_input import check_input
 from segbatch.output.check import chunk_problems
 from segbatch.output.file_table import DamagedTable, FileTable
 from segbatch.output.layout import FILES, MASKS, SUCCESS
-from segbatch.output.ledger import Ledger, read_file, read_whole
+from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt
+from segbatch.output.result_file import read_file, read_whole
 from segbatch.output.run_record import RunRecord
 from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.totals import Totals

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 from segbatch.errors import OutputError
 from segbatch.output.file_table import FileRow, FileTable
 from segbatch.output.inventory import Inventory
-from segbatch.output.layout import MASKS, RETIRED, SUCCESS
-from segbatch.output.ledger import Ledger, generation, read_file
+from segbatch.output.layout import MASKS, RETIRED, SUCCESS, generation
+from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, digest_of, merged_footer
+from segbatch.output.result_file import read_file
 from segbatch.output.run_record import Claim, RunRecord
 from segbatch.output.totals import Totals
 from segbatch.output.writer import publish_claimed, to_parquet

@@ -8,8 +8,9 @@ from typing import Any
 
 from segbatch.errors import SHARD_FAILURES
 from segbatch.output.inventory import Inventory
-from segbatch.output.ledger import Ledger, ResultFile, read_footers
+from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt
+from segbatch.output.result_file import ResultFile, read_footers
 from segbatch.output.run_record import RunRecord
 from segbatch.output.totals import Totals
 from segbatch.skipped import Skipped

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from segbatch.output.check import chunk_problems, counted
 from segbatch.output.file_table import DamagedTable, FileRow, FileTable
-from segbatch.output.layout import MASKS, SET_ASIDE
-from segbatch.output.ledger import Ledger, generation, is_result, parse_file, unreadable
+from segbatch.output.layout import MASKS, SET_ASIDE, generation, is_result
+from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, digest_of, footer_of
+from segbatch.output.result_file import parse_file, unreadable
 from segbatch.output.run_record import Claim
 from segbatch.storage.file_stat import FileStat
 from segbatch.storage.store import Store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from segbatch.records import ChunkId
 from segbatch.storage.store import TEMPORARY
 
 # Result files: a chunk each, or, after a compaction, many chunks.
@@ -24,4 +25,16 @@ RETIRED = "retired"
 SET_ASIDE = "set-aside"
 
 FOLDERS = frozenset({MASKS, "stats", INCOMING, RETIRED, SET_ASIDE, TEMPORARY})
+_MERGED = re.compile(r"merged-(\d+)-[0-9a-f]{16}\.parquet")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def generation(filename: str) -> int:
+    """How often the rows of a file were merged, from its name; 0 for a file that is not a merged one."""
+    m = _MERGED.fullmatch(filename)
+    return int(m[1]) if m else 0
+
+
+def is_result(filename: str) -> bool:
+    """Whether a file has a name that segbatch alone gives: of a chunk, or of merged chunks."""
+    return ChunkId.parse(filename) is not None or generation(filename) > 0

@@ -23,8 +23,8 @@ from segbatch.output.layout import (
     SHARDS,
     SUCCESS,
     SWITCH,
+    is_result,
 )
-from segbatch.output.ledger import is_result
 from segbatch.output.promotion import Switch
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import is_card

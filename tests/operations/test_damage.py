@@ -14,7 +14,7 @@ import pytest
 from segbatch.operations.explain import explain
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
-from segbatch.output.ledger import parse_file, read_file
+from segbatch.output.result_file import parse_file, read_file
 from segbatch.output.writer import to_parquet
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import make_plan

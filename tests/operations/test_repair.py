@@ -18,8 +18,9 @@ from segbatch.errors import SourceError
 from segbatch.operations.repair import repair
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
-from segbatch.output.ledger import Ledger, read_file
+from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, merged_footer
+from segbatch.output.result_file import read_file
 from segbatch.output.stats import read_classes
 from segbatch.output.writer import to_parquet
 from segbatch.storage.store import Store

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segbatch.errors import OutputError
-from segbatch.output.ledger import Ledger, read_footer, read_footers
+from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt
+from segbatch.output.result_file import read_footer, read_footers
 from segbatch.output.run_record import Claim
 from segbatch.output.totals import Totals
 from segbatch.output.writer import Writer

@@ -21,8 +21,9 @@ from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
 from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory
 from segbatch.output.layout import INCOMING, SUCCESS
-from segbatch.output.ledger import Ledger, ResultFile, read_file
+from segbatch.output.ledger import Ledger
 from segbatch.output.promotion import carry_out, complete_switch, key_of, plan_switch
+from segbatch.output.result_file import ResultFile, read_file
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, note_latest, settle_files
