@@ -40,11 +40,15 @@ class Source(Protocol):
 
 
 class Model(Protocol):
-    """A network in eval mode on its device, with what is needed to feed and to read it.
+    """A network in eval mode on its device.
 
-    If it has an attribute ``needs_ids`` that is true, ``scores`` is called with the images' ids as a second argument.
-    ``digest`` identifies what it computes; a network of a ``module:factory`` may leave it out, and may have a
-    ``temperature`` (``models.custom``).
+    What a ``module:factory`` returns needs less: ``models.custom`` completes it.
+
+    Attributes:
+        name: For messages.
+        labels: One class per channel of the scores.
+        stride: Pixels per cell of the scores, in each direction.
+        digest: Identifies what the network computes. Workers compare it with the plan's.
     """
 
     name: str
@@ -52,11 +56,17 @@ class Model(Protocol):
     stride: int
     digest: str
 
-    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ceil(H/stride), ceil(W/stride)) logits each.
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
+        """Score images of any sizes.
 
-        Other floats are converted; anything else ends the job (``models.scores``).
         The center of cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
+
+        Args:
+            images: uint8 (H, W, 3) RGB each.
+            image_ids: One per image, for networks that look something up by them. A job always gives them.
+
+        Returns:
+            Logits of each image, float32 (C, ceil(H / stride), ceil(W / stride)).
         """
         ...
 

@@ -21,7 +21,7 @@ class Altered(Brightness):
         super().__init__()
         self._each, self._every = each, every
 
-    def scores(self, images: Sequence[np.ndarray]) -> Any:
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> Any:
         answer: Any = super().scores(images)
         if self._each:
             answer = [self._each(scores, image) for scores, image in zip(answer, images, strict=True)]

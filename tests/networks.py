@@ -28,7 +28,7 @@ class Brightness:
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
 
-    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
         time.sleep(self.seconds * len(images))
         return [self.score(image) for image in images]
 

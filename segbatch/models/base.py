@@ -103,7 +103,7 @@ class TorchModel:
         return self.labels.names
 
     @torch.inference_mode()
-    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
         """Images uint8 (H, W, 3) RGB of any sizes -> float32 (C, ceil(H/stride), ceil(W/stride)) logits each.
 
         Scores that are not finite are returned as they are. When memory runs out the batch is halved and

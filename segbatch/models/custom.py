@@ -31,25 +31,35 @@ MAX_TRIAL_SECONDS = 30.0
 
 
 class CustomModel:
-    """What a factory returned, completed to what every model of the registry has."""
+    """The ``protocols.Model`` that completes what a user's factory returned.
 
-    def __init__(self, model: Any, entry: str, digest: str) -> None:
-        self._model, self.digest = model, digest
-        self.name = f"{model.name} ({entry})"
-        self.labels: LabelSet = model.labels
-        self.stride: int = model.stride
-        self.temperature = float(getattr(model, "temperature", 1.0))
-        self.needs_ids = bool(getattr(model, "needs_ids", False))
-        self.crf = _crf(getattr(model, "crf", None), entry)
+    No other code looks for attributes that such a network may have or lack.
 
-    def scores(self, images: Sequence[np.ndarray], *ids: Sequence[str]) -> list[np.ndarray]:
-        """Whatever the network returns, unchecked."""
-        return self._model.scores(images, *ids)
+    Args:
+        network: Has ``labels``, ``stride`` and ``scores(images)``. It may have ``name``, ``temperature``, ``crf``
+            (parameters of the dense CRF that suit its scores), ``network`` (a torch module) and ``needs_ids``: if that
+            is true, ``scores`` is called with the ids of the images as a second argument.
+        entry: ``package.module:factory``, for messages.
 
-    def parameters(self) -> int:
-        """Numbers that were trained, of a torch module in the attribute ``network``; else 0."""
-        network: Any = getattr(self._model, "network", None)
-        return sum(p.numel() for p in network.parameters()) if hasattr(network, "parameters") else 0
+    Raises:
+        ModelError: An attribute is missing or of a wrong type.
+    """
+
+    def __init__(self, network: Any, entry: str, digest: str) -> None:
+        _check(network, entry)
+        self._network, self.digest = network, digest
+        self.name = f"{network.name} ({entry})" if hasattr(network, "name") else entry
+        self.labels: LabelSet = network.labels
+        self.stride: int = network.stride
+        self.temperature = float(getattr(network, "temperature", 1.0))
+        self.needs_ids = bool(getattr(network, "needs_ids", False))
+        self.crf = _crf(getattr(network, "crf", None), entry)
+        module: Any = getattr(network, "network", None)
+        self.parameters = sum(p.numel() for p in module.parameters()) if hasattr(module, "parameters") else 0
+
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
+        """Return what the network returns, unchecked (``models.scores.checked_scores``)."""
+        return self._network.scores(images, image_ids) if self.needs_ids else self._network.scores(images)
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,9 @@ class CustomEntry:
     The factory is called with those of the keywords ``weights, classes, storage_options, device, precision,
     batch_size, threads, tile_pixels`` that its signature accepts, at the values the job gives them.
 
-    The factory returns an ``interfaces.Model``: attributes ``name`` (str), ``labels`` (``LabelSet``),
-    ``stride`` (int) and the method ``scores``. An attribute ``digest`` (str) may say what identifies the network.
-    Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of the factory
-    and of the class that it returns; what these import, or read from elsewhere, may change unnoticed. An attribute
-    ``temperature`` (a number above 0) is that of ``ModelInfo``; ``crf`` (a mapping) names parameters of ``CRFSpec``
-    that suit the network's scores.
+    The factory returns a network as ``CustomModel`` takes it. An attribute ``digest`` (str) may say what identifies
+    the network. Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of
+    the factory and of the class that it returns; what these import, or read from elsewhere, may change unnoticed.
     """
 
     name: str
@@ -89,8 +96,9 @@ class CustomEntry:
             labels=model.labels,
             stride=model.stride,
             digest=model.digest,
-            parameters=model.parameters(),
+            parameters=model.parameters,
             temperature=model.temperature,
+            needs_ids=model.needs_ids,
             wrong_size=wrong_size,
             untried=untried,
             crf=model.crf,
@@ -115,7 +123,6 @@ class CustomEntry:
             raise ModelError(
                 f"model {self.name!r}: calling the factory with {', '.join(offered) or 'no arguments'}: {e}"
             ) from e
-        self._check(model)
         return CustomModel(model, self.name, self._digest(factory, model, choice))
 
     def infos(self) -> list[ModelInfo]:
@@ -148,25 +155,25 @@ class CustomEntry:
         weights = named_digest(choice.weights, choice.storage_options)
         return f"weights {weights}, factory {content_digest(' '.join(sources).encode())}"
 
-    def _check(self, model: Any) -> None:
-        wanted: dict[str, Callable[[Any], bool]] = {
-            "name (str)": lambda m: isinstance(m.name, str),
-            "labels (segbatch.labels.LabelSet)": lambda m: isinstance(m.labels, LabelSet),
-            "stride (int, at least 1)": lambda m: isinstance(m.stride, int) and m.stride >= 1,
-            "scores (method)": lambda m: callable(m.scores),
-        }
-        absent = [what for what, ok in wanted.items() if not (hasattr(model, what.split()[0]) and ok(model))]
-        if absent:
-            raise ModelError(
-                f"model {self.name!r} returned {type(model).__name__}, which lacks {'; '.join(absent)}; see "
-                "segbatch.protocols.Model"
-            )
-        temperature = getattr(model, "temperature", 1.0)
-        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-            raise ModelError(
-                f"model {self.name!r}: its temperature is {visible(repr(temperature)[:_MAX_REASON])}; give a number "
-                "above 0, which its logits are divided by, or none"
-            )
+
+def _check(network: Any, entry: str) -> None:
+    wanted: dict[str, Callable[[Any], bool]] = {
+        "labels (segbatch.labels.LabelSet)": lambda n: isinstance(n.labels, LabelSet),
+        "stride (int, at least 1)": lambda n: isinstance(n.stride, int) and n.stride >= 1,
+        "scores (method)": lambda n: callable(n.scores),
+    }
+    absent = [what for what, ok in wanted.items() if not (hasattr(network, what.split()[0]) and ok(network))]
+    if absent:
+        raise ModelError(
+            f"model {entry!r} returned {type(network).__name__}, which lacks {'; '.join(absent)}; see "
+            "segbatch.protocols.Model"
+        )
+    temperature = getattr(network, "temperature", 1.0)
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise ModelError(
+            f"model {entry!r}: its temperature is {visible(repr(temperature)[:_MAX_REASON])}; give a number "
+            "above 0, which its logits are divided by, or none"
+        )
 
 
 def _crf(given: Any, entry: str) -> CRFDefaults:

@@ -27,16 +27,23 @@ DEEPLAB_CRF = CRFDefaults(CRFSpec(), "DeepLab's for scores of stride 8 on VOC; n
 class ModelInfo:
     """A model with one set of weights, described. Two infos with equal ``digest`` compute the same function.
 
-    ``weights`` is the name or URI of the weights, empty for a model without named weights that was given none;
-    ``source`` where they come from, both redacted, ``digest`` what identifies their content (``sha256:`` of the file,
-    shortened to what is published for a file not yet downloaded), ``parameters`` the number of numbers that were
-    trained, ``accuracy`` the accuracy stated by who trained it, ``terms`` the terms of use beyond this package's
-    license, ``temperature`` what its logits are divided by before their softmax is a confidence (1 unless it was
-    fitted), ``crf`` the parameters of the dense CRF where no others are given. ``known_weights`` are the names that
-    ``--weights`` accepts besides a URI. ``refines`` names the layers by which the network refines its own scores, as a
-    CRF after it would; empty if it has none. A network that is not of this package is tried on sample images where it
-    is described: ``wrong_size`` says how the size of its scores differs from what its stride says, ``untried`` why it
-    could not be run there. ``note`` says what of a checkpoint was taken, if that is not all of it.
+    Attributes:
+        weights: Name or URI of the weights, redacted; empty for a model without named weights that was given none.
+        source: Where the weights come from, redacted.
+        digest: Identifies the content of the weights: ``sha256:`` of the file, shortened to what is published for a
+            file that is not downloaded yet.
+        parameters: Number of trained parameters.
+        accuracy: As stated by who trained the weights.
+        terms: Terms of use beyond this package's license.
+        temperature: Divisor of the logits before their softmax is a confidence; 1 unless it was fitted.
+        known_weights: Names that ``--weights`` accepts besides a URI.
+        refines: Layers by which the network refines its own scores, as a CRF after it would; empty without any.
+        wrong_size: How the size of the scores of sample images differs from what ``stride`` says; empty if it does
+            not. Only networks that are not of this package are tried on sample images.
+        untried: Why the network could not be run on sample images where it was described.
+        needs_ids: Whether the scores of an image depend on its id.
+        crf: Parameters of the dense CRF where no others are given.
+        note: What of a checkpoint was loaded, if that is not all of it.
     """
 
     name: str
@@ -54,6 +61,7 @@ class ModelInfo:
     refines: str = ""
     wrong_size: str = ""
     untried: str = ""
+    needs_ids: bool = False
     crf: CRFDefaults = DEEPLAB_CRF
     note: str = ""
 

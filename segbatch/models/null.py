@@ -15,25 +15,15 @@ from segbatch.protocols import Model
 
 
 class NullModel:
-    """Gives class 0 everywhere, by the shapes of the images alone.
-
-    ``needs_pixels`` is False: the images may be ``numpy.broadcast_to(numpy.uint8(0), (H, W, 3))``, so a
-    caller that knows the sizes from the files' headers need not decode.
-    """
+    """Gives class 0 everywhere, from the shapes of the images alone."""
 
     name = "null"
     stride = 32
-    preprocess = None
-    needs_pixels = False
 
     def __init__(self, labels: LabelSet, digest: str) -> None:
         self.labels, self.digest = labels, digest
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.labels.names
-
-    def scores(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
         """float32 (C, ceil(H/32), ceil(W/32)) for each image: 1 for class 0, 0 for the others."""
         out = []
         for image in images:

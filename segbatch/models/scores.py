@@ -23,8 +23,7 @@ def checked_scores(model: Model, images: Sequence[np.ndarray], ids: Sequence[str
     """
     if not images:
         return []
-    more = (ids,) if getattr(model, "needs_ids", False) else ()
-    answer: Any = model.scores(images, *more)
+    answer: Any = model.scores(images, ids)
     if isinstance(answer, (Mapping, str, bytes)) or not isinstance(answer, Iterable):
         raise NetworkError(
             f"network {model.name}: scores() returned {_kind(answer)} for {len(images)} images; it must return a list "

@@ -47,7 +47,7 @@ def segment_stage(job: Job, pools: Pools) -> Stage:
         threads=pools.threads,
     )
     # A network that goes by ids need not know those of the sample images.
-    proven = not (job.model.wrong_size or job.model.untried or getattr(model, "needs_ids", False))
+    proven = not (job.model.wrong_size or job.model.untried or job.model.needs_ids)
     return SelfChecking("segment", f"network {spec.model}", segment, _samples(), is_trusted=proven)
 
 

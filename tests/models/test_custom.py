@@ -45,7 +45,7 @@ def test_what_is_wrong_with_a_factory_is_named(own: types.ModuleType) -> None:
     own.nothing = lambda: object()  # type: ignore[attr-defined]
     own.needy = lambda secret: Brightness()  # type: ignore[attr-defined]
     own.factory = Brightness  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match=r"lacks name \(str\); labels .*; stride .*; scores"):
+    with pytest.raises(ModelError, match=r"lacks labels .*; stride .*; scores"):
         models.build("own_networks:nothing")
     with pytest.raises(ModelError, match="secret"):
         models.build("own_networks:needy")
@@ -89,3 +89,18 @@ def test_a_temperature_is_the_networks_or_1(own: types.ModuleType) -> None:
         own.wrong = type("Wrong", (Brightness,), {"temperature": wrong})  # type: ignore[attr-defined]
         with pytest.raises(ModelError, match=r"its temperature is .*; give a number above 0"):
             models.build("own_networks:wrong")
+
+
+def test_ids_are_given_to_a_network_that_needs_them_and_a_name_is_not_needed(own: types.ModuleType) -> None:
+    class ById:
+        labels, stride, needs_ids = LABELS, 4, True
+
+        def scores(self, images: list[np.ndarray], ids: list[str]) -> list[str]:
+            return [*ids]
+
+    own.by_id = ById  # type: ignore[attr-defined]
+    own.plain = type("Plain", (ById,), {"needs_ids": False, "scores": lambda self, images: [len(images)]})  # type: ignore[attr-defined]
+    image = np.zeros((4, 4, 3), np.uint8)
+    assert models.build("own_networks:by_id").scores([image], ["a"]) == ["a"]
+    assert models.build("own_networks:plain").scores([image], ["a"]) == [1]
+    assert models.build("own_networks:plain").name == "own_networks:plain"

@@ -30,7 +30,7 @@ class BrightnessModel:
     def __init__(self):
         self.batches = []
 
-    def scores(self, images):
+    def scores(self, images, image_ids):
         self.batches.append(len(images))
         for image in images:
             if tuple(image[0, 0]) == (255, 0, 0):
@@ -117,7 +117,7 @@ def test_an_error_of_an_earlier_stage_passes_through():
 
 def test_a_lost_gpu_context_stops_the_worker_instead_of_failing_every_image():
     class Lost(BrightnessModel):
-        def scores(self, images):
+        def scores(self, images, image_ids):
             raise RuntimeError("CUDA error: device-side assert triggered")
 
     with pytest.raises(RuntimeError, match="CUDA error"):

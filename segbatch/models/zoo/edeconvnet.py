@@ -47,7 +47,6 @@ class EDeconvNet:
 
     name = _NAME
     stride = 1
-    needs_ids = True
 
     def __init__(
         self,
@@ -71,12 +70,12 @@ class EDeconvNet:
     def classes(self) -> tuple[str, ...]:
         return self.labels.names
 
-    def scores(self, images: Sequence[np.ndarray], ids: Sequence[str] | None = None) -> list[np.ndarray]:
+    def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
         """Images uint8 (H, W, 3) RGB and their ids, which proposals of a file go by -> float32 (C, H, W) each.
 
         Raises ``RecordFailure`` NoProposals for an image without a box, and what ``TorchModel.scores`` raises.
         """
-        names = [None] * len(images) if ids is None else ids
+        names: Sequence[str | None] = image_ids or [None] * len(images)
         return [self._scores(image, name) for image, name in zip(images, names, strict=True)]
 
     def _scores(self, image: np.ndarray, image_id: str | None) -> np.ndarray:
@@ -164,7 +163,7 @@ class EDeconvNetEntry:
 
     def _info(self, **fields: Any) -> ModelInfo:
         summary = "DeconvNet on object proposals, with FCN-8s (Noh et al. 2015)"
-        return ModelInfo(name=_NAME, summary=summary, stride=EDeconvNet.stride, **fields)
+        return ModelInfo(name=_NAME, summary=summary, stride=EDeconvNet.stride, needs_ids=True, **fields)
 
     def _parts(self, choice: ModelRequest) -> _Parts:
         uri = choice.weights
