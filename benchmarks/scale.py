@@ -31,31 +31,28 @@ from PIL import Image
 import segbatch
 from segbatch.isolation import Limits
 from segbatch.isolation.watchdog import Watchdog
-from segbatch.output.receipt import Receipt
 from segbatch.output.writer import Writer
 from segbatch.planning.claim import publish
-from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
-from segbatch.planning.progress import Progress
 from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.protocols import Progress, Reporter
 from segbatch.records import Chunk
 
 _MB = 2**20
 
 
-class Watch(Progress):
+class Watch(Reporter):
     """Samples this process's memory at commits, and the time."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, int, int]] = []
 
-    def start(self, plan: Plan, pools: Pools) -> None:
-        super().start(plan, pools)
-        print(f"planned: {resident():.0f} MB; {pools.describe()}", flush=True)
+    def planned(self, progress: Progress, workers: str) -> None:
+        print(f"planned: {resident():.0f} MB; {workers}", flush=True)
 
-    def advance(self, receipt: Receipt) -> None:
-        super().advance(receipt)
-        self.samples.append((time.monotonic(), self.records, resident()))
+    def committed(self, chunk: str, records: int, errors: int, progress: Progress) -> None:
+        self.samples.append((time.monotonic(), progress.records, resident()))
 
 
 def resident() -> float:

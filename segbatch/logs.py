@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from segbatch.protocols import Reporter
 from segbatch.text import redact_text
 
 _MIN_SECRET_LENGTH = 6
+_logger = logging.getLogger("segbatch")
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,8 @@ class Logs:
             return
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter({"run": self.run, **context}, self.secrets))
-        package = logging.getLogger("segbatch")
-        package.handlers, package.propagate = [handler], False
-        package.setLevel(logging.INFO)
+        _logger.handlers, _logger.propagate = [handler], False
+        _logger.setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Event:
     def __str__(self) -> str:
         fields = ", ".join(f"{name} {value}" for name, value in self.fields.items())
         return f"{self.what}: {fields}" if fields else self.what
+
+
+class LogReporter(Reporter):
+    """The reporter of library calls: messages and warnings go to the logger ``segbatch``."""
+
+    def message(self, text: str) -> None:
+        _logger.info("%s", text)
+
+    def warning(self, text: str) -> None:
+        _logger.warning("%s", text)
 
 
 def event(logger: logging.Logger, level: int, what: str, **fields: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -113,3 +114,48 @@ class Stage(Protocol):
     def canary(self) -> Chunk:
         """Return sample images: a stage that crashes on them is broken on this machine, whatever the records are."""
         ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a run at one moment.
+
+    Attributes:
+        done: Committed chunks, those of earlier runs included.
+        total: Chunks of the whole job; an estimate (``is_estimate``) while a tar has not been read to its end.
+        computed: Chunks committed by this run, with ``records`` records, of which ``errors`` are error rows.
+        seconds: Time since the work was planned.
+    """
+
+    done: int
+    total: int
+    is_estimate: bool
+    computed: int = 0
+    records: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+
+
+class Reporter:
+    """Receives the progress and the messages of a call; a subclass overrides what it shows. This one is silent."""
+
+    def phase(self, name: str, total: int = 0) -> None:
+        """A phase of at most ``total`` steps begins; 0 if its steps are not counted."""
+
+    def advanced(self, steps: int = 1) -> None:
+        """Some steps of the current phase are done."""
+
+    def planned(self, progress: Progress, workers: str) -> None:
+        """The chunks to compute are known, and so are the workers that compute them."""
+
+    def committed(self, chunk: str, records: int, errors: int, progress: Progress) -> None:
+        """A chunk is committed, with ``records`` records, of which ``errors`` are error rows."""
+
+    def message(self, text: str) -> None:
+        """Report one line about the work."""
+
+    def warning(self, text: str) -> None:
+        """Report what works and is probably not intended."""
+
+    def closed(self) -> None:
+        """The current phase or run has ended, also after a failure. Another may follow."""

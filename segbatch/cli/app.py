@@ -25,6 +25,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
 
 from segbatch.cli import tables as show
 from segbatch.cli.options import with_spec_options, with_train_options
+from segbatch.cli.progress import reporter_for
 from segbatch.config.base import merge, read_config
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
@@ -71,14 +72,13 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
     if dry_run:
         from segbatch.operations.explain import explain
 
-        _tell(explain(spec))
+        reporter_for(console).message(explain(spec))
         return
-    from segbatch.cli.progress import progress_for
     from segbatch.operations.run import run as run_job
 
     structured = spec.log_format == "json"
     try:
-        outcome = run_job(spec, progress_for(console, spec.log_format))
+        outcome = run_job(spec, reporter_for(console, spec.log_format))
     except SegbatchError as e:
         if structured:  # it is in the log
             raise typer.Exit(e.exit_code) from None
@@ -101,21 +101,19 @@ def nightly(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is new and stop; writes nothing")] = False,
 ) -> None:
     """Do what is new of several datasets, one night at a time, until the morning; compare with earlier nights."""
-    from segbatch.cli.progress import progress_for
     from segbatch.config.nightly import NightlySpec
     from segbatch.operations.nightly.night import explain, run_night
 
     spec = NightlySpec.load(config)
     day = _date(date)
     if dry_run:
-        _tell(explain(spec, date=day, only=dataset or (), until=until))
+        reporter_for(console).message(explain(spec, date=day, only=dataset or (), until=until))
         return
+    reporter = reporter_for(console)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a night that is told to end gives its lease back
-    night = run_night(
-        spec, date=day, only=dataset or (), until=until, progress=lambda: progress_for(console), tell=_tell
-    )
+    night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
     if night is not None:
-        _tell(f"\n{night.to_markdown()}")
+        reporter.message(f"\n{night.to_markdown()}")
         raise typer.Exit(night.exit_code)
 
 
@@ -134,10 +132,9 @@ def demo(
     ] = Path("demo-out"),
 ) -> None:
     """A few photographs from installed packages through the built-in network and the dense CRF; no network needed."""
-    from segbatch.cli.progress import progress_for
     from segbatch.operations.demo import run_demo
 
-    outcome, sheet = run_demo(output, progress_for(console))
+    outcome, sheet = run_demo(output, reporter_for(console))
     show.outcome(console, outcome)
     console.print(f"look at [bold]{sheet}[/bold]: photograph | network | after CRF", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
@@ -160,14 +157,13 @@ def tune_crf(
     config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
 ) -> None:
     """Choose the dense CRF's parameters on labeled images, coarse to fine, by mean IoU."""
-    from segbatch.cli.steps import steps_for
-
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
     options = _label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label)
-    with steps_for(console) as steps:
-        from segbatch.operations.tune import tune  # imports Ray, which takes a while
+    reporter = reporter_for(console)
+    reporter.phase("starting")  # importing Ray takes a while
+    from segbatch.operations.tune import tune
 
-        found = tune(spec, labels, images=images, options=options, tell=_tell, steps=steps)
+    found = tune(spec, labels, images=images, options=options, reporter=reporter)
     show.tuning(console, found)
     write.write_text(found.to_yaml())
     console.print(f"written to {write}: segbatch run INPUT... --config {write}", highlight=False, soft_wrap=True)
@@ -211,11 +207,11 @@ def verify(
     report = verify_output(output, inputs or None, options, read_input)
     show.verification(console, report)
     if repair and not report.ok:
-        from segbatch.cli.progress import progress_for
         from segbatch.operations.repair import repair as repair_output
         from segbatch.operations.run import run as run_job
 
-        repair_output(output, report, lambda spec: run_job(spec, progress_for(console)), inputs or None, options, _tell)
+        reporter = reporter_for(console)
+        repair_output(output, report, lambda spec: run_job(spec, reporter), inputs or None, options, reporter)
         report = verify_output(output, inputs or None, options, read_input)
         show.verification(console, report)
     raise typer.Exit(0 if report.ok else 1)
@@ -230,7 +226,7 @@ def compact(
     """Merge many small mask files into few large ones, when the run is done. Safe to kill; give it again to go on."""
     from segbatch.output.compaction import compact as compact_output
 
-    show.compaction(console, compact_output(output, target_mb * 10**6, _storage_options(config), _tell))
+    show.compaction(console, compact_output(output, target_mb * 10**6, _storage_options(config), reporter_for(console)))
 
 
 @app.command("eval")
@@ -274,7 +270,7 @@ def evaluate(
         seed=seed,
         address=address,
         storage_options=_storage_options(config),
-        tell=_tell,
+        reporter=reporter_for(console),
     )
     show_eval.evaluation(console, found)
     if write_json is not None:
@@ -299,7 +295,7 @@ def train(
     spec = TrainSpec.create(**merge(read_config(config) if config else {}, fields))
     from segbatch.ray_backend.train import train as train_network
 
-    show.training(console, train_network(spec, _tell))
+    show.training(console, train_network(spec, reporter_for(console)))
 
 
 @app.command()
@@ -320,10 +316,6 @@ def _label_options(
 
 def _storage_options(config: str | None) -> dict[str, Any]:
     return (read_config(config).get("storage_options") if config else None) or {}
-
-
-def _tell(text: str) -> None:
-    console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

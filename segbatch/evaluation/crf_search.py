@@ -10,6 +10,7 @@ import yaml
 
 from segbatch.config.job import CRFSpec, JobSpec
 from segbatch.evaluation.survey import LabelSurvey
+from segbatch.protocols import Reporter
 from segbatch.text import redact
 
 # DeepLab searches w1 in [5, 10], theta_alpha in [50, 100], theta_beta in [3, 10], with a spatial kernel. Scores of
@@ -88,7 +89,7 @@ def settings_at_most(rounds: int) -> int:
 
 
 def search(
-    base: CRFSpec, rounds: int, measure: Callable[[Sequence[CRFSpec]], Iterable[Setting]], tell: Callable[[str], None]
+    base: CRFSpec, rounds: int, measure: Callable[[Sequence[CRFSpec]], Iterable[Setting]], reporter: Reporter
 ) -> list[Setting]:
     """Measure ``base`` and the coarse grid, then ``rounds`` times the neighbors of the best at half the step.
 
@@ -103,8 +104,8 @@ def search(
         best = max(tried.values(), key=lambda s: s.mean_iou)
         assert best.crf is not None
         if turn == 0:
-            tell(f"the parameters to begin with: mean IoU {tried[base].mean_iou:.4f}")
-        tell(f"round {turn + 1} of {rounds + 1}: {len(new)} settings, best mean IoU {best.mean_iou:.4f}")
+            reporter.message(f"the parameters to begin with: mean IoU {tried[base].mean_iou:.4f}")
+        reporter.message(f"round {turn + 1} of {rounds + 1}: {len(new)} settings, best mean IoU {best.mean_iou:.4f}")
         grid = list(_neighbors(best.crf, steps))
         steps = {name: step / 2 for name, step in steps.items()}
     return sorted(tried.values(), key=lambda s: -s.mean_iou)

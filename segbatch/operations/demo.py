@@ -18,7 +18,7 @@ from segbatch.errors import SpecError
 from segbatch.operations.finish import Outcome
 from segbatch.operations.run import run
 from segbatch.output.run_record import RunRecord
-from segbatch.planning.progress import Progress
+from segbatch.protocols import Reporter
 from segbatch.report.contact_sheet import Row, contact_sheet
 from segbatch.stages.scoring import unrefined_mask
 from segbatch.storage.store import Store
@@ -32,7 +32,7 @@ _PHOTOGRAPHS = {
 }
 
 
-def run_demo(output: Path, progress: Progress) -> tuple[Outcome, Path]:
+def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[Outcome, Path]:
     """Run the job on the photographs, written beside its output; its outcome, and the contact sheet PNG.
 
     Raises ``SpecError`` if the packages that carry the photographs are not installed.
@@ -47,7 +47,7 @@ def run_demo(output: Path, progress: Progress) -> tuple[Outcome, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         path.write_bytes(data)
-    outcome = run(spec, progress)
+    outcome = run(spec, reporter)
     note = PngInfo()
     note.add_text("Software", _SIGNATURE)
     _sheet(spec, photographs).save(sheet, pnginfo=note)

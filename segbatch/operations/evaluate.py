@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.labels import LabelOptions
+from segbatch.logs import LogReporter
 from segbatch.output.result_file import ResultFile
 from segbatch.output.run_record import RunRecord
+from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared
 from segbatch.storage.files import Files, shown_uri
@@ -91,7 +93,7 @@ def evaluate(
     seed: int = 0,
     address: str | None = None,
     storage_options: dict[str, Any] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    reporter: Reporter | None = None,
 ) -> Evaluation:
     """Compare the masks of ``output``, and of ``against``, with label images.
 
@@ -105,7 +107,7 @@ def evaluate(
     two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, for labels that cannot
     be meant so, or if the two outputs have different classes; ``OutputError`` for a result file that cannot be read.
     """
-    options = options or LabelOptions()
+    options, reporter = options or LabelOptions(), reporter or LogReporter()
     stores = [Store(uri, storage_options) for uri in (output, against) if uri is not None]
     records = [RunRecord.need(store) for store in stores]
     classes = [record.labels.names for record in records]
@@ -120,12 +122,12 @@ def evaluate(
     paired = [LabeledRows.of(store, truths, labels, Suffix.of(options.suffix)) for store in stores]
     surveyed = paired[0].survey(reader, class_map, records[0].labels, options)
     for line in surveyed.lines():
-        tell(line)
+        reporter.message(line)
     with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
         parts = []
         for store, rows in zip(stores, paired, strict=True):
             truth = Truth(truths, rows.places, class_map, reader, resamples, seed)
-            parts.append(_gather(store, rows.files, truth, int(hardware.cpus), tell))
+            parts.append(_gather(store, rows.files, truth, int(hardware.cpus), reporter))
     for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
         _conclude(store, record, part, rows)
         for name in surveyed.absent:
@@ -154,18 +156,18 @@ def evaluate(
     )
 
 
-def _gather(store: Store, files: Sequence[ResultFile], truth: Truth, cores: int, tell: Callable[[str], None]) -> Part:
+def _gather(store: Store, files: Sequence[ResultFile], truth: Truth, cores: int, reporter: Reporter) -> Part:
     """All committed files of one output: tasks of a few files, of which only so many are pending."""
     total, common = truth.part(), shared(truth)
     size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
     told = time.monotonic()
-    tell(f"{store.uri}: {len(files)} files")
+    reporter.message(f"{store.uri}: {len(files)} files")
     for done, (_, part) in enumerate(map_tasks(compare_files, ((store, g, common) for g in groups), 2 * cores), 1):
         total += part
         if time.monotonic() - told > 10:
             told = time.monotonic()
-            tell(f"{total.tally.images:,} images compared, {done / len(groups):.0%} of the files")
+            reporter.message(f"{total.tally.images:,} images compared, {done / len(groups):.0%} of the files")
     return total
 
 

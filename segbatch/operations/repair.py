@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from segbatch.config.job import JobSpec
+from segbatch.logs import LogReporter
 from segbatch.operations.finish import Outcome
 from segbatch.operations.verify import Report
 from segbatch.operations.verify_input import recorded_spec
@@ -15,6 +16,7 @@ from segbatch.output.layout import MASKS, SUCCESS
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import refuse_other_version
+from segbatch.protocols import Reporter
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 
@@ -25,7 +27,7 @@ def repair(
     run: Callable[[JobSpec], Outcome],
     inputs: list[str] | None = None,
     storage_options: dict[str, Any] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    reporter: Reporter | None = None,
 ) -> Outcome:
     """Redo what ``report`` names and nothing else, by ``run`` with the spec that run.json keeps.
 
@@ -34,6 +36,7 @@ def repair(
     moment it leaves an unfinished output: the same call, or the run's own command, finishes it. Raises
     ``SegbatchError`` where the run cannot be repeated, as with an input that is gone or another version's rows.
     """
+    reporter = reporter or LogReporter()
     store = Store(output, storage_options)
     record = RunRecord.need(store)
     refuse_other_version(store, record, ROWS_VERSION)
@@ -41,14 +44,16 @@ def repair(
     store.remove(SUCCESS)
     ledger = Ledger.read(store, damaged={})
     for name in report.excess:
-        tell(_set_aside(store, name))
+        reporter.message(_set_aside(store, name))
     for name, chunks in report.spoilt.items():
         rows = merge(store, ledger, [name], record.claim, without=frozenset(chunks)) if chunks else []
         kept = f"; what is right in it is in {MASKS}/{rows[0].name}" if rows else ""
-        tell(_set_aside(store, name) + kept)
+        reporter.message(_set_aside(store, name) + kept)
     tidy(store, Ledger.read(store), record.claim)
     outcome = run(spec)
-    tell(f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics, run.json and {SUCCESS} are new")
+    reporter.message(
+        f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics, run.json and {SUCCESS} are new"
+    )
     return outcome
 
 

@@ -8,27 +8,27 @@ from typing import Any
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import SegbatchError
-from segbatch.logs import Logs, event
+from segbatch.logs import LogReporter, Logs, event
 from segbatch.operations.finish import Outcome, finish
 from segbatch.output.sums import Tally
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
-from segbatch.planning.progress import Progress
 from segbatch.planning.reconcile import Outdated
+from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.pipeline import compute
 
 logger = logging.getLogger(__name__)
 
 
-def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
+def run(spec: JobSpec, reporter: Reporter | None = None) -> Outcome:
     """Run a job, or resume it: every input record becomes one row of the output, a mask or an error.
 
     A run may be repeated after any failure, and two runs of one output may overlap: each chunk is committed once.
 
     Args:
         spec: What to compute, and where.
-        progress: Receives the plan and each committed chunk. Nothing is shown by default.
+        reporter: Receives the progress and the warnings; by default the logger ``segbatch`` does.
 
     Raises:
         SegbatchError: Committed chunks are kept; the same call resumes.
@@ -36,7 +36,7 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     logs = Logs.of(spec.log_format, spec.storage_options)
     logs.install()
     try:
-        outcome = _run(spec, progress or Progress(), logs)
+        outcome = _run(spec, reporter or LogReporter(), logs)
     except SegbatchError as e:
         if logs.json:
             event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
@@ -49,18 +49,18 @@ def run(spec: JobSpec, progress: Progress | None = None) -> Outcome:
     return outcome
 
 
-def _run(spec: JobSpec, progress: Progress, logs: Logs) -> Outcome:
+def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     begun = time.monotonic()
     plan = make_plan(spec)
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
-        progress.warn(retired)
+        reporter.warning(retired)
     if plan.complete:  # else they are among the warnings of the work
         for changed in plan.changed_limits:
-            progress.warn(changed)
+            reporter.warning(changed)
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
         with cluster(spec) as hardware:
             plan.fix_chunk_size(hardware.cpus)
             publish(plan)
-            compute(plan, hardware, tally, progress, logs)
+            compute(plan, hardware, tally, reporter, logs)
     return finish(plan, tally, time.monotonic() - begun)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,10 +18,10 @@ from segbatch.evaluation.label_images import LabelFile, LabelReader, list_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelOptions
-from segbatch.logs import Logs
+from segbatch.logs import LogReporter, Logs
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
-from segbatch.planning.progress import Steps
+from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.tasks import map_tasks, segment_chunks, shared
 from segbatch.records import Chunk, ChunkId, Record
@@ -39,8 +39,7 @@ def tune(
     images: int = 100,
     options: LabelOptions | None = None,
     rounds: int = 2,
-    tell: Callable[[str], None] = lambda text: None,
-    steps: Steps | None = None,
+    reporter: Reporter | None = None,
 ) -> Tuning:
     """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
 
@@ -49,7 +48,14 @@ def tune(
     setting has the parameters of ``spec``, completed by those of the weights. Raises ``SpecError`` if nothing can be
     paired, or for labels that cannot be meant so: see ``evaluation.survey``.
     """
-    steps, options = steps or Steps(), options or LabelOptions()
+    reporter = reporter or LogReporter()
+    try:
+        return _tune(spec, labels, images, options or LabelOptions(), rounds, reporter)
+    finally:
+        reporter.closed()
+
+
+def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds: int, reporter: Reporter) -> Tuning:
     job = resolve(spec.model_copy(update={"refiner": "densecrf", "refiner_weights": None}))
     job.source.check(job.shards)
     files = Files(spec.storage_options)
@@ -65,27 +71,27 @@ def tune(
     records = [record for record in records if record.image_id in label_of]
     surveyed = _survey(job, records, label_of, reader, class_map, options)
     for line in surveyed.lines():
-        tell(line)
-    steps.begin("starting Ray")
+        reporter.message(line)
+    reporter.phase("starting Ray")
     with cluster(spec) as hardware:
         pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
-        tell(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
-        scored = _score(job, pools, records, steps)
+        reporter.message(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
+        scored = _score(job, pools, records, reporter)
         if not any(scored):
             raise SpecError(
                 f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
             )
         batches = [(shared((part, [label_of[r.image_id].uri for r in part])), len(part)) for part in scored]
-        comparison = _Comparison(job, batches, class_map, reader, steps)
-        steps.begin("comparing the network's masks, images", len(records))
+        comparison = _Comparison(job, batches, class_map, reader, reporter)
+        reporter.phase("comparing the network's masks, images", len(records))
         network, unknown = comparison.network()
         for text in unknown.lines():
-            tell(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
+            reporter.message(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
         if not network.pixel_accuracy >= 0:  # NaN
             raise SpecError(f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore")
-        tell(f"the network alone: mean IoU {network.mean_iou:.4f}")
-        steps.begin("searching, images refined", settings_at_most(rounds) * len(records))
-        settings = search(job.spec.crf, rounds, comparison.settings, tell)
+        reporter.message(f"the network alone: mean IoU {network.mean_iou:.4f}")
+        reporter.phase("searching, images refined", settings_at_most(rounds) * len(records))
+        settings = search(job.spec.crf, rounds, comparison.settings, reporter)
     compared = sum(count for _, count in batches)
     return Tuning(spec, settings, network, compared, len(records) - compared, surveyed)
 
@@ -94,9 +100,10 @@ class _Comparison:
     """Refines batches of scored records in Ray tasks, and compares the masks with labels."""
 
     def __init__(
-        self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, reader: LabelReader, steps: Steps
+        self, job: Job, batches: list[tuple[Any, int]], class_map: ClassMap, reader: LabelReader, reporter: Reporter
     ) -> None:
-        self._job, self._batches, self._class_map, self._reader, self._steps = job, batches, class_map, reader, steps
+        self._job, self._batches, self._reporter = job, batches, reporter
+        self._class_map, self._reader = class_map, reader
 
     def network(self) -> tuple[Setting, UnknownValues]:
         """The network alone, and the label values that count as nothing."""
@@ -117,7 +124,7 @@ class _Comparison:
             crf, _, count = tasks[position]
             totals[crf] += confusion
             unknown.merge(values)
-            self._steps.advance(count)
+            self._reporter.advanced(count)
         return [Setting(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
 
 
@@ -180,16 +187,16 @@ def _survey(
     return survey(len(records), look, class_map, job.model.labels, strict=True, check_palettes=options.checks_palettes)
 
 
-def _score(job: Job, pools: Pools, records: list[Record], steps: Steps) -> list[list[Record]]:
+def _score(job: Job, pools: Pools, records: list[Record], reporter: Reporter) -> list[list[Record]]:
     """The records with their scores, in batches; those that failed are left out."""
     chunks = [
         Chunk(ChunkId("tuning", n, False), records[i : i + _BATCH])
         for n, i in enumerate(range(0, len(records), _BATCH))
     ]
-    steps.begin("running the network, images", len(records))
+    reporter.phase("running the network, images", len(records))
     batches: list[list[Record]] = [[] for _ in chunks]
     logs = Logs.of(job.spec.log_format, job.spec.storage_options)
     for position, chunk in segment_chunks(job, pools, logs, chunks):
         batches[position] = [record for record in chunk.records if record.scores is not None]
-        steps.advance(len(chunk.records))
+        reporter.advanced(len(chunk.records))
     return batches

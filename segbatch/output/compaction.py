@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
+from segbatch.logs import LogReporter
 from segbatch.output.file_table import FileRow, FileTable
 from segbatch.output.inventory import Inventory
 from segbatch.output.layout import MASKS, RETIRED, SUCCESS, generation
@@ -18,6 +19,7 @@ from segbatch.output.result_file import read_file
 from segbatch.output.run_record import Claim, RunRecord
 from segbatch.output.totals import Totals
 from segbatch.output.writer import publish_claimed, to_parquet
+from segbatch.protocols import Reporter
 from segbatch.records import digest
 from segbatch.storage.store import Store
 
@@ -40,7 +42,7 @@ def compact(
     uri: str,
     target: int,
     storage_options: dict[str, object] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
+    reporter: Reporter | None = None,
 ) -> Compaction:
     """Merge files of less than half of ``target`` bytes into files of about ``target``; the rows stay as they are.
 
@@ -48,6 +50,7 @@ def compact(
     the same call goes on; ``_SUCCESS`` is absent from the first change to the last. Memory: about four times
     ``target``. Raises ``OutputError`` if a run is unfinished, or if what is there is not what run.json tells.
     """
+    reporter = reporter or LogReporter()
     store = Store(uri, storage_options)
     record = RunRecord.need(store)
     inventory = _checked(store, record, Inventory.of_job(store, record.claim))
@@ -63,7 +66,7 @@ def compact(
             rows += merge(store, inventory.ledger, names, record.claim)
             _remove(store, names)
             written += 1
-            tell(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
+            reporter.message(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
         inventory = _checked(store, record, inventory.again(store, record.claim, FileTable.of(rows)))
     inventory.save(store, record.claim)
     if not store.exists(SUCCESS) and not record.sums().failed_shards:

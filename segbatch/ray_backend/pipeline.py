@@ -26,9 +26,9 @@ from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware, Pools, plan_pools
-from segbatch.planning.progress import Progress
+from segbatch.planning.progress import ProgressCounter
 from segbatch.planning.stages import refine_stage, segment_stage
-from segbatch.protocols import Stage
+from segbatch.protocols import Progress, Reporter, Stage
 from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.cluster import join
 from segbatch.ray_backend.datasource import ShardDatasource
@@ -42,7 +42,7 @@ def compute(
     plan: Plan,
     hardware: Hardware,
     tally: Tally,
-    progress: Progress,
+    reporter: Reporter,
     logs: Logs,
     folder: str = MASKS,
     should_stop: Callable[[], bool] = lambda: False,
@@ -58,8 +58,11 @@ def compute(
         SegbatchError: Committed chunks are kept.
     """
     pools = plan_pools(plan.job.spec, hardware, plan.chunks_total() - plan.chunks_done())
-    progress.start(plan, pools)
-    gauge("segbatch_chunks_left", progress.total - progress.done)
+    for text in plan.warnings():
+        reporter.warning(text)
+    counter = ProgressCounter(plan)
+    reporter.planned(counter.progress, pools.describe())
+    _show_chunks_left(counter.progress)
     writer = Writer(plan.store, plan.record.claim, folder)
     attempts = RayAttempts()
     breaker = Breaker(plan, partial(_commit, writer))
@@ -68,10 +71,15 @@ def compute(
         with attempts.stopping(should_stop), closing(outcomes):
             for receipt in breaker.receipts(outcomes, should_stop):
                 tally.add(receipt)
-                progress.advance(receipt)
-                gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
+                counter.add(receipt)
+                reporter.committed(receipt.filename, receipt.totals.records, receipt.totals.failed, counter.progress)
+                _show_chunks_left(counter.progress)
     finally:
-        progress.stop()
+        reporter.closed()
+
+
+def _show_chunks_left(progress: Progress) -> None:
+    gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
 
 
 def build_dataset(spec: JobSpec) -> Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -15,6 +14,8 @@ from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
 from segbatch.isolation.failures import failure
+from segbatch.logs import LogReporter
+from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.storage.store import Store
 from segbatch.training import state
@@ -25,7 +26,7 @@ from segbatch.training.trainer import train as train_here
 _MAX_FAILURES = 3
 
 
-def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> Trained:
+def train(spec: TrainSpec, reporter: Reporter | None = None) -> Trained:
     """Learn from labeled images; see ``segbatch.training.trainer.train``.
 
     With ``workers`` above 1 each takes a part of every batch, in a process of its own that holds a GPU if the cluster
@@ -33,7 +34,7 @@ def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> T
     where every worker can write. Raises ``SegbatchError``.
     """
     if spec.workers == 1:
-        return train_here(spec, tell)
+        return train_here(spec, reporter)
     if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once
         prepare(spec)
     if spec.overwrite:
@@ -50,24 +51,24 @@ def train(spec: TrainSpec, tell: Callable[[str], None] = lambda text: None) -> T
                 f"workers: {spec.workers} of {cores} cores do not fit on {hardware.cpus:g} cores; ask for fewer "
                 "workers, or fewer --threads"
             )
-        return _together(spec, gpus, cores, tell)
+        return _together(spec, gpus, cores, reporter or LogReporter())
 
 
-def _together(spec: TrainSpec, gpus: bool, cores: int, tell: Callable[[str], None]) -> Trained:
+def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> Trained:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    told: Any = Queue(actor_options={"num_cpus": 0})
+    queue: Any = Queue(actor_options={"num_cpus": 0})
     outcome: list[Trained] = []
-    speaker = threading.Thread(target=_speak, args=(told, tell, outcome))
+    speaker = threading.Thread(target=_speak, args=(queue, reporter, outcome))
     speaker.start()
     try:
         with tempfile.TemporaryDirectory() as folder:  # for Ray's own notes; the checkpoints are ours
             TorchTrainer(
                 _worker,
-                train_loop_config={"spec": spec, "told": told},
+                train_loop_config={"spec": spec, "queue": queue},
                 torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=spec.workers,
@@ -79,28 +80,34 @@ def _together(spec: TrainSpec, gpus: bool, cores: int, tell: Callable[[str], Non
     except Exception as e:
         raise failure(e) from e
     finally:
-        told.put(None)
+        queue.put(None)
         speaker.join()
-        told.shutdown()
+        queue.shutdown()
     return outcome[-1]
 
 
 def _worker(config: dict[str, Any]) -> None:
     """What each process does, inside the group that Ray Train made."""
     first = ray.train.get_context().get_world_rank() == 0
-    found = train_here(config["spec"], config["told"].put if first else _silent)
+    found = train_here(config["spec"], _QueueReporter(config["queue"]) if first else Reporter())
     if first:
-        config["told"].put(found)
+        config["queue"].put(found)
 
 
-def _silent(text: str) -> None:
-    """One worker tells for all."""
+class _QueueReporter(Reporter):
+    """Sends the first worker's messages to the driver."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def message(self, text: str) -> None:
+        self._queue.put(text)
 
 
-def _speak(told: Any, tell: Callable[[str], None], outcome: list[Trained]) -> None:
-    """Pass on what the first worker tells, as it does, and keep what it came to."""
-    while (item := told.get()) is not None:
+def _speak(queue: Any, reporter: Reporter, outcome: list[Trained]) -> None:
+    """Report each message of the first worker as it arrives, and keep the result that it sends last."""
+    while (item := queue.get()) is not None:
         if isinstance(item, Trained):
             outcome.append(item)
         else:
-            tell(item)
+            reporter.message(item)

@@ -17,7 +17,9 @@ from segbatch.errors import NetworkError, SpecError
 from segbatch.evaluation.confusion import Confusion
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.labels import LabelSet
+from segbatch.logs import LogReporter
 from segbatch.models.base import resolve_device, supports_bf16
+from segbatch.protocols import Reporter
 from segbatch.storage.store import Store
 from segbatch.training import state as states
 from segbatch.training.augment import Augment
@@ -42,8 +44,7 @@ from segbatch.training.stream import Batch, Stream
 from segbatch.training.validate import confusion
 from segbatch.training.world import ProcessGroup
 
-Tell = Callable[[str], None]
-_TELL_SECONDS = 60.0
+_REPORT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,13 @@ class TrainingJob:
     train: Examples
     val: Examples | None
     store: Store
-    tell: Tell
+    reporter: Reporter
     surveys: dict[str, LabelSurvey] = field(default_factory=dict)
 
 
-def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> TrainingJob:
+def prepare(spec: TrainSpec, reporter: Reporter | None = None) -> TrainingJob:
     """Find what is wrong before any work: raises ``SpecError``, ``SourceError``, ``ModelError``, ``OutputError``."""
+    reporter = reporter or LogReporter()
     architecture = architecture_of(spec.model)
     labels = labels_of(spec, architecture)
     window = architecture.geometry.window
@@ -102,20 +104,20 @@ def prepare(spec: TrainSpec, tell: Tell = lambda text: None) -> TrainingJob:
         val, surveys["val"] = open_examples(spec, spec.val, spec.val_labels, labels)
     for name, found in surveys.items():
         for line in found.lines():
-            tell(line if name == "train" else f"validation {line}")
+            reporter.message(line if name == "train" else f"validation {line}")
     store = Store(spec.output, spec.storage_options)
     states.refuse_foreign(store)
-    return TrainingJob(spec, labels, train, val, store, tell, surveys)
+    return TrainingJob(spec, labels, train, val, store, reporter, surveys)
 
 
-def train(spec: TrainSpec, tell: Tell = lambda text: None) -> Trained:
+def train(spec: TrainSpec, reporter: Reporter | None = None) -> Trained:
     """Learn from labeled images in this process, which may be one of a process group's workers.
 
     The output then holds ``weights.safetensors``, curves and figures (docs/training.md). Called again after a failure,
     it goes on from the last checkpoint, and on a CPU ends with the same weights to the bit as if nothing had happened.
     Raises ``NetworkError``.
     """
-    job = prepare(spec, tell)
+    job = prepare(spec, reporter)
     if spec.overwrite:
         states.clear(job.store)
     return Trainer(job).run()
@@ -161,7 +163,7 @@ class Trainer:
         until = self.total if self.spec.until is None else self._updates(self.spec.until)
         self.last = min(until, self.total)
         self.interval = self._updates(self.spec.validate_every)
-        job.tell(
+        job.reporter.message(
             f"{self.spec.model}, {len(job.labels)} classes, from {origin}; {len(job.train)} images"
             + (f", {len(job.val)} to validate on" if job.val else "")
             + f"; {self.last} updates of {self.spec.batch_size} on {self.device} in {'bf16' if bf16 else 'fp32'}"
@@ -183,8 +185,8 @@ class Trainer:
             if done % self.interval == 0 or done == self.last:
                 self._validate(left)
                 told = time.monotonic()
-            elif now - told > _TELL_SECONDS:
-                self.job.tell(f"update {done}/{self.last}: loss {loss:.4g}; {left}")
+            elif now - told > _REPORT_SECONDS:
+                self.job.reporter.message(f"update {done}/{self.last}: loss {loss:.4g}; {left}")
                 told = now
             if done == self.last or now - saved > 60 * self.spec.checkpoint_minutes:
                 self._save()
@@ -285,7 +287,9 @@ class Trainer:
             about = {"model": spec.model, "classes": self.job.labels.names, "epoch": epoch}
             half = spec.weights_precision == "fp16"
             self._write(states.WEIGHTS, lambda: states.export(shipped, half, about))
-        self.job.tell(f"epoch {epoch:g}/{spec.epochs:g}: loss {loss:.4g}, lr {line['lr']:.3g}{told}; {left}")
+        self.job.reporter.message(
+            f"epoch {epoch:g}/{spec.epochs:g}: loss {loss:.4g}, lr {line['lr']:.3g}{told}; {left}"
+        )
         self._save()
         if can_plot():
             self._write(states.CURVES, lambda: curves(state.history, f"{spec.model}: {self.job.store.uri}"))
@@ -327,7 +331,7 @@ class Trainer:
     def _class_weights(self) -> list[float] | None:
         if self.spec.balance == "none":
             return None
-        self.job.tell(f"counting the classes of {len(self.job.train)} labels")
+        self.job.reporter.message(f"counting the classes of {len(self.job.train)} labels")
         truths = (load_or_void(self.job.train, i)[1] for i in range(len(self.job.train)))
         return (median_frequency(truths, len(self.job.labels)) ** self.spec.balance_power).tolist()
 

@@ -28,6 +28,7 @@ from tests import here
 from tests.cluster.jobs import rows as glob_rows
 from tests.corpus import photographs, tar_bytes
 from tests.kills import by_id, counted, every_kill
+from tests.reporters import Said
 
 Change = Callable[[Receipt, list[dict[str, Any]]], Receipt | None]
 
@@ -147,7 +148,7 @@ def test_damage_is_named_and_only_it_is_redone(name: str, whole: Path, tmp_path:
     report = verify(str(output))
     assert any(says in problem for problem in report.problems), report.problems
     told: list[str] = []
-    outcome = repair(str(output), report, here.run, tell=told.append)
+    outcome = repair(str(output), report, here.run, reporter=Said(told))
     assert outcome.computed == chunks
     assert told[-1] == f"computed {chunks} of 6 chunks; statistics, run.json and _SUCCESS are new"
     assert verify(str(output), read_input=True).problems == []

@@ -24,9 +24,7 @@ from segbatch.codecs import mask_png as png
 from segbatch.errors import ModelError, Outage, PlanError, SegbatchError
 from segbatch.operations.verify import verify
 from segbatch.output.schema import SCHEMA
-from segbatch.planning.plan import Plan
-from segbatch.planning.pools import Pools
-from segbatch.planning.progress import Progress
+from segbatch.protocols import Progress, Reporter
 from tests.cluster.jobs import committed, picture, rows, statistics, tars
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -121,10 +119,10 @@ def written(output: Path) -> dict[str, tuple[int, int]]:
     return {f.name: (f.stat().st_ino, f.stat().st_mtime_ns) for f in (output / "masks").iterdir()}
 
 
-class MustNotStart(Progress):
+class MustNotStart(Reporter):
     """Fails the run when its workers are about to start."""
 
-    def start(self, plan: Plan, pools: Pools) -> None:
+    def planned(self, progress: Progress, workers: str) -> None:
         raise AssertionError("work was begun")
 
 
@@ -255,14 +253,13 @@ def test_a_worker_that_never_starts_ends_the_job_with_the_cause(tmp_path: Path, 
     assert starts.read_text() == "...."
 
 
-class GoesAway(Progress):
+class GoesAway(Reporter):
     """Renames the input folder when the plan is made."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
         self._folder = folder
 
-    def start(self, plan: Plan, pools: Pools) -> None:
+    def planned(self, progress: Progress, workers: str) -> None:
         self._folder.rename(self._folder.with_name("away"))
 
 

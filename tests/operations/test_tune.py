@@ -14,12 +14,14 @@ from rich.console import Console
 
 import segbatch
 from segbatch import JobSpec
-from segbatch.cli.steps import BarSteps, LogSteps
+from segbatch.cli.progress import BarReporter, LineReporter
 from segbatch.config.job import CRFSpec
 from segbatch.errors import SpecError
 from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
 from segbatch.operations.tune import tune
+from segbatch.protocols import Reporter
 from tests.cluster.jobs import rows as output_rows
+from tests.reporters import Said
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: 
     Image.fromarray(values).save(labels / "0.png")
     spec = JobSpec.create(inputs=[str(images)], model="tests.networks:fast")
     said: list[str] = []
-    found = tune(spec, str(labels), rounds=1, tell=said.append)
+    found = tune(spec, str(labels), rounds=1, reporter=Said(said))
     assert (found.images, found.failed) == (3, 0)
     scores = [s.mean_iou for s in found.settings]
     assert scores == sorted(scores, reverse=True)
@@ -79,7 +81,7 @@ def test_the_search_begins_with_the_weights_own_parameters_and_halves_its_steps(
         return [reached(crf) for crf in crfs]
 
     base = CRFSpec(w_bilateral=1, theta_gamma=2.0, iterations=4)
-    settings = search(base, 2, measure, lambda text: None)
+    settings = search(base, 2, measure, Reporter())
     assert measured[0] == base
     assert len(set(measured)) == len(measured) == len(settings) <= settings_at_most(2)
     assert {(crf.theta_gamma, crf.iterations) for crf in measured} == {(2.0, 4)}
@@ -103,17 +105,20 @@ def test_no_crf_is_written_where_none_is_better(tmp_path: Path) -> None:
 
 def test_steps_are_shown_with_an_estimate_and_while_nothing_advances() -> None:
     console = Console(file=io.StringIO(), width=200)
-    with LogSteps(console, every_seconds=0.01) as steps:
-        steps.begin("searching, images refined", 40)
-        steps.advance(30)
-        text = ""
-        while text.count("left\n") < 2:
-            text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = LineReporter(console, every_seconds=0.01)
+    lines.phase("searching, images refined", 40)
+    lines.advanced(30)
+    text = ""
+    while text.count("left\n") < 2:
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines.closed()
     assert re.search(r"searching, images refined: 30 of at most 40, at most \d+ s left\n", text)
-    with BarSteps(Console(file=io.StringIO(), force_terminal=True, width=200)) as bar:
-        bar.begin("running the network, images", 40)
-        bar.advance(10)
-        assert bar.status().startswith("running the network, images: 10 of at most 40, at most ")
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    bar = BarReporter(console)
+    bar.phase("running the network, images", 40)
+    bar.advanced(10)
+    bar.closed()
+    assert "running the network, images: 10 of at most 40, at most " in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_labels_that_cannot_be_paired(labeled: tuple[Path, Path], tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from segbatch.output.sums import Tally
 from segbatch.planning.claim import describe_removal, publish
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import make_plan
-from segbatch.planning.progress import Progress
 from segbatch.storage.store import Store
 from tests import here
 from tests.kills import Steps
@@ -156,7 +155,7 @@ def test_the_demonstration_replaces_nothing_of_somebody_else(name: str, output: 
     lay(folder, {name: (output / "run.json").read_bytes()})
     before = content(folder)
     with pytest.raises(SpecError, match="choose another -o"):
-        run_demo(folder, Progress())
+        run_demo(folder)
     assert content(folder) == before
 
 

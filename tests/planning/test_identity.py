@@ -23,7 +23,7 @@ from segbatch.output.layout import RUN
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import establish, publish
 from segbatch.planning.plan import make_plan
-from segbatch.planning.progress import Progress
+from segbatch.protocols import Reporter
 from segbatch.storage.store import Store
 from tests import here
 from tests.corpus import photographs, write_tar
@@ -91,13 +91,13 @@ def begun(**fields: Any) -> RunRecord:
     return RunRecord.need(Store("out"))
 
 
-class Warned(Progress):
+class Warned(Reporter):
     """Keeps the warnings."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def warn(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         self.said.append(text)
 
 
@@ -135,9 +135,9 @@ def test_a_changed_limit_is_told_once_and_holds_for_what_is_left(folder: Path) -
     assert (record.fingerprint, record.spec["max_pixels"]) == (first.fingerprint, 600)
     assert record.sums().failed == 0  # 24 x 24 pixels
     assert make_plan(spec(max_pixels=600)).warnings() == []
-    progress = Warned()
-    run(spec(max_pixels=700), progress)  # with nothing left to do
-    assert ["max_pixels 600 before, 700 now" in text for text in progress.said] == [True]
+    reporter = Warned()
+    run(spec(max_pixels=700), reporter)  # with nothing left to do
+    assert ["max_pixels 600 before, 700 now" in text for text in reporter.said] == [True]
     assert RunRecord.need(Store("out")).spec["max_pixels"] == 700
     assert recorded_spec(record).max_pixels == 600
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from skimage import data
 
 from segbatch import models
-from segbatch.cli.progress import BarProgress, LogProgress
+from segbatch.cli.progress import BarReporter, LineReporter
 from segbatch.config.job import CRFSpec, JobSpec
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
 from segbatch.crf.params import default_prune
@@ -22,8 +22,6 @@ from segbatch.errors import ModelError, SpecError
 from segbatch.models.zoo.dpn import parse
 from segbatch.operations.explain import explain
 from segbatch.planning.job import Job, resolve
-from segbatch.planning.plan import Plan
-from segbatch.planning.pools import Hardware, plan_pools
 from segbatch.records import Scores
 from segbatch.refiners import build, describe, names
 from segbatch.refiners.crfasrnn import PAPER
@@ -292,13 +290,9 @@ def test_a_crf_after_a_network_that_has_one_is_warned_of(tmp_path: Path) -> None
         "crfasrnn refines its scores itself (mean-field layers), and refiner densecrf refines them again; "
         "give --refiner none, unless you want both"
     )
-    plan = Plan.unwritten(twice, 2)
-    pools = plan_pools(twice.spec, Hardware(2.0, 0.0, 2.0, 0.0), 1)
-    for progress in (LogProgress, BarProgress):
+    for reporter in (LineReporter, BarReporter):
         console = Console(file=io.StringIO(), width=300)
-        shown = progress(console)
-        shown.start(plan, pools)
-        shown.stop()
+        reporter(console).warning(text)
         assert f"warning: {text}\n" in console.file.getvalue()  # type: ignore[attr-defined]
     output = str(tmp_path / "out")
     explained = explain(twice.spec.model_copy(update={"output": output, "num_cpus": 2}))

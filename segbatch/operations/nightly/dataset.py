@@ -28,7 +28,7 @@ from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, note_latest, settle_files
 from segbatch.planning.plan import Plan, make_plan
-from segbatch.planning.progress import Progress
+from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.pipeline import compute
 from segbatch.records import ChunkId, Shard, digest
@@ -129,7 +129,7 @@ def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
     return found
 
 
-def work(found: Work, progress: Progress, should_stop: Callable[[], bool]) -> None:
+def work(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
     """Compute what is left into ``incoming/``, until it is done or ``should_stop``."""
     plan = found.plan
     if plan.complete:
@@ -139,7 +139,7 @@ def work(found: Work, progress: Progress, should_stop: Callable[[], bool]) -> No
     with cluster(plan.job.spec) as hardware:
         plan.fix_chunk_size(hardware.cpus)
         found.claim()
-        compute(plan, hardware, found.tally, progress, logs, INCOMING, should_stop)
+        compute(plan, hardware, found.tally, reporter, logs, INCOMING, should_stop)
 
 
 def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRecord:

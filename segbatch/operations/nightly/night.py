@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from segbatch.config.nightly import Hours, NightlySpec
 from segbatch.errors import SegbatchError, SpecError
+from segbatch.logs import LogReporter
 from segbatch.operations.nightly.dataset import Work, prepare, promote, work
 from segbatch.operations.nightly.judge import judge, judge_errors
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
 from segbatch.operations.nightly.record import DatasetRecord, Night, dates, read_night, remove_night, utc, write_night
 from segbatch.operations.nightly.webhook import post
 from segbatch.output.owned import remove_owned, retired
-from segbatch.planning.progress import Progress
+from segbatch.protocols import Reporter
 from segbatch.storage.lease import Lease, LeaseLost, holder
 from segbatch.storage.store import Store
 
@@ -31,8 +32,7 @@ def run_night(
     only: Sequence[str] = (),
     until: str | None = None,
     clock: Callable[[], float] = time.time,
-    progress: Callable[[], Progress] = Progress,
-    tell: Callable[[str], None] = lambda text: None,
+    reporter: Reporter | None = None,
 ) -> Night | None:
     """Do one night, or what is left of it, and record it. None outside the hours of a night: nothing is done then.
 
@@ -41,9 +41,10 @@ def run_night(
     fails is an entry with exit code 1 or 2, and the others go on. Raises ``Busy`` if another night runs,
     ``LeaseLost``, ``SpecError``, ``OutputError`` if the state cannot be read or written.
     """
+    reporter = reporter or LogReporter()
     spec, hours, names = _decide(spec, date, only, until, clock)
     if not hours.begun and date in (None, hours.date):
-        tell(
+        reporter.message(
             f"it is not night: a night is from {spec.since:%H:%M} to {spec.until:%H:%M} {spec.timezone}; "
             "nothing is done (--until none, or a time, starts all the same)"
         )
@@ -59,7 +60,7 @@ def run_night(
             return lease.lost or (hours.deadline is not None and clock() >= hours.deadline)
 
         late = earlier_dates(spec, names, hours.date, state) if date is None else []
-        _datasets(_Context(record, lease, should_stop, progress, tell), spec, names, late)
+        _datasets(_Context(record, lease, should_stop, reporter), spec, names, late)
         earlier = _earlier(state, night, spec)
         for name in names:
             judge(record.datasets[name], name, earlier, spec, date or hours.date)
@@ -147,8 +148,7 @@ class _Context:
     record: Night
     lease: Lease
     should_stop: Callable[[], bool]
-    progress: Callable[[], Progress]
-    tell: Callable[[str], None]
+    reporter: Reporter
 
 
 def _datasets(context: _Context, spec: NightlySpec, names: list[str], late: Sequence[EarlierDate]) -> None:
@@ -205,11 +205,11 @@ def _do(context: _Context, name: str, dataset: Work, before: DatasetRecord | Non
         record.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
         return
     for said in (_said(counts), *dataset.plan.warnings()):
-        context.tell(f"{name}: {said}")
+        context.reporter.message(f"{name}: {said}")
     begun = time.monotonic()
     failure: SegbatchError | None = None
     try:
-        work(dataset, context.progress(), context.should_stop)
+        work(dataset, context.reporter, context.should_stop)
     except SegbatchError as e:
         failure = e
         gc.collect()  # the pools of a dataset that broke off hold their cores until then
@@ -232,7 +232,7 @@ def _fail(context: _Context, name: str, error: SegbatchError) -> None:
     entry = context.record.datasets[name]
     entry.state, entry.message, entry.exit_code = "failed", str(error), 2 if error.exit_code == 2 else 1
     entry.alerts.append(f"failed: {error}")
-    context.tell(f"{name}: failed: {error}")
+    context.reporter.message(f"{name}: failed: {error}")
 
 
 def _earlier(state: Store, night: str, spec: NightlySpec) -> list[Night]:

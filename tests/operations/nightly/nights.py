@@ -20,6 +20,7 @@ from segbatch.operations.nightly.record import Night
 from segbatch.ray_backend import pipeline
 from segbatch.ray_backend.datasource import ShardDatasource
 from tests.corpus import write_tar
+from tests.reporters import Said
 
 MIDNIGHT = datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC).timestamp()
 DAY, HOUR = 86400.0, 3600.0
@@ -88,6 +89,6 @@ class Bench:
         """The night of 2026-11-20 and ``number`` days, begun at one o'clock."""
         self.opened.clear()
         at = MIDNIGHT + number * DAY + HOUR
-        found = run_night(self.spec(**more), clock=clock or (lambda: at), tell=self.told.append)
+        found = run_night(self.spec(**more), clock=clock or (lambda: at), reporter=Said(self.told))
         assert found is not None
         return found
