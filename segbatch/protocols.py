@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from segbatch.labels import LabelSet
-from segbatch.records import Chunk, Corpus, Scores, Shard
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Corpus, Scores, Shard
 
 
 class Source(Protocol):
@@ -31,8 +31,8 @@ class Source(Protocol):
         """Raise ``SourceError`` for what a look into the first shards shows to be wrong with all of them."""
         ...
 
-    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
-        """Chunks of up to ``size`` records in order, leaving out the chunk indices in ``skip``.
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
+        """Chunks of up to ``size`` records, in order: those whose index is in ``wanted``.
 
         A record that cannot be read is a record with ``error`` set. A shard that breaks off in the middle
         ends with one such record; an empty shard is one empty chunk. Exactly one chunk has ``last`` set.

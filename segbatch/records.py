@@ -101,6 +101,37 @@ class ChunkId:
 
 
 @dataclass(frozen=True)
+class ChunkSelection:
+    """Chunk indices of one shard: ``first`` up to ``stop`` (None: to the end of the shard), without those in ``done``.
+
+    It is a predicate, not a list: how many chunks a tar has is unknown until its end.
+    """
+
+    first: int = 0
+    stop: int | None = None
+    done: frozenset[int] = frozenset()
+
+    def __contains__(self, index: int) -> bool:
+        return self.first <= index and (self.stop is None or index < self.stop) and index not in self.done
+
+
+ALL_CHUNKS, NO_CHUNKS = ChunkSelection(), ChunkSelection(stop=0)
+
+
+@dataclass(frozen=True)
+class ShardSlice:
+    """One read task: the wanted chunks of a shard."""
+
+    shard: Shard
+    wanted: ChunkSelection
+
+    @property
+    def is_one_chunk(self) -> bool:
+        """Whether at most one chunk can be read."""
+        return self.wanted.stop == self.wanted.first + 1
+
+
+@dataclass(frozen=True)
 class RecordError:
     """Why a record has no mask: ``stage`` (read, decode, segment, refine), a stable ``type``, a sentence."""
 

@@ -26,8 +26,8 @@ def execute(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
     writer = Writer(plan.store, plan.record.claim, folder)
 
     def outcomes() -> Iterator[Receipt | Chunk]:
-        for piece in plan.pieces():
-            for chunk in plan.job.source.chunks(piece.shard, plan.chunk_size, piece.skip(plan.chunk_size)):
+        for part in plan.slices():
+            for chunk in plan.job.source.chunks(part.shard, plan.chunk_size, part.wanted):
                 done = refine(segment(chunk, UNTRACKED), UNTRACKED)
                 yield done if is_suspect(done) else writer.commit(done)
 

@@ -10,11 +10,11 @@ from segbatch.errors import SpecError
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
-from segbatch.planning.chunking import PIECE_CHUNKS, Piece, choose_chunk_size, chunks_of, records_of
+from segbatch.planning.chunking import MAX_SLICE_CHUNKS, choose_chunk_size, chunks_of, records_of
 from segbatch.planning.claim import changed_limits, existing_record, refuse_other, refuse_other_version
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
-from segbatch.records import Shard
+from segbatch.records import ChunkSelection, Shard, ShardSlice
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 
@@ -68,22 +68,22 @@ class Plan:
     def complete(self) -> bool:
         return all(self.ledger.committed(s.id).complete for s in self.job.shards)
 
-    def pieces(self) -> Iterator[Piece]:
-        """The reads that are left, in order. A shard that is complete is not even opened."""
+    def slices(self) -> Iterator[ShardSlice]:
+        """Yield the remaining read tasks, in order. A complete shard is not opened."""
         for shard in self.job.shards:
             state = self.ledger.committed(shard.id)
             if state.complete:
                 continue
             done = frozenset(state.indices)
             if shard.records is None:
-                yield Piece(shard, 0, None, done)
+                yield ShardSlice(shard, ChunkSelection(done=done))
                 continue
             total = chunks_of(shard.records, self.chunk_size)
-            for first in range(0, total, PIECE_CHUNKS):
-                stop = min(total, first + PIECE_CHUNKS)
+            for first in range(0, total, MAX_SLICE_CHUNKS):
+                stop = min(total, first + MAX_SLICE_CHUNKS)
                 here = done & frozenset(range(first, stop))
                 if len(here) < stop - first:
-                    yield Piece(shard, first, stop, here)
+                    yield ShardSlice(shard, ChunkSelection(first, stop, here))
 
     def chunks(self, shard: Shard) -> int:
         """Chunks of a shard: exact if it is complete or its format tells, else by its size."""

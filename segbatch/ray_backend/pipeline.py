@@ -121,7 +121,7 @@ def _context(plan: Plan) -> DataContext:
 
 def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
     chunks = read_datasource(
-        ShardDatasource(plan.job.source, list(plan.pieces()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
+        ShardDatasource(plan.job.source, list(plan.slices()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
     )
     scored = chunks.map_batches(
         SegmentWorker,

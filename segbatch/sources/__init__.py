@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from segbatch.errors import SourceError
-from segbatch.records import Chunk, Corpus, Shard
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Corpus, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources.chunking import DEFAULT_MAX_RECORD_BYTES, KeyRule, ReadOptions
 from segbatch.sources.corpus import OutsideRoot, common_root, divided, prefix_below
@@ -69,8 +69,8 @@ class AnySource:
     def __init__(self, inputs: list[str], files: Files, options: ReadOptions, format: str | None) -> None:
         self._inputs, self._files, self._options, self._format = inputs, files, options, format
 
-    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
-        return _READERS[shard.format](self._files, self._options).chunks(shard, size, skip)
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
+        return _READERS[shard.format](self._files, self._options).chunks(shard, size, wanted)
 
     def shards(self) -> Iterator[Shard]:
         """See ``interfaces.Source``."""

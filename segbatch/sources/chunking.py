@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from segbatch.errors import SourceError
-from segbatch.records import Chunk, ChunkId, Record, Shard
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkId, ChunkSelection, Record, Shard
 from segbatch.skipped import Skipped
 
 DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
@@ -44,13 +44,13 @@ class NoRecord:
 
 
 def chunked(
-    content: Iterable[Record | NoRecord], shard: Shard, size: int, skip: Collection[int] = ()
+    content: Iterable[Record | NoRecord], shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS
 ) -> Iterator[Chunk]:
     """Cut all records of a shard into chunks. For formats that learn the end only by reaching it.
 
     One record is read ahead, so that the chunk which ends the shard is known to, also when the number of
     records is a multiple of ``size``. No records give one empty chunk. What is not a record is counted in the chunk of
-    the record before it.
+    the record before it. ``content`` is read up to ``wanted.stop``.
     """
     held: list[Record] = []
     skipped = Skipped()
@@ -60,32 +60,34 @@ def chunked(
             skipped.add(item.reason, item.name, item.count)
             continue
         if len(held) == size:
-            if index not in skip:
+            if index in wanted:
                 yield Chunk(ChunkId(shard.id, index, False), held, skipped=skipped)
             held, skipped, index, held_bytes = [], Skipped(), index + 1, 0
+            if index == wanted.stop:
+                return
         record, held_bytes = _within_limit(item, held_bytes)
         held.append(record)
-    if index not in skip:
+    if index in wanted:
         yield Chunk(ChunkId(shard.id, index, True), held, skipped=skipped)
 
 
-def wanted_rows(total: int, size: int, skip: Collection[int]) -> Iterator[tuple[int, range, bool]]:
-    """(chunk index, its rows, whether it is the last) of the chunks not in ``skip``, for a known ``total``."""
+def wanted_rows(total: int, size: int, wanted: ChunkSelection) -> Iterator[tuple[int, range, bool]]:
+    """(chunk index, its rows, whether it is the last) of the chunks in ``wanted``, for a known ``total``."""
     chunks = max(1, -(-total // size))
-    for index in range(chunks):
-        if index not in skip:
+    for index in range(wanted.first, chunks if wanted.stop is None else min(chunks, wanted.stop)):
+        if index in wanted:
             yield index, range(index * size, min(total, (index + 1) * size)), index == chunks - 1
 
 
 def chunks_by_number(
-    records: Iterable[tuple[int, Record]], shard: Shard, total: int, size: int, skip: Collection[int]
+    records: Iterable[tuple[int, Record]], shard: Shard, total: int, size: int, wanted: ChunkSelection
 ) -> Iterator[Chunk]:
     """Chunks of a shard whose ``total`` is known, from the numbered records of the wanted rows, in order.
 
     Raises ``SourceError`` if the records are not those of the wanted rows: the shard changed while in use.
     """
     rest = iter(records)
-    for index, rows, last in wanted_rows(total, size, skip):
+    for index, rows, last in wanted_rows(total, size, wanted):
         held, held_bytes = [], 0
         for row in rows:
             number, record = next(rest, (None, None))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from segbatch.codecs.header import image_size
-from segbatch.records import Record, Shard
+from segbatch.records import NO_CHUNKS, Record, Shard
 from segbatch.sources.chunking import ReadOptions
 from segbatch.sources.samples import ImageRule
 from segbatch.sources.tar import Member, open_tar
@@ -59,8 +59,7 @@ class _Look:
     areas: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # One chunk, whose data is not wanted.
-        self._reading = Reading(self.shard, self.options, 2**62, (0,))
+        self._reading = Reading(self.shard, self.options, 2**62, NO_CHUNKS)
 
     def into(self, stream: BinaryIO, members: int, measured: int) -> None:
         """Look at so many ``members``, and at the bytes of the first ``measured`` images."""

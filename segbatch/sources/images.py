@@ -7,12 +7,12 @@ import itertools
 import json
 import zlib
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from segbatch.errors import SourceError
 from segbatch.leaves import leaf_name
-from segbatch.records import Chunk, Record, Shard, digest
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard, digest
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import Files, shown_name, shown_uri
@@ -37,22 +37,22 @@ class Images:
     def __init__(self, files: Files, options: ReadOptions) -> None:
         self._files, self._options = files, options
 
-    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. Images of chunks in ``skip`` are not read."""
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
+        """See ``interfaces.Source``. Images of other chunks are not read."""
         check_size(size)
         listing = Listing.of(shard)
         uris = listing.uris or [""] * len(listing.names)
 
-        def wanted() -> Iterator[tuple[Record, str, int | None]]:
-            for _, rows, _ in wanted_rows(len(listing.names), size, skip):
+        def wanted_images() -> Iterator[tuple[Record, str, int | None]]:
+            for _, rows, _ in wanted_rows(len(listing.names), size, wanted):
                 for row in rows:
                     image_id, uri = _id_and_uri(shard.uri, listing.names[row])
                     record = Record(escape_invalid_utf8(image_id), shown_uri(uri), row)
                     yield record, uris[row] or uri, listing.sizes[row]
 
         neighbors = _Neighbors(self._files, shard.uri, listing)
-        records = fetch(neighbors, wanted(), self._options.max_record_bytes)
-        return chunks_by_number(records, shard, len(listing.names), size, skip)
+        records = fetch(neighbors, wanted_images(), self._options.max_record_bytes)
+        return chunks_by_number(records, shard, len(listing.names), size, wanted)
 
 
 class _Neighbors:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.records import Chunk, Record, Shard
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
 from segbatch.sources.columns import choose_id
 from segbatch.sources.fields import Fields, describe
@@ -38,22 +38,22 @@ class Manifest:
     def __init__(self, files: Files, options: ReadOptions) -> None:
         self._files, self._options = files, options
 
-    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. Images of chunks in ``skip`` are not read."""
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
+        """See ``interfaces.Source``. Images of other chunks are not read."""
         check_size(size)
         total = shard.records or 0
         hosts = Hosts(self._files, shard.uri, partial(self._sample, shard, total))
-        records = fetch(hosts, self._wanted(shard, total, size, skip), self._options.max_record_bytes)
-        return chunks_by_number(records, shard, total, size, skip)
+        records = fetch(hosts, self._wanted(shard, total, size, wanted), self._options.max_record_bytes)
+        return chunks_by_number(records, shard, total, size, wanted)
 
     def _sample(self, shard: Shard, total: int) -> Iterator[str]:
         rows = self._rows(shard, sampled(total))
         return uris_beside(shard.uri, (line.uri for _, _, line in rows if line.uri is not None))
 
     def _wanted(
-        self, shard: Shard, total: int, size: int, skip: Collection[int]
+        self, shard: Shard, total: int, size: int, wanted: ChunkSelection
     ) -> Iterator[tuple[Record, str, int | None]]:
-        ranges = [rows for _, rows, _ in wanted_rows(total, size, skip)]
+        ranges = [rows for _, rows, _ in wanted_rows(total, size, wanted)]
         for row, name, line in self._rows(shard, ranges):
             record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.records import Chunk, Record, Shard
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.sources.cells import cell_bytes
 from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, wanted_rows
 from segbatch.sources.columns import Columns, choose
@@ -38,7 +38,7 @@ class Parquet:
     def __init__(self, files: Files, options: ReadOptions) -> None:
         self._files, self._options = files, options
 
-    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
         """See ``interfaces.Source``. Row groups that hold no record of a wanted chunk are not read."""
         check_size(size)
         try:
@@ -49,22 +49,22 @@ class Parquet:
                 rows.__exit__()
                 raise RecordFailure("read", "WrongSchema", str(e)) from None
         except RecordFailure as e:
-            yield from chunked([shard_error(shard, e)], shard, size, skip)
+            yield from chunked([shard_error(shard, e)], shard, size, wanted)
             return
         with rows:
             total = rows.records
             if columns is None:
-                yield from chunked([], shard, size, skip)
+                yield from chunked([], shard, size, wanted)
                 return
-            wanted = [r for _, r, _ in wanted_rows(total, size, skip)]
-            paths = _Paths(rows, wanted, columns.path)
+            ranges = [numbers for _, numbers, _ in wanted_rows(total, size, wanted)]
+            paths = _Paths(rows, ranges, columns.path)
             hosts = Hosts(self._files, shard.uri, partial(self._sample, shard, total, columns.path))
             found = (
                 self._record(shard, row, name, value, paths)
-                for row, name, value in rows.rows(wanted, columns.image, columns.id)
+                for row, name, value in rows.rows(ranges, columns.image, columns.id)
             )
             records = fetch(hosts, found, self._options.max_record_bytes)
-            yield from chunks_by_number(records, shard, total, size, skip)
+            yield from chunks_by_number(records, shard, total, size, wanted)
 
     def _columns(self, shard: Shard, rows: ParquetRows) -> Columns | None:
         """The columns to read, None of a file without rows. Raises ``SourceError`` if it lacks them."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from segbatch.errors import RecordFailure
-from segbatch.records import Chunk, Record, Shard
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.sources.census import Census
 from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, id_hash
 from segbatch.sources.samples import ImageRule, Sample
@@ -43,11 +43,11 @@ class WebDataset:
     def __init__(self, files: Files, options: ReadOptions) -> None:
         self._files, self._options = files, options
 
-    def chunks(self, shard: Shard, size: int, skip: Collection[int] = ()) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. The members of chunks in ``skip`` are passed over, not read."""
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
+        """See ``interfaces.Source``. The members of other chunks are passed over, not read."""
         check_size(size)
-        reading = Reading(shard, self._options, size, frozenset(skip))
-        return chunked(_content(self._files, reading, shard.uri), shard, size, skip)
+        reading = Reading(shard, self._options, size, wanted)
+        return chunked(_content(self._files, reading, shard.uri), shard, size, wanted)
 
 
 def _content(files: Files, reading: Reading, uri: str) -> Iterator[Record | NoRecord]:
@@ -62,10 +62,10 @@ def _members(files: Files, uri: str) -> Generator[Member, None, None]:
 
 
 class Reading:
-    """One pass over the members of one shard. Which records there are does not depend on the chunks in ``skip``."""
+    """One pass over the members of one shard. Which records there are does not depend on which chunks are wanted."""
 
-    def __init__(self, shard: Shard, options: ReadOptions, size: int, skip: Collection[int]) -> None:
-        self._shard, self._options, self._size, self._skip = shard, options, size, skip
+    def __init__(self, shard: Shard, options: ReadOptions, size: int, wanted: ChunkSelection) -> None:
+        self._shard, self._options, self._size, self._wanted = shard, options, size, wanted
         self._source = shown_uri(shard.uri)
         self._rule = ImageRule(options.image_member, options.label_column)
         self._row = 0
@@ -87,8 +87,8 @@ class Reading:
                     yield from self._finished(sample)
                     sample = None
                 sample = sample or Sample(name[1], self._rule)
-                wanted = self._row // self._size not in self._skip
-                is_image = sample.add(name[2], member, self._options.max_record_bytes, wanted)
+                is_wanted = self._row // self._size in self._wanted
+                is_image = sample.add(name[2], member, self._options.max_record_bytes, is_wanted)
                 self.census.add_member(is_image)
         except RecordFailure as e:
             self.failure = e

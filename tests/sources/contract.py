@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from segbatch.records import Chunk, Record, Shard
+from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.sources import AnySource, open_source
 from tests.corpus import Sample, photographs
 
@@ -63,12 +63,19 @@ class SourceContract:
         assert list(source.chunks(shard, size)) == list(source.chunks(shard, size))
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_skip_leaves_out_these_and_changes_no_other(self, source: AnySource, size: int):
+    def test_a_selection_leaves_out_others_and_changes_none(self, source: AnySource, size: int):
         shard = only(source)
         chunks = list(source.chunks(shard, size))
         every = set(range(len(chunks)))
-        for skip in (set(), {0}, {len(chunks) - 1}, {0, 2}, every - {1}, every - {len(chunks) - 1}, every, {99, 1}):
-            assert list(source.chunks(shard, size, skip)) == [c for c in chunks if c.id.index not in skip], skip
+        last = len(chunks) - 1
+        done = (set(), {0}, {last}, {0, 2}, every - {1}, every - {last}, every, {99, 1})
+        selections = [ChunkSelection(done=frozenset(indices)) for indices in done]
+        selections += [
+            ChunkSelection(*ends) for ends in ((0, 1), (1, 2), (1, None), (last, last + 1), (2, 99), (99, None))
+        ]
+        selections += [ChunkSelection(1, 4, frozenset({2})), NO_CHUNKS]
+        for wanted in selections:
+            assert list(source.chunks(shard, size, wanted)) == [c for c in chunks if c.id.index in wanted], wanted
 
     def test_the_source_pickles(self, source: AnySource):
         shard = only(source)
@@ -85,7 +92,7 @@ class SourceContract:
         (chunk,) = source.chunks(shard, 5)
         assert chunk == Chunk(chunk.id, [])
         assert chunk.id.last
-        assert list(source.chunks(shard, 5, {0})) == []
+        assert list(source.chunks(shard, 5, NO_CHUNKS)) == []
 
     def test_a_chunk_of_no_records_is_a_mistake(self, source: AnySource):
         with pytest.raises(ValueError, match="at least one record"):

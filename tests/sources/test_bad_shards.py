@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from segbatch.records import ChunkSelection
 from segbatch.sources import open_source
 from tests.corpus import tar_bytes, write_parquet
 from tests.sources.bad_shards import GOOD, BadShard, bad_shards
@@ -49,8 +50,11 @@ def test_good_records_come_out_and_bad_ones_say_why(shards: dict[str, BadShard],
             assert record.data is None
             assert record.error.stage == "read"
             assert 15 < len(record.error.message) < 400, record.error.message
-    for skip in ({0}, {len(chunks) - 1}, {1, 2}):
-        assert list(source.chunks(shard, size, skip)) == [c for c in chunks if c.id.index not in skip]
+    for done in ({0}, {len(chunks) - 1}, {1, 2}):
+        wanted = ChunkSelection(done=frozenset(done))
+        assert list(source.chunks(shard, size, wanted)) == [c for c in chunks if c.id.index in wanted]
+    wanted = ChunkSelection(1, 2)
+    assert list(source.chunks(shard, size, wanted)) == [c for c in chunks if c.id.index in wanted]
 
 
 def test_messages_say_where_and_what_to_do(shards: dict[str, BadShard]):
@@ -118,7 +122,7 @@ def test_repeated_and_lacking_ids_in_parquet_are_made_unique(tmp_path: Path):
     shard = only(source)
     ids = [r.image_id for c in source.chunks(shard, 1) for r in c.records]
     assert ids == ["a.parquet/a", "a.parquet/#1", "a.parquet/a#2", "a.parquet/b"]
-    assert [r.image_id for c in source.chunks(shard, 1, {0, 1}) for r in c.records] == ids[2:]
+    assert [r.image_id for c in source.chunks(shard, 1, ChunkSelection(2)) for r in c.records] == ids[2:]
 
 
 @pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()])

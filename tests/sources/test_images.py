@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segbatch.errors import SourceError
 from segbatch.leaves import Overlaps, bits_of, leaf_name
-from segbatch.records import Shard
+from segbatch.records import NO_CHUNKS, Shard
 from segbatch.sources import divided, open_source
 from segbatch.sources.images import Listing, divide, image_shard
 from segbatch.storage.walk import ObjectInfo
@@ -100,7 +100,7 @@ def test_divided_shards_are_read_as_the_contract_demands(tmp_path: Path, size: i
         assert (chunk.id.shard_id, chunk.id.index, chunk.id.last) == (shard.id, 0, True)
         assert len(chunk.records) == shard.records <= size
         assert [r.index for r in chunk.records] == list(range(len(chunk.records)))
-        assert list(source.chunks(shard, size, {0})) == []
+        assert list(source.chunks(shard, size, NO_CHUNKS)) == []
         records += chunk.records
     assert {r.image_id: r.data for r in records} == dict(samples)
     assert {r.source for r in records} == {str(tmp_path / "in" / name) for name, _ in samples}

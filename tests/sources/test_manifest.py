@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import SourceError
-from segbatch.records import Record
+from segbatch.records import ChunkSelection, Record
 from segbatch.sources import open_source
 from segbatch.sources.chunking import ReadOptions
 from segbatch.sources.lines import TextRows
@@ -200,7 +200,7 @@ def test_skipped_images_are_not_fetched(tmp_path: Path, monkeypatch: pytest.Monk
     source = open_source([str(path)])
     asked: list[str] = []
     monkeypatch.setattr(Files, "read", lambda self, uri, *how: asked.append(uri) or b"")
-    (chunk,) = source.chunks(only(source), 5, {0, 1, 3})
+    (chunk,) = source.chunks(only(source), 5, ChunkSelection(2, 3))
     assert [Path(uri).name for uri in sorted(asked)] == [f"{n}.jpg" for n in range(10, 15)]
     assert [r.index for r in chunk.records] == list(range(10, 15))
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import SourceError
-from segbatch.records import Chunk, Record
+from segbatch.records import Chunk, ChunkSelection, Record
 from segbatch.skipped import Skipped
 from segbatch.sources import open_source
 from tests.corpus import tar_bytes, write_tar
@@ -258,14 +258,15 @@ RULES = st.sampled_from(["first-dot", "last-dot"])
 
 @settings(deadline=None)
 @given(st.lists(NAMES, max_size=14), st.integers(1, 5), st.sets(st.integers(0, 5)), RULES)
-def test_every_image_is_read_at_most_once_whatever_is_skipped(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], size: int, skip: set[int], key: str
+def test_every_image_is_read_at_most_once_whatever_is_done(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], size: int, done: set[int], key: str
 ):
     path = tmp_path_factory.mktemp("any") / "a.tar"
     path.write_bytes(tar_bytes((name, f"{i} {name}".encode()) for i, name in enumerate(names)))
     source = open_source([str(path)], key=key)  # type: ignore[arg-type]
     whole = list(source.chunks(only(source), size))
-    assert list(source.chunks(only(source), size, skip)) == [c for c in whole if c.id.index not in skip]
+    wanted = ChunkSelection(done=frozenset(done))
+    assert list(source.chunks(only(source), size, wanted)) == [c for c in whole if c.id.index in wanted]
     records = [r for c in whole for r in c.records]
     assert len({r.image_id for r in records}) == len(records)
     data = [r.data for r in records if r.data is not None]

@@ -61,9 +61,9 @@ class Bench:
         opened = self.opened
 
         class Noted(ShardDatasource):
-            def __init__(self, source: Any, pieces: Any, *rest: Any) -> None:
-                opened.extend(piece.shard.name for piece in pieces)
-                super().__init__(source, pieces, *rest)
+            def __init__(self, source: Any, slices: Any, *rest: Any) -> None:
+                opened.extend(part.shard.name for part in slices)
+                super().__init__(source, slices, *rest)
 
         self.monkeypatch.setattr(pipeline, "ShardDatasource", Noted)
         (self.folder / "in").mkdir(parents=True, exist_ok=True)
