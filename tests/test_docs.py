@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from segbatch.cli import app as cli
-from segbatch.config.training_defaults import SETTINGS_OF_AUTHORS
+from segbatch.config.training import RECIPE_FIELDS
 from segbatch.errors import SegbatchError
 from segbatch.labels import CAMVID_LABELS, VOC_LABELS
 from segbatch.operations.nightly import record
@@ -131,7 +131,7 @@ def test_the_names_of_the_classes() -> None:
 def test_help_marks_the_defaults_that_depend_on_the_network() -> None:
     for parameter in GROUP.commands["train"].params:  # type: ignore[attr-defined]
         marked = "another for some networks" in (getattr(parameter, "help", None) or "")
-        assert marked == (parameter.name in SETTINGS_OF_AUTHORS), parameter.name
+        assert marked == (parameter.name in RECIPE_FIELDS), parameter.name
 
 
 def test_the_refiner_of_the_contributors_guide_works() -> None:

@@ -11,8 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from segbatch.config.job import CRFSpec, JobSpec
-from segbatch.config.training import TrainSpec
-from segbatch.config.training_defaults import SETTINGS_OF_AUTHORS
+from segbatch.config.training import RECIPE_FIELDS, TrainSpec
 
 # The first field of each group in the help.
 _GROUPS: dict[type[BaseModel], dict[str, str]] = {
@@ -90,7 +89,7 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
                 flags[f"crf_{key}"] = _option(f"crf_{key}", field, group, default)
         else:
             default = _default(info)
-            if spec is TrainSpec and name in SETTINGS_OF_AUTHORS:
+            if spec is TrainSpec and name in RECIPE_FIELDS:
                 default = f"{default[:-1]}; another for some networks)" if default else " (another for some networks)"
             elif info.annotation is bool:
                 default = ""

@@ -1,22 +1,42 @@
-"""TrainSpec: one object describes one training. Flags, YAML and the Python API are the same fields."""
+"""TrainSpec: the settings of one training. Flags, YAML keys and keyword arguments are the same fields."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import field_validator
 
 from segbatch.config.base import Spec, parse_spec, setting
-from segbatch.config.training_defaults import defaults_of
 from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
 from segbatch.records import digest
 
 
-class TrainSpec(Spec):
-    """Everything that says what a training does; see ``segbatch train --help`` for the same list as flags.
+class TrainingRecipe(TypedDict, total=False):
+    """Fields of ``TrainSpec`` as the authors of a network trained it; those that they do not state are absent."""
 
-    A field that is not given has the value that the network's authors trained with, where they say it
-    (``segbatch.config.training_defaults``), else the default here.
+    batch_size: int
+    crop: tuple[int, int]
+    scale: tuple[float, float]
+    flip: bool
+    lr: float
+    schedule: Literal["poly", "fixed"]
+    momentum: float
+    weight_decay: float
+    head_lr: float
+    bias_lr: float
+    balance: Literal["none", "median-frequency"]
+    reduction: Literal["mean", "sum"]
+
+
+# Fields whose default depends on the network.
+RECIPE_FIELDS = frozenset(TrainingRecipe.__annotations__)
+
+
+class TrainSpec(Spec):
+    """The settings of a training; ``segbatch train --help`` lists the same fields as flags.
+
+    ``model_fields_set`` are the fields that were given. ``completed_by`` the recipe of the network, its other fields
+    have the values that the network's authors trained with, where they state them, else the defaults here.
     """
 
     inputs: list[str] = setting(
@@ -152,8 +172,12 @@ class TrainSpec(Spec):
     @staticmethod
     def create(**fields: Any) -> TrainSpec:
         """A spec from keyword arguments. Raises ``SpecError`` that names the field, the value and the remedy."""
-        defaults = defaults_of(str(fields.get("model", TrainSpec.model_fields["model"].default)))
-        return parse_spec(TrainSpec, {**defaults, **fields})
+        return parse_spec(TrainSpec, fields)
+
+    def completed_by(self, recipe: TrainingRecipe) -> TrainSpec:
+        """Return the spec with the values of a recipe in the fields that were not given."""
+        given = {name: value for name, value in self if name in self.model_fields_set}
+        return parse_spec(TrainSpec, {**recipe, **given})
 
     def decisive(self) -> dict[str, str]:
         """What two trainings must share to be one: everything that changes what is computed."""

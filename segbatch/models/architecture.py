@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from segbatch.config.training import TrainingRecipe
 from segbatch.errors import ModelError, SpecError, visible
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models import checkpoint
+from segbatch.models.backbones import Backbone
 from segbatch.models.base import TorchModel
 from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
 from segbatch.models.tiles import Geometry
@@ -32,6 +35,14 @@ from segbatch.text import redact
 logger = logging.getLogger(__name__)
 
 
+def upsampled_scores(network: nn.Module, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores at every pixel of ``truth``, after bilinear upsampling, and ``truth``."""
+    scores = network(x)
+    if scores.shape[2:] != truth.shape[1:]:
+        scores = F.interpolate(scores, truth.shape[1:], mode="bilinear", align_corners=False)
+    return scores, truth
+
+
 @dataclass(frozen=True)
 class Architecture:
     """An entry of the registry that builds a ``TorchModel``. Adding a network is one of these.
@@ -42,6 +53,11 @@ class Architecture:
     ``preprocess`` says and, without ``--classes``, to have the classes of the first named set, or else of
     ``labels``, that are as many. ``convert`` turns the state dict of a file into this network's keys. ``refines`` names
     layers that do what a refiner would, if there are any.
+
+    Four attributes are for training alone. ``recipe`` holds what the authors trained with. ``train_network`` makes the
+    module that is trained, where it differs from ``network`` without differing in its state dict.
+    ``training_scores(network, x, truth)`` gives the scores (N, C, h, w) of a batch and its class ids (N, h, w) on the
+    grid on which the loss is taken. ``backbone`` is the part that takes ImageNet weights.
     """
 
     name: str
@@ -54,6 +70,10 @@ class Architecture:
     labels: LabelSet = VOC_LABELS
     convert: Callable[[StateDict], StateDict] = dict
     refines: str = ""
+    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    train_network: Callable[[int], nn.Module] | None = None
+    training_scores: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] = upsampled_scores
+    backbone: Backbone | None = None
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
         """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 
 from segbatch.config.job import CRFSpec
+from segbatch.config.training import TrainingRecipe
 from segbatch.labels import CAMVID_LABELS, VOC_LABELS
 from segbatch.models.architecture import Architecture
+from segbatch.models.backbones import named_backbone
 from segbatch.models.info import CRFDefaults
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import Weights
@@ -122,4 +124,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
             temperature=1.16,
         ),
     },
+    # MobileNetV2's decay (Sandler et al. 2018, sec. 6.1), the crop and scales of DeepLab (Chen et al. 2018, sec. 4).
+    recipe=TrainingRecipe(weight_decay=4e-5, crop=(513, 513), scale=(0.5, 2.0)),
+    backbone=named_backbone("mobilenetv2_100"),
 )

@@ -13,8 +13,10 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
+from segbatch.config.training import TrainingRecipe
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models.architecture import Architecture
+from segbatch.models.backbones import named_backbone
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import Preprocess, Weights
@@ -74,6 +76,9 @@ def _architecture(name: str, summary: str, head: str, geometry: Geometry) -> Arc
         geometry=geometry,
         weights={"published": _published(name)},
         convert=_without_auxiliary,
+        # torchvision's references/segmentation/train.py.
+        recipe=TrainingRecipe(lr=0.01, crop=(480, 480), scale=(0.5, 2.0)),
+        backbone=named_backbone(_TIMM[name.partition("_")[2]]),
     )
 
 
@@ -84,6 +89,12 @@ _ENUMS = {
     "fcn_resnet50": "FCN_ResNet50_Weights",
     "fcn_resnet101": "FCN_ResNet101_Weights",
     "lraspp_mobilenet_v3_large": "LRASPP_MobileNet_V3_Large_Weights",
+}
+# timm's names of the backbones.
+_TIMM = {
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+    "mobilenet_v3_large": "mobilenetv3_large_100",
 }
 _RESNET = Geometry(stride=8, multiple=8, activations=32)
 

@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segbatch import models
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SpecError
-from segbatch.evaluation.class_map import VOID
 from segbatch.labels import LabelSet
-from segbatch.models import checkpoint
+from segbatch.models import backbones, checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.base import TorchModel
 from segbatch.models.info import ModelRequest
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import choose, read_labels
-from segbatch.training import backbones
 from segbatch.training.augment import padded
 
 
@@ -50,15 +47,6 @@ def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:
     return named[0] if named else architecture.labels
 
 
-def training_options(architecture: Architecture, labels: LabelSet) -> dict[str, Any]:
-    """Where the network that is trained differs from the one that is run, as its authors' definitions do."""
-    if architecture.name == "deeplab_v1":
-        return {"pool4_padding": 0}
-    if architecture.name == "segnet" and len(labels) == 21:  # the Pascal network
-        return {"dropout": 0.5}
-    return {}
-
-
 def init_network(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tuple[nn.Module, str]:
     """The network to train, on the CPU, and a sentence on where its weights come from.
 
@@ -67,12 +55,17 @@ def init_network(spec: TrainSpec, architecture: Architecture, labels: LabelSet) 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        network = architecture.network(len(labels), **training_options(architecture, labels))
+        network = (architecture.train_network or architecture.network)(len(labels))
     if spec.init == "scratch":
         return network, "random weights"
     if spec.init == "backbone" or spec.init.startswith("backbone:"):
         uri = spec.init.removeprefix("backbone").removeprefix(":")
-        return network, backbones.load(network, architecture.name, uri, spec.storage_options)
+        if architecture.backbone is None:
+            raise SpecError(
+                f"init: {architecture.name} has no backbone that was trained on ImageNet; give scratch, or weights of "
+                "the whole network"
+            )
+        return network, backbones.load(network, architecture.backbone, uri, spec.storage_options)
     chosen = choose(architecture.name, architecture.weights, spec.init)
     data = models.weights.read_uri(chosen, "init", spec.storage_options) if isinstance(chosen, str) else chosen.read()
     state = architecture.take(data, chosen if isinstance(chosen, str) else chosen.source).state
@@ -123,25 +116,6 @@ class Feed:
         # NHWC is faster on a GPU; training on a CPU, it was measured to be slower.
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         return (x.float() * scale + shift).contiguous(memory_format=layout), truth
-
-
-def scores_and_truth(network: nn.Module, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (N, C, h, w) and class ids (N, h, w) on the grid that the network is trained on.
-
-    Most networks learn on the pixels, after bilinear upsampling. DeepLab v1 learns on its own coarse grid: there the
-    labels are thinned (Chen et al. 2015, sec. 3.1).
-    """
-    if hasattr(network, "coarse"):
-        stride, remainder, offset = 8, int(network.remainder), int(network.offset)  # type: ignore[arg-type]
-        around = [0, (remainder - x.shape[3]) % stride, 0, (remainder - x.shape[2]) % stride]
-        scores = network.coarse(F.pad(x, around))  # type: ignore[operator]
-        first = -offset % stride
-        truth = F.pad(truth, around, value=VOID)[:, first::stride, first::stride]
-        return scores, truth[:, : scores.shape[2], : scores.shape[3]]
-    scores = network(x)
-    if scores.shape[2:] != truth.shape[1:]:
-        scores = F.interpolate(scores, truth.shape[1:], mode="bilinear", align_corners=False)
-    return scores, truth
 
 
 def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:

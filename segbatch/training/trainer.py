@@ -34,7 +34,6 @@ from segbatch.training.network import (
     init_network,
     labels_of,
     parameter_groups,
-    scores_and_truth,
     set_train_mode,
 )
 from segbatch.training.objective import median_frequency, segmentation_loss
@@ -83,6 +82,7 @@ def prepare(spec: TrainSpec, reporter: Reporter | None = None) -> TrainingJob:
     """Find what is wrong before any work: raises ``SpecError``, ``SourceError``, ``ModelError``, ``OutputError``."""
     reporter = reporter or LogReporter()
     architecture = architecture_of(spec.model)
+    spec = spec.completed_by(architecture.recipe)
     labels = labels_of(spec, architecture)
     window = architecture.geometry.window
     if window is not None and spec.crop != window:
@@ -234,7 +234,7 @@ class Trainer:
         share = 1.0 if self.spec.reduction == "sum" else 1.0 / (self.world.size * self.spec.accumulate)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                scores, truth = scores_and_truth(self.network, x, truth)
+                scores, truth = self.architecture.training_scores(self.network, x, truth)
                 loss = share * segmentation_loss(
                     scores,
                     truth,

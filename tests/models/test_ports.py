@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -54,7 +53,7 @@ def test_torchvisions_trunk_computes_here_what_it_does_there(build: object):
     features = _features(build)
     trunk = VGG16(batch_norm=build is vgg16_bn).eval()
     state = {f"features.{key}": value for key, value in features.state_dict().items()}
-    taken = load_trunk(trunk, _saved(state), "vgg16.pth")
+    taken = load_trunk(trunk, checkpoint.parse(_saved(state), "vgg16.pth"), "vgg16.pth")
     assert set(taken) == set(trunk.state_dict())
     rgb = torch.from_numpy(photo(64, 96)).permute(2, 0, 1)[None].float()
     bgr = rgb.flip(1) - torch.tensor(CAFFE_BGR.mean)[:, None, None]
@@ -99,7 +98,7 @@ def test_the_original_caffe_trunk_with_its_dense_layers(tmp_path: Path):
         blobs[f"{layer}/{int(part == 'bias')}"] = value
     blobs["fc8/0"] = torch.zeros(1000, 128)
     before = state["score_fr.weight"].clone()
-    load_trunk(network, safetensors.torch.save(blobs), "vgg.safetensors")
+    load_trunk(network, blobs, "vgg.safetensors")
     after = network.state_dict()
     assert torch.equal(after["fc6.weight"].flatten(), blobs["fc6/0"].flatten())
     assert torch.equal(after["conv5_3.bias"], blobs["conv5_3/1"].flatten())
@@ -114,7 +113,7 @@ def test_a_trunk_that_does_not_fit_changes_nothing_and_says_all():
     del state["conv3_2.weight"]
     state["conv4_1.bias"] = torch.zeros(3)
     with pytest.raises(ModelError) as caught:
-        load_trunk(network, _saved(state), "trunk.pth")
+        load_trunk(network, state, "trunk.pth")
     for part in ("trunk.pth", "1 missing: conv3_2.weight", "1 of another shape: conv4_1.bias (3,) for (16,)"):
         assert part in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())

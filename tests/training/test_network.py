@@ -8,16 +8,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from segbatch import models
-from segbatch.config.training import TrainSpec
+from segbatch.config.training import RECIPE_FIELDS, TrainSpec
 from segbatch.errors import ModelError, SegbatchError, SpecError
+from segbatch.models import backbones
 from segbatch.models.architecture import Architecture
-from segbatch.models.deeplabv3plus import DeepLabV3Plus
-from segbatch.models.zoo.deeplab_v1 import DeepLab, DeepLabLargeFOV
-from segbatch.models.zoo.fcn import FCN
-from segbatch.training import backbones
+from segbatch.models.deeplabv3plus import DEEPLABV3PLUS_MOBILENET_V2, DeepLabV3Plus
+from segbatch.models.zoo.deeplab_v1 import DEEPLAB_V1, DEEPLAB_V1_LARGEFOV, DeepLab, DeepLabLargeFOV
+from segbatch.models.zoo.fcn import FCN, FCN8S
 from segbatch.training.network import (
     _load,
     architecture_of,
@@ -26,7 +25,6 @@ from segbatch.training.network import (
     init_network,
     labels_of,
     parameter_groups,
-    scores_and_truth,
     set_train_mode,
 )
 from tests.training.test_objective import NEEDED
@@ -42,7 +40,7 @@ def columns(side: int) -> torch.Tensor:
 def test_largefov_learns_on_the_pixels_that_its_scores_lie_at() -> None:
     network = DeepLabLargeFOV(5, narrow=16).eval()
     x = torch.randn(1, 3, 321, 321) * 50
-    scores, truth = scores_and_truth(network, x, columns(321))
+    scores, truth = DEEPLAB_V1_LARGEFOV.training_scores(network, x, columns(321))
     assert scores.shape[2:] == truth.shape[1:] == (41, 41)
     at = truth[0, :, 0] // 1000
     assert at.tolist() == list(range(0, 321, 8))
@@ -55,7 +53,7 @@ def test_deeplab_learns_on_the_pixels_that_its_test_network_scores() -> None:
     learning, tested = DeepLab(5, pool4_padding=0, narrow=16).eval(), DeepLab(5, narrow=16).eval()
     tested.load_state_dict(learning.state_dict())
     x = torch.randn(1, 3, 306, 306) * 50
-    scores, truth = scores_and_truth(learning, x, columns(306))
+    scores, truth = DEEPLAB_V1.training_scores(learning, x, columns(306))
     assert scores.shape[2:] == truth.shape[1:] == (39, 39)
     at = truth[0, :, 0] // 1000
     inner = slice(14, -14)
@@ -66,7 +64,8 @@ def test_deeplab_learns_on_the_pixels_that_its_test_network_scores() -> None:
 @torch.no_grad()
 def test_other_networks_learn_on_every_pixel() -> None:
     network = DeepLabV3Plus(4).eval()
-    scores, truth = scores_and_truth(network, torch.randn(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.int64))
+    x, labels = torch.randn(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.int64)
+    scores, truth = DEEPLABV3PLUS_MOBILENET_V2.training_scores(network, x, labels)
     assert scores.shape == (1, 4, 32, 48)
     assert truth.shape == (1, 32, 48)
 
@@ -101,7 +100,8 @@ def test_a_mobilenet_of_timm_becomes_the_backbone(tmp_path: Path) -> None:
             value.normal_()
     save_file(teacher.state_dict(), tmp_path / "timm.safetensors")
     network = DeepLabV3Plus(4).eval()
-    told = backbones.load(network, "deeplabv3plus_mobilenet_v2", str(tmp_path / "timm.safetensors"), {})
+    assert DEEPLABV3PLUS_MOBILENET_V2.backbone is not None
+    told = backbones.load(network, DEEPLABV3PLUS_MOBILENET_V2.backbone, str(tmp_path / "timm.safetensors"), {})
     assert told.startswith("255 tensors of ")
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():  # up to stride 16, before the network here turns strides into holes
@@ -112,7 +112,8 @@ def test_a_mobilenet_of_timm_becomes_the_backbone(tmp_path: Path) -> None:
 def test_a_vgg16_becomes_the_trunk(tmp_path: Path) -> None:
     given, network = FCN(3, narrow=16), FCN(5, narrow=16)
     save_file(given.state_dict(), tmp_path / "vgg.safetensors")
-    backbones.load(network, "fcn8s", str(tmp_path / "vgg.safetensors"), {})
+    assert FCN8S.backbone is not None
+    backbones.load(network, FCN8S.backbone, str(tmp_path / "vgg.safetensors"), {})
     assert (network.conv5_3.weight == given.conv5_3.weight).all()
     assert (network.fc7.weight == given.fc7.weight).all()
     assert network.score_fr.weight.shape[0] == 5
@@ -120,10 +121,15 @@ def test_a_vgg16_becomes_the_trunk(tmp_path: Path) -> None:
 
 def test_what_is_no_such_backbone_is_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.safetensors")
-    with pytest.raises(ModelError, match="do not fit the backbone"):
-        backbones.load(DeepLabV3Plus(4), "deeplabv3plus_mobilenet_v2", str(tmp_path / "resnet.safetensors"), {})
-    with pytest.raises(SpecError, match="no backbone"):
-        backbones.timm_name(nn.Conv2d(1, 1, 1), "segnet_basic")
+    uri = f"backbone:{tmp_path / 'resnet.safetensors'}"
+    for model, error, says in (
+        ("deeplabv3plus_mobilenet_v2", ModelError, "do not fit the backbone"),
+        ("segnet_basic", SpecError, "segnet_basic has no backbone"),
+    ):
+        spec = TrainSpec.create(**NEEDED, model=model, init=uri)
+        entry = architecture_of(model)
+        with pytest.raises(error, match=says):
+            init_network(spec, entry, labels_of(spec, entry))
 
 
 # Large networks of torchvision, begun as their smaller sisters are.
@@ -135,13 +141,27 @@ SLOW = {"deeplabv3_resnet101", "fcn_resnet101", "fcn_resnet50", "deeplabv3_resne
 )
 def test_every_network_of_the_registry_can_be_begun(model: str) -> None:
     """Its paper's defaults are a valid spec, and its layers fall into groups that are all of it."""
-    spec = TrainSpec.create(**NEEDED, model=model, ignore=[255])
     entry = architecture_of(model)
+    spec = TrainSpec.create(**NEEDED, model=model, ignore=[255]).completed_by(entry.recipe)
     with torch.device("meta"):
         network = entry.network(len(labels_of(spec, entry)))
     groups = parameter_groups(network, spec, class_keys(entry))
     assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in network.parameters())
     assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
+
+
+def test_what_is_given_wins_over_the_recipe_of_the_network() -> None:
+    given = TrainSpec.create(**NEEDED, model="fcn8s", lr=0.5, momentum=0.9)
+    spec = given.completed_by(FCN8S.recipe)
+    assert (spec.lr, spec.momentum, spec.batch_size, spec.reduction) == (0.5, 0.9, 1, "sum")
+    assert (spec.scale, spec.completed_by(FCN8S.recipe)) == ((1.0, 1.0), spec)
+    whole = TrainSpec.create(**NEEDED, crop=None)
+    assert whole.completed_by(DEEPLABV3PLUS_MOBILENET_V2.recipe).crop is None
+
+
+def test_the_help_marks_what_some_recipe_sets() -> None:
+    recipes = [entry.recipe for n in models.MODELS if isinstance(entry := models.entry(n), Architecture)]
+    assert set().union(*recipes) == RECIPE_FIELDS
 
 
 def test_what_is_not_one_network_is_refused() -> None:

@@ -20,7 +20,8 @@ from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import content_digest, read_uri
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.fcn import FCN
+from segbatch.models.zoo.fcn import FCN, recipe
+from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, bilinear_kernel, pixels
 
 # The three blobs of Caffe's MultiStageMeanfield layer, and how the authors' PyTorch port calls them.
@@ -136,4 +137,7 @@ CRFASRNN = Architecture(
     preprocess=CAFFE_BGR,
     convert=_convert,
     refines="mean-field layers",
+    # From a trained FCN-8s, at another rate (Zheng et al. 2015, sec. 6).
+    recipe=recipe(lr=1e-13),
+    backbone=VGG16_BACKBONE,
 )

@@ -8,13 +8,16 @@ network and LargeFOV differ in more than fc6: in all their pooling. Meant to be 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segbatch.config.training import TrainingRecipe
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pool
 
 STRIDE = 8
@@ -136,7 +139,25 @@ def _layers(multi_scale: bool = False) -> dict[str, str]:
     return layers
 
 
-def _architecture(name: str, title: str, network: Callable[..., nn.Module], layers: dict[str, str]) -> Architecture:
+def coarse_scores(network: _DeepLab, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores on the network's own grid, and subsampled labels (Chen et al. 2015, sec. 3.1)."""
+    height, width = x.shape[2:]
+    right, bottom = ((network.remainder - side) % STRIDE for side in (width, height))
+    scores = network.coarse(F.pad(x, (0, right, 0, bottom)))
+    first = -network.offset % STRIDE
+    truth = truth[:, first::STRIDE, first::STRIDE]
+    rows, columns = (min(sides) for sides in zip(scores.shape[2:], truth.shape[1:], strict=True))
+    return scores[:, :, :rows, :columns], truth[:, :rows, :columns]
+
+
+def _architecture(
+    name: str,
+    title: str,
+    network: Callable[..., nn.Module],
+    layers: dict[str, str],
+    side: int = 321,
+    train_network: Callable[..., nn.Module] | None = None,
+) -> Architecture:
     return Architecture(
         name=name,
         summary=f"{title} on VGG16 (Chen et al. 2015); for a dense CRF",
@@ -145,9 +166,16 @@ def _architecture(name: str, title: str, network: Callable[..., nn.Module], laye
         geometry=Geometry(stride=1, multiple=STRIDE, pad="mean", tile_pixels=TILE_PIXELS),
         preprocess=CAFFE_BGR,
         convert=from_caffe(layers),
+        # Chen et al. 2015, sec. 4.1, with the poly schedule of their later solvers instead of steps.
+        recipe=TrainingRecipe(batch_size=20, lr=1e-3, head_lr=10.0, bias_lr=2.0, weight_decay=5e-4, crop=(side, side)),
+        train_network=train_network,
+        training_scores=coarse_scores,
+        backbone=VGG16_BACKBONE,
     )
 
 
-DEEPLAB_V1 = _architecture("deeplab_v1", "DeepLab v1", DeepLab, _layers())
+DEEPLAB_V1 = _architecture(
+    "deeplab_v1", "DeepLab v1", DeepLab, _layers(), side=306, train_network=partial(DeepLab, pool4_padding=0)
+)
 DEEPLAB_V1_LARGEFOV = _architecture("deeplab_v1_largefov", "DeepLab v1 LargeFOV", DeepLabLargeFOV, _layers())
 DEEPLAB_V1_MSC_LARGEFOV = _architecture("deeplab_v1_msc_largefov", "DeepLab v1 MSc-LargeFOV", _msc, _layers(True))

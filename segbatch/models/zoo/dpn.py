@@ -21,6 +21,7 @@ from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import content_digest, read_uri
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pixels, pool
 
 STRIDE = 8
@@ -249,4 +250,5 @@ DPN_VGG16 = Architecture(
     preprocess=CAFFE_BGR,
     convert=from_caffe(_LAYERS),
     refines="b12 to b15",
+    backbone=VGG16_BACKBONE,
 )

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segbatch.config.training import TrainingRecipe
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialize
 
 Finest = Literal[32, 16, 8]
@@ -128,7 +130,24 @@ def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
     return converted
 
 
-def _architecture(name: str, summary: str, finest: Finest, at_once: bool = False) -> Architecture:
+def recipe(lr: float) -> TrainingRecipe:
+    """Return the recipe of the published solvers ("heavy learning", Long et al. 2015), at one network's rate.
+
+    One image of its own size, the loss summed over its pixels, high momentum; biases at twice the rate.
+    """
+    return TrainingRecipe(
+        batch_size=1,
+        momentum=0.99,
+        weight_decay=5e-4,
+        reduction="sum",
+        schedule="fixed",
+        bias_lr=2.0,
+        flip=False,
+        lr=lr,
+    )
+
+
+def _architecture(name: str, summary: str, finest: Finest, lr: float, at_once: bool = False) -> Architecture:
     return Architecture(
         name=name,
         summary=f"{summary} on VGG16 (Long et al. 2015)",
@@ -138,10 +157,12 @@ def _architecture(name: str, summary: str, finest: Finest, at_once: bool = False
         geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
         preprocess=CAFFE_BGR,
         convert=partial(_convert, finest, at_once),
+        recipe=recipe(lr),
+        backbone=VGG16_BACKBONE,
     )
 
 
-FCN32S = _architecture("fcn32s", "FCN-32s", 32)
-FCN16S = _architecture("fcn16s", "FCN-16s", 16)
-FCN8S = _architecture("fcn8s", "FCN-8s", 8)
-FCN8S_ATONCE = _architecture("fcn8s_atonce", "FCN-8s, trained at once,", 8, at_once=True)
+FCN32S = _architecture("fcn32s", "FCN-32s", 32, lr=1e-10)
+FCN16S = _architecture("fcn16s", "FCN-16s", 16, lr=1e-12)
+FCN8S = _architecture("fcn8s", "FCN-8s", 8, lr=1e-14)
+FCN8S_ATONCE = _architecture("fcn8s_atonce", "FCN-8s, trained at once,", 8, lr=1e-10, at_once=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segbatch.models import checkpoint
+from segbatch.models.backbones import Backbone
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import IMAGENET_RGB
 from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16
@@ -44,18 +45,21 @@ def from_torchvision(state: StateDict) -> StateDict:
     return converted
 
 
-def load_trunk(network: VGG16, data: bytes, source: str) -> list[str]:
-    """Put the convolutions of a VGG16 that was trained on ImageNet into ``network``, to begin training with.
+def load_trunk(network: VGG16, state: StateDict, source: str) -> list[str]:
+    """Copy the convolutions of a VGG16 that was trained on ImageNet into ``network``, as initial weights.
 
-    ``data`` is a ``.pth``, ``.safetensors`` or ``.caffemodel`` file, called ``source``. fc6 and fc7 are taken too where
-    the network has them in that size; all else of the network stays. Returns the keys that were taken. Raises
-    ``ModelError`` that lists what is missing or of another shape; nothing is changed then.
+    fc6 and fc7 are copied too where the network has them in that size; the other layers keep their weights.
+
+    Args:
+        state: The state dict, by torchvision, timm or Caffe.
+        source: Where it was read, for messages.
+
+    Returns:
+        The keys of the tensors that were copied.
+
+    Raises:
+        ModelError: A tensor is missing or of another shape. The network is unchanged then.
     """
-    return load_trunk_state(network, checkpoint.parse(data, source), source)
-
-
-def load_trunk_state(network: VGG16, state: StateDict, source: str) -> list[str]:
-    """The same for a state dict that was read."""
     if all("/" in key for key in state):
         state = {_blob(key): _unpacked(_blob(key), value) for key, value in state.items()}
     state = from_torchvision(state)
@@ -114,3 +118,7 @@ def _unpacked(key: str, value: Tensor) -> Tensor:
     if layer not in _FC_KERNELS:
         return value
     return _as_kernel(layer, "weight", value.reshape(value.shape[-2:]) if value.shape[:-2] == (1, 1) else value)
+
+
+VGG16_BACKBONE = Backbone("vgg16", load_trunk)
+VGG16_BN_BACKBONE = Backbone("vgg16_bn", load_trunk)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segbatch.config.training import TrainingRecipe
 from segbatch.labels import CAMVID_LABELS
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import Preprocess
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
+from segbatch.models.zoo.ports import VGG16_BN_BACKBONE
 from segbatch.models.zoo.vgg16 import BLOCKS, TILE_PIXELS, VGG16, Unpool, initialize, normalized, pool
 
 RAW_BGR = Preprocess((0.0, 0.0, 0.0), scale=1.0, bgr=True)
@@ -126,6 +128,15 @@ def _basic_layers() -> dict[str, str]:
     return {**_pairs(names), "conv_classifier": "conv_classifier"}
 
 
+def _train_network(classes: int) -> SegNet:
+    """The network as its authors trained it: with dropout for the 21 classes of PASCAL VOC."""
+    return SegNet(classes, dropout=0.5 if classes == 21 else 0.0)
+
+
+# Badrinarayanan et al. 2015, sec. 3.1 and 4.
+_RECIPE = TrainingRecipe(
+    batch_size=12, lr=0.1, schedule="fixed", weight_decay=5e-4, balance="median-frequency", flip=False
+)
 SEGNET = Architecture(
     name="segnet",
     summary="SegNet on VGG16 (Badrinarayanan et al. 2015)",
@@ -135,6 +146,9 @@ SEGNET = Architecture(
     preprocess=RAW_BGR,
     labels=CAMVID_LABELS,
     convert=from_caffe(_segnet_layers()),
+    recipe=_RECIPE,
+    train_network=_train_network,
+    backbone=VGG16_BN_BACKBONE,
 )
 SEGNET_BASIC = Architecture(
     name="segnet_basic",
@@ -145,4 +159,5 @@ SEGNET_BASIC = Architecture(
     preprocess=RAW_BGR,
     labels=CAMVID_LABELS,
     convert=from_caffe(_basic_layers()),
+    recipe=_RECIPE,
 )
