@@ -20,7 +20,7 @@ from segbatch.models import MODELS
 from segbatch.operations.nightly.record import read_night
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
-from segbatch.output.inspect import error_rows, summary
+from segbatch.output.dataset import MaskDataset
 from segbatch.planning.plan import make_plan
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
@@ -50,11 +50,15 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_stats_and_errors_of_an_earlier_output_are_as_they_were(name: str) -> None:
     version, masks, errors, _ = OUTPUTS[name]
-    found = summary(str(FORMAT1 / name))
+    found = MaskDataset.open(str(FORMAT1 / name))
     assert found.record.rows_version == version
-    assert found.done
+    assert found.is_complete
     assert (found.totals.records - found.totals.failed, found.totals.failed) == (masks, errors)
-    assert len(list(error_rows(str(FORMAT1 / name), 10))) == errors
+    assert [row.error is not None for row in found.errors()] == [True] * errors
+    rows = list(found)
+    assert len(rows) == len(found) == masks + errors
+    assert [found[row.image_id] for row in rows] == rows
+    assert sum(row.mask is not None for row in rows) == masks
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

@@ -176,18 +176,18 @@ def stats(
     config: RunConfig = None,
 ) -> None:
     """Per-class statistics of an output: images, pixels, share, confidence."""
-    from segbatch.output.inspect import summary
+    from segbatch.output.dataset import MaskDataset
 
-    show.stats(console, summary(output, _storage_options(config)), as_json)
+    show.stats(console, MaskDataset.open(output, _storage_options(config)), as_json)
 
 
 @app.command()
 def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
     """Error rows of an output: how many of each kind, and the first few."""
-    from segbatch.output.inspect import error_rows, summary
+    from segbatch.output.dataset import MaskDataset
 
-    options = _storage_options(config)
-    show.errors(console, summary(output, options).totals, list(error_rows(output, limit, options)))
+    dataset = MaskDataset.open(output, _storage_options(config))
+    show.errors(console, dataset.totals, list(dataset.errors(limit)))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from segbatch.operations.finish import Outcome
     from segbatch.operations.verify import Report
     from segbatch.output.compaction import Compaction
-    from segbatch.output.inspect import Summary
+    from segbatch.output.dataset import MaskDataset, MaskRow
     from segbatch.training.trainer import Trained
 
 _MAX_CLASSES = 40
@@ -88,12 +88,12 @@ def error_table(totals: Totals, most: int = 10) -> Table:
     return table
 
 
-def stats(console: Console, found: Summary, as_json: bool) -> None:
+def stats(console: Console, found: MaskDataset, as_json: bool) -> None:
     if as_json:
         rows: list[ClassRow] = class_rows(found.totals, found.record.labels)
         renamed = {"confidence": found.record.confidence_name}
         plain = {
-            "done": found.done,
+            "done": found.is_complete,
             "records": found.totals.records,
             "errors": found.totals.errors,
             "skipped": found.skipped.to_json(),
@@ -102,7 +102,7 @@ def stats(console: Console, found: Summary, as_json: bool) -> None:
         console.print_json(json.dumps(plain), ensure_ascii=True)
         return
     console.print(class_table(found.totals, found.record.labels, found.record.confidence_name))
-    state = "" if found.done else "; the run is not finished, this is what is committed so far"
+    state = "" if found.is_complete else "; the run is not finished, this is what is committed so far"
     _line(
         console,
         f"{found.totals.records - found.totals.failed:,} masks, {found.totals.failed:,} errors{state}",
@@ -110,14 +110,14 @@ def stats(console: Console, found: Summary, as_json: bool) -> None:
     _skipped(console, found.skipped)
 
 
-def errors(console: Console, totals: Totals, rows: Sequence[dict[str, Any]]) -> None:
+def errors(console: Console, totals: Totals, rows: Sequence[MaskRow]) -> None:
     if not totals.failed:
         _line(console, f"no errors among {totals.records:,} records")
         return
     console.print(error_table(totals, most=50))
     for row in rows:
-        e = row["error"]
-        _line(console, visible(f"{row['image_id']}  {e['stage']}/{e['type']}: {e['message']}"))
+        if error := row.error:
+            _line(console, visible(f"{row.image_id}  {error.stage}/{error.type}: {error.message}"))
     if len(rows) < totals.failed:
         _line(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from segbatch.errors import OutputError
+import pyarrow.compute as pc
+
+from segbatch.errors import SHARD_FAILURES, OutputError
 from segbatch.labels import LabelSet
 from segbatch.output.compaction import retire, tidy
 from segbatch.output.file_table import FileTable
-from segbatch.output.inspect import failed_shards
 from segbatch.output.layout import RUN, SUCCESS
+from segbatch.output.output import Output
 from segbatch.output.run_record import RunRecord
 from segbatch.output.stats import write_card, write_classes
 from segbatch.output.sums import Tally
@@ -98,8 +101,22 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
         skipped=record.skipped_of(),
-        failed_shards=failed_shards(store, plan.inventory, _MAX_FAILED_SHARDS) if totals.failed_shards else (),
+        failed_shards=_failed_shards(plan) if totals.failed_shards else (),
     )
+
+
+def _failed_shards(plan: Plan) -> list[str]:
+    """Why the first shards failed as a whole, a message each."""
+    ledger = plan.inventory.ledger
+    failed = {ledger.holder(r.filename) for r in plan.inventory.receipts(ledger.filenames()) if r.totals.failed_shards}
+    files = [file for file in ledger.files() if file.name in failed]
+    is_shard_failure = pc.field("error", "type").isin(sorted(SHARD_FAILURES))
+    rows = (
+        row
+        for batch in Output(plan.store, plan.record).batches(["error"], is_shard_failure, files=files)
+        for row in batch.to_pylist()
+    )
+    return [row["error"]["message"] for row in itertools.islice(rows, _MAX_FAILED_SHARDS)]
 
 
 def _remove_superseded(plan: Plan, outdated: list[str]) -> None:

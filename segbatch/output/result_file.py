@@ -19,6 +19,7 @@ from segbatch.storage.retry import is_transient
 from segbatch.storage.store import Store
 
 _READERS = 16
+_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,37 @@ class ResultFile:
 
     name: str
     ranges: tuple[tuple[int, int], ...] | None = None
+
+    def batches(self, store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows that count, up to ``_BATCH_ROWS`` at a time. Raises ``OutputError`` as ``read`` does."""
+        start = 0
+        try:
+            with store.open(f"{MASKS}/{self.name}") as f:
+                for batch in pq.ParquetFile(f, pre_buffer=True).iter_batches(_BATCH_ROWS, columns=columns):
+                    batch = batch.replace_schema_metadata()
+                    for first, stop in self.ranges or ((0, start + batch.num_rows),):
+                        first, stop = max(0, first - start), min(stop - start, batch.num_rows)
+                        if first < stop:
+                            yield batch.slice(first, stop - first)
+                    start += batch.num_rows
+        except (OSError, ValueError, OutputError) as e:
+            raise unreadable(store, self.name, e) from e
+
+    def row(self, store: Store, position: int) -> pa.Table:
+        """The row at ``position`` among those that count; only its row group is read. Raises as ``read`` does."""
+        for first, stop in self.ranges or ():
+            if position < stop - first:
+                position += first
+                break
+            position -= stop - first
+        try:
+            with store.open(f"{MASKS}/{self.name}") as f:
+                file, group = pq.ParquetFile(f, pre_buffer=True), 0
+                while position >= (rows := file.metadata.row_group(group).num_rows):
+                    position, group = position - rows, group + 1
+                return file.read_row_group(group).slice(position, 1)
+        except (OSError, ValueError, OutputError) as e:
+            raise unreadable(store, self.name, e) from e
 
     def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
         """The rows that count, as columns of ``schema``. Raises ``OutputError`` for a file that is none of ours."""

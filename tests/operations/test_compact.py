@@ -16,7 +16,7 @@ import pytest
 from segbatch.errors import OutputError
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
-from segbatch.output.inspect import error_rows, summary
+from segbatch.output.dataset import MaskDataset
 from segbatch.planning.inline import execute
 from segbatch.storage.store import Store
 from tests import here
@@ -41,14 +41,14 @@ def half(output: Path) -> int:
 
 
 def test_fewer_files_the_same_rows(copied: Path, whole: Path, small_corpus: Path) -> None:
-    before = [summary(str(copied)).totals, list(error_rows(str(copied), 9))]
+    before = [MaskDataset.open(str(copied)).totals, list(MaskDataset.open(str(copied)).errors())]
     done = compact(str(copied), ALL)
     assert (done.files_before, done.files_after, done.written) == (6, 1, 1)
     assert len(files(copied)) == 1
     assert by_id(glob_rows(copied)) == counted(copied) == counted(whole)
     assert verify(str(copied)).problems == []
     (copied / "run.json").write_text((copied / "run.json").read_text().replace('"done"', '"running"'))
-    assert [summary(str(copied)).totals, list(error_rows(str(copied), 9))] == before
+    assert [MaskDataset.open(str(copied)).totals, list(MaskDataset.open(str(copied)).errors())] == before
     again = here.run(here.spec([str(small_corpus)], copied))
     assert (again.computed, again.chunks) == (0, 6)
     assert by_id(glob_rows(copied)) == counted(whole)

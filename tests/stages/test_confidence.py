@@ -15,7 +15,7 @@ from segbatch.errors import PlanError
 from segbatch.operations.explain import explain
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
-from segbatch.output.inspect import summary
+from segbatch.output.dataset import MaskDataset
 from segbatch.output.schema import schema
 from segbatch.output.stats import class_rows
 from segbatch.planning.plan import make_plan
@@ -73,7 +73,7 @@ def test_confidence_is_the_networks_probability_of_the_final_label(refiner: str,
         else:
             assert row["marginal"] > row["confidence"] + 0.01
     assert (changed > 0) == (refiner == "densecrf")
-    found = summary(str(output))
+    found = MaskDataset.open(str(output))
     for r in class_rows(found.totals, found.record.labels):
         assert r.confidence == pytest.approx(total[r.class_id] / r.pixels, abs=1e-3)
 

@@ -19,7 +19,7 @@ from segbatch.operations.nightly.night import run_night
 from segbatch.operations.nightly.record import Night
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
-from segbatch.output.inspect import summary
+from segbatch.output.dataset import MaskDataset
 from segbatch.output.promotion import Switch, carry_out
 from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows
@@ -91,7 +91,7 @@ def test_every_morning_each_record_is_there_once(nights: list[Told]) -> None:
         found = rows(told.output)
         assert len({r["image_id"] for r in found}) == len(found) == images
         assert all(r["error"] is None for r in found)
-        sums = summary(str(told.output))
+        sums = MaskDataset.open(str(told.output))
         assert (sums.done, sums.totals.records) == (True, images)
         query = f"select count(distinct image_id) from '{told.output}/masks/*.parquet'"
         assert duckdb.connect().execute(query).fetchone() == (images,)

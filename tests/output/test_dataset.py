@@ -1,18 +1,25 @@
-"""`stats`, `errors` and `verify` of an output whose store asks for a key and drops every third request."""
+"""An output read as a dataset, also from a store that asks for a key and drops every third request."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from segbatch.cli import app as cli
+from segbatch.output.compaction import compact, merge
+from segbatch.output.dataset import MaskDataset
+from segbatch.output.ledger import Ledger
+from segbatch.output.run_record import RunRecord
+from segbatch.storage.store import Store
 from tests import here
 from tests.corpus import photographs, write_folder
 
@@ -65,3 +72,44 @@ def test_storage_options_and_patience_reach_every_command(
     for command in ("stats", "errors", "verify"):
         code, text = segbatch(command, output)
         assert (code, "the key is wrong" in text) == (2, True)
+
+
+def test_a_dataset_gives_each_row_in_order_by_id_and_as_arrow(tmp_path: Path) -> None:
+    images = photographs(6, side=40)
+    folder = write_folder(tmp_path / "in", [*images, ("page.jpg", b"<html>gone</html>")])
+    here.run(here.spec([str(folder)], tmp_path / "out"))
+    dataset = pickle.loads(pickle.dumps(MaskDataset.open(str(tmp_path / "out"))))
+    rows = list(dataset)
+    assert (len(dataset), dataset.is_complete) == (7, True)
+    assert {row.image_id for row in rows} == {name for name, _ in images} | {"page.jpg"}
+    assert [dataset[row.image_id] for row in rows] == rows
+    (failed,) = dataset.errors()
+    assert failed == next(row for row in rows if row.error is not None)
+    assert failed.error is not None
+    assert (failed.image_id, failed.error.type, failed.mask) == ("page.jpg", "UnknownFormat", None)
+    for row in rows:
+        if row.mask is not None:
+            assert row.mask.shape == (row.height, row.width)
+            assert {c.class_id: c.pixels for c in row.classes} == dict(
+                zip(*np.unique(row.mask, return_counts=True), strict=True)
+            )
+    assert dataset.to_arrow(["image_id", "error"]).read_all().num_rows == 7
+    assert "page.jpg" in dataset
+    with pytest.raises(KeyError, match=r"gone\.jpg"):
+        dataset["gone.jpg"]
+
+
+def test_rows_of_a_merged_file_of_which_only_some_count_are_found(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", photographs(9, side=40))
+    spec = here.spec([str(folder)], tmp_path / "out", chunk_size=2)
+    here.run(spec)
+    before = {row.image_id: row for row in MaskDataset.open(spec.output)}
+    compact(spec.output, 2**20)
+    store = Store(spec.output)
+    ledger = Ledger.read(store)
+    left = frozenset(list(ledger.filenames())[1::2])
+    merge(store, ledger, [ledger.files()[0].name], RunRecord.need(store).claim, without=left)
+    assert len(Ledger.read(store).partial) == 1
+    dataset = MaskDataset.open(spec.output)
+    assert {row.image_id: row for row in dataset} == before
+    assert {name: dataset[name] for name in before} == before
