@@ -32,6 +32,7 @@ import segbatch
 from segbatch.isolation import Limits
 from segbatch.isolation.watchdog import Watchdog
 from segbatch.output.writer import Writer
+from segbatch.packing import chunk_from_row, chunk_to_row
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
@@ -135,15 +136,15 @@ def print_stages(spec: segbatch.JobSpec) -> None:
         nonlocal records, passed
         for chunk in chunks:
             yield "read"
-            row = chunk.to_row()
-            chunk = Chunk.from_row(row)
+            row = chunk_to_row(chunk)
+            chunk = chunk_from_row(row)
             yield "pass on"
             with watchdog:
                 chunk = segment(chunk, watchdog)
             yield "segment"
-            row = chunk.to_row()
+            row = chunk_to_row(chunk)
             passed += row.nbytes
-            chunk = Chunk.from_row(row)
+            chunk = chunk_from_row(row)
             yield "pass on"
             with watchdog:
                 chunk = refine(chunk, watchdog)

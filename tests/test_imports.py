@@ -13,6 +13,7 @@ ROOT = Path(segbatch.__file__).parent
 ORDER = (
     *("crf", "text", "contents", "errors", "registry", "labels", "class_list", "skipped", "causes", "records"),
     *(
+        "packing",
         "leaves",
         "protocols",
         "logs",

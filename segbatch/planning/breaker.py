@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from segbatch.errors import NetworkError, visible
 from segbatch.logs import event
 from segbatch.output.receipt import Receipt
+from segbatch.packing import pack_chunk, unpack_chunk
 from segbatch.planning.plan import Plan
 from segbatch.records import Chunk, Record
 from segbatch.stages.failures import STAGES, has_passed, last_failures
@@ -95,7 +96,7 @@ class Breaker:
         else:
             self._hold(chunk)
         for name in self._held.keys() - {name for streak in self._failures.values() for name in streak}:
-            yield self._commit(Chunk.unpack(self._held.pop(name)))
+            yield self._commit(unpack_chunk(self._held.pop(name)))
 
     def _close(self, stopped: bool) -> Iterator[Receipt]:
         for stage, streak in self._failures.items():
@@ -105,7 +106,7 @@ class Breaker:
                 if not self._resumed:
                     raise self._broken(stage)
         while self._held:
-            yield self._commit(Chunk.unpack(self._held.popitem()[1]))
+            yield self._commit(unpack_chunk(self._held.popitem()[1]))
 
     def _succeed(self, stage: str) -> None:
         self._succeeded.add(stage)
@@ -113,7 +114,7 @@ class Breaker:
 
     def _hold(self, chunk: Chunk) -> None:
         name = chunk.id.filename
-        self._held[name] = chunk.pack()
+        self._held[name] = pack_chunk(chunk)
         for stage, streak in self._failures.items():
             if any(has_passed(record, stage) for record in chunk.records):
                 self._succeed(stage)

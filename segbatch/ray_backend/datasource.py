@@ -13,6 +13,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from segbatch.isolation import AttemptCounter, Draining, begin_attempt
 from segbatch.isolation.failures import carried
+from segbatch.packing import chunk_to_row
 from segbatch.planning.chunking import MAX_SLICE_CHUNKS
 from segbatch.protocols import Source
 from segbatch.ray_backend.prometheus import count
@@ -81,6 +82,6 @@ class _Read:
                 for chunk in self._source.chunks(part.shard, self._chunk_size, part.wanted):
                     chunk.timings["read"] = time.perf_counter() - begun
                     count("segbatch_bytes", sum(len(r.data or b"") for r in chunk.records), direction="read")
-                    yield chunk.to_row()
+                    yield chunk_to_row(chunk)
                     begun = time.perf_counter()
                 self._attempts.end(key)

@@ -22,6 +22,7 @@ from segbatch.output.receipt import Receipt
 from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
 from segbatch.output.writer import Writer
+from segbatch.packing import chunk_from_row, chunk_to_row, pack_chunk, unpack_chunk
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.plan import Plan
@@ -157,10 +158,10 @@ class SegmentWorker:
         self._stage = _supervised("segment", partial(segment_stage, job, pools), attempts, job)
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        chunk = Chunk.from_row(row)
+        chunk = chunk_from_row(row)
         with carried(f"{chunk.id.filename} at segment"):
             try:
-                return self._stage(chunk).to_row()
+                return chunk_to_row(self._stage(chunk))
             except Draining:
                 return row.slice(0, 0)
 
@@ -190,7 +191,7 @@ class RefineWorker:
         self._writer, self._has_marginal = writer, job.spec.marginal
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        chunk = Chunk.from_row(row)
+        chunk = chunk_from_row(row)
         with carried(f"{chunk.id.filename} at refine"):
             return self._run(chunk)
 
@@ -201,7 +202,7 @@ class RefineWorker:
             return _OUTCOME.empty_table() if self._writer else to_table([], has_marginal=self._has_marginal)
         if self._writer is None:
             return to_table(done.records, has_marginal=self._has_marginal)
-        outcome = {"held": done.pack()} if is_suspect(done) else _commit(self._writer, done).to_row()
+        outcome = {"held": pack_chunk(done)} if is_suspect(done) else _commit(self._writer, done).to_row()
         return pa.Table.from_pylist([outcome], schema=_OUTCOME)
 
 
@@ -236,6 +237,6 @@ def _outcomes(chunks: Dataset) -> Generator[Receipt | Chunk]:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():
-                yield Chunk.unpack(row["held"]) if row["held"] else Receipt.from_row(row)
+                yield unpack_chunk(row["held"]) if row["held"] else Receipt.from_row(row)
     except Exception as e:
         raise failure(e) from e

@@ -9,6 +9,7 @@ import ray
 
 from segbatch.isolation.failures import failure
 from segbatch.logs import Logs
+from segbatch.packing import chunk_from_row, chunk_to_row
 from segbatch.planning.job import Job
 from segbatch.planning.pools import Pools
 from segbatch.ray_backend.attempts import RayAttempts
@@ -59,10 +60,10 @@ def segment_chunks(job: Job, pools: Pools, logs: Logs, chunks: Sequence[Chunk]) 
     attempts = RayAttempts()
     workers = [worker.remote(job, pools, attempts, logs) for _ in range(pools.segment_actors)]
     try:
-        pending = {workers[n % len(workers)].__call__.remote(chunk.to_row()): n for n, chunk in enumerate(chunks)}
+        pending = {workers[n % len(workers)].__call__.remote(chunk_to_row(chunk)): n for n, chunk in enumerate(chunks)}
         while pending:
             position, row = _finished(pending)
-            yield position, Chunk.from_row(row)
+            yield position, chunk_from_row(row)
     except ray.exceptions.RayError as e:
         raise failure(e) from e
 
