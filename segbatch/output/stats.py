@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 from segbatch.labels import LabelSet
 from segbatch.output.layout import CARD, CLASSES
 from segbatch.output.run_record import RunRecord
-from segbatch.output.schema import CLASSES_SCHEMA, schema
+from segbatch.output.schema import CLASSES_SCHEMA, Column, columns
 from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 from segbatch.storage.store import Store
 
@@ -86,8 +85,9 @@ def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
         f"{'' if r.confidence is None else f'{r.confidence:.3f}'} |"
         for r in class_rows(totals, record.labels)
     ]
+    features = "".join(map(_feature, columns(has_marginal=record.has_marginal)))
     text = (
-        f"{_CARD_HEAD}{''.join(_features(schema(has_marginal=record.has_marginal)))}---\n\n# Segmentation masks\n\n"
+        f"{_CARD_HEAD}{features}---\n\n# Segmentation masks\n\n"
         f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
         f"`{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
         "One row a record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
@@ -97,16 +97,14 @@ def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
     store.write(CARD, (text + "\n".join(rows) + "\n").encode())
 
 
-def _features(columns: pa.Schema) -> Iterator[str]:
-    """The columns as `datasets` calls them, in YAML."""
-    for column in columns:
-        if isinstance(column.type, pa.ListType | pa.StructType):
-            is_list = isinstance(column.type, pa.ListType)
-            yield f"  - name: {column.name}\n    {'list' if is_list else 'struct'}:\n"
-            for inner in column.type.value_type if is_list else column.type:
-                yield f"    - {{name: {inner.name}, dtype: {_dtype(inner.type)}}}\n"
-        else:
-            yield f"  - {{name: {column.name}, dtype: {'image' if column.name == 'mask' else _dtype(column.type)}}}\n"
+def _feature(column: Column) -> str:
+    """A column as `datasets` calls it, in YAML."""
+    is_list = pa.types.is_list(column.type)
+    if not is_list and not pa.types.is_struct(column.type):
+        return f"  - {{name: {column.name}, dtype: {'image' if column.is_image else _dtype(column.type)}}}\n"
+    inner = column.type.value_type if is_list else column.type
+    fields = "".join(f"    - {{name: {field.name}, dtype: {_dtype(field.type)}}}\n" for field in inner)
+    return f"  - name: {column.name}\n    {'list' if is_list else 'struct'}:\n{fields}"
 
 
 def _dtype(kind: pa.DataType) -> str:

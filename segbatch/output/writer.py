@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from segbatch.output.layout import MASKS
 from segbatch.output.receipt import FOOTER_KEY, Receipt, digest_of
 from segbatch.output.run_record import Claim, OutputTaken
-from segbatch.output.schema import to_table
+from segbatch.output.schema import compression, to_table
 from segbatch.output.totals import Totals
 from segbatch.records import Chunk
 from segbatch.storage.store import Store
@@ -75,8 +75,7 @@ def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None
         sink,
         table.schema,
         write_page_checksum=True,  # so that a damaged page is an error for other readers too
-        # PNG does not compress further; everything else does.
-        compression={name: "NONE" if name == "mask" else "ZSTD" for name in _leaves(table.schema)},
+        compression=compression(table.schema),
     ) as writer:
         writer.write_table(table, row_group_size)
         writer.add_key_value_metadata({SEAL_KEY.decode(): _NO_SEAL.decode()})
@@ -93,12 +92,3 @@ def check_seal(data: bytes, seal: bytes) -> None:
 
 def _with_seal(data: bytes, at: int, seal: bytes) -> bytes:
     return b"".join((data[:at], seal, data[at + len(seal) :]))
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Parquet's names of the leaf columns of the result schema."""
-    nested = {
-        "classes": [f"classes.list.element.{f.name}" for f in schema.field("classes").type.value_type],
-        "error": [f"error.{f.name}" for f in schema.field("error").type],
-    }
-    return [leaf for name in schema.names for leaf in nested.get(name, [name])]

@@ -23,7 +23,7 @@ from segbatch import JobSpec
 from segbatch.codecs import mask_png as png
 from segbatch.errors import ModelError, Outage, PlanError, SegbatchError
 from segbatch.operations.verify import verify
-from segbatch.output.schema import SCHEMA
+from segbatch.output.schema import schema
 from segbatch.protocols import Progress, Reporter
 from tests.cluster.jobs import committed, picture, rows, statistics, tars
 
@@ -64,7 +64,7 @@ def test_rows_are_what_the_readme_promises(finished: Path) -> None:
         assert {c["class_id"]: c["pixels"] for c in row["classes"]} == dict(zip(values, counts, strict=True))
         assert sum(c["fraction"] for c in row["classes"]) == pytest.approx(1)
         assert Image.open(io.BytesIO(row["mask"])).mode == "P"
-    assert pq.read_schema(next((finished / "masks").glob("*.parquet"))).equals(SCHEMA)
+    assert pq.read_schema(next((finished / "masks").glob("*.parquet"))).equals(schema(has_marginal=False))
     totals = {r["name"]: r for r in statistics(finished)}
     assert sum(r["pixels"] for r in totals.values()) == sum(r["height"] * r["width"] for r in found)
     assert sum(r["share"] for r in totals.values()) == pytest.approx(1)
@@ -80,7 +80,7 @@ def test_other_tools_read_the_output(finished: Path, tmp_path: Path, monkeypatch
     pixels = sum(r["height"] * r["width"] for r in rows(finished))
     assert duckdb.connect().execute(query).fetchall() == [(30, 30, pixels)]
     frame = pd.read_parquet(finished / "masks")
-    assert list(frame.columns) == SCHEMA.names
+    assert list(frame.columns) == schema(has_marginal=False).names
     assert frame["error"].isna().all()
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -185,7 +185,7 @@ def test_a_truncated_result_file_is_computed_again(copied: Path, corpus: list[st
 
 def test_as_a_ray_dataset_of_ones_own(corpus: list[str], finished: Path) -> None:
     dataset = segbatch.build_dataset(job(corpus, "", chunk_size=4))
-    table = pa.Table.from_pandas(dataset.to_pandas(), schema=SCHEMA)
+    table = pa.Table.from_pandas(dataset.to_pandas(), schema=schema(has_marginal=False))
     key = lambda r: r["image_id"]  # noqa: E731
     assert sorted(table.to_pylist(), key=key) == sorted(rows(finished), key=key)
 
