@@ -30,7 +30,7 @@ from segbatch.config.base import merge, read_config
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError, SpecError, visible_lines
-from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
+from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO
 from segbatch.text import redact_text
 
 app = typer.Typer(
@@ -158,12 +158,21 @@ def tune_crf(
 ) -> None:
     """Choose the dense CRF's parameters on labeled images, coarse to fine, by mean IoU."""
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
-    options = _label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label)
     reporter = reporter_for(console)
     reporter.phase("starting")  # importing Ray takes a while
-    from segbatch.operations.tune import tune
+    from segbatch.operations.tune import tune_crf as tune
 
-    found = tune(spec, labels, images=images, options=options, reporter=reporter)
+    found = tune(
+        spec,
+        labels=labels,
+        images=images,
+        ignore=ignore,
+        class_map=_class_map(class_map),
+        label_suffix=label_suffix,
+        label_colors=label_colors,
+        reduce_zero_label=reduce_zero_label,
+        reporter=reporter,
+    )
     show.tuning(console, found)
     write.write_text(found.to_yaml())
     console.print(f"written to {write}: segbatch run INPUT... --config {write}", highlight=False, soft_wrap=True)
@@ -263,9 +272,13 @@ def evaluate(
 
     found = evaluate_output(
         output,
-        labels,
+        labels=labels,
         against=against,
-        options=_label_options(ignore, class_map, label_suffix, label_colors, reduce_zero_label),
+        ignore=ignore,
+        class_map=_class_map(class_map),
+        label_suffix=label_suffix,
+        label_colors=label_colors,
+        reduce_zero_label=reduce_zero_label,
         resamples=resamples,
         seed=seed,
         address=address,
@@ -295,7 +308,7 @@ def train(
     spec = TrainSpec.create(**merge(read_config(config) if config else {}, fields))
     from segbatch.ray_backend.train import train as train_network
 
-    show.training(console, train_network(spec, reporter_for(console)))
+    show.training(console, train_network(spec, reporter=reporter_for(console)))
 
 
 @app.command()
@@ -308,10 +321,8 @@ def models(
     show.models(console, names(), as_json)
 
 
-def _label_options(
-    ignore: list[int], class_map: str | None, suffix: str, colors: str | None, reduce_zero: bool
-) -> LabelOptions:
-    return LabelOptions(tuple(ignore), read_config(class_map) if class_map else None, suffix, colors, reduce_zero)
+def _class_map(uri: str | None) -> dict[Any, Any] | None:
+    return read_config(uri) if uri else None
 
 
 def _storage_options(config: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from segbatch.evaluation.label_images import list_labels, open_labels
 from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
-from segbatch.labels import LabelOptions
+from segbatch.labels import IGNORE_INDEX, LabelOptions
 from segbatch.logs import LogReporter
 from segbatch.output.result_file import ResultFile
 from segbatch.output.run_record import RunRecord
@@ -33,7 +33,7 @@ _FILES_A_TASK = 16
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class OutputEvaluation:
     """One output: ``images`` were compared; ``findings`` says what was not, and what else to know, kind by kind.
 
     ``figures`` holds those of ``Tally.figures``; ``confusion`` int64 (C, C) counts pixels of true class i given j.
@@ -57,7 +57,7 @@ class Evaluation:
     classes: tuple[str, ...]
     resamples: int
     seed: int
-    outputs: tuple[Evaluated, ...]
+    outputs: tuple[OutputEvaluation, ...]
     difference: dict[str, ConfidenceInterval] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -85,10 +85,14 @@ class Evaluation:
 
 def evaluate(
     output: str,
-    labels: str,
     *,
+    labels: str,
     against: str | None = None,
-    options: LabelOptions | None = None,
+    ignore: Sequence[int] = (IGNORE_INDEX,),
+    class_map: Mapping[Any, Any] | None = None,
+    label_suffix: str = "",
+    label_colors: str | None = None,
+    reduce_zero_label: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     address: str | None = None,
@@ -107,7 +111,8 @@ def evaluate(
     two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, for labels that cannot
     be meant so, or if the two outputs have different classes; ``OutputError`` for a result file that cannot be read.
     """
-    options, reporter = options or LabelOptions(), reporter or LogReporter()
+    reporter = reporter or LogReporter()
+    options = LabelOptions(tuple(ignore), class_map, label_suffix, label_colors, reduce_zero_label)
     stores = [Store(uri, storage_options) for uri in (output, against) if uri is not None]
     records = [RunRecord.need(store) for store in stores]
     classes = [record.labels.names for record in records]
@@ -117,16 +122,16 @@ def evaluate(
             f"{', '.join(classes[0])}; only outputs with the same classes can be compared"
         )
     files = Files(storage_options)
-    reader, class_map = open_labels(options, records[0].labels, files)
+    reader, classes_of = open_labels(options, records[0].labels, files)
     truths = list_labels(files, labels)
     paired = [LabeledRows.of(store, truths, labels, Suffix.of(options.suffix)) for store in stores]
-    surveyed = paired[0].survey(reader, class_map, records[0].labels, options)
+    surveyed = paired[0].survey(reader, classes_of, records[0].labels, options)
     for line in surveyed.lines():
         reporter.message(line)
     with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
         parts = []
         for store, rows in zip(stores, paired, strict=True):
-            truth = Truth(truths, rows.places, class_map, reader, resamples, seed)
+            truth = Truth(truths, rows.places, classes_of, reader, resamples, seed)
             parts.append(_gather(store, rows.files, truth, int(hardware.cpus), reporter))
     for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
         _conclude(store, record, part, rows)
@@ -138,11 +143,11 @@ def evaluate(
         labels=shown_uri(labels),
         ignore=tuple(options.ignore),
         survey=surveyed,
-        classes=class_map.names,
+        classes=classes_of.names,
         resamples=resamples,
         seed=seed,
         outputs=tuple(
-            Evaluated(
+            OutputEvaluation(
                 store.uri,
                 {key: str(record.spec.get(key)) for key in ("model", "weights", "refiner")},
                 part.tally.images,

@@ -17,7 +17,7 @@ from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_
 from segbatch.evaluation.label_images import LabelFile, LabelReader, list_labels, open_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
-from segbatch.labels import LabelOptions
+from segbatch.labels import IGNORE_INDEX, LabelOptions
 from segbatch.logs import LogReporter, Logs
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
@@ -32,13 +32,17 @@ _BATCH = 8
 _IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes
 
 
-def tune(
+def tune_crf(
     spec: JobSpec,
-    labels: str,
     *,
+    labels: str,
     images: int = 100,
-    options: LabelOptions | None = None,
     rounds: int = 2,
+    ignore: Sequence[int] = (IGNORE_INDEX,),
+    class_map: Mapping[Any, Any] | None = None,
+    label_suffix: str = "",
+    label_colors: str | None = None,
+    reduce_zero_label: bool = False,
     reporter: Reporter | None = None,
 ) -> Tuning:
     """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
@@ -49,8 +53,9 @@ def tune(
     paired, or for labels that cannot be meant so: see ``evaluation.survey``.
     """
     reporter = reporter or LogReporter()
+    options = LabelOptions(tuple(ignore), class_map, label_suffix, label_colors, reduce_zero_label)
     try:
-        return _tune(spec, labels, images, options or LabelOptions(), rounds, reporter)
+        return _tune(spec, labels, images, options, rounds, reporter)
     finally:
         reporter.closed()
 

@@ -26,7 +26,7 @@ from segbatch.training.trainer import train as train_here
 _MAX_FAILURES = 3
 
 
-def train(spec: TrainSpec, reporter: Reporter | None = None) -> Trained:
+def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> Trained:
     """Learn from labeled images; see ``segbatch.training.trainer.train``.
 
     With ``workers`` above 1 each takes a part of every batch, in a process of its own that holds a GPU if the cluster
@@ -34,7 +34,7 @@ def train(spec: TrainSpec, reporter: Reporter | None = None) -> Trained:
     where every worker can write. Raises ``SegbatchError``.
     """
     if spec.workers == 1:
-        return train_here(spec, reporter)
+        return train_here(spec, reporter=reporter)
     if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once
         prepare(spec)
     if spec.overwrite:
@@ -89,7 +89,7 @@ def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> Tr
 def _worker(config: dict[str, Any]) -> None:
     """What each process does, inside the group that Ray Train made."""
     first = ray.train.get_context().get_world_rank() == 0
-    found = train_here(config["spec"], _QueueReporter(config["queue"]) if first else Reporter())
+    found = train_here(config["spec"], reporter=_QueueReporter(config["queue"]) if first else Reporter())
     if first:
         config["queue"].put(found)
 

@@ -110,7 +110,7 @@ def prepare(spec: TrainSpec, reporter: Reporter | None = None) -> TrainingJob:
     return TrainingJob(spec, labels, train, val, store, reporter, surveys)
 
 
-def train(spec: TrainSpec, reporter: Reporter | None = None) -> Trained:
+def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> Trained:
     """Learn from labeled images in this process, which may be one of a process group's workers.
 
     The output then holds ``weights.safetensors``, curves and figures (docs/training.md). Called again after a failure,

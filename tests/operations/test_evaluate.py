@@ -21,7 +21,6 @@ from segbatch.cli import app as cli
 from segbatch.codecs import mask_png as png
 from segbatch.config.base import read_config
 from segbatch.errors import OutputError, PlanError, SpecError
-from segbatch.labels import LabelOptions
 from segbatch.operations.evaluate import Evaluation, evaluate
 from tests.cluster.jobs import rows
 
@@ -91,7 +90,7 @@ def value(found: Evaluation, figure: str, output: int = 0) -> Any:
 
 
 def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
-    found = evaluate(str(work / "crf"), str(work / "labels"), against=str(work / "network"))
+    found = evaluate(str(work / "crf"), labels=str(work / "labels"), against=str(work / "network"))
     for place, name in enumerate(("crf", "network")):
         t, m = compared(work / name)
         assert value(found, "pixel_accuracy", place) == pytest.approx(accuracy_score(t, m), abs=1e-6)
@@ -121,10 +120,10 @@ def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
 
 
 def test_the_same_call_gives_the_same_intervals(work: Path) -> None:
-    args = (str(work / "network"), str(work / "labels"))
-    first = evaluate(*args, resamples=50).to_json()
-    assert evaluate(*args, resamples=50).to_json() == first
-    other = evaluate(*args, resamples=50, seed=1).to_json()
+    labels = str(work / "labels")
+    first = evaluate(str(work / "network"), labels=labels, resamples=50).to_json()
+    assert evaluate(str(work / "network"), labels=labels, resamples=50).to_json() == first
+    other = evaluate(str(work / "network"), labels=labels, resamples=50, seed=1).to_json()
     assert other["outputs"][0]["figures"]["mean_iou"]["value"] == first["outputs"][0]["figures"]["mean_iou"]["value"]
     assert other != {**first, "bootstrap": other["bootstrap"]}
     assert json.loads(json.dumps(first, allow_nan=False)) == first
@@ -154,7 +153,7 @@ def test_what_cannot_be_compared_is_counted_and_named(work: Path, tmp_path: Path
         },
     )
     Image.fromarray(picture(0)[1]).save(labels / "spare.png")
-    found = evaluate(str(work / "network"), str(labels), resamples=10)
+    found = evaluate(str(work / "network"), labels=str(labels), resamples=10)
     e = found.outputs[0]
     assert e.images == 2  # 3 and 7
     t = np.concatenate([strange.ravel(), picture(7)[1].ravel()])
@@ -192,7 +191,7 @@ def test_masks_that_cannot_be_read_and_images_of_one_name(work: Path, tmp_path: 
             place = table.schema.get_field_index(name)
             table = table.set_column(place, table.schema.field(place), [values])
         pq.write_table(table, output / "masks" / path.name)
-    found = evaluate(str(output), str(work / "labels"), against=str(work / "network"), resamples=10)
+    found = evaluate(str(output), labels=str(work / "labels"), against=str(work / "network"), resamples=10)
     first, second = found.outputs
     assert (first.images, second.images) == (IMAGES - 2, IMAGES)
     assert "001.png: cannot identify" in first.findings["masks that cannot be read"].examples[0]
@@ -203,7 +202,7 @@ def test_masks_that_cannot_be_read_and_images_of_one_name(work: Path, tmp_path: 
     victim = next((output / "masks").glob("*.parquet"))
     victim.write_bytes(b"PAR1")
     with pytest.raises(OutputError, match=f"{victim.name}: not a readable result file"):
-        evaluate(str(output), str(work / "labels"))
+        evaluate(str(output), labels=str(work / "labels"))
 
 
 def test_the_confidence_of_an_earlier_version_is_called_what_it_is(tmp_path: Path) -> None:
@@ -212,7 +211,7 @@ def test_the_confidence_of_an_earlier_version_is_called_what_it_is(tmp_path: Pat
     for row in rows(output):
         label = np.zeros((row["height"], row["width"]), np.uint8)
         Image.fromarray(label).save(tmp_path / "labels" / Path(row["image_id"]).with_suffix(".png").name)
-    (found,) = evaluate(str(output), str(tmp_path / "labels"), resamples=0).outputs
+    (found,) = evaluate(str(output), labels=str(tmp_path / "labels"), resamples=0).outputs
     assert found.images == 3
     assert "its confidence is the refiner's marginal, not the network's probability" in found.findings
 
@@ -222,18 +221,14 @@ def test_other_values_and_merged_classes(work: Path, tmp_path: Path) -> None:
         tmp_path / "shifted", {i: np.array([7, 30, 11], np.uint8)[picture(i)[1]] for i in range(IMAGES)}
     )
     (tmp_path / "map.json").write_text('{"7": "dark", "30": 1, "11": "bright"}')
-    plain = evaluate(str(work / "network"), str(work / "labels"), resamples=0)
+    plain = evaluate(str(work / "network"), labels=str(work / "labels"), resamples=0)
     mapping = read_config(tmp_path / "map.json")
-    found = evaluate(str(work / "network"), str(shifted), options=LabelOptions(mapping=mapping), resamples=0)
+    found = evaluate(str(work / "network"), labels=str(shifted), class_map=mapping, resamples=0)
     assert np.array_equal(found.outputs[0].confusion, plain.outputs[0].confusion)
-    found = evaluate(
-        str(work / "network"), str(shifted), options=LabelOptions(mapping={**mapping, "30": "ignore"}), resamples=0
-    )
+    found = evaluate(str(work / "network"), labels=str(shifted), class_map={**mapping, "30": "ignore"}, resamples=0)
     assert np.array_equal(found.outputs[0].confusion[[0, 2]], plain.outputs[0].confusion[[0, 2]])
     assert found.outputs[0].confusion[1].sum() == 0
-    found = evaluate(
-        str(work / "network"), str(work / "labels"), options=LabelOptions(mapping={"middle": "dark"}), resamples=0
-    )
+    found = evaluate(str(work / "network"), labels=str(work / "labels"), class_map={"middle": "dark"}, resamples=0)
     t, m = compared(work / "network")
     assert value(found, "pixel_accuracy") == pytest.approx(accuracy_score(t == 2, m == 2), abs=1e-6)
     assert np.isnan(value(found, "class_iou")[1])
@@ -242,23 +237,23 @@ def test_other_values_and_merged_classes(work: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_evaluated(work: Path, tmp_path: Path) -> None:
     output, labels = str(work / "network"), str(work / "labels")
     with pytest.raises(PlanError, match=r"holds no run.json"):
-        evaluate(str(work / "images"), labels)
+        evaluate(str(work / "images"), labels=labels)
     other = write_labels(tmp_path / "other")
     for path in other.iterdir():
         path.rename(path.with_name(f"x{path.name}"))
     with pytest.raises(
         SpecError, match=r"none of the 10 images .* images such as '00\d.png', labels such as 'x000.png'"
     ):
-        evaluate(output, str(other))
+        evaluate(output, labels=str(other))
     segbatch.run(
         JobSpec.create(inputs=[str(work / "images")], output=str(tmp_path / "null"), model="null", refiner="none")
     )
     with pytest.raises(SpecError, match="only outputs with the same classes can be compared"):
-        evaluate(output, labels, against=str(tmp_path / "null"))
+        evaluate(output, labels=labels, against=str(tmp_path / "null"))
     (tmp_path / "empty" / "masks").mkdir(parents=True)
     (tmp_path / "empty" / "run.json").write_text((work / "network" / "run.json").read_text())
     with pytest.raises(OutputError, match="holds no masks yet"):
-        evaluate(str(tmp_path / "empty"), labels)
+        evaluate(str(tmp_path / "empty"), labels=labels)
 
 
 def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,15 +298,15 @@ def test_plots_that_cannot_be_made_are_refused_before_the_work(work: Path, monke
 
 
 def test_labels_of_other_names_and_in_colors(work: Path, tmp_path: Path) -> None:
-    plain = evaluate(str(work / "network"), str(work / "labels"), resamples=0)
+    plain = evaluate(str(work / "network"), labels=str(work / "labels"), resamples=0)
     (tmp_path / "drawn" / "more").mkdir(parents=True)
     for i in range(IMAGES):
         colors = np.array([(9, 9, 9), (1, 200, 3), (250, 0, 250)], np.uint8)[picture(i)[1]]
         Image.fromarray(colors).save(tmp_path / "drawn" / "more" / f"{i:03d}_color.png")
         Image.new("L", (3, 3)).save(tmp_path / "drawn" / "more" / f"{i:03d}_instances.png")
     (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbright:250,0,250::\ndark:9,9,9::\n")
-    options = LabelOptions(suffix="_color", colors=str(tmp_path / "labelmap.txt"))
-    found = evaluate(str(work / "network"), str(tmp_path / "drawn"), options=options, resamples=0)
+    drawn = {"label_suffix": "_color", "label_colors": str(tmp_path / "labelmap.txt")}
+    found = evaluate(str(work / "network"), labels=str(tmp_path / "drawn"), **drawn, resamples=0)
     assert np.array_equal(found.outputs[0].confusion[[0, 2]], plain.outputs[0].confusion[[0, 2]])
     unknown = found.outputs[0].findings["pixels of label values that are no class"]
     assert unknown.times == plain.outputs[0].confusion[1].sum()
@@ -323,6 +318,8 @@ def test_labels_of_other_names_and_in_colors(work: Path, tmp_path: Path) -> None
 def test_labels_in_0_and_255_give_no_figure(work: Path, tmp_path: Path) -> None:
     binary = write_labels(tmp_path / "binary", {i: 255 * (picture(i)[1] == 2).astype(np.uint8) for i in range(IMAGES)})
     with pytest.raises(SpecError, match=r"every pixel that counts is 'dark', of 3 classes .* value 255: 1\d\.\d %"):
-        evaluate(str(work / "network"), str(binary), resamples=0)
-    mapping = LabelOptions(mapping={0: "dark", 255: "bright"})
-    assert evaluate(str(work / "network"), str(binary), options=mapping, resamples=0).outputs[0].images == IMAGES
+        evaluate(str(work / "network"), labels=str(binary), resamples=0)
+    mapping = {0: "dark", 255: "bright"}
+    assert (
+        evaluate(str(work / "network"), labels=str(binary), class_map=mapping, resamples=0).outputs[0].images == IMAGES
+    )

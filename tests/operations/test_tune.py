@@ -18,7 +18,7 @@ from segbatch.cli.progress import BarReporter, LineReporter
 from segbatch.config.job import CRFSpec
 from segbatch.errors import SpecError
 from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
-from segbatch.operations.tune import tune
+from segbatch.operations.tune import tune_crf
 from segbatch.protocols import Reporter
 from tests.cluster.jobs import rows as output_rows
 from tests.reporters import Said
@@ -48,7 +48,7 @@ def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: 
     Image.fromarray(values).save(labels / "0.png")
     spec = JobSpec.create(inputs=[str(images)], model="tests.networks:fast")
     said: list[str] = []
-    found = tune(spec, str(labels), rounds=1, reporter=Said(said))
+    found = tune_crf(spec, labels=str(labels), rounds=1, reporter=Said(said))
     assert (found.images, found.failed) == (3, 0)
     scores = [s.mean_iou for s in found.settings]
     assert scores == sorted(scores, reverse=True)
@@ -127,7 +127,7 @@ def test_labels_that_cannot_be_paired(labeled: tuple[Path, Path], tmp_path: Path
     for label in labels.iterdir():
         label.rename(label.with_name(f"other-{label.name}"))
     with pytest.raises(SpecError, match=r"none of the 3 images .* labels such as 'other-0.png'"):
-        tune(spec, str(labels))
+        tune_crf(spec, labels=str(labels))
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -142,7 +142,7 @@ def test_labels_that_do_not_fit(labeled: tuple[Path, Path], label: np.ndarray, s
     images, labels = labeled
     Image.fromarray(label).save(labels / "0.png")
     with pytest.raises(SpecError, match=says):
-        tune(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), str(labels), rounds=0)
+        tune_crf(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), labels=str(labels), rounds=0)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -151,4 +151,4 @@ def test_labels_of_which_no_pixel_counts_are_refused(labeled: tuple[Path, Path])
     for label in labels.iterdir():
         Image.fromarray(np.full((48, 64), 217, np.uint8)).save(label)
     with pytest.raises(SpecError, match=r"100.0 % of the pixels of 3 labels hold .* value 217: 100.0 %"):
-        tune(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), str(labels), rounds=0)
+        tune_crf(JobSpec.create(inputs=[str(images)], model="tests.networks:fast"), labels=str(labels), rounds=0)

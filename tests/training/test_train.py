@@ -25,6 +25,7 @@ from segbatch.training.inputs import open_examples
 from segbatch.training.trainer import Trained, train
 from segbatch.training.validate import confusion
 from tests import here
+from tests.reporters import Said
 from tests.training.tiny import LABELS, pictures
 
 SETTINGS: dict[str, Any] = {
@@ -71,7 +72,7 @@ def spec_of(data: dict[str, Any], output: Path, **more: Any) -> TrainSpec:
 @pytest.fixture(scope="module")
 def trained(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, list[str]]:
     output, told = tmp_path_factory.mktemp("trained"), list[str]()
-    return output, train(spec_of(data, output), told.append), told
+    return output, train(spec_of(data, output), reporter=Said(told)), told
 
 
 def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: tuple[Path, Trained, list[str]]) -> None:
@@ -138,7 +139,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
         with pytest.raises(StopIteration):
             train(often)
     told: list[str] = []
-    again = train(spec_of(data, tmp_path, loaders=1), told.append)
+    again = train(spec_of(data, tmp_path, loaders=1), reporter=Said(told))
     assert any(f"going on after update {updates}" in line for line in told)
     assert again.mean_iou == trained[1].mean_iou
     for name in ("weights.safetensors", "history.jsonl", "classes.txt"):
@@ -180,7 +181,7 @@ def test_nothing_is_done_twice_and_overwrite_begins_anew(data: dict[str, Any], t
     assert first.mean_iou is None
     before = (tmp_path / "weights.safetensors").read_bytes()
     told: list[str] = []
-    train(spec_of(data, tmp_path, **short), told.append)
+    train(spec_of(data, tmp_path, **short), reporter=Said(told))
     assert any("going on after update 2" in line for line in told)
     assert (tmp_path / "weights.safetensors").read_bytes() == before
     train(spec_of(data, tmp_path, **short, seed=1, overwrite=True))  # a new beginning

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError
 from segbatch.ray_backend.train import train as train
+from tests.reporters import Said
 from tests.training.tiny import pictures
 
 
@@ -37,7 +38,7 @@ def test_ray_train_gives_what_one_process_gives(tmp_path: Path) -> None:
     }
     alone = train(TrainSpec.create(**fields, output=str(tmp_path / "one"), accumulate=2))
     told: list[str] = []
-    together = train(TrainSpec.create(**fields, output=str(tmp_path / "two"), workers=2), told.append)
+    together = train(TrainSpec.create(**fields, output=str(tmp_path / "two"), workers=2), reporter=Said(told))
     assert together.updates == alone.updates == 2
     assert any(line.startswith("epoch 2.6667/3: loss") for line in told)
     # Each worker measured a part of the images, and the figure is that of all.
