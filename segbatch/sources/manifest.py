@@ -15,9 +15,9 @@ from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number,
 from segbatch.sources.columns import choose_id
 from segbatch.sources.fields import Fields, describe
 from segbatch.sources.ids import is_text, plain, texts
-from segbatch.sources.lines import ID_NAMES, Line, Survey, TextRows
 from segbatch.sources.parquet import row_id
 from segbatch.sources.rows import open_rows
+from segbatch.sources.text_rows import ID_NAMES, Line, TextIndex, TextRows
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.hosts import Hosts, sampled
@@ -77,7 +77,7 @@ class Manifest:
                 yield from _parquet_lines(self._files, shard.uri, self._options, ranges)
                 return
             with TextRows(self._files, shard.uri, self._options) as lines:
-                planned = Survey.from_bytes(shard.listing) if shard.listing else lines.survey()
+                planned = TextIndex.from_bytes(shard.listing) if shard.listing else lines.index()
                 yield from lines.rows(ranges, planned)
         except RecordFailure as e:
             raise SourceError(f"{e.message}; it could be read when the job was planned: run the job again") from None
@@ -105,9 +105,9 @@ def survey(files: Files, uri: str, options: ReadOptions) -> Surveyed:
                 _, _, ids = _parquet_columns(uri, rows.schema, options)
                 return Surveyed(rows.records, None, images, ids)
         with TextRows(files, uri, options) as lines:
-            found = lines.survey()
+            index = lines.index()
             ids = f"column {lines.id_column or options.uri_column}"
-            return Surveyed(found.records, found.to_bytes(), images, ids)
+            return Surveyed(index.records, index.to_bytes(), images, ids)
     except RecordFailure as e:
         raise SourceError(e.message) from None
     except _UNREADABLE as e:

@@ -15,7 +15,7 @@ from segbatch.errors import SourceError
 from segbatch.records import ChunkSelection, Record
 from segbatch.sources import open_source
 from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.lines import TextRows
+from segbatch.sources.text_rows import TextRows
 from segbatch.storage.files import Files
 from tests.corpus import photographs, write_folder, write_manifest
 from tests.sources.contract import only, read
@@ -161,11 +161,11 @@ def test_a_piece_in_the_middle_is_read_from_near_it(tmp_path: Path, name: str, m
     path = write_manifest(tmp_path / name, [{"uri": f"i/{n}.jpg", "key": str(n % 4999)} for n in range(5000)])
     parsed = _counting(monkeypatch)
     with TextRows(Files(), str(path), ReadOptions()) as lines:
-        survey = lines.survey()
-    assert (survey.records, len(survey.marks), survey.renamed) == (5000, 5, {4999: "0#4999"})
+        index = lines.index()
+    assert (index.records, len(index.offsets), index.renamed) == (5000, 5, {4999: "0#4999"})
     parsed.clear()
     with TextRows(Files(), str(path), ReadOptions()) as lines:
-        found = list(lines.rows([range(4100, 4104), range(4998, 5000)], survey))
+        found = list(lines.rows([range(4100, 4104), range(4998, 5000)], index))
     assert [(row, id, line.uri) for row, id, line in found] == [
         *((n, str(n), f"i/{n}.jpg") for n in (4100, 4101, 4102, 4103, 4998)), (4999, "0#4999", "i/4999.jpg")
     ]  # fmt: skip
@@ -186,13 +186,12 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return parsed
 
 
-def test_marks_are_thinned_out_in_long_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("segbatch.sources.lines._MAX_MARKS", 2)
+def test_offsets_are_thinned_out_in_long_manifests(tmp_path: Path):
     path = write_manifest(tmp_path / "m.csv", [f"i/{n}.jpg" for n in range(9000)])
     with TextRows(Files(), str(path), ReadOptions()) as lines:
-        survey = lines.survey()
-        assert (survey.every, len(survey.marks)) == (8192, 2)
-        assert [line.uri for _, _, line in lines.rows([range(8999, 9000)], survey)] == ["i/8999.jpg"]
+        index = lines.index(max_offsets=2)
+        assert (index.every, len(index.offsets)) == (8192, 2)
+        assert [line.uri for _, _, line in lines.rows([range(8999, 9000)], index)] == ["i/8999.jpg"]
 
 
 def test_skipped_images_are_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""Rows of CSV and JSONL files by number, with ids, read from the middle once they have been surveyed."""
+"""Rows of CSV and JSONL files by number, with ids; with an index, reading starts in the middle of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import re
 import zlib
 from array import array
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
@@ -20,12 +19,13 @@ from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.sources.chunking import ReadOptions, id_hash
 from segbatch.sources.ids import number_text
+from segbatch.sources.line_stream import LineStream
 from segbatch.storage.files import Files, shown_name, shown_uri
 from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8, redact, redact_text, without_query
 
 ID_NAMES = ("image_id", "id", "key", "__key__")
-_MAX_MARKS = 2048
+MAX_OFFSETS = 2048
 _MAX_SHOWN = 30
 _MAX_COLUMNS = 1000
 # Of the names of columns that may be meant.
@@ -44,27 +44,27 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What one pass over a file finds out, so that later ones may begin in the middle.
+class TextIndex:
+    """What one pass over a file finds out, so that later ones may start in the middle.
 
-    ``marks`` are (byte, line number) where the rows 0, ``every``, 2 * ``every``, … begin; ``renamed`` are the rows
+    ``offsets`` are (byte, line number) where the rows 0, ``every``, 2 * ``every``, … begin; ``renamed`` are the rows
     whose id an earlier row has, each with the id it gets instead.
     """
 
     records: int
     size: int
     every: int
-    marks: list[tuple[int, int]]
+    offsets: list[tuple[int, int]]
     renamed: dict[int, str]
 
     def to_bytes(self) -> bytes:
-        fields = [self.records, self.size, self.every, self.marks, list(self.renamed.items())]
+        fields = [self.records, self.size, self.every, self.offsets, list(self.renamed.items())]
         return zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
 
     @staticmethod
-    def from_bytes(data: bytes) -> Survey:
-        records, size, every, marks, renamed = json.loads(zlib.decompress(data))
-        return Survey(records, size, every, [(at, line) for at, line in marks], dict(renamed))
+    def from_bytes(data: bytes) -> TextIndex:
+        records, size, every, offsets, renamed = json.loads(zlib.decompress(data))
+        return TextIndex(records, size, every, [(at, line) for at, line in offsets], dict(renamed))
 
 
 class TextRows:
@@ -95,46 +95,46 @@ class TextRows:
     def __exit__(self, *exc: object) -> None:
         self._raw.close()
 
-    def survey(self) -> Survey:
-        """Reads the whole file. Holds 8 bytes a row meanwhile.
+    def index(self, max_offsets: int = MAX_OFFSETS) -> TextIndex:
+        """Read the whole file once. Holds 8 bytes per row meanwhile.
 
         Raises ``SourceError`` if a column that an option names is in no line of JSONL.
         """
-        marks: list[tuple[int, int]] = []
+        offsets: list[tuple[int, int]] = []
         every, row, hashes = 1024, -1, array("Q")
         for row, (at, number, line) in enumerate(self._lines(*self._begin)):
             if row % every == 0:
-                if len(marks) == _MAX_MARKS:
-                    marks, every = marks[::2], every * 2
+                if len(offsets) == max_offsets:
+                    offsets, every = offsets[::2], every * 2
                 if row % every == 0:
-                    marks.append((at, number))
+                    offsets.append((at, number))
             hashes.append(id_hash(_name(line, row)))
         if self._columns:
             self._check(self._options.uri_column, "uri_column")
             self._check(self._options.id_column, "id_column")
-        return Survey(row + 1, self._size, every, marks, self._renamed(np.frombuffer(hashes, np.uint64)))
+        return TextIndex(row + 1, self._size, every, offsets, self._renamed(np.frombuffer(hashes, np.uint64)))
 
-    def rows(self, ranges: Sequence[range], survey: Survey) -> Iterator[tuple[int, str, Line]]:
+    def rows(self, ranges: Sequence[range], index: TextIndex) -> Iterator[tuple[int, str, Line]]:
         """(row, id that is unique in the file, what it says) of the rows in the ascending, disjoint ``ranges``.
 
-        Rows before a range are read from the mark before it on. Raises ``SourceError`` if the file is not as long
-        as it was when it was surveyed.
+        Reading starts at the last offset before a range. Raises ``SourceError`` if the file is not as long
+        as it was when it was indexed.
         """
-        if survey.size != self._size:
+        if index.size != self._size:
             raise SourceError(
-                f"{shown_uri(self._uri)}: has {self._size} bytes, {survey.size} when the job was planned: run it again"
+                f"{shown_uri(self._uri)}: has {self._size} bytes, {index.size} when the job was planned: run it again"
             )
         row, lines = 0, self._lines(*self._begin)
         for wanted in ranges:
-            mark = wanted.start // survey.every
-            if wanted and mark * survey.every > row:
-                row, lines = mark * survey.every, self._lines(*survey.marks[mark])
+            offset = wanted.start // index.every
+            if wanted and offset * index.every > row:
+                row, lines = offset * index.every, self._lines(*index.offsets[offset])
             while row < wanted.stop:
                 found = next(lines, None)
                 if found is None:
                     return
                 if row >= wanted.start:
-                    yield row, survey.renamed.get(row) or _name(found[2], row), found[2]
+                    yield row, index.renamed.get(row) or _name(found[2], row), found[2]
                 row += 1
 
     def _renamed(self, hashes: np.ndarray) -> dict[int, str]:
@@ -162,7 +162,7 @@ class TextRows:
             raise SourceError(f"{shown_uri(self._uri)}: is UTF-16; save it as UTF-8")
         if self._json:
             return 0, 0
-        lines = _Lines(self._stream, 0, 0)
+        lines = LineStream(self._stream, 0, 0)
         try:
             header = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None) or []
         except csv.Error as e:
@@ -176,7 +176,7 @@ class TextRows:
 
     @property
     def id_column(self) -> str | None:
-        """The column of the ids, of JSONL once it has been surveyed; None if the URIs are the ids."""
+        """The column of the ids, of JSONL once the file has been indexed; None if the URIs are the ids."""
         return self._options.id_column or next((name for name in ID_NAMES if name in self._columns), None)
 
     def _column(self, names: list[str], name: str, option: str) -> int:
@@ -201,10 +201,10 @@ class TextRows:
 
     def _lines(self, at: int, number: int) -> Iterator[tuple[int, int, Line]]:
         """(byte, lines before it, row) from a byte on."""
-        lines = _Lines(self._stream, at, number)
+        lines = LineStream(self._stream, at, number)
         return self._json_lines(lines) if self._json else self._csv_lines(lines)
 
-    def _csv_lines(self, lines: _Lines) -> Iterator[tuple[int, int, Line]]:
+    def _csv_lines(self, lines: LineStream) -> Iterator[tuple[int, int, Line]]:
         reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         at, key = self._at, self._key
         while True:
@@ -214,14 +214,14 @@ class TextRows:
             except StopIteration:
                 return
             except csv.Error as e:
-                lines.retreat()  # a quote that is not closed takes the rows after it along: only its own line is lost
+                lines.rewind()  # a quote that is not closed takes the rows after it along: only its own line is lost
                 yield begin, number, _bad(f"line {number + 1} is not CSV: {e}")
                 continue
             if row:
                 uri = escape_invalid_utf8(row[at]).strip() if at < len(row) else ""
                 yield begin, number, self._line(uri, row[key] if key is not None and key < len(row) else "")
 
-    def _json_lines(self, lines: _Lines) -> Iterator[tuple[int, int, Line]]:
+    def _json_lines(self, lines: LineStream) -> Iterator[tuple[int, int, Line]]:
         while True:
             begin, number = lines.begin_row()
             text = next(lines, None)
@@ -250,39 +250,6 @@ class TextRows:
 
     def _line(self, uri: str, key: str) -> Line:
         return Line(uri or None, redact(key) or shown_name(self._folder, uri) or None)
-
-
-class _Lines:
-    """Lines of a file from a byte on. Knows where the next one begins, and can go back within a row."""
-
-    def __init__(self, stream: BinaryIO, at: int, number: int) -> None:
-        stream.seek(at)
-        self.at, self.number = at, number
-        self._source = (line for long in stream for line in long.splitlines(True))
-        self._taken: list[bytes] = []
-        self._again: deque[bytes] = deque()
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._source)
-        self._taken.append(line)
-        text = line.decode("utf-8-sig" if self.at == 0 else "utf-8", "surrogateescape")
-        self.at += len(line)
-        self.number += 1
-        return text
-
-    def begin_row(self) -> tuple[int, int]:
-        self._taken.clear()
-        return self.at, self.number
-
-    def retreat(self) -> None:
-        """Back behind the first line of the row."""
-        back = self._taken[1:]
-        self._again.extendleft(reversed(back))
-        self.at -= sum(map(len, back))
-        self.number -= len(back)
 
 
 def _id_text(value: Any) -> str:
