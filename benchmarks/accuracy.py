@@ -22,13 +22,13 @@ import numpy as np
 from PIL import Image
 
 from segbatch import models, refiners
-from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
 from segbatch.evaluation import calibration
 from segbatch.evaluation.bootstrap import BootstrapAccumulator, count_image
 from segbatch.evaluation.ranking import spearman
 from segbatch.protocols import Model, Refiner
 from segbatch.records import Scores
+from segbatch.refiners.entry import RefinerRequest
 from segbatch.refiners.probability import label_probability
 from segbatch.refiners.upsample import upsample
 from segbatch.stages.scoring import coarse_scores
@@ -91,9 +91,8 @@ def main() -> None:
         f"{model.name} {args.weights} {args.precision}, {len(frames)} images; network {1e3 * seconds:.0f} ms an image"
     )
     for name in args.refiners:
-        spec = JobSpec.create(inputs=["unused"], model=args.model, weights=args.weights, refiner=name)
-        completed, _ = refiners.completed(spec, info)
-        report(name, refiners.build(completed), model, frames, temperatures, args.classes)
+        request = refiners.describe(RefinerRequest(name), info).request
+        report(name, refiners.build(request), model, frames, temperatures, args.classes)
 
 
 def read(model: Model, folder: Path, ignore: int) -> tuple[list[Frame], float]:

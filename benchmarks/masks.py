@@ -18,8 +18,8 @@ from PIL import Image
 
 from segbatch import models, refiners
 from segbatch.codecs import mask_png as png
-from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
+from segbatch.refiners.entry import RefinerRequest
 from segbatch.stages.scoring import coarse_scores
 
 STRATEGIES = {"default": zlib.Z_DEFAULT_STRATEGY, "rle": zlib.Z_RLE}
@@ -41,13 +41,12 @@ def main() -> None:
     parser.add_argument("--weights", default="voc", help="of the built-in network: voc or camvid")
     args = parser.parse_args()
     images = photographs(args.images, None)[: args.limit]
-    spec = JobSpec.create(inputs=["-"], weights=args.weights)
-    model = models.build(spec.model, weights=spec.weights, device="cpu", threads=1)
+    model = models.build("deeplabv3plus_mobilenet_v2", weights=args.weights, device="cpu", threads=1)
     prune = default_prune(len(model.labels))
     scores = [coarse_scores(model.scores([i])[0], *i.shape[:2], model.stride, prune) for i in images]
     print(f"{len(images)} images, weights {args.weights}")
     for name in ("none", "densecrf"):
-        refiner = refiners.build(spec.model_copy(update={"refiner": name}))
+        refiner = refiners.build(RefinerRequest(name))
         masks = [refiner.refine(image, s)[0] for image, s in zip(images, scores, strict=True)]
         for bits, dtype in ((8, np.uint8), (16, np.uint16)):
             palette = model.labels.palette() if bits == 8 else None

@@ -19,7 +19,8 @@ import numpy as np
 from crf_inputs import network_scores, photographs
 from PIL import Image
 
-from segbatch.crf import CRFParams, _core
+from segbatch.crf import _core
+from segbatch.crf.params import CRFSettings
 from segbatch.evaluation.bootstrap import BootstrapAccumulator, count_image
 from segbatch.labels import IGNORE_INDEX
 from segbatch.refiners.densecrf import DenseCRFRefiner
@@ -58,7 +59,7 @@ def cases(logits: np.ndarray, seed: int) -> Iterator[Case]:
 
 def measure(image: np.ndarray, logits: np.ndarray, stride: int, prune: float, repeats: int) -> tuple[np.ndarray, Sums]:
     """The mask, and one photograph's entries of ``Sums``."""
-    refiner = DenseCRFRefiner(CRFParams(), "native")
+    refiner = DenseCRFRefiner(CRFSettings())
     sums = Sums(seconds=[float("inf")])
     for _ in range(repeats):
         begun = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from segbatch.labels import LabelSet
 from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Corpus, Scores, Shard
+
+Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 
 
 class Source(Protocol):
@@ -73,16 +75,36 @@ class Model(Protocol):
 
 
 class Refiner(Protocol):
-    """Turns coarse scores into the mask of the image, at its size.
+    """A refinement (post-processing) method: turns coarse scores into the mask of the image, at the image's size.
 
-    If it has ``parameters``, a mapping of plain values, they decide its masks and are part of the run's identity; if it
-    has ``num_classes`` that is not None, it fits networks of so many classes alone.
+    It is given one image at a time: a worker refines one image per thread, and a failure is one record's.
+
+    Attributes:
+        needs_image: Whether ``refine`` looks at the image. If not, workers do not decode it again.
+        num_classes: Classes of the networks that it fits; None if it fits any number.
+        parameters: Everything that decides its masks besides its name, weights as their digest. Part of the run's
+            identity: an output made with other values is refused.
     """
 
     needs_image: bool
 
+    @property
+    def num_classes(self) -> int | None: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Json]: ...
+
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) -> (mask of class ids int16 (H, W), winning marginal float32 (H, W))."""
+        """Refine the scores of one image.
+
+        Args:
+            image: uint8 (H, W, 3) RGB; None if ``needs_image`` is false.
+            scores: Of the image's candidate classes.
+
+        Returns:
+            The mask, int16 (H, W) of ids among ``scores.class_ids``, and the refiner's own probability of each pixel's
+            class, float32 (H, W).
+        """
         ...
 
 

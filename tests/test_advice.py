@@ -13,14 +13,15 @@ import typer
 
 from segbatch import models
 from segbatch.cli import app as cli
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.crf_mapping import CRF_FIELDS
+from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
 from segbatch.config.training import TrainSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 FLAGS = {name for c in COMMANDS.values() for p in c.params for name in (*p.opts, *p.secondary_opts)}
-FIELDS = {name for spec in (JobSpec, CRFSpec, TrainSpec, NightlySpec) for name in spec.model_fields}
+FIELDS = {name for spec in (JobSpec, TrainSpec, NightlySpec) for name in spec.model_fields} | CRF_FIELDS.keys()
 # Names with an underscore that are no options, and flags of other programs.
 OTHER_NAMES = {
     "image_id",

@@ -13,7 +13,8 @@ import pytest
 import typer
 
 from segbatch.cli import app as cli
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.crf_mapping import CRF_FIELDS
+from segbatch.config.job import JobSpec
 from segbatch.models import describe
 from tests.cluster.jobs import tars
 from tests.corpus import photographs, write_folder
@@ -62,7 +63,7 @@ def test_every_field_of_a_spec_is_a_flag() -> None:
     for field in JobSpec.model_fields:
         if field not in ("inputs", "storage_options", "crf"):
             assert "--" + field.replace("_", "-") in flags
-    assert {f"--crf-{name.replace('_', '-')}" for name in CRFSpec.model_fields} <= flags
+    assert {f"--crf-{name.replace('_', '-')}" for name in CRF_FIELDS} <= flags
 
 
 def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tm
         (["--segment-actors", "500", "--num-cpus", "2"], r"workers do not fit.*ask for fewer"),
         (["--device", "cuda"], r"device 'cuda' is not there"),
         (["--config", "absent.yaml"], r"absent.yaml: no such configuration file"),
-        (["--crf-theta-beta", "-1"], r"crf.theta_beta: got -1"),
+        (["--crf-theta-beta", "-1"], r"crf.theta_beta is -1.0; give a finite standard deviation above 0"),
         (["--max-error-fraction", "2"], r"max_error_fraction: got 2"),
     ],
 )
@@ -188,7 +189,7 @@ def test_models_are_listed(segbatch: Run) -> None:
     assert code == 0
     assert {"deeplabv3plus_mobilenet_v2", "deeplabv3_resnet101", "lraspp_mobilenet_v3_large", "null"} <= listed
     voc = next(m for m in json.loads(text) if m["weights"] == "voc")
-    assert voc["crf"] == {**describe("deeplabv3plus_mobilenet_v2").crf.parameters.model_dump(), "source": ANY}
+    assert voc["crf"] == {**describe("deeplabv3plus_mobilenet_v2").crf.parameters.to_dict(), "source": ANY}
     text = segbatch("models")[1]
     assert "deeplabv3_resnet50" in text
     assert re.search(r"^ +CRF: w_bilateral 4, theta_alpha 67, .*\(DeepLab's .*not tuned", text, re.MULTILINE)

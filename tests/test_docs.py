@@ -127,7 +127,7 @@ def test_the_refiner_of_the_contributors_guide_works() -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert block
     names: dict[str, type] = {}
-    exec(block[1].replace("_REFINERS.add(", "(lambda *_: None)("), names)
+    exec(block[1].replace("REFINERS.add(", "(lambda *_: None)("), names)
     values = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float16)
     scores = Scores(values, np.arange(3), 15, 18, 4)
     mask, marginal = names["ModeRefiner"]().refine(None, scores)

@@ -58,7 +58,7 @@ def test_a_hostile_configuration_is_refused_and_not_carried_out(tmp_path: Path, 
 
 def test_ordinary_aliases_are_read(tmp_path: Path):
     (tmp_path / "job.yaml").write_text("crf: &c {w_bilateral: 4}\ninputs: [a]\n")
-    assert JobSpec.load(tmp_path / "job.yaml").crf.w_bilateral == 4
+    assert JobSpec.load(tmp_path / "job.yaml").crf == {"w_bilateral": 4}
     (tmp_path / "job.yaml").write_text("base: &b {x: 1}\nnight: {<<: *b, y: 2}\n")
     assert read_config(tmp_path / "job.yaml")["night"] == {"x": 1, "y": 2}
 

@@ -29,7 +29,11 @@ def test_one_input_may_be_a_string():
         ({"zzz": 1}, r"unknown key 'zzz'; known keys: address,"),
         ({"batch_size": 0}, r"batch_size: got 0; input should be greater than 0"),
         ({"precision": "fp8"}, r"precision: got \"fp8\"; input should be 'auto', 'fp32' or 'bf16'"),
-        ({"crf": {"theta_beta": -1}}, r"crf.theta_beta: got -1; input should be greater than 0"),
+        ({"crf": {"theta_beta": -1}}, r"crf.theta_beta is -1.0; give a finite standard deviation above 0"),
+        ({"crf": {"theta_beta": "x"}}, r"crf.theta_beta: got 'x'; input should be a valid number"),
+        ({"crf": {"iterations": 1001}}, r"crf.iterations is 1001; give a whole number from 0 to 1000"),
+        ({"crf": {"engine": "cuda"}}, r"crf.engine: got 'cuda'; input should be 'native', 'pydensecrf' or 'torch'"),
+        ({"crf": [1]}, r"crf: got \[1\]; input should be a valid dictionary"),
         ({"inputs": []}, r"inputs: got \[\]"),
         ({"max_error_fraction": 2}, r"max_error_fraction: got 2; input should be less than or equal to 1"),
         ({"device": "gpu"}, r"device: got \"gpu\""),
@@ -59,7 +63,7 @@ def test_flags_win_over_the_file(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("inputs: [a.tar]\noutput: out\nbatch_size: 2\ncrf: {iterations: 3, theta_beta: 5}\n")
     s = JobSpec.create(**merge(read_config(path), {"batch_size": 4, "crf": {"iterations": 7}, "model": None}))
-    assert (s.batch_size, s.crf.iterations, s.crf.theta_beta) == (4, 7, 5.0)
+    assert (s.batch_size, s.crf["iterations"], s.crf["theta_beta"]) == (4, 7, 5.0)
     assert JobSpec.load(path, batch_size=4, crf={"iterations": 7}) == s
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.crf_mapping import CRF_FIELDS
+from segbatch.config.job import JobSpec
 from segbatch.config.training import RECIPE_FIELDS, TrainSpec
 
 # The first field of each group in the help.
@@ -77,13 +78,13 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
     group = "Output"
     for name, info in spec.model_fields.items():
         group = _GROUPS[spec].get(name, group)
-        if _is_mapping(info.annotation):  # given in --config alone
+        if _is_mapping(info.annotation) and name != "crf":  # given in --config alone
             continue
         if name == "inputs":
             argument = typer.Argument(help=info.description, show_default=False)
             flags[name] = _parameter(name, Annotated[list[str] | None, argument])
         elif name == "crf":
-            for key, field in CRFSpec.model_fields.items():
+            for key, field in CRF_FIELDS.items():
                 of_weights = f" (default: that of the weights; DeepLab's {field.default})"
                 default = _default(field) if key == "engine" else of_weights
                 flags[f"crf_{key}"] = _option(f"crf_{key}", field, group, default)

@@ -138,7 +138,7 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
         )
         plain = [
             {f: getattr(i, f) for f in fields}
-            | {"weights": i.weights or None, "crf": {**i.crf.parameters.model_dump(), "source": i.crf.source}}
+            | {"weights": i.weights or None, "crf": {**i.crf.parameters.to_dict(), "source": i.crf.source}}
             for i in infos
         ]
         console.print_json(json.dumps(plain), ensure_ascii=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -165,15 +165,20 @@ def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
 
 def check_keys(model: type[BaseModel], given: Mapping[str, Any], where: str = "") -> None:
     """Raise ``SpecError`` for a key that is no field of ``model``, or of a model within it, naming the nearest."""
-    known = model.model_fields
+    refuse_unknown(given, model.model_fields, where)
     for key, value in given.items():
+        inner = _model_of(model.model_fields[key])
+        if isinstance(value, Mapping) and inner is not None:
+            check_keys(inner, value, f"{where}{key}.")
+
+
+def refuse_unknown(given: Iterable[Any], known: Collection[str], where: str = "") -> None:
+    """Raise ``SpecError`` for the first key of ``given`` that is not ``known``, naming the closest match."""
+    for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean {where + near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
             raise SpecError(f"unknown key {where + str(key)!r}; {hint}")
-        inner = _model_of(known[key])
-        if isinstance(value, Mapping) and inner is not None:
-            check_keys(inner, value, f"{where}{key}.")
 
 
 def _model_of(field: FieldInfo) -> type[BaseModel] | None:

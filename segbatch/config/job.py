@@ -5,26 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import field_validator
 
 from segbatch.config.base import Spec, merge, parse_spec, read_config, setting
-
-
-class CRFSpec(BaseModel):
-    """Parameters of the dense CRF (Krähenbühl & Koltun 2011), by the names of ``segbatch.crf.CRFParams``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    w_bilateral: float = Field(4.0, ge=0, description="weight of the bilateral (position and color) kernel")
-    theta_alpha: float = Field(67.0, gt=0, description="bilateral kernel: standard deviation in pixels")
-    theta_beta: float = Field(3.0, gt=0, description="bilateral kernel: standard deviation in RGB levels")
-    w_spatial: float = Field(3.0, ge=0, description="weight of the spatial (smoothness) kernel")
-    theta_gamma: float = Field(3.0, gt=0, description="spatial kernel: standard deviation in pixels")
-    iterations: int = Field(10, ge=0, le=1000, description="mean-field iterations")
-    normalization: Literal["none", "before", "after", "symmetric"] = Field(
-        "symmetric", description="how kernels are normalized: none, before, after, symmetric"
-    )
-    engine: Literal["native", "torch", "pydensecrf"] = Field("native", description="which code runs the CRF")
+from segbatch.config.crf_mapping import CRFValue, crf_values
 
 
 class JobSpec(Spec):
@@ -101,8 +85,8 @@ class JobSpec(Spec):
         "what crfasrnn or dpn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model",
         effect="rows",
     )
-    crf: CRFSpec = setting(
-        CRFSpec(),
+    crf: dict[str, CRFValue] = setting(
+        {},
         "parameters of the dense CRF; those not given come with the weights, for crfasrnn from its paper",
         effect="rows",
     )
@@ -160,6 +144,11 @@ class JobSpec(Spec):
     def _one_input_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _known_parameters(cls, value: object) -> object:
+        return crf_values(value) if isinstance(value, dict) else value
+
     @staticmethod
     def create(**fields: Any) -> JobSpec:
         """A spec from keyword arguments. Raises ``SpecError`` that names the field, the value and the remedy."""
@@ -169,7 +158,3 @@ class JobSpec(Spec):
     def load(uri: str | Path, **overrides: Any) -> JobSpec:
         """A spec from a YAML or JSON file on any fsspec URI; ``overrides`` win, key by key."""
         return JobSpec.create(**merge(read_config(uri), overrides))
-
-    def public(self) -> dict[str, Any]:
-        """The spec as it is stored; of ``crf`` the parameters that are set alone: the others are the refiner's own."""
-        return {**super().public(), "crf": self.crf.model_dump(exclude_unset=True)}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import yaml
 
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.job import JobSpec
+from segbatch.crf.params import CRFSettings
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.protocols import Reporter
 from segbatch.text import redact
@@ -28,7 +30,7 @@ _STEPS = {"w_bilateral": 1.0, "theta_alpha": 10.0, "theta_beta": 1.0}
 class Setting:
     """One set of parameters and its results. ``crf`` is None for the network alone."""
 
-    crf: CRFSpec | None
+    crf: CRFSettings | None
     mean_iou: float
     pixel_accuracy: float
 
@@ -49,7 +51,7 @@ class Tuning:
     labels: LabelSurvey | None = None
 
     @property
-    def best(self) -> CRFSpec | None:
+    def best(self) -> CRFSettings | None:
         """The parameters of the highest mean IoU; None if no setting is better than the network alone."""
         best = self.settings[0]
         return best.crf if best.mean_iou > self.network.mean_iou else None
@@ -78,7 +80,7 @@ class Tuning:
         lines = [f"# {line}" for line in (self.summary(), *(self.labels.lines() if self.labels else ()))]
         if hidden := [name for name, value in plain.items() if value != fields[name]]:
             lines.append(f"# without what is secret in the URI; give it in full to run: {', '.join(hidden)}")
-        refiner = {"refiner": "none"} if self.best is None else {"refiner": "densecrf", "crf": self.best.model_dump()}
+        refiner = {"refiner": "none"} if self.best is None else {"refiner": "densecrf", "crf": self.best.to_dict()}
         return "\n".join([*lines, yaml.safe_dump({**plain, **refiner}, sort_keys=False)])
 
 
@@ -89,14 +91,14 @@ def settings_at_most(rounds: int) -> int:
 
 
 def search(
-    base: CRFSpec, rounds: int, measure: Callable[[Sequence[CRFSpec]], Iterable[Setting]], reporter: Reporter
+    base: CRFSettings, rounds: int, measure: Callable[[Sequence[CRFSettings]], Iterable[Setting]], reporter: Reporter
 ) -> list[Setting]:
     """Measure ``base`` and the coarse grid, then ``rounds`` times the neighbors of the best at half the step.
 
     ``measure`` gives a setting for each set of parameters. Returns all settings, the highest mean IoU first.
     """
-    grid = [base, *(base.model_copy(update=dict(zip(COARSE, p, strict=True))) for p in _grid())]
-    tried: dict[CRFSpec, Setting] = {}
+    grid = [base, *(_at(base, p) for p in _grid())]
+    tried: dict[CRFSettings, Setting] = {}
     steps = dict(_STEPS)
     for turn in range(rounds + 1):
         new = [crf for crf in dict.fromkeys(grid) if crf not in tried]
@@ -115,9 +117,14 @@ def _grid() -> Iterator[tuple[float, ...]]:
     return itertools.product(*COARSE.values())
 
 
-def _neighbors(crf: CRFSpec, steps: dict[str, float]) -> Iterator[CRFSpec]:
+def _at(base: CRFSettings, point: tuple[float, ...]) -> CRFSettings:
+    moved: dict[str, Any] = dict(zip(COARSE, point, strict=True))
+    return replace(base, **moved)
+
+
+def _neighbors(crf: CRFSettings, steps: dict[str, float]) -> Iterator[CRFSettings]:
     """One step up and down of each parameter, and of all combinations."""
     for signs in itertools.product((-1, 0, 1), repeat=len(steps)):
         moved = {n: getattr(crf, n) + s * step for s, (n, step) in zip(signs, steps.items(), strict=True)}
         if all(value > 0 for value in moved.values()):
-            yield crf.model_copy(update=moved)
+            yield replace(crf, **moved)

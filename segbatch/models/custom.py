@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.config.base import parse_spec
-from segbatch.config.job import CRFSpec
+from segbatch.config.crf_mapping import crf_settings
 from segbatch.errors import ModelError, NetworkError, SegbatchError, SpecError, WrongSize, visible
 from segbatch.labels import LabelSet
 from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, CRFDefaults, DeviceOptions, ModelInfo, ModelRequest
@@ -181,7 +180,7 @@ def _crf(given: Any, entry: str) -> CRFDefaults:
     if given is None:
         return DEEPLAB_CRF
     try:
-        return CRFDefaults(parse_spec(CRFSpec, dict(given)), "the network's attribute crf")
+        return CRFDefaults(crf_settings(dict(given)), "the network's attribute crf")
     except (SpecError, TypeError, ValueError) as e:
         raise ModelError(
             f"model {entry!r}: its attribute crf is {visible(repr(given)[:_MAX_REASON])}: {e}; give a mapping of the "

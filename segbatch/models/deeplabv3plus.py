@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2
 
-from segbatch.config.job import CRFSpec
 from segbatch.config.training import TrainingRecipe
+from segbatch.crf.params import CRFSettings
 from segbatch.labels import CAMVID_LABELS, VOC_LABELS
 from segbatch.models.architecture import Architecture
 from segbatch.models.backbones import named_backbone
@@ -105,7 +105,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
             accuracy="mIoU 0.484, pixel accuracy 0.820 on 205 VOC photographs that were not trained on",
             terms=_VOC_TERMS,
             crf=CRFDefaults(
-                CRFSpec(),
+                CRFSettings(),
                 "DeepLab's; none of 72 others raised the mean IoU on 51 COCO photographs by 0.1 points",
             ),
             temperature=1.12,
@@ -118,7 +118,7 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
             accuracy="mIoU 0.722, pixel accuracy 0.939 on CamVid val (101 frames)",
             terms=_CAMVID_TERMS,
             crf=CRFDefaults(
-                CRFSpec(w_bilateral=1.5, theta_alpha=5, theta_beta=2, w_spatial=0),
+                CRFSettings(w_bilateral=1.5, theta_alpha=5, theta_beta=2, w_spatial=0),
                 "found by tune-crf on 32 frames of CamVid train",
             ),
             temperature=1.16,

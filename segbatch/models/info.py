@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from segbatch.config.job import CRFSpec
+from segbatch.crf.params import CRFSettings
 from segbatch.labels import LabelSet
 from segbatch.protocols import Model
 from segbatch.text import redact
@@ -16,11 +16,11 @@ from segbatch.text import redact
 class CRFDefaults:
     """Parameters of the dense CRF for the scores of a set of weights, and where they come from."""
 
-    parameters: CRFSpec
+    parameters: CRFSettings
     source: str
 
 
-DEEPLAB_CRF = CRFDefaults(CRFSpec(), "DeepLab's for scores of stride 8 on VOC; not tuned for these weights")
+DEEPLAB_CRF = CRFDefaults(CRFSettings(), "DeepLab's for scores of stride 8 on VOC; not tuned for these weights")
 
 
 @dataclass(frozen=True)

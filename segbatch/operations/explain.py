@@ -40,7 +40,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     classes = plan.job.model.labels.names
     shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
     size = sum(s.size for s in shards)
-    parameters = ", ".join(f"{key} {value}" for key, value in (plan.job.refiner.parameters or {}).items())
+    parameters = ", ".join(f"{key} {value}" for key, value in plan.job.refiner.parameters.items())
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         **_joined(plan.job.notes),
@@ -54,7 +54,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "classes": shown,
         "pruned": f"classes below {plan.job.prune:g} at every pixel" if plan.job.prune else "nothing",
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,
-        **({"crf from": plan.job.crf_source} if plan.job.crf_source else {}),
+        **({"crf from": plan.job.refiner.tuned} if plan.job.refiner.tuned else {}),
         "workers": plan_pools(spec, hardware, total - done).describe(),
         "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
         "output": plan.store.uri,

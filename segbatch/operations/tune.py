@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from segbatch import refiners
 from segbatch.codecs.decode import decode
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.crf_mapping import crf_settings
+from segbatch.config.job import JobSpec
+from segbatch.crf.params import CRFSettings
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.confusion import Confusion
@@ -21,10 +22,12 @@ from segbatch.labels import IGNORE_INDEX, LabelOptions
 from segbatch.logs import LogReporter, Logs
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
-from segbatch.protocols import Reporter
+from segbatch.protocols import Refiner, Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.tasks import map_tasks, segment_chunks, shared
 from segbatch.records import Chunk, ChunkId, Record
+from segbatch.refiners.densecrf import DenseCRFRefiner
+from segbatch.refiners.none import NoRefiner
 from segbatch.sources.images import names_of
 from segbatch.storage.files import Files, shown_uri
 
@@ -96,7 +99,7 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
             raise SpecError(f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore")
         reporter.message(f"the network alone: mean IoU {network.mean_iou:.4f}")
         reporter.phase("searching, images refined", settings_at_most(rounds) * len(records))
-        settings = search(job.spec.crf, rounds, comparison.settings, reporter)
+        settings = search(crf_settings(job.refiner.request.values), rounds, comparison.settings, reporter)
     compared = sum(count for _, count in batches)
     return Tuning(spec, settings, network, compared, len(records) - compared, surveyed)
 
@@ -115,11 +118,11 @@ class _Comparison:
         (setting,), unknown = self._measure([None])
         return setting, unknown
 
-    def settings(self, crfs: Sequence[CRFSpec]) -> list[Setting]:
+    def settings(self, crfs: Sequence[CRFSettings]) -> list[Setting]:
         """A setting for each of ``crfs``, in order."""
         return self._measure(crfs)[0]
 
-    def _measure(self, crfs: Sequence[CRFSpec | None]) -> tuple[list[Setting], UnknownValues]:
+    def _measure(self, crfs: Sequence[CRFSettings | None]) -> tuple[list[Setting], UnknownValues]:
         """A task for each of ``crfs`` and each batch of images."""
         tasks = [(crf, batch, count) for crf in crfs for batch, count in self._batches]
         arguments = ((batch, self._job.spec, crf, self._class_map, self._reader) for crf, batch, _ in tasks)
@@ -134,11 +137,14 @@ class _Comparison:
 
 
 def _compare(
-    batch: tuple[list[Record], list[str]], spec: JobSpec, crf: CRFSpec | None, class_map: ClassMap, reader: LabelReader
+    batch: tuple[list[Record], list[str]],
+    spec: JobSpec,
+    crf: CRFSettings | None,
+    class_map: ClassMap,
+    reader: LabelReader,
 ) -> tuple[Confusion, UnknownValues]:
     """What a task runs: refine a batch of scored records, and compare."""
-    chosen = {"refiner": "none"} if crf is None else {"refiner": "densecrf", "crf": crf}
-    refiner = refiners.build(spec.model_copy(update=chosen))
+    refiner: Refiner = NoRefiner() if crf is None else DenseCRFRefiner(crf)
     total, unknown = Confusion(len(class_map.names)), UnknownValues()
     for record, uri in zip(*batch, strict=True):
         assert record.data is not None

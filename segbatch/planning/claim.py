@@ -71,11 +71,7 @@ def _crf_remedy(existing: dict[str, Any], requested: dict[str, Any], spec: JobSp
     """How to resume, where parameters of the CRF that come with the weights are all that differs."""
     there, here = existing["crf"] or {}, requested["crf"] or {}
     differ = {name: there[name] for name in here if there.get(name, here[name]) != here[name]}
-    if (
-        not differ
-        or differ.keys() & spec.crf.model_fields_set
-        or {**existing, "crf": None} != {**requested, "crf": None}
-    ):
+    if not differ or differ.keys() & spec.crf.keys() or {**existing, "crf": None} != {**requested, "crf": None}:
         return []
     flags = " ".join(f"--crf-{name.replace('_', '-')} {value}" for name, value in differ.items())
     return [f"(these are not given and come with the weights of this version; to resume, add {flags})"]

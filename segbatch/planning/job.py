@@ -17,6 +17,7 @@ from segbatch.errors import PlanError, SpecError
 from segbatch.output.run_record import RunRecord
 from segbatch.protocols import Source
 from segbatch.records import Shard
+from segbatch.refiners.entry import RefinerRequest
 from segbatch.skipped import Skipped
 from segbatch.sources import divided, open_source
 from segbatch.stages.scoring import ROWS_VERSION
@@ -28,8 +29,6 @@ from segbatch.text import redact
 class Job:
     """A spec with what it names found: the source, its shards, the network's facts, precision and prune decided.
 
-    ``spec`` has every parameter of the dense CRF, if that refines: what was not given comes from the weights, and
-    ``crf_source`` says so.
     ``skipped`` is what the listings of the inputs hold besides shards; ``notes`` and ``cautions`` are the corpus' own
     (``chunk.Corpus``).
     ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
@@ -44,7 +43,6 @@ class Job:
     prune: float
     refiner: refiners.RefinerInfo
     skipped: Skipped = field(default_factory=Skipped, repr=False)
-    crf_source: str = ""
     notes: tuple[tuple[str, str], ...] = ()
     cautions: tuple[str, ...] = ()
 
@@ -103,7 +101,7 @@ class Job:
             "precision": self.precision,
             "prune": self.prune,
             "refiner": given.pop("refiner"),
-            "crf": self.refiner.parameters and dict(self.refiner.parameters),
+            "crf": dict(self.refiner.parameters) or None,
             "marginal": given.pop("marginal"),
             "read": given,  # what is left: how the inputs are read
             "code": ROWS_VERSION,
@@ -119,7 +117,8 @@ class Job:
                 {"id": i, "name": n, "color": list(c)}
                 for i, (n, c) in enumerate(zip(labels.names, labels.colors, strict=True))
             ],
-            spec=self.spec.public(),
+            # With the parameters that came with the weights: a repair by another version needs them.
+            spec={**self.spec.public(), "crf": dict(self.refiner.request.values)},
             inputs=[_absolute(redact(u)) for u in self.spec.inputs],
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -137,10 +136,10 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     kept = kept or {}
     if spec.image_column is None:
         spec = spec.model_copy(update={"image_column": kept.get("read", {}).get("image_column")})
-    refiners.build(spec)
+    request = RefinerRequest(spec.refiner, spec.crf, spec.refiner_weights, spec.storage_options)
+    refiners.build(request)  # before weights of the network are downloaded
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
-    spec, crf_source = refiners.completed(spec, model)
-    refiner = refiners.describe(spec, len(model.labels))
+    refiner = refiners.describe(request, model)
     precision: str = spec.precision
     if precision == "auto":
         precision = kept.get("precision") or _auto_precision(spec)
@@ -160,7 +159,6 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
         prune,
         refiner,
         corpus.skipped,
-        crf_source,
         corpus.notes,
         corpus.warnings,
     )

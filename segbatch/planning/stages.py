@@ -54,8 +54,8 @@ def segment_stage(job: Job, pools: Pools) -> Stage:
 def refine_stage(job: Job, pools: Pools) -> Stage:
     """Refine, encode, count."""
     spec = job.spec
-    refiner = refiners.build(spec)
-    if (loaded := getattr(refiner, "parameters", None)) != job.refiner.parameters:
+    refiner = refiners.build(job.refiner.request)
+    if (loaded := refiner.parameters) != job.refiner.parameters:
         raise NetworkError(
             f"{_CHANGED}: refiner {spec.refiner}, refiner_weights {redact(spec.refiner_weights or '')!r}: planned "
             f"{job.refiner.parameters}, loaded {loaded}; {_REMEDY}"

@@ -1,96 +1,83 @@
-"""Refiners by name. A new one is a file here, a line in ``_REFINERS`` and a contract test."""
+"""Refiners by name. A new one is a file here and a line in ``REFINERS``; its contract is in ``tests/refiners``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.crf.params import CRFSettings
 from segbatch.errors import SpecError
 from segbatch.models.info import ModelInfo
-from segbatch.protocols import Refiner
+from segbatch.models.weights import read_uri
+from segbatch.protocols import Json, Refiner
+from segbatch.refiners import crfasrnn, densecrf, dpn, none
+from segbatch.refiners.entry import RefinerEntry, RefinerRequest, RefinerWeights
 from segbatch.registry import Registry
 
-
-def _none(spec: JobSpec) -> Refiner:
-    from segbatch.refiners.none import NoRefiner
-
-    return NoRefiner()
-
-
-def _densecrf(spec: JobSpec) -> Refiner:
-    from segbatch.crf import CRFParams
-    from segbatch.refiners.densecrf import DenseCRFRefiner
-
-    fields = spec.crf.model_dump(exclude={"engine"})
-    return DenseCRFRefiner(CRFParams(**fields), spec.crf.engine, parameters=spec.crf.model_dump())
-
-
-def _crfasrnn(spec: JobSpec) -> Refiner:
-    from segbatch.refiners import crfasrnn
-
-    return crfasrnn.build(spec)
-
-
-def _dpn(spec: JobSpec) -> Refiner:
-    from segbatch.refiners.dpn import DPNRefiner
-
-    return DPNRefiner(spec)
-
-
-_REFINERS: Registry[Callable[[JobSpec], Refiner]] = Registry("refiner")
-_REFINERS.add("none", _none)
-_REFINERS.add("densecrf", _densecrf)
-_REFINERS.add("crfasrnn", _crfasrnn)
-_REFINERS.add("dpn", _dpn)
-# Those that learn something, and so take weights.
-_LEARNED = ("crfasrnn", "dpn")
+REFINERS: Registry[RefinerEntry] = Registry("refiner")
+REFINERS.add("none", RefinerEntry(none.build))
+REFINERS.add("densecrf", RefinerEntry(densecrf.build, CRFSettings, takes_tuned_params=True))
+REFINERS.add("crfasrnn", RefinerEntry(crfasrnn.build, crfasrnn.CRFasRNNParams, takes_weights=True))
+REFINERS.add("dpn", RefinerEntry(dpn.build, takes_weights=True))
 
 
 @dataclass(frozen=True)
 class RefinerInfo:
-    """A refiner described: whether it looks at the image, and all that decides what it does (None: its name alone)."""
+    """A refiner, described for a plan.
 
-    needs_image: bool
-    parameters: Mapping[str, Any] | None = None
-
-
-def build(spec: JobSpec) -> Refiner:
-    """The refiner that the spec names. Raises ``SpecError`` for an unknown name, and for what does not go with it."""
-    builder = _REFINERS[spec.refiner]
-    if spec.refiner_weights is not None and spec.refiner not in _LEARNED:
-        raise SpecError(
-            f"refiner_weights: refiner {spec.refiner!r} takes none; leave them out, or give refiner "
-            f"{' or '.join(_LEARNED)}"
-        )
-    return builder(spec)
-
-
-def completed(spec: JobSpec, model: ModelInfo) -> tuple[JobSpec, str]:
-    """The spec with all parameters of the dense CRF, and where those come from that it does not give: the weights.
-
-    Other refiners have defaults of their own: their specs stay as they are, and the second is empty.
+    Attributes:
+        request: What workers build it from, with all parameters that come with the network's weights.
+        needs_image: Whether it looks at the image.
+        parameters: Everything that decides its masks besides its name; part of the run's identity.
+        tuned: Where parameters that are not given come from; empty if all are given or are the refiner's own.
     """
-    given = spec.crf.model_dump(include=spec.crf.model_fields_set)
-    if spec.refiner != "densecrf" or given.keys() == CRFSpec.model_fields.keys():
-        return spec, ""
-    crf = CRFSpec(**{**model.crf.parameters.model_dump(), **given})
-    but = f", but for {', '.join(given)}" if given else ""
-    return spec.model_copy(update={"crf": crf}), f"weights {model.weights}{but} ({model.crf.source})"
+
+    request: RefinerRequest
+    needs_image: bool
+    parameters: Mapping[str, Json]
+    tuned: str = ""
 
 
-def describe(spec: JobSpec, classes: int) -> RefinerInfo:
-    """What ``build`` gives, for a network of ``classes`` classes. Raises ``SpecError`` if it is for another number."""
-    refiner = build(spec)
-    known = getattr(refiner, "num_classes", None)
-    if known not in (None, classes):
+def build(request: RefinerRequest) -> Refiner:
+    """Build a refiner, ready for ``refine``.
+
+    Raises:
+        SpecError: Its name is unknown, or it does not take the weights or parameters that are given.
+        ModelError: The weights cannot be read, or are of something else.
+    """
+    entry = REFINERS[request.name]
+    if request.weights is not None and not entry.takes_weights:
+        learned = " or ".join(name for name in REFINERS if REFINERS[name].takes_weights)
         raise SpecError(
-            f"refiner_weights {spec.refiner_weights!r} are for {known} classes, but model {spec.model!r} has "
-            f"{classes}; give weights that were learned for its classes, or none"
+            f"refiner_weights: refiner {request.name!r} takes none; leave them out, or give refiner {learned}"
         )
-    return RefinerInfo(refiner.needs_image, getattr(refiner, "parameters", None))
+    names = {f.name for f in fields(entry.params)}
+    params = entry.params(**{name: value for name, value in request.values.items() if name in names})
+    return entry.build(params, _read_weights(request))
+
+
+def describe(request: RefinerRequest, model: ModelInfo) -> RefinerInfo:
+    """Describe what ``build`` gives after a network. Raises ``SpecError`` if it is for another number of classes."""
+    tuned = ""
+    if REFINERS[request.name].takes_tuned_params and request.values.keys() != model.crf.parameters.to_dict().keys():
+        but = f", but for {', '.join(request.values)}" if request.values else ""
+        tuned = f"weights {model.weights}{but} ({model.crf.source})"
+        request = request.completed_by(model.crf)
+    refiner = build(request)
+    if refiner.num_classes not in (None, len(model.labels)):
+        raise SpecError(
+            f"refiner_weights {request.weights!r} are for {refiner.num_classes} classes, but model {model.name!r} has "
+            f"{len(model.labels)}; give weights that were trained for its classes, or none"
+        )
+    return RefinerInfo(request, refiner.needs_image, refiner.parameters, tuned)
 
 
 def names() -> list[str]:
-    return list(_REFINERS)
+    """The names that ``--refiner`` accepts."""
+    return list(REFINERS)
+
+
+def _read_weights(request: RefinerRequest) -> RefinerWeights | None:
+    if request.weights is None:
+        return None
+    return RefinerWeights(request.weights, read_uri(request.weights, "refiner_weights", request.storage_options))

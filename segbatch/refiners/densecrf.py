@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from segbatch.crf import CRFParams, DenseCRF, Kernel
+from segbatch.crf import DenseCRF, Kernel
 from segbatch.crf.engine import build_engine
 from segbatch.crf.kernels import with_labels
+from segbatch.crf.params import CRFSettings
+from segbatch.protocols import Json
 from segbatch.records import Scores
+from segbatch.refiners.entry import RefinerWeights
 
 
 class DenseCRFRefiner:
-    """Mean-field marginals of the dense CRF over the classes of the scores; ``params.prune`` does not count.
+    """Mean-field inference of the dense CRF over the classes of the scores.
 
-    The scores are pruned already, by a rule that also keeps what can win between the cells (``coarse_scores``).
-    ``kernels`` replace those of ``params``; label compatibilities in them are of all the network's classes.
+    Args:
+        params: Their ``prune`` is ignored. Scores are pruned already, by a rule that also keeps what can win between
+            the cells (``stages.scoring.coarse_scores``).
+        kernels: Replace those of ``params``. Label compatibilities in them are of all the network's classes.
+        parameters: What decides the masks, if that is not all of ``params`` and nothing else.
     """
 
     needs_image = True
 
     def __init__(
         self,
-        params: CRFParams,
-        engine: str,
+        params: CRFSettings,
         kernels: Sequence[Kernel] | None = None,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Json] | None = None,
     ) -> None:
-        self.params, self.engine, self.parameters = replace(params, prune=0.0), build_engine(engine), parameters
+        self.params, self.engine = replace(params, prune=0.0), build_engine(params.engine)
         self.kernels = params.kernels() if kernels is None else tuple(kernels)
+        self.parameters: Mapping[str, Json] = params.to_dict() if parameters is None else parameters
 
     @property
     def num_classes(self) -> int | None:
@@ -39,9 +44,14 @@ class DenseCRFRefiner:
         return next((len(k.compat) for k in self.kernels if isinstance(k.compat, np.ndarray)), None)
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-        """The class ids int16 (H, W) of the highest marginals, and these, float32 (H, W)."""
+        """Return the class ids int16 (H, W) of the highest marginals, and these, float32 (H, W)."""
         size = (scores.height, scores.width)
         kernels = [with_labels(kernel, scores.class_ids) for kernel in self.kernels]
         crf = DenseCRF(self.params, self.engine, kernels=kernels)
         winner, marginal = crf.refine_coarse(image, scores.values.astype(np.float32), size, scores.stride)
         return scores.class_ids.astype(np.int16)[winner], marginal
+
+
+def build(params: CRFSettings, weights: RefinerWeights | None) -> DenseCRFRefiner:
+    """Build the refiner. It takes no weights."""
+    return DenseCRFRefiner(params)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from segbatch.protocols import Json
 from segbatch.records import Scores
+from segbatch.refiners.entry import NoParams, RefinerWeights
 from segbatch.refiners.upsample import softmax, upsample
 
 
@@ -12,11 +16,25 @@ class NoRefiner:
     """The class with the highest upsampled score, and its softmax probability among the classes kept."""
 
     needs_image = False
+    num_classes = None
+    parameters: Mapping[str, Json] = {}
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
         return pick(softmax(upsample(scores)), scores.class_ids)
 
 
+def build(params: NoParams, weights: RefinerWeights | None) -> NoRefiner:
+    """Build the refiner. It takes no weights."""
+    return NoRefiner()
+
+
 def pick(marginals: np.ndarray, class_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Marginals (K, H, W) of the classes ``class_ids`` (K,) -> (class ids int16 (H, W), winning marginal (H, W))."""
+    """Return the most likely class of each pixel.
+
+    Args:
+        marginals: (K, H, W) of the classes ``class_ids`` (K,).
+
+    Returns:
+        The class ids int16 (H, W), and their marginals (H, W).
+    """
     return class_ids.astype(np.int16)[marginals.argmax(axis=0)], marginals.max(axis=0)

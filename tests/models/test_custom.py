@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segbatch import models
-from segbatch.config.job import CRFSpec
+from segbatch.crf.params import CRFSettings
 from segbatch.errors import ModelError, SpecError
 from segbatch.models.info import DEEPLAB_CRF
 from tests.networks import LABELS, Brightness
@@ -64,9 +64,11 @@ def test_a_network_names_the_parameters_of_the_crf_that_suit_it(own: types.Modul
 
     own.factory = factory  # type: ignore[attr-defined]
     crf = models.describe("own_networks:factory", weights="right").crf
-    assert (crf.parameters, crf.source) == (CRFSpec(theta_alpha=9), "the network's attribute crf")
+    assert (crf.parameters, crf.source) == (CRFSettings(theta_alpha=9), "the network's attribute crf")
     assert models.describe("own_networks:factory").crf == DEEPLAB_CRF
-    with pytest.raises(ModelError, match=r"its attribute crf is .*did you mean 'theta_alpha'.* give a mapping of the"):
+    with pytest.raises(
+        ModelError, match=r"its attribute crf is .*did you mean 'crf.theta_alpha'.* give a mapping of the"
+    ):
         models.describe("own_networks:factory", weights="wrong")
 
 

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from segbatch import models
-from segbatch.crf import CRFParams
+from segbatch.crf.params import CRFSettings
 from segbatch.errors import ModelError, RecordFailure, SpecError
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models.info import DeviceOptions, ModelRequest
@@ -249,8 +249,8 @@ def test_a_job_gives_each_image_its_own_boxes_and_the_crf_refines_it(model: EDec
     done = stage(Chunk(ChunkId("s", 0, True), records)).records
     assert [r.error.type if r.error else r.scores.stride for r in done] == [1, "NoProposals", 1]  # type: ignore[union-attr]
     assert {(f"s/{n}", (120, 160 + n)) for n in range(3)} == set(asked)
-    params = CRFParams(5, 20, 3, 3, 3, 10)
+    params = CRFSettings(5, 20, 3, 3, 3, 10)
     assert done[0].scores is not None
-    mask, marginal = DenseCRFRefiner(params, "native").refine(photo(120, 160), done[0].scores)
+    mask, marginal = DenseCRFRefiner(params).refine(photo(120, 160), done[0].scores)
     assert mask.shape == marginal.shape == (120, 160)
     assert np.isfinite(marginal).all()

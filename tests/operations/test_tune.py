@@ -15,7 +15,7 @@ from rich.console import Console
 import segbatch
 from segbatch import JobSpec
 from segbatch.cli.progress import BarReporter, LineReporter
-from segbatch.config.job import CRFSpec
+from segbatch.crf.params import CRFSettings
 from segbatch.errors import SpecError
 from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
 from segbatch.operations.tune import tune_crf
@@ -62,25 +62,25 @@ def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: 
     config = tmp_path / "crf.yaml"
     config.write_text(found.to_yaml())
     best = JobSpec.load(config, inputs=[str(images)], output=str(tmp_path / "out"))
-    assert (best.model, best.crf) == ("tests.networks:fast", found.best)
+    assert (best.model, best.crf) == ("tests.networks:fast", found.best.to_dict())
     segbatch.run(best)
     assert len(output_rows(tmp_path / "out")) == 3
 
 
-def reached(crf: CRFSpec) -> Setting:
+def reached(crf: CRFSettings) -> Setting:
     """Mean IoU by the parameters alone, highest at (3.5, 25, 2.5, 0)."""
     far = abs(crf.w_bilateral - 3.5) + abs(crf.theta_alpha - 25) / 10 + abs(crf.theta_beta - 2.5) + crf.w_spatial
     return Setting(crf, 1 / (2 + far), 0.5)
 
 
 def test_the_search_begins_with_the_weights_own_parameters_and_halves_its_steps() -> None:
-    measured: list[CRFSpec] = []
+    measured: list[CRFSettings] = []
 
-    def measure(crfs: Sequence[CRFSpec]) -> list[Setting]:
+    def measure(crfs: Sequence[CRFSettings]) -> list[Setting]:
         measured.extend(crfs)
         return [reached(crf) for crf in crfs]
 
-    base = CRFSpec(w_bilateral=1, theta_gamma=2.0, iterations=4)
+    base = CRFSettings(w_bilateral=1, theta_gamma=2.0, iterations=4)
     settings = search(base, 2, measure, Reporter())
     assert measured[0] == base
     assert len(set(measured)) == len(measured) == len(settings) <= settings_at_most(2)
@@ -92,7 +92,7 @@ def test_the_search_begins_with_the_weights_own_parameters_and_halves_its_steps(
 
 def test_no_crf_is_written_where_none_is_better(tmp_path: Path) -> None:
     spec = JobSpec.create(inputs=["in"], weights="s3://b/w.pth?X-Amz-Signature=0123abcd", classes="c.txt", prune=0.1)
-    tuning = Tuning(spec, [Setting(CRFSpec(), 0.40, 0.8), Setting(None, 0.30, 0.8)], Setting(None, 0.41, 0.8), 3, 0)
+    tuning = Tuning(spec, [Setting(CRFSettings(), 0.40, 0.8), Setting(None, 0.30, 0.8)], Setting(None, 0.41, 0.8), 3, 0)
     config = tmp_path / "crf.yaml"
     config.write_text(tuning.to_yaml())
     assert tuning.best is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,21 @@ from skimage import data
 
 from segbatch import models
 from segbatch.cli.progress import BarReporter, LineReporter
-from segbatch.config.job import CRFSpec, JobSpec
+from segbatch.config.crf_mapping import CRFValue
+from segbatch.config.job import JobSpec
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
-from segbatch.crf.params import default_prune
+from segbatch.crf.params import CRFSettings, default_prune
 from segbatch.errors import ModelError, SpecError
+from segbatch.labels import LabelSet
+from segbatch.models.info import ModelInfo
 from segbatch.models.zoo.dpn import parse
 from segbatch.operations.explain import explain
 from segbatch.planning.job import Job, resolve
 from segbatch.records import Scores
 from segbatch.refiners import build, describe, names
-from segbatch.refiners.crfasrnn import PAPER
+from segbatch.refiners.crfasrnn import CRFasRNNParams
 from segbatch.refiners.densecrf import DenseCRFRefiner
+from segbatch.refiners.entry import RefinerRequest
 from segbatch.refiners.none import NoRefiner, pick
 from segbatch.refiners.upsample import softmax, upsample
 from segbatch.stages.scoring import coarse_scores
@@ -49,10 +54,14 @@ def scores_of(image: np.ndarray, stride: int = 8, labels: int = 21, prune: float
     )
 
 
+def model_of(classes: int) -> ModelInfo:
+    return replace(models.describe("null"), labels=LabelSet.of([f"class {i}" for i in range(classes)]))
+
+
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("size", [(61, 83), (8, 8), (1, 1), (3, 40)])
 def test_every_refiner_gives_a_mask_of_the_images_size(name: str, size: tuple[int, int]) -> None:
-    refiner = build(JobSpec.create(inputs=["in"], output="out", refiner=name))
+    refiner = build(RefinerRequest(name))
     image = np.array(data.astronaut()[: size[0], : size[1]])
     scores = scores_of(image)
     mask, marginal = refiner.refine(image if refiner.needs_image else None, scores)
@@ -64,7 +73,7 @@ def test_every_refiner_gives_a_mask_of_the_images_size(name: str, size: tuple[in
 @pytest.mark.parametrize("name", names())
 def test_one_class_is_the_mask(name: str) -> None:
     scores = Scores(np.zeros((1, 2, 3), np.float16), np.array([7], np.int16), 10, 20, 8)
-    refiner = build(JobSpec.create(inputs=["in"], output="out", refiner=name))
+    refiner = build(RefinerRequest(name))
     mask, marginal = refiner.refine(np.zeros((10, 20, 3), np.uint8) if refiner.needs_image else None, scores)
     assert (mask == 7).all()
     assert (marginal == 1).all()
@@ -76,8 +85,8 @@ def test_coarse_inference_gives_the_mask_of_the_long_way(photograph: object, pru
     """The long way: full-size scores in float32, every marginal, then the highest; pruned again or not."""
     image = np.array(photograph()[:300, :400])  # type: ignore[operator]
     scores = scores_of(image, prune=prune)
-    params = CRFParams(prune=prune)
-    mask, marginal = DenseCRFRefiner(params, "native").refine(image, scores)
+    params = CRFSettings(prune=prune)
+    mask, marginal = DenseCRFRefiner(params).refine(image, scores)
     for crf in (DenseCRF(params), DenseCRF(CRFParams(prune=0))):
         long_mask, long_marginal = pick(crf.refine(image, logits=upsample(scores)), scores.class_ids)
         assert (mask == long_mask).mean() >= 0.9999
@@ -96,7 +105,7 @@ def test_what_is_pruned_by_default_decides_hardly_a_pixel(labels: int, flat: flo
     if twins:
         noise = np.random.default_rng(1).normal(0, 0.3, (labels, 16, 20)).astype(np.float32)
         logits = logits[np.arange(labels) % len(logits)] + noise
-    refiner = DenseCRFRefiner(CRFParams(), "native")
+    refiner = DenseCRFRefiner(CRFSettings())
     every, default = (coarse_scores(flat * logits, 128, 160, 8, p) for p in (0, default_prune(labels)))
     mask = refiner.refine(image, every)[0]
     assert (refiner.refine(image, default)[0] == mask).mean() >= equal
@@ -108,22 +117,22 @@ def test_a_refiner_prunes_no_class_that_the_scores_hold() -> None:
     values = np.log(np.array([[[0.99, 1e-6]], [[1e-6, 0.99]], [[0.0099, 0.0099]]], np.float32))
     scores = coarse_scores(values, 8, 16, 8, 0.02)
     assert scores.class_ids.tolist() == [0, 1, 2]
-    mask, _ = DenseCRFRefiner(CRFParams(0, w_spatial=1e-3), "native").refine(np.zeros((8, 16, 3), np.uint8), scores)
+    mask, _ = DenseCRFRefiner(CRFSettings(0, w_spatial=1e-3)).refine(np.zeros((8, 16, 3), np.uint8), scores)
     assert set(np.unique(mask)) == {0, 1, 2}
 
 
 def test_the_engines_agree_on_the_mask() -> None:
     image = np.array(data.coffee()[:200, :260])
     scores = scores_of(image)
-    native, of_native = DenseCRFRefiner(CRFParams(), "native").refine(image, scores)
+    native, of_native = DenseCRFRefiner(CRFSettings()).refine(image, scores)
     for engine in ("pydensecrf", "torch"):
-        mask, marginal = DenseCRFRefiner(CRFParams(), engine).refine(image, scores)
+        mask, marginal = DenseCRFRefiner(CRFSettings(engine=engine)).refine(image, scores)
         assert (mask == native).mean() >= 0.999
         np.testing.assert_allclose(marginal, of_native, atol=2e-3)
 
 
-def refiner_of(name: str, **fields: object) -> DenseCRFRefiner:
-    refiner = build(JobSpec.create(inputs=["in"], refiner=name, **fields))
+def refiner_of(name: str, weights: str | None = None, **crf: CRFValue) -> DenseCRFRefiner:
+    refiner = build(RefinerRequest(name, crf, weights))
     assert isinstance(refiner, DenseCRFRefiner)
     return refiner
 
@@ -131,13 +140,13 @@ def refiner_of(name: str, **fields: object) -> DenseCRFRefiner:
 def test_crfasrnn_begins_with_its_papers_parameters_and_takes_others() -> None:
     image = np.array(data.coffee()[100:196, 200:301])
     scores = scores_of(image, labels=5, prune=0)
-    paper = CRFParams(5.0, 160.0, 3.0, 3.0, 3.0, 10, "after", prune=1e-3)
+    paper = CRFSettings(5.0, 160.0, 3.0, 3.0, 3.0, 10, "after", prune=1e-3)
     mask, marginal = refiner_of("crfasrnn").refine(image, scores)
-    expected, of_expected = DenseCRFRefiner(paper, "native").refine(image, scores)
+    expected, of_expected = DenseCRFRefiner(paper).refine(image, scores)
     assert np.array_equal(mask, expected)
     assert np.array_equal(marginal, of_expected)
-    assert (mask != DenseCRFRefiner(CRFParams(), "native").refine(image, scores)[0]).any()
-    changed = refiner_of("crfasrnn", crf={"theta_alpha": 40.0, "iterations": 5, "engine": "torch"})
+    assert (mask != DenseCRFRefiner(CRFSettings()).refine(image, scores)[0]).any()
+    changed = refiner_of("crfasrnn", theta_alpha=40.0, iterations=5, engine="torch")
     assert (changed.params.theta_alpha, changed.params.theta_beta, changed.params.iterations) == (40.0, 3.0, 5)
     assert (changed.engine.name, changed.params.w_bilateral) == ("torch", 5.0)
 
@@ -164,8 +173,8 @@ def test_crfasrnn_refines_with_what_was_learned(
     image = random_image(14, 18)
     ids = np.array(class_ids, np.int16)
     scores = Scores(smooth_logits(len(ids), 14, 18, scale=0.7).astype(np.float16), ids, 14, 18, 1)
-    options = {"theta_alpha": 8.0, "theta_beta": 30.0, "theta_gamma": 2.0, "iterations": 3}
-    refiner = refiner_of("crfasrnn", refiner_weights=str(path), crf=options, prune=0)
+    options: dict[str, CRFValue] = {"theta_alpha": 8.0, "theta_beta": 30.0, "theta_gamma": 2.0, "iterations": 3}
+    refiner = refiner_of("crfasrnn", str(path), **options)
     mask, marginal = refiner.refine(image, scores)
     here = np.ix_(ids, ids)
     couplings = [(m["compatibility"] @ m[name])[here] for name in ("spatial", "bilateral")]
@@ -179,7 +188,7 @@ def test_crfasrnn_refines_with_what_was_learned(
         q = softmax(unary - sum(c @ (q @ f.T) for c, f in zip(couplings, filters, strict=True)))
     assert (mask == ids[q.argmax(0)].reshape(14, 18)).mean() > 0.98
     assert np.abs(marginal - q.max(0).reshape(14, 18)).mean() < 0.02  # the lattice is near the exact kernel, no more
-    potts = refiner_of("crfasrnn", crf=options, prune=0).refine(image, scores)[1]
+    potts = refiner_of("crfasrnn", **options).refine(image, scores)[1]
     assert np.abs(potts - q.max(0).reshape(14, 18)).mean() > 0.03
 
 
@@ -187,21 +196,21 @@ def test_dpn_refines_with_what_was_learned_by_the_classes_that_are_left(tmp_path
     """The layers over all classes, of which the others never occur, say the same as the refiner over those left."""
     contexts = np.random.default_rng(0).normal(0, 0.5, (4 * 2, 4, 9, 9)).astype(np.float32)
     save_file({"parsing.contexts.weight": contexts}, tmp_path / "dpn.safetensors")
-    spec = JobSpec.create(inputs=["in"], refiner="dpn", refiner_weights=str(tmp_path / "dpn.safetensors"))
+    request = RefinerRequest("dpn", weights=str(tmp_path / "dpn.safetensors"))
     image, ids = random_image(20, 23), np.array([1, 3], np.int16)
     scores = Scores(smooth_logits(2, 20, 23, scale=0.7).astype(np.float16), ids, 20, 23, 1)
-    mask, marginal = build(spec).refine(image, scores)
+    mask, marginal = build(request).refine(image, scores)
     everything = np.full((4, 20, 23), -60, np.float32)
     everything[ids] = scores.values
     q = parse(image, everything, torch.from_numpy(contexts))
     assert np.array_equal(mask, q.argmax(0))
     np.testing.assert_allclose(marginal, q.max(0), atol=1e-5)
-    assert (mask != build(JobSpec.create(inputs=["in"], refiner="dpn")).refine(image, scores)[0]).any()
+    assert (mask != build(RefinerRequest("dpn")).refine(image, scores)[0]).any()
     with pytest.raises(SpecError, match=r"dpn\.safetensors' are for 4 classes, but model .* has 21"):
-        describe(spec, 21)
-    assert describe(spec, 4).parameters["weights"].startswith("sha256:")  # type: ignore[index]
+        describe(request, model_of(21))
+    assert str(describe(request, model_of(4)).parameters["weights"]).startswith("sha256:")
     with pytest.raises(ValueError, match=r"image has shape \(20, 22, 3\) but size is \(20, 23\)"):
-        build(spec).refine(image[:, 1:], scores)
+        build(request).refine(image[:, 1:], scores)
 
 
 def test_dpn_mends_noise_and_leaves_boundaries() -> None:
@@ -211,7 +220,7 @@ def test_dpn_mends_noise_and_leaves_boundaries() -> None:
     truth[:, 32:] = 1
     noisy = np.stack([truth == 0, truth == 1]) * 2.0 + random.normal(0, 1.5, (2, 48, 64))
     scores = Scores(noisy.astype(np.float16), np.arange(2, dtype=np.int16), 48, 64, 1)
-    mask, _ = build(JobSpec.create(inputs=["in"], refiner="dpn")).refine(image, scores)
+    mask, _ = build(RefinerRequest("dpn")).refine(image, scores)
     before, after = noisy.argmax(0) != truth, mask != truth
     assert before.mean() > 0.1
     assert after.mean() < 0.3 * before.mean()
@@ -221,24 +230,22 @@ def test_dpn_mends_noise_and_leaves_boundaries() -> None:
 def test_weights_that_do_not_fit_are_refused(learned: tuple[Path, object], tmp_path: Path) -> None:
     path = str(learned[0])
 
-    def spec(**fields: object) -> JobSpec:
-        return JobSpec.create(**{"inputs": ["in"], "refiner": "crfasrnn", "refiner_weights": path} | fields)
-
-    assert describe(spec(), 5).parameters["weights"].startswith("sha256:")  # type: ignore[index]
+    request = RefinerRequest("crfasrnn", weights=path)
+    assert str(describe(request, model_of(5)).parameters["weights"]).startswith("sha256:")
     with pytest.raises(SpecError, match=r"layer\.safetensors' are for 5 classes, but model .* has 21"):
-        describe(spec(), 21)
+        describe(request, model_of(21))
     with pytest.raises(
         SpecError, match=r"refiner 'densecrf' takes none; leave them out, or give refiner crfasrnn or dpn"
     ):
-        build(spec(refiner="densecrf"))
+        build(replace(request, name="densecrf"))
     with pytest.raises(SpecError, match=r"crf\.w_bilateral and refiner_weights are both given"):
-        build(spec(crf={"w_bilateral": 2.0}))
+        build(replace(request, values={"w_bilateral": 2.0}))
     other = tmp_path / "other.safetensors"
     save_file({"fc6.bias": np.zeros(3, np.float32)}, other)
     with pytest.raises(ModelError, match=r"3 missing: spatial, bilateral, compatibility"):
-        build(spec(refiner_weights=str(other)))
+        build(replace(request, weights=str(other)))
     with pytest.raises(ModelError, match=r"refiner_weights 'absent\.pth': there is no such file"):
-        build(spec(refiner_weights="absent.pth"))
+        build(replace(request, weights="absent.pth"))
 
 
 def test_what_a_refiner_does_is_part_of_the_runs_identity(learned: tuple[Path, object], tmp_path: Path) -> None:
@@ -251,10 +258,10 @@ def test_what_a_refiner_does_is_part_of_the_runs_identity(learned: tuple[Path, o
 
     assert identity(refiner="none")["crf"] is None
     tuned = models.describe("deeplabv3plus_mobilenet_v2", "camvid").crf.parameters
-    assert tuned != CRFSpec()
-    assert identity(weights="camvid")["crf"] == tuned.model_dump()
-    assert identity(weights="camvid", crf={"theta_beta": 4.5})["crf"] == {**tuned.model_dump(), "theta_beta": 4.5}
-    assert identity(refiner="crfasrnn")["crf"] == {**PAPER, "engine": "native"}
+    assert tuned != CRFSettings()
+    assert identity(weights="camvid")["crf"] == tuned.to_dict()
+    assert identity(weights="camvid", crf={"theta_beta": 4.5})["crf"] == {**tuned.to_dict(), "theta_beta": 4.5}
+    assert identity(refiner="crfasrnn")["crf"] == CRFasRNNParams().to_dict()
 
 
 def test_a_plan_says_which_parameters_of_the_crf_come_with_the_weights(tmp_path: Path) -> None:
@@ -270,7 +277,7 @@ def test_a_plan_says_which_parameters_of_the_crf_come_with_the_weights(tmp_path:
     assert f"\ncrf from     weights none ({source})\n" in plan()
     given = {"theta_beta": 4.0, "w_spatial": 0.0}
     assert f"\ncrf from     weights none, but for theta_beta, w_spatial ({source})\n" in plan(crf=given)
-    for other in ({"refiner": "none"}, {"refiner": "crfasrnn"}, {"crf": CRFSpec().model_dump()}):
+    for other in ({"refiner": "none"}, {"refiner": "crfasrnn"}, {"crf": CRFSettings().to_dict()}):
         assert "crf from" not in plan(**other)
 
 
@@ -302,7 +309,7 @@ def test_a_crf_after_a_network_that_has_one_is_warned_of(tmp_path: Path) -> None
 def test_an_image_of_another_size_is_refused() -> None:
     image = np.array(data.coffee()[:64, :80])
     with pytest.raises(ValueError, match=r"image has shape \(63, 80, 3\) but size is \(64, 80\)"):
-        DenseCRFRefiner(CRFParams(), "native").refine(image[:63], scores_of(image))
+        DenseCRFRefiner(CRFSettings()).refine(image[:63], scores_of(image))
 
 
 def test_upsampling_hits_the_cells_and_stays_within_them() -> None:

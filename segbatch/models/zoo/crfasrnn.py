@@ -6,9 +6,6 @@ Caffe definition and layer compute it: an older FCN-8s, whose upsampling of scor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,7 +15,6 @@ from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
-from segbatch.models.weights import content_digest, read_uri
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
 from segbatch.models.zoo.fcn import FCN, recipe
 from segbatch.models.zoo.ports import VGG16_BACKBONE
@@ -79,23 +75,27 @@ def mean_field_state(state: StateDict) -> StateDict:
     return found
 
 
-def read_couplings(uri: str, storage_options: Mapping[str, Any] | None = None) -> tuple[dict[str, np.ndarray], str]:
-    """C·Ws (``spatial``) and C·Wb (``bilateral``), float32 (C, C), of the layer in a file, and the file's digest.
+def couplings(data: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return C·Ws (spatial) and C·Wb (bilateral), float32 (C, C), of the layer in a file of weights.
 
-    The file may hold a whole network beside it. Raises ``ModelError`` that lists what is missing or of another shape.
+    Args:
+        data: The file's content, which may hold a whole network beside the layer.
+        source: The file's URI, for messages.
+
+    Raises:
+        ModelError: Lists what is missing or of another shape.
     """
-    data = read_uri(uri, "refiner_weights", storage_options)
-    state = mean_field_state(checkpoint.parse(data, uri))
+    state = mean_field_state(checkpoint.parse(data, source))
     compatibility = state.get("compatibility")
     classes = len(compatibility) if compatibility is not None and compatibility.ndim else 1
     diagonal = all(state[name].ndim == 1 for name in ("spatial", "bilateral") if name in state)
     with torch.device("meta"):  # a file may claim any number of classes
         layer = MeanField(classes if 0 < classes < 2**15 else 1, diagonal=diagonal)
-    checkpoint.check(state, layer, uri, "the layer of CRF-as-RNN")
-    checkpoint.check_finite(state, uri)
+    checkpoint.check(state, layer, source, "the layer of CRF-as-RNN")
+    checkpoint.check_finite(state, source)
     layer.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     spatial, bilateral = (coupling.detach().numpy() for coupling in layer.couplings())
-    return {"spatial": spatial, "bilateral": bilateral}, content_digest(data)
+    return spatial, bilateral
 
 
 def _learned_upsample(classes: int, bias: bool) -> nn.ConvTranspose2d:

@@ -7,8 +7,6 @@ the paper's names of the layers. What it does not settle, or settles otherwise, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,6 @@ from torch.utils.checkpoint import checkpoint as recompute
 from segbatch.models import checkpoint
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
-from segbatch.models.weights import content_digest, read_uri
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
 from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pixels, pool
@@ -199,23 +196,27 @@ class DPN(VGG16):
         return [*self.trunk(), *layers]
 
 
-def read_contexts(uri: str, storage_options: Mapping[str, Any] | None = None) -> tuple[Tensor, str]:
-    """b13's filters float32 (mixtures * C, C, 9, 9) in a file, which may hold the network beside them, and its digest.
+def read_contexts(data: bytes, source: str) -> Tensor:
+    """Return b13's filters, float32 (mixtures * C, C, 9, 9), of a file of weights.
 
-    Raises ``ModelError`` if they are not there, or of another shape.
+    Args:
+        data: The file's content, which may hold the network beside them.
+        source: The file's URI, for messages.
+
+    Raises:
+        ModelError: They are missing, or of another shape.
     """
-    data = read_uri(uri, "refiner_weights", storage_options)
     name = "contexts.weight"
-    found = {key.removeprefix("parsing."): value for key, value in checkpoint.parse(data, uri).items()}
+    found = {key.removeprefix("parsing."): value for key, value in checkpoint.parse(data, source).items()}
     state = {key: value for key, value in found.items() if key == name}
     contexts = state.get(name)
     outputs, classes = contexts.shape[:2] if contexts is not None and contexts.ndim >= 2 else (0, 0)
     fits = 0 < classes < 2**15 and outputs < 2**20
     with torch.device("meta"):  # a file may claim any number of classes
         wanted = Parsing(classes, max(1, outputs // classes)) if fits else Parsing(1)
-    checkpoint.check(state, wanted, uri, "the layers of DPN")
-    checkpoint.check_finite(state, uri)
-    return state[name].float(), content_digest(data)
+    checkpoint.check(state, wanted, source, "the layers of DPN")
+    checkpoint.check_finite(state, source)
+    return state[name].float()
 
 
 @torch.inference_mode()

@@ -70,8 +70,8 @@ def test_keys_for_all_datasets_and_of_one(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("6:30", "'6:30'"))
     loaded = NightlySpec.load(path)
     a, b = (loaded.job_of(name, datetime.date(2026, 11, 20)) for name in "ab")
-    assert (a.model, a.batch_size, a.crf.theta_beta, a.storage_options) == ("null", 2, 13, {"key": "SECRET"})
-    assert (b.model, b.batch_size, b.crf.theta_beta, b.crf.iterations) == ("null", 4, 13, 5)
+    assert (a.model, a.batch_size, a.crf["theta_beta"], a.storage_options) == ("null", 2, 13, {"key": "SECRET"})
+    assert (b.model, b.batch_size, b.crf["theta_beta"], b.crf["iterations"]) == ("null", 4, 13, 5)
     assert b.storage_options == {}
     assert loaded.until == datetime.time(6, 30)
     assert "SECRET" not in repr(loaded)

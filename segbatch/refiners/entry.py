@@ -1,0 +1,61 @@
+"""What is registered for a refiner, and what a job asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from segbatch.config.crf_mapping import CRFValue
+from segbatch.models.info import CRFDefaults
+from segbatch.models.weights import content_digest
+from segbatch.protocols import Refiner
+
+
+@dataclass(frozen=True)
+class RefinerWeights:
+    """The content of ``--refiner-weights``. ``source`` is its URI, for messages."""
+
+    source: str
+    data: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        return content_digest(self.data)
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """The parameters of a refiner that has none."""
+
+
+@dataclass(frozen=True)
+class RefinerEntry:
+    """A refiner of the registry.
+
+    Attributes:
+        build: Makes the refiner of an instance of ``params`` and of weights, None where none were given.
+        params: A dataclass whose defaults are this refiner's. Keys of a job's ``crf`` mapping that are not among its
+            fields do not concern this refiner.
+        takes_weights: Whether ``--refiner-weights`` may be given.
+        takes_tuned_params: Whether parameters that are not given come with the network's weights.
+    """
+
+    build: Callable[[Any, RefinerWeights | None], Refiner]
+    params: type = NoParams
+    takes_weights: bool = False
+    takes_tuned_params: bool = False
+
+
+@dataclass(frozen=True)
+class RefinerRequest:
+    """The refiner that a job names, with the parameters that are given, its weights, and options of their store."""
+
+    name: str
+    values: Mapping[str, CRFValue] = field(default_factory=dict)
+    weights: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def completed_by(self, tuned: CRFDefaults) -> RefinerRequest:
+        """Add the parameters that come with a network's weights where none are given."""
+        return replace(self, values={**tuned.parameters.to_dict(), **self.values})
