@@ -16,7 +16,7 @@ from segbatch.output.compaction import retire, tidy
 from segbatch.output.file_table import FileTable
 from segbatch.output.layout import RUN, SUCCESS
 from segbatch.output.output import Output
-from segbatch.output.run_record import RunRecord
+from segbatch.output.run_record import RunRecord, SkippedInputs, Timings
 from segbatch.output.stats import write_card, write_classes
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
@@ -78,15 +78,17 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
     note_latest(plan)
     outdated = stale(plan.job.shards, ledger)
     files_changed = bool(outdated or ledger.redundant or ledger.partial)
-    listing_changed = record.skipped_of("files") != plan.job.skipped
-    record.skipped["files"] = plan.job.skipped.to_json()
+    listing_changed = record.skipped.files != plan.job.skipped
+    plan.record = record = plan.record.changed(
+        skipped=SkippedInputs(files=plan.job.skipped, members=record.skipped.members)
+    )
     if computed or files_changed or record.state != "done" or not store.exists(SUCCESS):
         for receipt in plan.inventory.receipts(plan.others(ledger, tally.filenames)):
             tally.add(receipt)
         store.remove(SUCCESS)  # until all is in place: who waits for it meets no row twice
         if files_changed:
             _remove_superseded(plan, outdated)
-        close(store, record, tally, computed, seconds)
+        plan.record = record = close(store, record, tally, computed, seconds)
     elif listing_changed:
         record.claim.check(store)
         store.write(RUN, record.to_bytes())
@@ -95,12 +97,12 @@ def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
         output=store.uri,
         labels=record.labels,
         totals=totals,
-        chunks=record.timings["chunks"],
+        chunks=record.timings.chunks,
         computed=computed,
         retired=len(outdated),
         seconds=seconds,
         max_error_fraction=plan.job.spec.max_error_fraction,
-        skipped=record.skipped_of(),
+        skipped=record.all_skipped,
         failed_shards=_failed_shards(plan) if totals.failed_shards else (),
     )
 
@@ -129,7 +131,9 @@ def _remove_superseded(plan: Plan, outdated: list[str]) -> None:
     plan.inventory.save(store, claim)
 
 
-def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True) -> None:
+def close(
+    store: Store, record: RunRecord, tally: Tally, computed: int, seconds: float, whole: bool = True
+) -> RunRecord:
     """Write statistics, card and run.json from the sums in ``tally``; ``_SUCCESS`` last, if all is ``whole``.
 
     There is no ``_SUCCESS`` while a shard has failed as a whole.
@@ -139,20 +143,24 @@ def close(store: Store, record: RunRecord, tally: Tally, computed: int, seconds:
         store.remove(SUCCESS)
     write_classes(store, tally.totals, record.labels)
     write_card(store, record, tally.totals)
-    record.state = "done" if whole else "running"
-    record.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if whole else None
-    record.totals = tally.totals.to_json()
-    record.skipped["members"] = tally.skipped.to_json()
-    spent = Counter(record.timings.get("worker_seconds", {}))  # of earlier runs
+    spent = Counter(record.timings.worker_seconds)  # of earlier runs
     spent.update(tally.timings)
-    record.timings = {
-        "worker_seconds": {stage: round(seconds, 2) for stage, seconds in sorted(spent.items())},
-        "seconds": round(seconds, 2),
-        "chunks": len(tally.filenames),
-        "chunks_computed": computed,
-        "mask_bytes": tally.size,
-    }
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = record.changed(
+        state="done" if whole else "running",
+        finished=now if whole else None,
+        totals=tally.totals.sparse(),
+        skipped=SkippedInputs(files=record.skipped.files, members=tally.skipped),
+        timings=Timings(
+            worker_seconds={stage: round(seconds, 2) for stage, seconds in sorted(spent.items())},
+            seconds=round(seconds, 2),
+            chunks=len(tally.filenames),
+            chunks_computed=computed,
+            mask_bytes=tally.size,
+        ),
+    )
     store.write(RUN, record.to_bytes())
     if whole and not tally.totals.failed_shards:
         publish_claimed(store, record.claim, SUCCESS, b"")
     store.sweep()
+    return record

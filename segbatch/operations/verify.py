@@ -257,8 +257,8 @@ def _check_statistics(report: Report, store: Store, record: RunRecord, totals: T
 
 def _check_skipped(report: Report, record: RunRecord, members: Skipped) -> None:
     """``members``: what the receipts say was skipped within shards."""
-    report.skipped = Skipped.merged(record.skipped_of("files"), members)
-    recorded = record.skipped_of("members")
+    report.skipped = Skipped.merged(record.skipped.files, members)
+    recorded = record.skipped.members
     if record.state == "done" and recorded != members:
         report.wrong(
             f"run.json: {recorded.count:,} members skipped within shards, {members.count:,} by the receipts of the "

@@ -90,7 +90,7 @@ def _check_files(report: Report, record: RunRecord, skipped: Skipped) -> None:
 
     Outputs and folders are no files: this output itself may lie below its input, where it was not when its run began.
     """
-    recorded, skipped = (kinds.without(OUTPUTS, FOLDER) for kinds in (record.skipped_of("files"), skipped))
+    recorded, skipped = (kinds.without(OUTPUTS, FOLDER) for kinds in (record.skipped.files, skipped))
     if record.state == "done" and recorded != skipped:
         now = "; ".join(skipped.lines()) or "nothing"
         report.wrong(

@@ -6,16 +6,19 @@ It holds nothing that cannot be had from the files again, but for the nights; it
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from segbatch.errors import OutputError
 from segbatch.output.layout import SHARDS
+from segbatch.output.stored import FORMAT_VERSION, VERSION_KEY, StoredSkipped, check_version
+from segbatch.output.totals import SparseTotals
+from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 
+_VERSION = VERSION_KEY.encode()
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -31,13 +34,32 @@ _SCHEMA = pa.schema(
 )
 
 
-@dataclass
-class ShardRow:
-    """One shard. ``shard_id`` begins the names of its files in ``masks/``.
+class ShardSums(BaseModel):
+    """What the files of a shard hold: totals of their rows, their size in bytes, what they skipped."""
 
-    ``night`` is when this version of it became current, as a ``change`` that is ``new`` or ``changed``; ``removed`` the
-    night on which it was gone from the input, or None. ``sums`` are the totals and bytes of its files.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    totals: SparseTotals
+    bytes: int
+    skipped: StoredSkipped = Field(default_factory=Skipped)
+
+
+class ShardRow(BaseModel):
+    """One shard.
+
+    Attributes:
+        name: Its path relative to the corpus root.
+        uri: Redacted.
+        shard_id: Key and version; begins the names of its files.
+        night: Date on which this version was promoted; "" for one that a plain run has computed.
+        change: ``new`` or ``changed``, of that night.
+        removed: Date on which it was gone from the input, or None.
+        records: Number of its rows.
+        errors: Number of its error rows.
+        sums: Sums over its files.
     """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
     uri: str
@@ -47,13 +69,14 @@ class ShardRow:
     removed: str | None = None
     records: int = 0
     errors: int = 0
-    sums: dict[str, Any] = field(default_factory=dict)
+    sums: ShardSums
 
 
 def read_catalog(store: Store) -> dict[str, ShardRow]:
     """The rows by shard name; none if there is no catalog. Raises ``OutputError`` for a file that is not one."""
     try:
         table = pq.read_table(pa.BufferReader(store.read(SHARDS)))
+        check_version((table.schema.metadata or {}).get(_VERSION, b"1").decode(), f"{store.uri}/{SHARDS}")
         rows = [ShardRow(**{**row, "sums": json.loads(row["sums"])}) for row in table.to_pylist()]
     except FileNotFoundError:
         return {}
@@ -74,7 +97,8 @@ def is_catalog(data: bytes) -> bool:
 
 
 def write_catalog(store: Store, rows: dict[str, ShardRow]) -> None:
-    plain = [{**vars(row), "sums": json.dumps(row.sums)} for _, row in sorted(rows.items())]
+    plain = [{**row.model_dump(), "sums": row.sums.model_dump_json()} for _, row in sorted(rows.items())]
+    table = pa.Table.from_pylist(plain, schema=_SCHEMA).replace_schema_metadata({_VERSION: FORMAT_VERSION})
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(plain, schema=_SCHEMA), sink, compression="ZSTD")
+    pq.write_table(table, sink, compression="ZSTD")
     store.write(SHARDS, sink.getvalue().to_pybytes())

@@ -184,7 +184,7 @@ class MaskDataset:
     @cached_property
     def _sums(self) -> tuple[Totals, Skipped]:
         if self.is_complete:
-            return self.record.sums(), self.record.skipped_of()
+            return self.record.sums(), self.record.all_skipped
         totals, skipped = Totals(len(self.classes)), Skipped()
         for receipt in self._ledger.receipts(self.output.store):
             totals.add(receipt.totals)

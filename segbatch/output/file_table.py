@@ -13,6 +13,7 @@ from segbatch.errors import OutputError
 from segbatch.output.layout import FILES
 from segbatch.output.receipt import Receipt, receipts_of
 from segbatch.output.run_record import Claim
+from segbatch.output.stored import FORMAT_VERSION, VERSION_KEY, check_version
 from segbatch.storage.file_stat import FileStat
 from segbatch.storage.store import Store
 
@@ -26,6 +27,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _CLAIM = (b"fingerprint", b"chunk_size")
+_VERSION = VERSION_KEY.encode()
 _ROWS_A_BATCH = 1024
 
 
@@ -78,16 +80,18 @@ class FileTable:
             return FileTable()
         try:
             rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-            if rows.schema.metadata is None or _claimed(claim).items() - rows.schema.metadata.items():
+            metadata = rows.schema.metadata or {}
+            check_version(metadata.get(_VERSION, b"1").decode(), f"{store.uri}/{FILES}")
+            if _claimed(claim).items() - metadata.items():
                 return FileTable()
-            return FileTable(rows.replace_schema_metadata().cast(_SCHEMA))
-        except (pa.ArrowException, OSError, ValueError) as e:
+            return FileTable(rows.replace_schema_metadata().select(_SCHEMA.names).cast(_SCHEMA))
+        except (pa.ArrowException, OSError, ValueError, KeyError) as e:
             reason = " ".join(str(e).split())
             raise DamagedTable(f"{store.uri}/{FILES}: cannot be read ({reason}); run the job again") from None
 
     def write(self, store: Store, claim: Claim) -> None:
         sink = pa.BufferOutputStream()
-        rows = self.rows.sort_by("name").replace_schema_metadata(_claimed(claim))
+        rows = self.rows.sort_by("name").replace_schema_metadata({**_claimed(claim), _VERSION: FORMAT_VERSION.encode()})
         pq.write_table(rows, sink, compression="ZSTD", write_page_checksum=True)
         store.write(FILES, sink.getvalue().to_pybytes())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ from segbatch.output.layout import (
     SWITCH,
     is_result,
 )
-from segbatch.output.promotion import Switch
+from segbatch.output.promotion import Promotion
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import is_card
 from segbatch.storage.store import TEMPORARY, Store, is_temporary
@@ -93,7 +92,7 @@ def _is_classes(data: bytes) -> bool:
 
 def _is_switch(data: bytes) -> bool:
     try:
-        return isinstance(Switch(**json.loads(data)), Switch)
+        return bool(Promotion.parse(data, SWITCH).folder)
     except (ValueError, TypeError):
         return False
 

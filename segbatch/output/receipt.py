@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from segbatch.output.totals import Totals
+from pydantic import Field
+
+from segbatch.output.stored import FORMAT_VERSION, VERSION_KEY, StoredRecord, StoredSkipped, check_version
+from segbatch.output.totals import SparseTotals, Totals
 from segbatch.skipped import Skipped
 
 FOOTER_KEY = b"segbatch"
@@ -32,23 +35,6 @@ class Receipt:
     tag: str = field(default="", compare=False)
     digest: str = field(default="", compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for a footer. Without the key ``skipped``, as in earlier versions, nothing was skipped."""
-        skipped = {"skipped": self.skipped.to_json()} if self.skipped else {}
-        return {
-            "chunk": self.filename,
-            "fingerprint": self.fingerprint,
-            "num_classes": self.totals.num_classes,
-            "totals": self.totals.to_json(),
-            **skipped,
-        }
-
-    @staticmethod
-    def from_json(plain: dict[str, Any], size: int) -> Receipt:
-        totals = Totals.from_json(plain["totals"], plain["num_classes"])
-        skipped = Skipped.from_json(plain.get("skipped", {}))
-        return Receipt(plain["chunk"], plain["fingerprint"], totals, size, {}, skipped)
-
     def to_row(self) -> dict[str, Any]:
         """All of it as plain values of a row: what the footer holds, and what only its writer knows."""
         fields = {"size": self.size, "tag": self.tag, "digest": self.digest}
@@ -59,17 +45,50 @@ class Receipt:
         receipt = Receipt.from_footer(row["footer"], row["size"])
         return replace(receipt, timings=dict(row["timings"]), tag=row["tag"], digest=row["digest"])
 
+    def stored(self) -> StoredReceipt:
+        """Return what the footer of its file has of it."""
+        return StoredReceipt(
+            chunk=self.filename,
+            fingerprint=self.fingerprint,
+            num_classes=self.totals.num_classes,
+            totals=self.totals.sparse(),
+            skipped=self.skipped,
+        )
+
     def footer(self) -> bytes:
-        return json.dumps(self.to_json()).encode()
+        """Return the footer of a file with this chunk alone."""
+        return json.dumps(self.stored().to_json()).encode()
 
     @staticmethod
     def from_footer(footer: bytes, size: int) -> Receipt:
-        return Receipt.from_json(json.loads(footer), size)
+        """Read the footer of a file with one chunk, of ``size`` bytes."""
+        return StoredReceipt.parse(footer, "a result file").receipt(size)
+
+
+class StoredReceipt(StoredRecord):
+    """A receipt as the footer of a result file has it; ``size`` is in the footers of merged files."""
+
+    chunk: str
+    fingerprint: str
+    num_classes: int
+    totals: SparseTotals
+    skipped: StoredSkipped = Field(default_factory=Skipped)
+    size: int | None = None
+
+    def receipt(self, size: int) -> Receipt:
+        """Return the receipt of a chunk whose file has, or had before a compaction, ``size`` bytes."""
+        return Receipt(self.chunk, self.fingerprint, self.totals.expand(self.num_classes), size, {}, self.skipped)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, without the keys ``skipped`` and ``size`` where there is nothing in them."""
+        plain = super().to_json()
+        return {k: v for k, v in plain.items() if k not in ("skipped", "size") or v}
 
 
 def merged_footer(receipts: Sequence[Receipt]) -> bytes:
     """The footer of a file with the rows of many chunks, in this order; each keeps the size of its own file."""
-    return json.dumps({"chunks": [{**r.to_json(), "size": r.size} for r in receipts]}).encode()
+    chunks = [{**receipt.stored().to_json(), "size": receipt.size} for receipt in receipts]
+    return json.dumps({VERSION_KEY: FORMAT_VERSION, "chunks": chunks}).encode()
 
 
 def footer_of(receipts: Sequence[Receipt], merged: bool) -> bytes:
@@ -80,9 +99,11 @@ def footer_of(receipts: Sequence[Receipt], merged: bool) -> bytes:
 def receipts_of(footer: bytes, size: int) -> list[Receipt]:
     """The receipts in a footer of either kind; ``size`` is that of the file."""
     plain = json.loads(footer)
+    check_version(plain.get(VERSION_KEY), "a result file")
     if "chunks" in plain:
-        return [Receipt.from_json(chunk, chunk["size"]) for chunk in plain["chunks"]]
-    return [Receipt.from_json(plain, size)]
+        stored = [StoredReceipt.parse(chunk, "a result file") for chunk in plain["chunks"]]
+        return [chunk.receipt(chunk.size or 0) for chunk in stored]
+    return [StoredReceipt.parse(plain, "a result file").receipt(size)]
 
 
 def digest_of(data: bytes) -> str:

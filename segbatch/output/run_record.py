@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from segbatch.errors import OutputError, PlanError
 from segbatch.labels import LabelSet
 from segbatch.output.layout import RUN
-from segbatch.output.totals import Totals
+from segbatch.output.stored import StoredRecord, StoredSkipped
+from segbatch.output.totals import SparseTotals, Totals
 from segbatch.records import digest
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
@@ -56,27 +59,58 @@ class Claim:
             )
 
 
-@dataclass
-class RunRecord:
-    """The content of run.json. ``identity`` is all that decides the rows; ``fingerprint`` is its digest.
+class ClassEntry(BaseModel):
+    """One class: its id, name, and color (R, G, B)."""
 
-    ``skipped`` is what the inputs hold besides records, each a ``Skipped`` as plain data: ``files`` of the listings,
-    ``members`` within shards. ``inputs`` are those of the latest run, absolute, as are the limits in ``spec``; the
-    rest of ``spec`` is the first run's.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+
+
+class Timings(BaseModel):
+    """What a run took: seconds of all its workers by stage, over all calls of it; all else is of the last call."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    worker_seconds: dict[str, float] = {}
+    seconds: float = 0.0
+    chunks: int = 0
+    chunks_computed: int = 0
+    mask_bytes: int = 0
+
+
+class SkippedInputs(BaseModel):
+    """What the inputs hold besides records: ``files`` of the listings, ``members`` within shards."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    files: StoredSkipped = Field(default_factory=Skipped)
+    members: StoredSkipped = Field(default_factory=Skipped)
+
+
+class RunRecord(StoredRecord):
+    """The content of run.json.
+
+    Attributes:
+        identity: All that decides the rows; ``fingerprint`` is its digest.
+        inputs: Those of the latest run, absolute and redacted, as are the limits in ``spec``.
+        spec: The settings of the first run but for secrets.
     """
 
     identity: dict[str, Any]
     chunk_size: int
-    classes: list[dict[str, Any]]
+    classes: list[ClassEntry]
     spec: dict[str, Any]
     versions: dict[str, str]
     started: str
-    inputs: list[str] = field(default_factory=list)
+    inputs: list[str] = Field(default_factory=list)
     state: str = "running"
     finished: str | None = None
-    totals: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, Any] = field(default_factory=dict)
-    skipped: dict[str, Any] = field(default_factory=dict)
+    totals: SparseTotals = SparseTotals()
+    timings: Timings = Timings()
+    skipped: SkippedInputs = SkippedInputs()
 
     @property
     def fingerprint(self) -> str:
@@ -108,38 +142,45 @@ class RunRecord:
 
     @property
     def labels(self) -> LabelSet:
-        return LabelSet.of([c["name"] for c in self.classes], [c["color"] for c in self.classes])
+        return LabelSet.of([c.name for c in self.classes], [c.color for c in self.classes])
 
     def sums(self) -> Totals:
-        """The run's totals. Raises ``OutputError`` before the run is done."""
+        """Return the totals of the run. Raises ``OutputError`` before it is done."""
         if self.state != "done":
             raise OutputError("the run is not finished; give the same `segbatch run` command again to finish it")
-        return Totals.from_json(self.totals, len(self.classes))
+        return self.totals.expand(len(self.classes))
 
-    def skipped_of(self, *levels: str) -> Skipped:
-        """What was skipped at ``levels`` (``files``, ``members``); at both unless given."""
-        return Skipped.merged(*(Skipped.from_json(self.skipped.get(k, {})) for k in levels or ("files", "members")))
+    @property
+    def all_skipped(self) -> Skipped:
+        """What the inputs hold besides records: files, and members of shards."""
+        return Skipped.merged(self.skipped.files, self.skipped.members)
+
+    def changed(self, **fields: Any) -> RunRecord:
+        """Return the record with other values of some fields."""
+        return self.model_copy(update=fields)
 
     def to_bytes(self) -> bytes:
-        return (json.dumps({"fingerprint": self.fingerprint, **asdict(self)}, indent=1) + "\n").encode()
+        """Return the text of run.json."""
+        return (json.dumps({"fingerprint": self.fingerprint, **self.to_json()}, indent=1) + "\n").encode()
 
     @staticmethod
     def read(store: Store) -> RunRecord | None:
-        """The output's run.json, or None if there is none. Raises ``PlanError`` if segbatch did not write it."""
+        """Read the run.json of an output; None if there is none. Raises ``PlanError`` if segbatch did not write it."""
+        where = f"{store.uri}/{RUN}"
         try:
             plain = json.loads(store.read(RUN))
-            fingerprint = plain.pop("fingerprint")
+            fingerprint = plain["fingerprint"]
             plain.setdefault("inputs", plain["identity"].get("inputs", []))  # rows version 2
-            record = RunRecord(**plain)
+            record = RunRecord.parse(plain, where)
             if record.fingerprint != fingerprint:
                 raise ValueError(f"its fingerprint is {fingerprint}, of its identity {record.fingerprint}")
             return record
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as e:
-            reason = f"{type(e).__name__}: {e}"
+            reason = " ".join(f"{type(e).__name__}: {e}".split())
             raise PlanError(
-                f"{store.uri}/{RUN}: not a run record of segbatch ({reason}); give the folder that was --output of "
+                f"{where}: not a run record of segbatch ({reason}); give the folder that was --output of "
                 "`segbatch run`, or for a new run another --output"
             ) from None
 

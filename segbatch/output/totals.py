@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pydantic import BaseModel, ConfigDict
+
 from segbatch.errors import SHARD_FAILURES
 from segbatch.records import ClassCount
 
@@ -25,9 +27,9 @@ class Totals:
     confidence: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("images", "pixels", "confidence"):
-            if not getattr(self, name):
-                setattr(self, name, [0] * self.num_classes)
+        self.images = self.images or [0] * self.num_classes
+        self.pixels = self.pixels or [0] * self.num_classes
+        self.confidence = self.confidence or [0] * self.num_classes
 
     @property
     def failed(self) -> int:
@@ -54,24 +56,32 @@ class Totals:
         self.records += other.records
         for key, n in other.errors.items():
             self.errors[key] = self.errors.get(key, 0) + n
-        for name in ("images", "pixels", "confidence"):
-            setattr(self, name, [a + b for a, b in zip(getattr(self, name), getattr(other, name), strict=True)])
+        self.images = [a + b for a, b in zip(self.images, other.images, strict=True)]
+        self.pixels = [a + b for a, b in zip(self.pixels, other.pixels, strict=True)]
+        self.confidence = [a + b for a, b in zip(self.confidence, other.confidence, strict=True)]
 
-    def to_json(self) -> dict[str, object]:
-        """Plain data for a footer or run.json: only the classes that occur."""
-        return {
-            "records": self.records,
-            "errors": dict(sorted(self.errors.items())),
-            "classes": [
-                [c, self.images[c], self.pixels[c], self.confidence[c]]
-                for c in range(self.num_classes)
-                if self.images[c]
-            ],
-        }
+    def sparse(self) -> SparseTotals:
+        """Return the totals as they are stored."""
+        classes = ((c, self.images[c], self.pixels[c], self.confidence[c]) for c in range(self.num_classes))
+        present = [row for row in classes if row[1]]
+        return SparseTotals(records=self.records, errors=dict(sorted(self.errors.items())), classes=present)
 
-    @staticmethod
-    def from_json(plain: dict, num_classes: int) -> Totals:
-        totals = Totals(num_classes, plain["records"], dict(plain["errors"]))
-        for c, images, pixels, confidence in plain["classes"]:
-            totals.images[c], totals.pixels[c], totals.confidence[c] = images, pixels, confidence
+
+class SparseTotals(BaseModel):
+    """Totals as they are stored: only the classes that occur, each (class id, images, pixels, confidence)."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    records: int = 0
+    errors: dict[str, int] = {}
+    classes: list[tuple[int, int, int, int]] = []
+
+    def expand(self, num_classes: int) -> Totals:
+        """Return the totals of ``num_classes`` classes. Raises ``ValueError`` for an id that is not one of them."""
+        totals = Totals(num_classes, self.records, dict(self.errors))
+        for class_id, images, pixels, confidence in self.classes:
+            if not 0 <= class_id < num_classes:
+                raise ValueError(f"class {class_id} of {num_classes}")
+            totals.images[class_id], totals.pixels[class_id] = images, pixels
+            totals.confidence[class_id] = confidence
         return totals

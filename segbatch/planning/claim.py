@@ -123,8 +123,8 @@ def note_latest(plan: Plan) -> None:
     spec = {**record.spec, **plan.job.spec.plain("limit")}
     if (record.inputs, record.spec) != (inputs, spec):
         record.claim.check(plan.store)
-        record.inputs, record.spec = inputs, spec
-        plan.store.write(RUN, record.to_bytes())
+        plan.record = record.changed(inputs=inputs, spec=spec)
+        plan.store.write(RUN, plan.record.to_bytes())
 
 
 def settle_files(plan: Plan) -> None:

@@ -14,7 +14,7 @@ from segbatch import models, refiners
 from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
 from segbatch.errors import PlanError, SpecError
-from segbatch.output.run_record import RunRecord
+from segbatch.output.run_record import ClassEntry, RunRecord
 from segbatch.protocols import Source
 from segbatch.records import Shard
 from segbatch.refiners.entry import RefinerRequest
@@ -114,7 +114,7 @@ class Job:
             identity=self.identity(),
             chunk_size=self.spec.chunk_size or 0,
             classes=[
-                {"id": i, "name": n, "color": list(c)}
+                ClassEntry(id=i, name=n, color=c)
                 for i, (n, c) in enumerate(zip(labels.names, labels.colors, strict=True))
             ],
             # With the parameters that came with the weights: a repair by another version needs them.

@@ -51,7 +51,7 @@ class Plan:
     def fix_chunk_size(self, cores: float) -> None:
         """Choose the chunk size, if the output or the spec has not fixed it."""
         if not self.record.chunk_size:
-            self.record.chunk_size = choose_chunk_size(self.job.shards, cores)
+            self.record = self.record.changed(chunk_size=choose_chunk_size(self.job.shards, cores))
             self.job = self.job.divided(self.chunk_size)
 
     def adopt(self) -> None:

@@ -46,7 +46,7 @@ def run(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RunRecord]:
     for turn in range(2):
         report = verify(str(output), read_input=True)
         assert [p for p in report.problems if not p.startswith("a shard failed: ")] == []
-        assert report.skipped == record.skipped_of()
+        assert report.skipped == record.all_skipped
         assert f"all {len(rows):,} records read" in report.against
         if turn == 0:
             compact(str(output), 10**6)
@@ -59,7 +59,7 @@ def test_each_file_of_a_folder_is_a_row_or_is_named_as_skipped(paths: list[str])
     with tempfile.TemporaryDirectory() as folder:
         accounts.write_tree(Path(folder, "in"), paths)
         rows, record = run(Path(folder))
-        skipped = record.skipped_of("files")
+        skipped = record.skipped.files
         names = [name for kind in skipped.kinds.values() for name in kind.names]
         assert skipped.count == len(names)
         assert Counter([row["image_id"] for row in rows] + names) == accounts.files_below(Path(folder, "in"))
@@ -84,8 +84,8 @@ def test_each_member_of_a_tar_is_of_a_row_or_is_counted_as_skipped(tars: list[Ta
         rows = [row for row in rows if row not in failed]
         of_shard = Counter(Path(row["source"]).name for row in rows)
         assert of_shard == +Counter({f"{i}{t.suffix}": t.account.rows for i, t in enumerate(tars)})
-        assert record.skipped_of("members").count == sum(t.account.skipped for t in tars)
-        assert record.skipped_of("files").count == 1
+        assert record.skipped.members.count == sum(t.account.skipped for t in tars)
+        assert record.skipped.files.count == 1
 
 
 @PROPERTY
@@ -125,5 +125,5 @@ def check_tables(tables: list[Table], **options: Any) -> None:
         rows, record = run(Path(folder), **{"format": "parquet", **options})
         of_shard = Counter(row["image_id"].partition("/")[0] for row in rows)
         assert of_shard == +Counter({f"{i}{t.suffix}": t.rows for i, t in enumerate(tables)})
-        assert record.skipped_of("files").count == len(accounts.IMAGES)
-        assert not record.skipped_of("members")
+        assert record.skipped.files.count == len(accounts.IMAGES)
+        assert not record.skipped.members

@@ -16,7 +16,7 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SourceError
 from segbatch.operations.finish import Outcome
 from segbatch.operations.nightly.night import judge
-from segbatch.operations.nightly.record import ERRORS, DatasetRecord
+from segbatch.operations.nightly.record import ERRORS, DatasetReport
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
 from segbatch.planning.plan import make_plan
@@ -144,7 +144,7 @@ def test_another_key_rule_is_another_job(tmp_path: Path) -> None:
 
 def test_a_night_with_a_failed_shard_is_an_alert() -> None:
     nights = NightlySpec.create(state="memory://state", datasets={"a": {"inputs": "x.tar", "output": "memory://out"}})
-    entry = DatasetRecord(output=Store("memory://out").uri, current={"records": 1000, "errors": 1, "failed_shards": 1})
+    entry = DatasetReport(output=Store("memory://out").uri, current={"records": 1000, "errors": 1, "failed_shards": 1})
     judge(entry, "a", [], nights, nights.hours(0.0).date)
     assert entry.exit_code == ERRORS
     assert "1 shards failed as a whole" in entry.alerts[0]

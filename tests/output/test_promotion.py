@@ -1,4 +1,4 @@
-"""Shards become current as wholes, and a switch that is interrupted anywhere is completed."""
+"""Shards become current as wholes, and a promotion that is interrupted anywhere is completed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from segbatch.errors import OutputError
 from segbatch.output.layout import INCOMING, MASKS, RUN, SUCCESS, SWITCH
 from segbatch.output.ledger import Ledger
-from segbatch.output.promotion import Switch, carry_out, complete_switch, key_of, plan_switch
+from segbatch.output.promotion import Promotion, apply_promotion, complete_promotion, key_of, plan_promotion
 from segbatch.records import ChunkId, Shard
 from segbatch.storage.store import Store
 
@@ -25,8 +25,8 @@ def files(of: Shard, *indices: int, last: int | None = None) -> list[str]:
 A1, A2, B1, C1 = shard("a.tar", "1"), shard("a.tar", "2"), shard("b.tar", "1"), shard("c.tar", "1")
 
 
-def planned(shards: list[Shard], masks: list[str], incoming: list[str]) -> Switch:
-    return plan_switch(shards, Ledger(masks), Ledger(incoming), "2026-11-20")
+def planned(shards: list[Shard], masks: list[str], incoming: list[str]) -> Promotion:
+    return plan_promotion(shards, Ledger(masks), Ledger(incoming), "2026-11-20")
 
 
 def test_key_of() -> None:
@@ -34,26 +34,26 @@ def test_key_of() -> None:
 
 
 def test_a_whole_shard_arrives_and_half_a_shard_waits() -> None:
-    switch = planned([A1, B1], [], [*files(A1, 0, 1, last=1), *files(B1, 0)])
-    assert (switch.arrive, switch.retire, switch.drop) == (files(A1, 0, 1, last=1), [], [])
+    promotion = planned([A1, B1], [], [*files(A1, 0, 1, last=1), *files(B1, 0)])
+    assert (promotion.promote, promotion.retire, promotion.drop) == (files(A1, 0, 1, last=1), [], [])
     assert not planned([B1], [], files(B1, 0))
 
 
 def test_the_old_version_leaves_when_the_new_one_is_whole() -> None:
     old = files(A1, 0, last=0)
     assert not planned([A2], old, files(A2, 0))
-    switch = planned([A2], old, files(A2, 0, 1, last=1))
-    assert (switch.arrive, switch.retire) == (files(A2, 0, 1, last=1), old)
-    assert switch.folder == "retired/2026-11-20"
+    promotion = planned([A2], old, files(A2, 0, 1, last=1))
+    assert (promotion.promote, promotion.retire) == (files(A2, 0, 1, last=1), old)
+    assert promotion.folder == "retired/2026-11-20"
 
 
 def test_what_left_the_input_is_retired_and_what_nobody_wants_is_dropped() -> None:
-    switch = planned([B1], [*files(A1, 0, last=0), *files(B1, 0, last=0)], files(C1, 0))
-    assert (switch.arrive, switch.retire, switch.drop) == ([], files(A1, 0, last=0), files(C1, 0))
+    promotion = planned([B1], [*files(A1, 0, last=0), *files(B1, 0, last=0)], files(C1, 0))
+    assert (promotion.promote, promotion.retire, promotion.drop) == ([], files(A1, 0, last=0), files(C1, 0))
 
 
 def test_a_shard_begun_by_a_plain_run_is_whole_with_what_a_night_adds() -> None:
-    assert planned([A1], files(A1, 0), files(A1, 1, last=1)).arrive == files(A1, 1, last=1)
+    assert planned([A1], files(A1, 0), files(A1, 1, last=1)).promote == files(A1, 1, last=1)
 
 
 @pytest.mark.parametrize("crash", range(7))
@@ -67,7 +67,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
         store.write(f"{INCOMING}/{name}", b"new")
     store.write(SUCCESS, b"")
     store.write(RUN, b'{"fingerprint": "f", "chunk_size": 4, "classes": []}')
-    switch = planned([A2], old, [*new, *other])
+    promotion = planned([A2], old, [*new, *other])
     done = 0
 
     class Killed(BaseException):
@@ -86,22 +86,22 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
         patched.setattr(Store, "remove", lambda self, a: count(self, a, how="remove"))
         if crash < 6:
             with pytest.raises(Killed):
-                carry_out(store, switch)
-            present = set(store.names(MASKS)) | set(store.names(INCOMING)) | set(store.names(switch.folder))
+                apply_promotion(store, promotion)
+            present = set(store.names(MASKS)) | set(store.names(INCOMING)) | set(store.names(promotion.folder))
             assert present >= {*old, *new}, "nothing is lost"
             assert not (store.exists(SUCCESS) and done), "and nobody is told that all is well"
         else:
-            carry_out(store, switch)
-    assert complete_switch(store) == (crash < 6)
+            apply_promotion(store, promotion)
+    assert complete_promotion(store) == (crash < 6)
     assert sorted(store.names(MASKS)) == sorted(new)
-    assert store.names(switch.folder) == old
+    assert store.names(promotion.folder) == old
     assert store.names(INCOMING) == []
     assert not store.exists(SWITCH)
-    assert not complete_switch(store)
+    assert not complete_promotion(store)
 
 
 def test_a_damaged_list_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.write(SWITCH, b"[1]")
     with pytest.raises(OutputError, match=r"switch.json: not a list of renames"):
-        complete_switch(store)
+        complete_promotion(store)

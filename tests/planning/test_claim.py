@@ -11,7 +11,7 @@ import pytest
 from segbatch.errors import OutputError, PlanError, SpecError
 from segbatch.operations.demo import run_demo
 from segbatch.operations.finish import finish
-from segbatch.operations.nightly.record import DatasetRecord, Night, dates, remove_night, write_night
+from segbatch.operations.nightly.record import DatasetReport, NightReport, dates, remove_night, write_night
 from segbatch.operations.verify import verify
 from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger
@@ -134,7 +134,7 @@ def test_a_run_record_of_somebody_else_is_told_by_its_fingerprint(output: Path, 
 def test_old_nights_are_forgotten_but_for_what_people_laid_there(tmp_path: Path) -> None:
     state = Store(str(tmp_path))
     for date in ("2026-11-20", "2026-11-21"):
-        write_night(state, Night(date, "", datasets={"street": DatasetRecord("out")}))
+        write_night(state, NightReport(date=date, started="", datasets={"street": DatasetReport(output="out")}))
         lay(tmp_path, {f"retired/{date}/{CHUNK}": b"old"})
     lay(tmp_path, {"nights/2026-11-20/notes.txt": b"mine", "retired/2026-11-20/why.md": b"mine"})
     for date in ("2026-11-20", "2026-11-21"):

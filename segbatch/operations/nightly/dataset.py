@@ -1,4 +1,4 @@
-"""One dataset on one night: what is new is computed beside the current masks, then becomes current by one switch."""
+"""One dataset on one night: what is new is computed beside the current masks, then becomes current by one promotion."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from segbatch.evaluation.drift import Content, histogram
 from segbatch.leaves import Overlaps, bits_of
 from segbatch.logs import Logs
 from segbatch.operations.finish import close
-from segbatch.operations.nightly.record import DatasetRecord
-from segbatch.output.catalog import ShardRow, read_catalog, write_catalog
+from segbatch.operations.nightly.record import DatasetReport
+from segbatch.output.catalog import ShardRow, ShardSums, read_catalog, write_catalog
 from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory
 from segbatch.output.layout import INCOMING, SUCCESS
 from segbatch.output.ledger import Ledger
-from segbatch.output.promotion import carry_out, complete_switch, key_of, plan_switch
+from segbatch.output.promotion import apply_promotion, complete_promotion, key_of, plan_promotion
 from segbatch.output.result_file import ResultFile, read_file
+from segbatch.output.run_record import SkippedInputs
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, note_latest, settle_files
@@ -32,7 +33,6 @@ from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.ray_backend.pipeline import compute
 from segbatch.records import ChunkId, Shard, digest
-from segbatch.skipped import Skipped
 from segbatch.storage.files import shown_uri
 from segbatch.storage.lease import Lease
 from segbatch.storage.store import Store
@@ -111,11 +111,11 @@ class Work:
 def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
     """List inputs and output. Raises ``SegbatchError`` for what cannot be run, before any work.
 
-    A switch that a crash interrupted is completed first, unless this is only a ``look``.
+    A promotion that a crash interrupted is completed first, unless this is only a ``look``.
     """
     store = Store(job.output, job.storage_options)
     if not look:
-        complete_switch(store)
+        complete_promotion(store)
     plan = make_plan(job)
     masks, incoming = plan.ledger, Inventory.take(store, plan.record.claim, FileTable(), INCOMING)
     plan.ledger = Ledger([*masks.filenames(), *incoming.ledger.filenames()])
@@ -142,38 +142,40 @@ def work(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> No
         compute(plan, hardware, found.tally, reporter, logs, INCOMING, should_stop)
 
 
-def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRecord:
+def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
     """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
     store, plan = found.store, found.plan
     claim, shards = plan.record.claim, plan.job.shards
     masks = plan.inventory.again(store, claim)
     incoming = found.incoming.again(store, claim, found.tally.written.table())
-    switch = plan_switch(shards, masks.ledger, incoming.ledger, date)
-    after = Ledger([*(set(masks.ledger.filenames()) - set(switch.retire)), *switch.arrive])
+    promotion = plan_promotion(shards, masks.ledger, incoming.ledger, date)
+    after = Ledger([*(set(masks.ledger.filenames()) - set(promotion.retire)), *promotion.promote])
     whole = [s for s in shards if after.committed(s.id).complete]
     rows = found.catalog
-    before = {name: vars(row).copy() for name, row in rows.items()}
-    arrived = {key_of(_shard_id(n)) for n in switch.arrive}
+    before = dict(rows)
+    arrived = {key_of(_shard_id(n)) for n in promotion.promote}
     _enter(found, [s for s in whole if _is_news(s, rows)], arrived, masks, incoming, date)
     for name in rows.keys() - {s.name for s in shards}:
         if rows[name].shard_id not in after.shards:
-            rows[name].removed = rows[name].removed or date
+            rows[name] = rows[name].model_copy(update={"removed": rows[name].removed or date})
     lease.renew()
-    changed = before != {name: vars(row) for name, row in rows.items()}
-    if switch or changed:
+    changed = before != rows
+    if promotion or changed:
         claim.check(store)
-    # The catalog first: a switch that is interrupted is completed, while a night that is not entered is forgotten.
+    # The catalog first: a promotion that is interrupted is completed, while a night that is not entered is forgotten.
     if changed:
         write_catalog(store, rows)
-    carry_out(store, switch)
+    apply_promotion(store, promotion)
     done = len(whole) == len(shards)
-    plan.inventory = masks.again(store, claim, incoming.files.untagged()) if switch else masks
+    plan.inventory = masks.again(store, claim, incoming.files.untagged()) if promotion else masks
     note_latest(plan)
     settle_files(plan)
     sums = _sums(found, plan.inventory)
-    if switch or done != (plan.record.state == "done" and store.exists(SUCCESS)):
-        plan.record.skipped["files"] = plan.job.skipped.to_json()
-        close(store, plan.record, sums, len(found.tally.filenames), seconds, done)
+    if promotion or done != (plan.record.state == "done" and store.exists(SUCCESS)):
+        plan.record = plan.record.changed(
+            skipped=SkippedInputs(files=plan.job.skipped, members=plan.record.skipped.members)
+        )
+        plan.record = close(store, plan.record, sums, len(found.tally.filenames), seconds, done)
     return _entry(found, date, sums, len(shards) - len(whole), done)
 
 
@@ -193,19 +195,14 @@ def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Inventory, 
         # What a plain `segbatch run` left is current, and of no night.
         night = date if shard.key in arrived or row is not None else ""
         found.catalog[shard.name] = ShardRow(
-            shard.name,
-            shown_uri(shard.uri),
-            shard.id,
-            night,
-            "changed" if changed else "new",
-            None,
-            total.totals.records,
-            total.totals.failed,
-            {
-                "totals": total.totals.to_json(),
-                "bytes": total.size,
-                "skipped": total.skipped.to_json(),
-            },
+            name=shard.name,
+            uri=shown_uri(shard.uri),
+            shard_id=shard.id,
+            night=night,
+            change="changed" if changed else "new",
+            records=total.totals.records,
+            errors=total.totals.failed,
+            sums=ShardSums(totals=total.totals.sparse(), bytes=total.size, skipped=total.skipped),
         )
 
 
@@ -228,17 +225,13 @@ def _sums(found: Work, masks: Inventory) -> Tally:
         total.add_sums(tally.totals, {}, tally.size, tally.skipped)
     for shard_id in current & by_id.keys():
         sums = by_id[shard_id].sums
-        totals, skipped = (
-            Totals.from_json(sums["totals"], total.num_classes),
-            Skipped.from_json(sums.get("skipped", {})),
-        )
-        total.add_sums(totals, {}, sums["bytes"], skipped)
+        total.add_sums(sums.totals.expand(total.num_classes), {}, sums.bytes, sums.skipped)
     total.filenames.update(masks.ledger.filenames())
     total.timings = found.tally.timings
     return total
 
 
-def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> DatasetRecord:
+def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> DatasetReport:
     rows, labels = list(found.catalog.values()), found.plan.job.model.labels
     now = Overlaps(s.key for s in found.plan.job.shards)
     tonight = {
@@ -249,16 +242,16 @@ def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Datase
     }
     content = Content(Totals(len(labels)))
     for row in tonight["new"] + tonight["changed"]:
-        content.totals.add(Totals.from_json(row.sums["totals"], len(labels)))
+        content.totals.add(row.sums.totals.expand(len(labels)))
     content.confidence = _confidences(found.store, {r.shard_id for r in tonight["new"] + tonight["changed"]})
-    return DatasetRecord(
+    return DatasetReport(
         output=found.store.uri,
         state="done" if done else "stopped",
         shards={"total": len(found.plan.job.shards), **{k: len(v) for k, v in tonight.items()}, "left": left},
         names={k: sorted(r.name for r in v)[:_MAX_NAMES] for k, v in tonight.items()},
         model=_model(found.plan.record.identity),
         classes=list(labels.names),
-        totals=content.totals.to_json(),
+        totals=content.totals.sparse(),
         confidence=content.confidence.tolist(),
         current={
             "records": sums.totals.records,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from segbatch.config.nightly import NightlySpec
 from segbatch.evaluation.drift import Content, measure_drift
-from segbatch.operations.nightly.record import DRIFT, ERRORS, DatasetRecord, Night
+from segbatch.operations.nightly.record import DRIFT, ERRORS, DatasetReport, NightReport
 from segbatch.output.totals import Totals
 
 _SLOW = 0.5
 
 
-def judge_errors(entry: DatasetRecord, limit: float, min_images: int) -> None:
+def judge_errors(entry: DatasetReport, limit: float, min_images: int) -> None:
     """Add an alert if a larger share than ``limit`` of all records, or of tonight's, are errors, or shards failed."""
     content = entry.content
     records, errors = entry.current.get("records", 0), entry.current.get("errors", 0)
@@ -30,7 +30,9 @@ def judge_errors(entry: DatasetRecord, limit: float, min_images: int) -> None:
         entry.exit_code = entry.exit_code or ERRORS
 
 
-def judge(entry: DatasetRecord, name: str, earlier: Sequence[Night], spec: NightlySpec, date: datetime.date) -> None:
+def judge(
+    entry: DatasetReport, name: str, earlier: Sequence[NightReport], spec: NightlySpec, date: datetime.date
+) -> None:
     """Add what is worth an alert or a note, and the exit code."""
     judge_errors(entry, spec.job_of(name, date).max_error_fraction, spec.drift.min_images)
     content = entry.content
@@ -60,5 +62,5 @@ def judge(entry: DatasetRecord, name: str, earlier: Sequence[Night], spec: Night
         entry.notes.append(f"slow: {entry.rate:.1f} images/s, earlier nights {statistics.median(rates):.1f}")
 
 
-def _comparable(there: DatasetRecord, here: DatasetRecord) -> bool:
+def _comparable(there: DatasetReport, here: DatasetReport) -> bool:
     return there.model == here.model and there.classes == here.classes and there.content is not None

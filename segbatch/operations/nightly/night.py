@@ -15,7 +15,15 @@ from segbatch.logs import LogReporter
 from segbatch.operations.nightly.dataset import Work, prepare, promote, work
 from segbatch.operations.nightly.judge import judge, judge_errors
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
-from segbatch.operations.nightly.record import DatasetRecord, Night, dates, read_night, remove_night, utc, write_night
+from segbatch.operations.nightly.record import (
+    DatasetReport,
+    NightReport,
+    dates,
+    read_night,
+    remove_night,
+    utc,
+    write_night,
+)
 from segbatch.operations.nightly.webhook import post
 from segbatch.output.owned import remove_owned, retired
 from segbatch.protocols import Reporter
@@ -33,7 +41,7 @@ def run_night(
     until: str | None = None,
     clock: Callable[[], float] = time.time,
     reporter: Reporter | None = None,
-) -> Night | None:
+) -> NightReport | None:
     """Do one night, or what is left of it, and record it. None outside the hours of a night: nothing is done then.
 
     ``date`` makes up for another night, for the datasets that have ``{date}`` in their inputs. ``only`` are names of
@@ -52,7 +60,7 @@ def run_night(
     state = Store(spec.state, spec.storage_options)
     night = (date or hours.date).isoformat()
     with Lease.take(state, spec.lease_seconds, clock, f"the night of {night}").kept() as lease:
-        record = read_night(state, night) or Night(night, utc(clock()))
+        record = read_night(state, night) or NightReport(date=night, started=utc(clock()))
         record.deadline = utc(hours.deadline) if hours.deadline is not None else None
         record.webhook = ""
 
@@ -145,7 +153,7 @@ def chosen(spec: NightlySpec, only: Sequence[str], other_date: datetime.date | N
 class _Context:
     """What the datasets of one night have in common."""
 
-    record: Night
+    record: NightReport
     lease: Lease
     should_stop: Callable[[], bool]
     reporter: Reporter
@@ -170,7 +178,7 @@ def _plan(context: _Context, spec: NightlySpec, names: list[str]) -> dict[str, W
     found: dict[str, Work] = {}
     for name in names:
         job = spec.job_of(name, datetime.date.fromisoformat(context.record.date))
-        context.record.datasets[name] = DatasetRecord(output=Store(job.output, job.storage_options).uri)
+        context.record.datasets[name] = DatasetReport(output=Store(job.output, job.storage_options).uri)
         try:
             found[name] = prepare(job, spec.max_removed)
         except SegbatchError as e:
@@ -182,7 +190,7 @@ def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[
     """What came late for earlier dates, or why one is left as it is; those without news are left out."""
     past: list[tuple[EarlierDate, Work | str]] = []
     for date in late:
-        entry = DatasetRecord(output=Store(date.job.output, date.job.storage_options).uri)
+        entry = DatasetReport(output=Store(date.job.output, date.job.storage_options).uri)
         try:
             found = look_back(date)
         except SegbatchError as e:
@@ -198,7 +206,7 @@ def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[
     return past
 
 
-def _do(context: _Context, name: str, dataset: Work, before: DatasetRecord | None) -> None:
+def _do(context: _Context, name: str, dataset: Work, before: DatasetReport | None) -> None:
     """Compute and promote one dataset, unless no time is left; ``before`` is its entry of an earlier start tonight."""
     record, counts = context.record, dataset.counts()
     if context.should_stop() and counts["left"]:
@@ -235,7 +243,7 @@ def _fail(context: _Context, name: str, error: SegbatchError) -> None:
     context.reporter.message(f"{name}: failed: {error}")
 
 
-def _earlier(state: Store, night: str, spec: NightlySpec) -> list[Night]:
+def _earlier(state: Store, night: str, spec: NightlySpec) -> list[NightReport]:
     """Records of the nights to compare with, the last first."""
     first = spec.drift.reference_from.isoformat() if spec.drift.reference_from else ""
     found = [d for d in dates(state) if first <= d < night]

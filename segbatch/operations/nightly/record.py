@@ -6,15 +6,16 @@ import datetime
 import html
 import json
 import re
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, Field, field_validator
 
 from segbatch.errors import OutputError, visible
 from segbatch.evaluation.drift import Content
 from segbatch.output.layout import DATE
-from segbatch.output.totals import Totals
+from segbatch.output.stored import StoredRecord
+from segbatch.output.totals import SparseTotals
 from segbatch.storage.store import Store
 
 NIGHTS = "nights"
@@ -23,8 +24,7 @@ SUMMARY = "summary.md"
 DRIFT, ERRORS = 4, 3
 
 
-@dataclass
-class DatasetRecord:
+class DatasetReport(StoredRecord):
     """One dataset on one night, or what came late for an earlier date of it (``street 2026-11-24``).
 
     ``state``: done; stopped (the deadline came first); failed; waiting (the deadline left no time for it).
@@ -33,30 +33,37 @@ class DatasetRecord:
     work done in it. ``alerts`` set the exit code, ``notes`` do not.
     """
 
+    model_config = ConfigDict(frozen=False)
+
     output: str
     state: str = "waiting"
     message: str = ""
     exit_code: int = 0
-    shards: dict[str, int] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
+    shards: dict[str, int] = Field(default_factory=dict)
+    names: dict[str, list[str]] = Field(default_factory=dict)
     computed: int = 0
     seconds: float = 0.0
     model: str = ""
-    classes: list[str] = field(default_factory=list)
-    totals: dict[str, Any] = field(default_factory=dict)
-    confidence: list[int] = field(default_factory=list)
-    current: dict[str, int] = field(default_factory=dict)
-    drift: list[dict[str, Any]] = field(default_factory=list)
-    compared_with: list[str] = field(default_factory=list)
-    alerts: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    classes: list[str] = Field(default_factory=list)
+    totals: SparseTotals | None = None
+    confidence: list[int] = Field(default_factory=list)
+    current: dict[str, int] = Field(default_factory=dict)
+    drift: list[dict[str, Any]] = Field(default_factory=list)
+    compared_with: list[str] = Field(default_factory=list)
+    alerts: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    @field_validator("totals", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return value or None  # {} until format 1.0
 
     @property
     def content(self) -> Content | None:
         """The sums of what became current, or None if nothing did."""
-        if not self.totals or not self.totals["records"]:
+        if self.totals is None or not self.totals.records:
             return None
-        return Content(Totals.from_json(self.totals, len(self.classes)), np.array(self.confidence, np.int64))
+        return Content(self.totals.expand(len(self.classes)), np.array(self.confidence, np.int64))
 
     @property
     def rate(self) -> float:
@@ -64,15 +71,16 @@ class DatasetRecord:
         return self.computed / self.seconds if self.computed and self.seconds else 0.0
 
 
-@dataclass
-class Night:
+class NightReport(StoredRecord):
     """One night. Times are ISO 8601 in UTC; ``webhook`` says why the summary could not be posted, if it could not."""
+
+    model_config = ConfigDict(frozen=False)
 
     date: str
     started: str
     finished: str = ""
     deadline: str | None = None
-    datasets: dict[str, DatasetRecord] = field(default_factory=dict)
+    datasets: dict[str, DatasetReport] = Field(default_factory=dict)
     webhook: str = ""
 
     @property
@@ -101,7 +109,8 @@ class Night:
         return "; ".join(said) or "ok"
 
     def to_json(self) -> dict[str, Any]:
-        return {"exit_code": self.exit_code, "verdict": self.verdict, **asdict(self)}
+        """Return the report as plain data."""
+        return {"exit_code": self.exit_code, "verdict": self.verdict, **super().to_json()}
 
     def to_markdown(self) -> str:
         """The night as a page: the verdict first, a table of the datasets, then what is wrong or worth a look."""
@@ -129,8 +138,8 @@ _HEAD = ("dataset", "state", "new", "changed", "removed", "left", "images", "err
 _DRIFT_HEAD = ("compared", "PSI", "limit", "JS", "limit", "", "what moved")
 
 
-def _row(name: str, e: DatasetRecord) -> tuple[str, ...]:
-    records, errors = (e.totals.get("records", 0), sum(e.totals["errors"].values())) if e.totals else (0, 0)
+def _row(name: str, e: DatasetReport) -> tuple[str, ...]:
+    records, errors = (e.totals.records, sum(e.totals.errors.values())) if e.totals else (0, 0)
     counts = (f"{e.shards.get(k, 0):,}" if e.shards else "–" for k in ("new", "changed", "removed", "left"))
     rate = f"{e.rate:.1f}" if e.rate else "–"
     masks = f"{e.current['records'] - e.current['errors']:,}" if e.current else "–"
@@ -168,23 +177,20 @@ def _span(dates: list[str]) -> str:
     return dates[0] if len(dates) == 1 else f"{len(dates)} nights, {dates[0]} to {dates[-1]}"
 
 
-def write_night(store: Store, night: Night) -> None:
+def write_night(store: Store, night: NightReport) -> None:
     folder = f"{NIGHTS}/{night.date}"
     store.write(f"{folder}/{SUMMARY}", night.to_markdown().encode())
     store.write(f"{folder}/{RECORD}", (json.dumps(night.to_json(), indent=1) + "\n").encode())
 
 
-def read_night(store: Store, date: str) -> Night | None:
+def read_night(store: Store, date: str) -> NightReport | None:
     """The record of a night, or None. Raises ``OutputError`` if it is not one."""
     name = f"{NIGHTS}/{date}/{RECORD}"
     try:
-        plain = json.loads(store.read(name))
-        datasets = {n: DatasetRecord(**e) for n, e in plain.pop("datasets").items()}
-        del plain["exit_code"], plain["verdict"]
-        return Night(**plain, datasets=datasets)
+        return NightReport.parse(store.read(name), f"{store.uri}/{name}")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as e:
+    except ValueError as e:
         raise OutputError(f"{store.uri}/{name}: not the record of a night ({e}); remove it") from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from segbatch.config.nightly import WebhookSpec
-from segbatch.operations.nightly.record import Night
+from segbatch.operations.nightly.record import NightReport
 
 _FIRST_WAIT = 1.0
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
@@ -21,7 +21,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """urllib would follow by GET, without the summary and with the headers."""
 
 
-def post(spec: WebhookSpec, night: Night, sleep: Callable[[float], None] = time.sleep) -> str:
+def post(spec: WebhookSpec, night: NightReport, sleep: Callable[[float], None] = time.sleep) -> str:
     """POST ``{"text": the Markdown, …the record}``. Why it could not be posted, or ""; never raises."""
     body = json.dumps({"text": night.to_markdown(), **night.to_json()}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "segbatch", **spec.headers}

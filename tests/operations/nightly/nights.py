@@ -16,7 +16,7 @@ from PIL import Image
 
 from segbatch.config.nightly import NightlySpec
 from segbatch.operations.nightly.night import run_night
-from segbatch.operations.nightly.record import Night
+from segbatch.operations.nightly.record import NightReport
 from segbatch.ray_backend import pipeline
 from segbatch.ray_backend.datasource import ShardDatasource
 from tests.corpus import write_tar
@@ -85,7 +85,7 @@ class Bench:
         fields = {"state": str(self.state), "job": JOB, "datasets": datasets, "drift": {"min_images": 20}}
         return NightlySpec.create(**fields | self.options | more)
 
-    def night(self, number: int, clock: Callable[[], float] | None = None, **more: Any) -> Night:
+    def night(self, number: int, clock: Callable[[], float] | None = None, **more: Any) -> NightReport:
         """The night of 2026-11-20 and ``number`` days, begun at one o'clock."""
         self.opened.clear()
         at = MIDNIGHT + number * DAY + HOUR

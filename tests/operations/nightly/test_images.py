@@ -11,7 +11,7 @@ import pytest
 
 from segbatch.errors import PlanError
 from segbatch.operations.nightly.dataset import Work, prepare, promote
-from segbatch.operations.nightly.record import DatasetRecord
+from segbatch.operations.nightly.record import DatasetReport
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
 from segbatch.output.layout import INCOMING
@@ -43,7 +43,7 @@ class Nights:
     def prepare(self, max_removed: float = 0.5) -> Work:
         return prepare(self.spec, max_removed)
 
-    def night(self, chunks: int | None = None, max_removed: float = 0.5) -> DatasetRecord:
+    def night(self, chunks: int | None = None, max_removed: float = 0.5) -> DatasetReport:
         found = self.prepare(max_removed)
         if not found.plan.complete:
             found.plan.fix_chunk_size(1)

@@ -12,7 +12,7 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.operations.nightly.dataset import Work
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
 from segbatch.operations.nightly.night import explain, run_night
-from segbatch.operations.nightly.record import DatasetRecord, Night, write_night
+from segbatch.operations.nightly.record import DatasetReport, NightReport, write_night
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows
@@ -46,7 +46,13 @@ class Camera:
         """What a night of that date has left."""
         here.run(self.spec().job_of("cam", day(ago)))
         write_night(
-            self.state, Night(str(day(ago)), "2026-11-01T01:00:00+00:00", "", datasets={"cam": DatasetRecord("x")})
+            self.state,
+            NightReport(
+                date=str(day(ago)),
+                started="2026-11-01T01:00:00+00:00",
+                finished="",
+                datasets={"cam": DatasetReport(output="x")},
+            ),
         )
 
     def late(self, **more: Any) -> list[EarlierDate]:
@@ -83,10 +89,24 @@ def test_a_date_before_the_first_night_is_left_to_date(camera: Camera) -> None:
     camera.deliver(1, "a")
     assert camera.late() == []
     write_night(
-        camera.state, Night(str(day(2)), "2026-11-18T01:00:00+00:00", "", datasets={"other": DatasetRecord("x")})
+        camera.state,
+        NightReport(
+            date=str(day(2)),
+            started="2026-11-18T01:00:00+00:00",
+            finished="",
+            datasets={"other": DatasetReport(output="x")},
+        ),
     )
     assert camera.late() == []
-    write_night(camera.state, Night(str(day(1)), "2026-11-19T01:00:00+00:00", "", datasets={"cam": DatasetRecord("x")}))
+    write_night(
+        camera.state,
+        NightReport(
+            date=str(day(1)),
+            started="2026-11-19T01:00:00+00:00",
+            finished="",
+            datasets={"cam": DatasetReport(output="x")},
+        ),
+    )
     assert [e.date for e in camera.late(lookback_days=5)] == [day(1)]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from segbatch.errors import SpecError
 from segbatch.operations.nightly.night import run_night
-from segbatch.operations.nightly.record import Night
+from segbatch.operations.nightly.record import NightReport
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
 from segbatch.output.dataset import MaskDataset
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 class Told:
     """One of the nights: its record, the shards it opened, the output it left."""
 
-    night: Night
+    night: NightReport
     opened: list[str]
     output: Path
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from segbatch.config.nightly import WebhookSpec
-from segbatch.operations.nightly.record import DatasetRecord, Night
+from segbatch.operations.nightly.record import DatasetReport, NightReport
 from segbatch.operations.nightly.webhook import post
 
 
@@ -64,12 +64,19 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def night() -> Night:
-    entry = DatasetRecord("s3://b/out", "done", exit_code=4, alerts=["drift of confidence: mean 0.900 → 0.700"])
-    return Night("2026-11-20", "2026-11-20T01:00:00+00:00", "2026-11-20T05:00:00+00:00", None, {"street": entry})
+def night() -> NightReport:
+    entry = DatasetReport(
+        output="s3://b/out", state="done", exit_code=4, alerts=["drift of confidence: mean 0.900 → 0.700"]
+    )
+    return NightReport(
+        date="2026-11-20",
+        started="2026-11-20T01:00:00+00:00",
+        finished="2026-11-20T05:00:00+00:00",
+        datasets={"street": entry},
+    )
 
 
-def test_it_posts_the_record_and_its_text(receiver: Receiver, night: Night) -> None:
+def test_it_posts_the_record_and_its_text(receiver: Receiver, night: NightReport) -> None:
     assert post(receiver.spec(headers={"Authorization": "Bearer X"}), night) == ""
     ((path, headers, body),) = receiver.requests
     assert path == "/hook/SECRET"
@@ -79,7 +86,7 @@ def test_it_posts_the_record_and_its_text(receiver: Receiver, night: Night) -> N
     assert (body["exit_code"], body["verdict"]) == (4, "DRIFT: street")
 
 
-def test_a_receiver_that_fails_is_asked_again(receiver: Receiver, night: Night) -> None:
+def test_a_receiver_that_fails_is_asked_again(receiver: Receiver, night: NightReport) -> None:
     receiver.answers = [503, 429, 204]
     waits: list[float] = []
     assert post(receiver.spec(), night, waits.append) == ""
@@ -96,14 +103,14 @@ def test_a_receiver_that_fails_is_asked_again(receiver: Receiver, night: Night) 
     ],
 )
 def test_why_it_was_not_posted(
-    receiver: Receiver, night: Night, answers: list[int | None], attempts: int, says: str
+    receiver: Receiver, night: NightReport, answers: list[int | None], attempts: int, says: str
 ) -> None:
     receiver.answers = answers
     assert post(receiver.spec(), night, lambda seconds: None) == says
     assert len(receiver.requests) == attempts, "a redirect is not followed"
 
 
-def test_a_receiver_that_does_not_answer_costs_its_timeout(receiver: Receiver, night: Night) -> None:
+def test_a_receiver_that_does_not_answer_costs_its_timeout(receiver: Receiver, night: NightReport) -> None:
     receiver.answers = [None, 200]
     assert post(receiver.spec(timeout=0.2), night, lambda seconds: None) == ""
     assert len(receiver.requests) == 2
@@ -111,7 +118,7 @@ def test_a_receiver_that_does_not_answer_costs_its_timeout(receiver: Receiver, n
     assert post(receiver.spec(timeout=0.2, attempts=1), night) == "127.0.0.1: TimeoutError, 1 times"
 
 
-def test_nobody_there(receiver: Receiver, night: Night) -> None:
+def test_nobody_there(receiver: Receiver, night: NightReport) -> None:
     nobody = WebhookSpec(url="http://127.0.0.1:9/SECRET", attempts=2)
     assert post(nobody, night, lambda seconds: None) == "127.0.0.1: ConnectionRefusedError, 2 times"
     assert "SECRET" not in repr(nobody)
