@@ -36,7 +36,7 @@ from segbatch.packing import chunk_from_row, chunk_to_row
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
-from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import Progress, Reporter
 from segbatch.records import Chunk
 
@@ -124,7 +124,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
     plan = make_plan(spec)
     publish(plan)
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
-    segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
+    segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
     writer = Writer(plan.store, plan.record.claim)
     watchdog = Watchdog(Limits.of(spec))
     cpu: Counter[str] = Counter()

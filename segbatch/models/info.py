@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from segbatch.crf.params import CRFSettings
@@ -83,7 +83,7 @@ class ModelRequest:
 
     weights: str = "default"
     classes: str | None = None
-    storage_options: Mapping[str, Any] | None = None
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     check: bool = False
 
 

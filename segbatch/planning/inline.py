@@ -10,7 +10,7 @@ from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
-from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import UNTRACKED
 from segbatch.records import Chunk
 
@@ -22,7 +22,7 @@ def execute(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
 
     Yields one receipt per committed chunk, in order of the plan. Raises ``SegbatchError``; committed chunks are kept.
     """
-    segment, refine = segment_stage(plan.job, SINGLE_PROCESS), refine_stage(plan.job, SINGLE_PROCESS)
+    segment, refine = segment_config(plan.job, SINGLE_PROCESS).build(), refine_config(plan.job, SINGLE_PROCESS).build()
     writer = Writer(plan.store, plan.record.claim, folder)
 
     def outcomes() -> Iterator[Receipt | Chunk]:

@@ -46,10 +46,6 @@ class Job:
     notes: tuple[tuple[str, str], ...] = ()
     cautions: tuple[str, ...] = ()
 
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        # Workers need no list of shards: each read task carries its own.
-        return (Job, (self.spec, self.source, self.root, [], self.model, self.precision, self.prune, self.refiner))
-
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
         name, spec, said = self.model.name, self.spec, [*self.cautions, *_undecisive(self.spec, self.shards)]

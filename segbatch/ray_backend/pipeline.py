@@ -24,17 +24,18 @@ from segbatch.output.sums import Tally
 from segbatch.output.writer import Writer
 from segbatch.packing import chunk_from_row, chunk_to_row, pack_chunk, unpack_chunk
 from segbatch.planning.breaker import Breaker, is_suspect
-from segbatch.planning.job import Job, resolve
+from segbatch.planning.job import resolve
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware, Pools, plan_pools
 from segbatch.planning.progress import ProgressCounter
-from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import Progress, Reporter, Stage
 from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.cluster import join
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.ray_backend.prometheus import committed, gauge
 from segbatch.records import Chunk
+from segbatch.stages.config import RefineConfig, SegmentConfig
 
 logger = logging.getLogger(__name__)
 
@@ -121,12 +122,13 @@ def _context(plan: Plan) -> DataContext:
 
 
 def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
+    limits = Limits.of(plan.job.spec)
     chunks = read_datasource(
         ShardDatasource(plan.job.source, list(plan.slices()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
     )
     scored = chunks.map_batches(
         SegmentWorker,
-        fn_constructor_args=(plan.job, pools, attempts, logs),
+        fn_constructor_args=(segment_config(plan.job, pools), limits, attempts, logs),
         compute=_pool(pools.segment_actors, pools.segment_most),
         num_cpus=pools.segment_cpus,
         num_gpus=pools.segment_gpus,
@@ -135,7 +137,7 @@ def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttem
     )
     return scored.map_batches(
         RefineWorker,
-        fn_constructor_args=(plan.job, pools, attempts, logs, writer),
+        fn_constructor_args=(refine_config(plan.job, pools), limits, attempts, logs, writer),
         compute=_pool(pools.refine_actors, pools.refine_most),
         num_cpus=pools.refine_cpus,
         batch_size=1,
@@ -153,9 +155,9 @@ def _pool(size: int, most: int) -> ActorPoolStrategy:
 class SegmentWorker:
     """An actor that holds the network."""
 
-    def __init__(self, job: Job, pools: Pools, attempts: AttemptCounter, logs: Logs) -> None:
+    def __init__(self, config: SegmentConfig, limits: Limits, attempts: AttemptCounter, logs: Logs) -> None:
         logs.install(worker="segment")
-        self._stage = _supervised("segment", partial(segment_stage, job, pools), attempts, job)
+        self._stage = _supervised("segment", config.build, attempts, limits)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = chunk_from_row(row)
@@ -185,10 +187,12 @@ class RefineWorker:
     A chunk whose last records failed is left for the driver to commit, which sees whether others succeed.
     """
 
-    def __init__(self, job: Job, pools: Pools, attempts: AttemptCounter, logs: Logs, writer: Writer | None) -> None:
+    def __init__(
+        self, config: RefineConfig, limits: Limits, attempts: AttemptCounter, logs: Logs, writer: Writer | None
+    ) -> None:
         logs.install(worker="refine")
-        self._stage = _supervised("refine", partial(refine_stage, job, pools), attempts, job)
-        self._writer, self._has_marginal = writer, job.spec.marginal
+        self._stage = _supervised("refine", config.build, attempts, limits)
+        self._writer, self._has_marginal = writer, config.has_marginal
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = chunk_from_row(row)
@@ -214,9 +218,11 @@ def _commit(writer: Writer, chunk: Chunk) -> Receipt:
     return receipt
 
 
-def _supervised(stage: str, build: Callable[[], Stage], attempts: AttemptCounter, job: Job) -> Callable[[Chunk], Chunk]:
+def _supervised(
+    stage: str, build: Callable[[], Stage], attempts: AttemptCounter, limits: Limits
+) -> Callable[[Chunk], Chunk]:
     with carried(f"{stage} worker"):
-        return supervise(build, attempts, Limits.of(job.spec), f"{stage} {get_runtime_context().get_actor_id()}")
+        return supervise(build, attempts, limits, f"{stage} {get_runtime_context().get_actor_id()}")
 
 
 def _log_commit(receipt: Receipt, chunk: Chunk) -> None:

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import ray
 
+from segbatch.isolation import Limits
 from segbatch.isolation.failures import failure
 from segbatch.logs import Logs
 from segbatch.packing import chunk_from_row, chunk_to_row
 from segbatch.planning.job import Job
 from segbatch.planning.pools import Pools
+from segbatch.planning.stages import segment_config
 from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.pipeline import SegmentWorker
 from segbatch.records import Chunk
@@ -58,7 +60,8 @@ def segment_chunks(job: Job, pools: Pools, logs: Logs, chunks: Sequence[Chunk]) 
     worker: Any = ray.remote(SegmentWorker)
     worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
     attempts = RayAttempts()
-    workers = [worker.remote(job, pools, attempts, logs) for _ in range(pools.segment_actors)]
+    config, limits = segment_config(job, pools), Limits.of(job.spec)
+    workers = [worker.remote(config, limits, attempts, logs) for _ in range(pools.segment_actors)]
     try:
         pending = {workers[n % len(workers)].__call__.remote(chunk_to_row(chunk)): n for n, chunk in enumerate(chunks)}
         while pending:

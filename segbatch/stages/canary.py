@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
 
 from segbatch.errors import NetworkError
+from segbatch.models.scores import sample_images
 from segbatch.protocols import UNTRACKED, InFlight
-from segbatch.records import Chunk
+from segbatch.records import Chunk, ChunkId, Record, Scores
 from segbatch.stages.failures import last_failures
 
 
@@ -56,3 +62,25 @@ class SelfChecking:
             return str(e)
         errors = [r.error for r in done.records if r.error is not None and r.error.stage == self.name]
         return f"{errors[0].type}: {errors[0].message}" if errors else None
+
+
+def sample_chunk(scores: tuple[int, int] | None = None) -> Chunk:
+    """Return the sample images as a chunk.
+
+    Args:
+        scores: Number of classes and stride, for a stage after the network: records then have scores in which all
+            classes are equal.
+    """
+    records = []
+    for index, image in enumerate(sample_images()):
+        height, width = image.shape[:2]
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "PNG")
+        record = Record(f"sample image {index + 1}", "sample", index, data.getvalue(), None, height, width)
+        records.append(record if scores is None else replace(record, scores=_equal_scores(height, width, *scores)))
+    return Chunk(ChunkId("sample", 0, True), records)
+
+
+def _equal_scores(height: int, width: int, num_classes: int, stride: int) -> Scores:
+    values = np.zeros((num_classes, -(-height // stride), -(-width // stride)), np.float16)
+    return Scores(values, np.arange(num_classes, dtype=np.int16), height, width, stride)

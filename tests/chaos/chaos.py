@@ -20,7 +20,7 @@ from segbatch.output.writer import Writer
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
-from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import UNTRACKED
 from tests.chaos.world import CHUNK, KINDS, World
 from tests.cluster.jobs import environment, wait_for, workers
@@ -81,7 +81,7 @@ def rehearse(world: World) -> int:
     classes = len(plan.job.model.labels)
     writer, tally, scored = Writer(plan.store, plan.record.claim), Tally(classes), 0
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
-    segment, refine = segment_stage(plan.job, pools), refine_stage(plan.job, pools)
+    segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
     for shard in plan.job.shards:
         for chunk in plan.job.source.chunks(shard, CHUNK):
             with_scores = segment(chunk, UNTRACKED)

@@ -16,7 +16,7 @@ from segbatch.isolation.bisection import quarantine
 from segbatch.output.schema import to_table
 from segbatch.planning.job import resolve
 from segbatch.planning.pools import Pools
-from segbatch.planning.stages import segment_stage
+from segbatch.planning.stages import segment_config
 from segbatch.protocols import UNTRACKED
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.none import NoRefiner
@@ -90,7 +90,7 @@ def test_a_broken_machine_accuses_no_record() -> None:
 def test_a_network_in_quarantine_gives_the_same_scores_to_the_bit(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(picture(0))
     job = resolve(JobSpec.create(inputs=[str(tmp_path)], refiner="none", precision="fp32"))
-    build = partial(segment_stage, job, Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu"))
+    build = segment_config(job, Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")).build
     stage = build()
     records = [Record(f"s/{i}", "s", i, picture(i)) for i in range(5)]
     given = Chunk(ChunkId("s.00000000.000000", 0, True), records, {})

@@ -19,7 +19,7 @@ from segbatch.errors import ModelError, NetworkError, PlanError
 from segbatch.models.weights import named_digest
 from segbatch.planning.inline import SINGLE_PROCESS
 from segbatch.planning.plan import Plan, make_plan
-from segbatch.planning.stages import refine_stage, segment_stage
+from segbatch.planning.stages import refine_config, segment_config
 from tests import here
 from tests.corpus import photographs, write_folder
 
@@ -211,8 +211,8 @@ def test_other_names_or_colors_of_classes_are_another_job(source: str, tmp_path:
 
 def planned(source: str, tmp_path: Path, **fields: Any) -> Plan:
     plan = make_plan(here.spec([source], tmp_path / "out", **fields))
-    segment_stage(plan.job, SINGLE_PROCESS)
-    refine_stage(plan.job, SINGLE_PROCESS)
+    segment_config(plan.job, SINGLE_PROCESS).build()
+    refine_config(plan.job, SINGLE_PROCESS).build()
     return plan
 
 
@@ -221,17 +221,17 @@ def test_a_worker_refuses_weights_that_were_replaced(module: Any, source: str, t
     plan = planned(source, tmp_path, model=f"{module(NETWORK)}:factory", weights=str(weights))
     rewrite(weights, lambda: saved(weights, 0, 5, 0))
     with pytest.raises(NetworkError, match=r"changed since the job was planned.*net\.npy.*planned.*loaded") as refused:
-        segment_stage(plan.job, SINGLE_PROCESS)
+        segment_config(plan.job, SINGLE_PROCESS).build()
     assert refused.value.exit_code == 1
     rewrite(weights, lambda: saved(weights, 5, 0, 0))
-    segment_stage(plan.job, SINGLE_PROCESS)
+    segment_config(plan.job, SINGLE_PROCESS).build()
 
 
 def test_a_worker_refuses_an_edited_module(module: Any, source: str, tmp_path: Path) -> None:
     plan = planned(source, tmp_path, model=f"{module(NETWORK)}:named", weights="v2")
     module(NETWORK.replace("WINS = 0", "WINS = 2"))
     with pytest.raises(NetworkError, match=r"'v2' and their network: planned.*loaded"):
-        segment_stage(plan.job, SINGLE_PROCESS)
+        segment_config(plan.job, SINGLE_PROCESS).build()
 
 
 def test_a_worker_refuses_replaced_weights_of_a_built_in_network(source: str, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_worker_refuses_replaced_weights_of_a_built_in_network(source: str, tm
     data[-1] ^= 1
     rewrite(weights, lambda: weights.write_bytes(data))
     with pytest.raises(NetworkError, match=r"net\.safetensors.*planned sha256:.*loaded sha256:"):
-        segment_stage(plan.job, SINGLE_PROCESS)
+        segment_config(plan.job, SINGLE_PROCESS).build()
 
 
 @pytest.mark.parametrize("changed", ['[{"name": "a"}, {"name": "c"}]', '["b", "a"]', '["a", "b", "c"]'])
@@ -253,7 +253,7 @@ def test_a_worker_refuses_replaced_classes(changed: str, source: str, tmp_path: 
     plan = planned(source, tmp_path, model="null", classes=str(classes))
     classes.write_text(changed)
     with pytest.raises(NetworkError, match=r"names\.json"):
-        segment_stage(plan.job, SINGLE_PROCESS)
+        segment_config(plan.job, SINGLE_PROCESS).build()
 
 
 def test_a_worker_refuses_replaced_weights_of_a_refiner(source: str, tmp_path: Path) -> None:
@@ -269,4 +269,4 @@ def test_a_worker_refuses_replaced_weights_of_a_refiner(source: str, tmp_path: P
     assert plan.job.identity() == other.job.identity()
     rewrite(weights, lambda: learned(2.0))
     with pytest.raises(NetworkError, match=r"refiner_weights '.*crf\.pth'"):
-        refine_stage(plan.job, SINGLE_PROCESS)
+        refine_config(plan.job, SINGLE_PROCESS).build()
