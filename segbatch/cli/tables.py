@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segbatch.operations.verify import Report
     from segbatch.output.compaction import Compaction
     from segbatch.output.dataset import MaskDataset, MaskRow
-    from segbatch.training.trainer import Trained
+    from segbatch.training.result import TrainingResult
 
 _MAX_CLASSES = 40
 _CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
@@ -158,7 +158,7 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
     _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
 
 
-def training(console: Console, result: Trained) -> None:
+def training(console: Console, result: TrainingResult) -> None:
     """IoU of each class if that was measured, and where the weights are."""
     if result.class_iou is not None and result.mean_iou is not None and result.pixel_accuracy is not None:
         table = Table(box=None, header_style="bold", pad_edge=False)

@@ -11,7 +11,7 @@ import numpy as np
 from segbatch.errors import SpecError
 from segbatch.labels import IGNORE_INDEX, UNKNOWN_COLOR, LabelOptions
 
-VOID = -1
+IGNORED = -1
 UNKNOWN = -2
 _VALUES = 2**16
 _IGNORE = "ignore"
@@ -81,13 +81,13 @@ class ClassMap:
         elif reduce_zero:
             if values:
                 raise SpecError("reduce_zero_label: --map says what each label value is; give one of the two")
-            values = {0: VOID, **{c + 1: c for c in range(len(names))}}
+            values = {0: IGNORED, **{c + 1: c for c in range(len(names))}}
         self._lookup = np.full(_VALUES, UNKNOWN, np.int32)
         for value, c in (values or {c: c for c in range(len(names))}).items():
             self._lookup[value] = self._merge[c] if c >= 0 else c
         for value in ignore:
             if not self.explicit or value not in values:
-                self._lookup[_value(value)] = VOID
+                self._lookup[_value(value)] = IGNORED
 
     @staticmethod
     def of(names: Sequence[str], options: LabelOptions, value_names: Sequence[str] | None = None) -> ClassMap:
@@ -97,18 +97,18 @@ class ClassMap:
         )
 
     def classes_of(self, values: np.ndarray) -> np.ndarray:
-        """Class ids int32 of label values of any shape; ``VOID`` where ignored, ``UNKNOWN`` where neither."""
+        """Class ids int32 of label values of any shape; ``IGNORED`` where ignored, ``UNKNOWN`` where neither."""
         inside = (values >= 0) & (values < _VALUES)
         return np.where(inside, self._lookup[np.where(inside, values, 0)], UNKNOWN).astype(np.int32)
 
     def truth(self, label: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        """Label values (H, W) -> (class ids int32 (H, W), ``VOID`` where nothing counts; pixels of unknown values)."""
+        """Label values (H, W) -> (class ids int32 (H, W), ``IGNORED`` where no class; pixels of unknown values)."""
         truth = self.classes_of(label)
         unknown = truth == UNKNOWN
         if not unknown.any():
             return truth, {}
         values, pixels = np.unique(label[unknown], return_counts=True)
-        return np.where(unknown, VOID, truth), dict(zip(values.tolist(), pixels.tolist(), strict=True))
+        return np.where(unknown, IGNORED, truth), dict(zip(values.tolist(), pixels.tolist(), strict=True))
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask's class ids (H, W), merged, int64. Raises ``ValueError`` if it holds an id that is no class."""
@@ -121,7 +121,7 @@ class ClassMap:
         if name in self.names:
             return self.names.index(name)
         if name.lower() in _IGNORED_NAMES:
-            return VOID
+            return IGNORED
         near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise SpecError(
@@ -131,7 +131,7 @@ class ClassMap:
 
     def _class(self, key: object, given: object, ignorable: bool = False) -> int:
         if ignorable and (given is None or given == _IGNORE) and given not in self.names:
-            return VOID
+            return IGNORED
         if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(self.names):
             return given
         if str(given) in self.names:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segbatch.errors import SpecError, visible
-from segbatch.evaluation.class_map import UNKNOWN, VOID, ClassMap, shown_value
+from segbatch.evaluation.class_map import IGNORED, UNKNOWN, ClassMap, shown_value
 from segbatch.labels import IGNORE_INDEX, LabelSet
 
 MAX_LABELS = 1000  # labels that are looked at, evenly spaced among all
@@ -160,7 +160,7 @@ class _Counts:
         return by_class
 
     def _of(self, kind: int) -> list[int]:
-        """The values that are ``VOID`` or ``UNKNOWN``, the most frequent first."""
+        """The values that are ``IGNORED`` or ``UNKNOWN``, the most frequent first."""
         return sorted((v for v, c in self._meanings().items() if c == kind), key=lambda v: -self.pixels[v])
 
     def _shown(self, values: Sequence[int]) -> str:
@@ -175,7 +175,7 @@ class _Counts:
                 if self.unreadable
                 else []
             )
-        counts, void, unknown = self._by_class(), self._of(VOID), self._of(UNKNOWN)
+        counts, void, unknown = self._by_class(), self._of(IGNORED), self._of(UNKNOWN)
         names = ", ".join(visible(n) for n in self.classes.names[:_MAX_EXAMPLES])
         classes = f"{len(counts)} classes ({names}{', …' if len(counts) > _MAX_EXAMPLES else ''})"
         found = []
@@ -214,7 +214,7 @@ class _Counts:
 
     def doubtful(self) -> list[str]:
         """What may be meant, and should be known."""
-        found, void, unknown = [], self._of(VOID), self._of(UNKNOWN)
+        found, void, unknown = [], self._of(IGNORED), self._of(UNKNOWN)
         if unknown:
             found.append(
                 f"{_percent(self._fraction(unknown))} of the pixels hold values that are no class and do not count: "
@@ -253,7 +253,7 @@ class _Counts:
         if len(colors) < len(self.labels) or not self.palette:
             return None
         void = tuple(np.frombuffer(self.labels.palette(), np.uint8).reshape(-1, 3)[IGNORE_INDEX].tolist())
-        colors.setdefault(void, VOID)
+        colors.setdefault(void, IGNORED)
         if any(color not in colors for _, color in self.palette):
             return None
         merged = self.classes.mask(np.arange(len(self.labels)))
@@ -261,13 +261,15 @@ class _Counts:
         wrong = [
             (pixels, value, color)
             for (value, color), pixels in self.palette.items()
-            if (VOID if colors[color] == VOID else merged[colors[color]]) != meanings[value]
+            if (IGNORED if colors[color] == IGNORED else merged[colors[color]]) != meanings[value]
         ]
         if not wrong:
             return None
         _, value, color = max(wrong)
-        drawn = "what is ignored" if colors[color] == VOID else repr(visible(self.labels.names[colors[color]]))
-        meant = {VOID: "ignored", UNKNOWN: "no class"}.get(meanings[value]) or repr(self.classes.names[meanings[value]])
+        drawn = "what is ignored" if colors[color] == IGNORED else repr(visible(self.labels.names[colors[color]]))
+        meant = {IGNORED: "ignored", UNKNOWN: "no class"}.get(meanings[value]) or repr(
+            self.classes.names[meanings[value]]
+        )
         share = sum(p for p, _, _ in wrong) / self.palette.total()
         return (
             f"the palettes say other classes than the values for {_percent(share)} of the pixels: value {value}, which "
@@ -277,13 +279,13 @@ class _Counts:
 
     def result(self, count: int, warnings: Sequence[str], notes: Sequence[str]) -> LabelSurvey:
         meanings, total = self._meanings(), max(1, self.pixels.total())
-        kinds = {VOID: "ignored", UNKNOWN: "unknown"}
+        kinds = {IGNORED: "ignored", UNKNOWN: "unknown"}
         return LabelSurvey(
             labels=count,
             looked_at=self.looked_at,
             class_fractions={n: int(p) / total for n, p in zip(self.classes.names, self._by_class(), strict=True)},
             absent=tuple(self._absent()),
-            ignored=self._fraction(self._of(VOID)),
+            ignored=self._fraction(self._of(IGNORED)),
             unknown=self._fraction(self._of(UNKNOWN)),
             values=tuple(
                 ValueCount(v, kinds.get(c) or self.classes.names[c], self._fraction([v]), self.holders[v])

@@ -18,15 +18,16 @@ from segbatch.logs import LogReporter
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.cluster import cluster
 from segbatch.storage.store import Store
-from segbatch.training import state
-from segbatch.training.trainer import Trained, prepare
+from segbatch.training import artifacts
+from segbatch.training.job import prepare
+from segbatch.training.result import TrainingResult
 from segbatch.training.trainer import train as train_here
 
 # A worker or node that is lost costs what was learnt since the last checkpoint, this many times.
 _MAX_FAILURES = 3
 
 
-def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> Trained:
+def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> TrainingResult:
     """Learn from labeled images; see ``segbatch.training.trainer.train``.
 
     With ``workers`` above 1 each takes a part of every batch, in a process of its own that holds a GPU if the cluster
@@ -36,11 +37,11 @@ def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> Trained:
     if spec.workers == 1:
         return train_here(spec, reporter=reporter)
     if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once
-        prepare(spec)
+        prepare(spec, Reporter())
     if spec.overwrite:
         store = Store(spec.output, spec.storage_options)
-        state.refuse_foreign(store)
-        state.clear(store)
+        artifacts.refuse_foreign(store)
+        artifacts.clear(store)
         spec = spec.model_copy(update={"overwrite": False})
     cores = spec.threads or 1
     fields = {"inputs": spec.inputs, "address": spec.address}
@@ -54,14 +55,14 @@ def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> Trained:
         return _together(spec, gpus, cores, reporter or LogReporter())
 
 
-def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> Trained:
+def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> TrainingResult:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     queue: Any = Queue(actor_options={"num_cpus": 0})
-    outcome: list[Trained] = []
+    outcome: list[TrainingResult] = []
     speaker = threading.Thread(target=_speak, args=(queue, reporter, outcome))
     speaker.start()
     try:
@@ -104,10 +105,10 @@ class _QueueReporter(Reporter):
         self._queue.put(text)
 
 
-def _speak(queue: Any, reporter: Reporter, outcome: list[Trained]) -> None:
+def _speak(queue: Any, reporter: Reporter, outcome: list[TrainingResult]) -> None:
     """Report each message of the first worker as it arrives, and keep the result that it sends last."""
     while (item := queue.get()) is not None:
-        if isinstance(item, Trained):
+        if isinstance(item, TrainingResult):
             outcome.append(item)
         else:
             reporter.message(item)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segbatch.evaluation.class_map import VOID
+from segbatch.evaluation.class_map import IGNORED
 
 _GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -29,7 +29,7 @@ class Augment:
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) and class ids int32 (H, W) -> the same, changed; ``VOID`` where nothing is known."""
+        """Image uint8 (H, W, 3) and class ids int32 (H, W) -> the same, changed; ``IGNORED`` where nothing is known."""
         factor = rng.uniform(*self.scale)
         image, truth = self._cut(image, truth, factor, rng)
         if self.flip and rng.random() < 0.5:
@@ -62,7 +62,7 @@ def padded(
     size: tuple[int, int],
     fill: tuple[int, int, int] | Literal["edge"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both at ``size``, larger at the bottom and the right by a color or by the border repeated, ``VOID`` there."""
+    """Both at ``size``, larger at the bottom and the right by a color or by the border repeated, ``IGNORED`` there."""
     height, width = truth.shape
     if (height, width) == size:
         return image, truth
@@ -73,7 +73,7 @@ def padded(
         canvas = np.full((*size, 3), fill, np.uint8)
         canvas[:height, :width] = image
         image = canvas
-    return image, np.pad(truth, around, constant_values=VOID)
+    return image, np.pad(truth, around, constant_values=IGNORED)
 
 
 def _jittered(image: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str)
     return truth
 
 
-def load_or_void(examples: Examples, index: int) -> tuple[np.ndarray, np.ndarray]:
+def load_or_placeholder(examples: Examples, index: int) -> tuple[np.ndarray, np.ndarray]:
     """The same, where an image that cannot be read is one gray pixel that does not count: it ends no training."""
     try:
         return examples.load(index)

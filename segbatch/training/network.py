@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -93,29 +92,31 @@ def class_keys(architecture: Architecture) -> set[str]:
     return {key for key, value in one.items() if value.shape != other[key].shape}
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Turns examples into what the network takes."""
+def collate(
+    examples: Sequence[tuple[np.ndarray, np.ndarray]], architecture: Architecture, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return a batch of examples, preprocessed and padded to one size that the network accepts.
 
-    architecture: Architecture
-    device: torch.device
+    Args:
+        examples: Images uint8 (H, W, 3) and class ids int32 (H, W), negative where ignored.
 
-    def __call__(self, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-        """Images and class ids -> float32 (N, 3, H, W) as the network is fed, int64 (N, H, W), padded to one size."""
-        geometry, preprocess = self.architecture.geometry, self.architecture.preprocess
-        height, width = (max(truth.shape[axis] for _, truth in examples) for axis in (0, 1))
-        size = geometry.window or tuple(-(-side // geometry.multiple) * geometry.multiple for side in (height, width))
-        fill = "edge" if geometry.pad == "edge" else preprocess.mean_color()
-        at_size = [padded(image, truth, size, fill) for image, truth in examples]  # type: ignore[arg-type]
-        images = torch.from_numpy(np.stack([image for image, _ in at_size])).to(self.device)
-        truth = torch.from_numpy(np.stack([truth for _, truth in at_size])).to(self.device, torch.int64)
-        x = images.permute(0, 3, 1, 2)
-        if preprocess.bgr:
-            x = x.flip(1)
-        scale, shift = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in preprocess.affine())
-        # NHWC is faster on a GPU; training on a CPU, it was measured to be slower.
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        return (x.float() * scale + shift).contiguous(memory_format=layout), truth
+    Returns:
+        Images float32 (N, 3, H, W) and class ids int64 (N, H, W), on ``device``.
+    """
+    geometry, preprocess = architecture.geometry, architecture.preprocess
+    height, width = (max(truth.shape[axis] for _, truth in examples) for axis in (0, 1))
+    size = geometry.window or tuple(-(-side // geometry.multiple) * geometry.multiple for side in (height, width))
+    fill = "edge" if geometry.pad == "edge" else preprocess.mean_color()
+    at_size = [padded(image, truth, size, fill) for image, truth in examples]  # type: ignore[arg-type]
+    images = torch.from_numpy(np.stack([image for image, _ in at_size])).to(device)
+    truth = torch.from_numpy(np.stack([truth for _, truth in at_size])).to(device, torch.int64)
+    x = images.permute(0, 3, 1, 2)
+    if preprocess.bgr:
+        x = x.flip(1)
+    scale, shift = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in preprocess.affine())
+    # NHWC is faster on a GPU; training on a CPU, it was measured to be slower.
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return (x.float() * scale + shift).contiguous(memory_format=layout), truth
 
 
 def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
@@ -148,9 +149,12 @@ def set_train_mode(network: nn.Module, spec: TrainSpec) -> None:
 
 
 def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> list[dict[str, Any]]:
-    """Groups for the optimizer with ``lr_scale``: weights decay; biases and normalizations do not.
+    """Return the optimizer's parameter groups: weights decay, biases and normalizations do not.
 
-    What ``freeze`` names is in no group, and gets no gradient.
+    What ``spec.freeze`` names is in no group, and ``requires_grad`` is cleared.
+
+    Args:
+        heads: Keys of the parameters whose learning rate is multiplied by ``spec.head_lr``.
     """
     for module in frozen(network, spec.freeze):
         module.requires_grad_(False)
@@ -163,7 +167,11 @@ def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> li
         scale = (spec.head_lr if name in heads else 1.0) * (spec.bias_lr if bias and not normalizes else 1.0)
         decay = 0.0 if bias or normalizes else spec.weight_decay
         groups.setdefault((scale, decay), []).append(parameter)
-    return [{"params": p, "lr_scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
+    # ``initial_lr`` is what a scheduler starts from that resumes.
+    return [
+        {"params": p, "lr": spec.lr * scale, "initial_lr": spec.lr * scale, "weight_decay": decay}
+        for (scale, decay), p in groups.items()
+    ]
 
 
 def inference_model(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbatch.evaluation.class_map import VOID
+from segbatch.evaluation.class_map import IGNORED
 
 
 def segmentation_loss(
@@ -19,19 +19,24 @@ def segmentation_loss(
     *,
     weight: Tensor | None = None,
     reduction: Literal["mean", "sum"] = "mean",
-    hardest: float = 1.0,
+    ohem_fraction: float = 1.0,
 ) -> Tensor:
-    """Cross entropy of scores (N, C, H, W) and class ids (N, H, W), negative where a pixel does not count.
+    """Return the cross entropy of a batch, 0 with a gradient of 0 if all its pixels are ignored.
 
-    ``weight`` (C,) multiplies the pixels of each true class. The mean is over the pixels that count, as in the Caffe
-    layers of SegNet and FCN, not over their weights. ``hardest`` keeps that share of them, those of the highest loss
-    (Shrivastava et al. 2016). Zero, with a gradient of zero, where no pixel counts.
+    Args:
+        scores: Logits (N, C, H, W).
+        truth: Class ids (N, H, W), negative where ignored.
+        weight: Factor of the pixels of each true class, (C,).
+        reduction: ``mean`` divides by the number of pixels that are not ignored, as the Caffe layers of SegNet and FCN
+            do, not by the sum of their weights.
+        ohem_fraction: Fraction of the pixels that are kept, those of the highest loss (online hard example mining,
+            Shrivastava et al. 2016).
     """
-    loss = F.cross_entropy(scores.float(), truth, weight, ignore_index=VOID, reduction="none").flatten()
-    known = truth.flatten() != VOID
+    loss = F.cross_entropy(scores.float(), truth, weight, ignore_index=IGNORED, reduction="none").flatten()
+    known = truth.flatten() != IGNORED
     count = known.sum()
-    if hardest < 1:
-        loss = loss[known].topk(int(hardest * count)).values if count else loss[:0]
+    if ohem_fraction < 1:
+        loss = loss[known].topk(int(ohem_fraction * count)).values if count else loss[:0]
         count = torch.tensor(max(1, len(loss)))
     total = loss.sum()
     return total / count.clamp(min=1) if reduction == "mean" else total

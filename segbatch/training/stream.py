@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from segbatch.training.augment import Augment
-from segbatch.training.examples import Examples, load_or_void
+from segbatch.training.examples import Examples, load_or_placeholder
 
 Batch = list[tuple[np.ndarray, np.ndarray]]
 
@@ -37,7 +37,7 @@ class Stream:
         """The example ``index`` as it is at ``place``: image uint8 (H, W, 3), class ids int32 (H, W)."""
         # Three numbers, where orders are drawn from two: they share no generator.
         rng = np.random.default_rng((self.seed, place, 1))
-        return self.augment(*load_or_void(self.examples, index), rng)
+        return self.augment(*load_or_placeholder(self.examples, index), rng)
 
     def batches(self, places: Sequence[Sequence[int]] | Iterator[Sequence[int]], threads: int) -> Iterator[Batch]:
         """The examples at each of ``places``, in order, read ahead by ``threads`` threads."""

@@ -8,7 +8,7 @@ from segbatch.errors import ModelError, RecordFailure
 from segbatch.evaluation.confusion import Confusion
 from segbatch.models.base import TorchModel
 from segbatch.stages.scoring import unrefined_mask
-from segbatch.training.examples import Examples, load_or_void
+from segbatch.training.examples import Examples, load_or_placeholder
 
 _BATCH = 4
 
@@ -21,7 +21,7 @@ def confusion(model: TorchModel, examples: Examples, indices: Sequence[int]) -> 
     total = Confusion(len(model.labels))
     for i in range(0, len(indices), _BATCH):
         batch = indices[i : i + _BATCH]
-        loaded = [load_or_void(examples, index) for index in batch]
+        loaded = [load_or_placeholder(examples, index) for index in batch]
         scores = model.scores([image for image, _ in loaded])
         for index, (_, truth), logits in zip(batch, loaded, scores, strict=True):
             height, width = truth.shape

@@ -17,7 +17,7 @@ from segbatch.planning.plan import make_plan
 from segbatch.sources import open_source
 from segbatch.storage.outputs import LAYOUTS
 from segbatch.storage.store import TEMPORARY
-from segbatch.training import state
+from segbatch.training import artifacts
 from tests.corpus import photographs, write_folder, write_parquet, write_tar
 from tests.here import run, spec
 
@@ -116,9 +116,9 @@ def test_a_night_s_staging_area_and_what_it_replaced_are_left_out(tmp_path: Path
 def test_a_training_below_the_photographs_is_left_out(tmp_path: Path):
     write_folder(tmp_path, SAMPLES[:1])
     trained = write_folder(
-        tmp_path / "net", [(state.CURVES, SAMPLES[0][1]), (state.CHECKPOINT, b""), (state.WEIGHTS, b"")]
+        tmp_path / "net", [(artifacts.CURVES, SAMPLES[0][1]), (artifacts.CHECKPOINT, b""), (artifacts.WEIGHTS, b"")]
     )
-    (trained / state.HISTORY).write_text('{"update": 1, "epoch": 1.0, "loss": 0.5, "lr": 0.1}\n')
+    (trained / artifacts.HISTORY).write_text('{"update": 1, "epoch": 1.0, "loss": 0.5, "lr": 0.1}\n')
     corpus = open_source([str(tmp_path)]).corpus()
     assert sum(s.records or 0 for s in corpus.shards) == 1
     assert corpus.skipped.to_json() == {"outputs of segbatch": {"count": 1, "names": ["net/"]}}
@@ -189,6 +189,5 @@ def test_the_names_of_an_output_are_those_that_are_written():
     job, training = LAYOUTS
     assert job.folders == {MASKS, "stats", INCOMING, RETIRED, "set-aside", TEMPORARY}
     assert {RUN, SHARDS, SWITCH, "_SUCCESS", "README.md"} == job.files
-    assert training.files == {
-        *(state.CHECKPOINT, state.WEIGHTS, state.HISTORY, state.CURVES, state.RECORD, state.CLASSES),
-    }
+    ours = artifacts.CHECKPOINT, artifacts.WEIGHTS, artifacts.HISTORY, artifacts.CURVES, artifacts.RECORD
+    assert training.files == {*ours, artifacts.CLASSES}

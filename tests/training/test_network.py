@@ -177,7 +177,7 @@ def test_frozen_parts_do_not_learn() -> None:
     learning = {id(p) for g in groups for p in g["params"]}
     assert not any(id(p) in learning or p.requires_grad for p in network.backbone[1].parameters())
     assert all(id(p) in learning for p in network.backbone[10].parameters())  # not taken for a part of backbone.1
-    assert {g["lr_scale"] for g in groups for p in g["params"] if p is network.classifier.weight} == {10.0}
+    assert {g["lr"] for g in groups for p in g["params"] if p is network.classifier.weight} == {10 * spec.lr}
     set_train_mode(network, spec)
     assert not network.backbone[1].training
     assert network.backbone[2].training

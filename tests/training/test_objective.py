@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from segbatch.config.training import TrainSpec
+from segbatch.training.checkpoint import TrainingState
 from segbatch.training.objective import median_frequency, segmentation_loss
-from segbatch.training.optimize import EMA, learning_rate
+from segbatch.training.optimize import learning_rate_factor, make_average
 
 NEEDED = {"inputs": ["a"], "labels": "b", "output": "c"}
 
@@ -29,32 +30,32 @@ def case() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("hardest", [1.0, 0.25])
+@pytest.mark.parametrize("ohem_fraction", [1.0, 0.25])
 def test_the_loss_is_its_definition(
     case: tuple[torch.Tensor, torch.Tensor, np.ndarray],
     reduction: Literal["mean", "sum"],
     weighted: bool,
-    hardest: float,
+    ohem_fraction: float,
 ) -> None:
     scores, truth, losses = case
     weight = np.array([0.5, 1, 2, 4]) if weighted else np.ones(4)
     known = truth.numpy()
     losses = losses * weight[known[known >= 0]]
-    kept = np.sort(losses)[::-1][: int(hardest * len(losses))]
+    kept = np.sort(losses)[::-1][: int(ohem_fraction * len(losses))]
     got = segmentation_loss(
         scores,
         truth,
         weight=torch.tensor(weight, dtype=torch.float32) if weighted else None,
         reduction=reduction,
-        hardest=hardest,
+        ohem_fraction=ohem_fraction,
     )
     assert got.item() == pytest.approx(kept.mean() if reduction == "mean" else kept.sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("hardest", [1.0, 0.5])
-def test_nothing_is_learnt_where_nothing_is_known(hardest: float) -> None:
+@pytest.mark.parametrize("ohem_fraction", [1.0, 0.5])
+def test_nothing_is_learnt_where_nothing_is_known(ohem_fraction: float) -> None:
     scores = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = segmentation_loss(scores, torch.full((1, 4, 4), -1), hardest=hardest)
+    loss = segmentation_loss(scores, torch.full((1, 4, 4), -1), ohem_fraction=ohem_fraction)
     loss.backward()
     assert loss.item() == 0
     assert scores.grad is not None
@@ -71,23 +72,31 @@ def test_rare_classes_weigh_more() -> None:
 
 
 def test_poly_falls_to_nothing_after_a_rise() -> None:
-    spec = TrainSpec.create(**NEEDED, lr=2.0, power=0.5, warmup=4)
-    rates = [learning_rate(spec, u, 100) for u in range(100)]
-    assert rates[0] == pytest.approx(0.5)
-    assert rates[75] == pytest.approx(2 * 0.25**0.5)
-    assert rates[99] == pytest.approx(2 * 0.01**0.5)
-    fixed = TrainSpec.create(**NEEDED, lr=2.0, schedule="fixed")
-    assert {learning_rate(fixed, u, 100) for u in range(100)} == {2.0}
+    spec = TrainSpec.create(**NEEDED, power=0.5, warmup=4)
+    factors = [learning_rate_factor(spec, u, 100) for u in range(100)]
+    assert factors[0] == pytest.approx(0.25)
+    assert factors[75] == pytest.approx(0.25**0.5)
+    assert factors[99] == pytest.approx(0.01**0.5)
+    fixed = TrainSpec.create(**NEEDED, schedule="fixed")
+    assert {learning_rate_factor(fixed, u, 100) for u in range(100)} == {1.0}
 
 
-def test_the_average_forgets_as_it_should() -> None:
-    network = nn.Conv2d(1, 1, 1)
-    average = EMA(network, 0.5)
-    expected = network.weight.detach().clone()
+def test_the_average_forgets_as_it_should_also_after_a_resume() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    state = TrainingState()
+    average = make_average(network, 0.5, state)
+    expected = network[0].weight.detach().clone()
     for update in range(1, 6):
         with torch.no_grad():
-            network.weight.add_(update)
-        average.add(network, update)
+            network[0].weight.add_(update)
+            network[1].num_batches_tracked.add_(1)
+        assert average is not None
+        average.update_parameters(network)
         decay = min(0.5, (1 + update) / (10 + update))
-        expected = decay * expected + (1 - decay) * network.weight.detach()
-    torch.testing.assert_close(average.state["weight"], expected)
+        expected = decay * expected + (1 - decay) * network[0].weight.detach()
+        state.update, state.average = update, average.module.state_dict()
+        average = make_average(network, 0.5, state)
+    assert average is not None
+    torch.testing.assert_close(average.module.state_dict()["0.weight"], expected)
+    assert average.module.state_dict()["1.num_batches_tracked"] == 5
+    assert make_average(network, 0.0, state) is None

@@ -20,14 +20,16 @@ from segbatch.config.training import TrainSpec
 from segbatch.errors import ModelError, PlanError, SegbatchError, SpecError
 from segbatch.evaluation.confusion import Confusion
 from segbatch.models import MODELS
-from segbatch.training import trainer
 from segbatch.training.inputs import open_examples
-from segbatch.training.trainer import Trained, train
+from segbatch.training.result import TrainingResult
+from segbatch.training.step import TrainStep
+from segbatch.training.trainer import train
 from segbatch.training.validate import confusion
 from tests import here
 from tests.reporters import Said
 from tests.training.tiny import LABELS, pictures
 
+Run = tuple[Path, TrainingResult, list[str]]
 SETTINGS: dict[str, Any] = {
     "model": "tiny",
     "ignore": [9],
@@ -70,12 +72,12 @@ def spec_of(data: dict[str, Any], output: Path, **more: Any) -> TrainSpec:
 
 
 @pytest.fixture(scope="module")
-def trained(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained, list[str]]:
+def trained(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
     output, told = tmp_path_factory.mktemp("trained"), list[str]()
     return output, train(spec_of(data, output), reporter=Said(told)), told
 
 
-def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: tuple[Path, Trained, list[str]]) -> None:
+def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: Run) -> None:
     output, result, told = trained
     assert told[:2] == [
         "labels: 10, all looked at: ground 74.2 %, blue 11.9 %, red 10.6 %; ignored 3.3 % (value 9)",
@@ -98,7 +100,7 @@ def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: tupl
 
 
 def test_the_figures_of_the_weights_are_those_of_the_masks_that_run_makes_with_them(
-    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
+    data: dict[str, Any], trained: Run, tmp_path: Path
 ) -> None:
     result = trained[1]
     assert models.build("tiny", weights=result.weights, classes=result.classes, device="cpu").labels == LABELS
@@ -121,13 +123,13 @@ def test_weights_whose_scores_are_not_finite_are_no_result(data: dict[str, Any],
 
 def test_a_killed_training_ends_as_if_it_had_not_been(
     data: dict[str, Any],
-    trained: tuple[Path, Trained, list[str]],
+    trained: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in the middle, between two validations: no part of the result shows it."""
     updates = 11
-    step, done = trainer.Trainer._update, iter(range(updates))
+    step, done = TrainStep.__call__, iter(range(updates))
 
     def killed(self: Any, *args: Any) -> float:
         next(done)  # StopIteration, then
@@ -135,12 +137,12 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
 
     often = spec_of(data, tmp_path, checkpoint_minutes=0)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_update", killed)
+        patch.setattr(TrainStep, "__call__", killed)
         with pytest.raises(StopIteration):
             train(often)
     told: list[str] = []
     again = train(spec_of(data, tmp_path, loaders=1), reporter=Said(told))
-    assert any(f"going on after update {updates}" in line for line in told)
+    assert any(f"resumed after update {updates}" in line for line in told)
     assert again.mean_iou == trained[1].mean_iou
     for name in ("weights.safetensors", "history.jsonl", "classes.txt"):
         assert (tmp_path / name).read_bytes() == (trained[0] / name).read_bytes()
@@ -149,7 +151,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
 
 
 def test_calibrated_scores_are_those_of_the_classes_as_they_occur(
-    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
+    data: dict[str, Any], trained: Run, tmp_path: Path
 ) -> None:
     """The same but for the classifier's bias, which is lower by the logarithm of the weights in the loss."""
     calibrated = load_file(train(spec_of(data, tmp_path, calibrate=True, val=[], val_labels=None)).weights)
@@ -161,16 +163,22 @@ def test_calibrated_scores_are_those_of_the_classes_as_they_occur(
         torch.testing.assert_close(calibrated[key].to(value.dtype), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_a_part_of_a_training_is_its_beginning(
-    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
-) -> None:
+def test_random_numbers_and_threads_of_the_caller_stay(data: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    expected, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    train(spec_of(data, tmp_path, epochs=0.4, val=[], val_labels=None, threads=threads + 1))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.random.get_rng_state(), expected)
+
+
+def test_a_part_of_a_training_is_its_beginning(data: dict[str, Any], trained: Run, tmp_path: Path) -> None:
     part = train(spec_of(data, tmp_path, until=3.2))
     assert part.updates == 8
     whole = (trained[0] / "history.jsonl").read_text().splitlines()
     assert (tmp_path / "history.jsonl").read_text().splitlines() == whole[:1]
 
 
-def test_another_training_is_not_continued(data: dict[str, Any], trained: tuple[Path, Trained, list[str]]) -> None:
+def test_another_training_is_not_continued(data: dict[str, Any], trained: Run) -> None:
     with pytest.raises(PlanError, match=r"holds another training \(lr: 0.2 then, 0.3 now\).*--overwrite"):
         train(spec_of(data, trained[0], lr=0.3))
 
@@ -182,15 +190,13 @@ def test_nothing_is_done_twice_and_overwrite_begins_anew(data: dict[str, Any], t
     before = (tmp_path / "weights.safetensors").read_bytes()
     told: list[str] = []
     train(spec_of(data, tmp_path, **short), reporter=Said(told))
-    assert any("going on after update 2" in line for line in told)
+    assert any("resumed after update 2" in line for line in told)
     assert (tmp_path / "weights.safetensors").read_bytes() == before
     train(spec_of(data, tmp_path, **short, seed=1, overwrite=True))  # a new beginning
     assert (tmp_path / "weights.safetensors").read_bytes() != before
 
 
-def test_a_damaged_checkpoint_says_what_to_do(
-    data: dict[str, Any], trained: tuple[Path, Trained, list[str]], tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_says_what_to_do(data: dict[str, Any], trained: Run, tmp_path: Path) -> None:
     shutil.copy(trained[0] / "train.json", tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"PK" + bytes(100))
     with pytest.raises(SegbatchError, match=r"checkpoint\.pt cannot be read .*remove it, or give --overwrite"):

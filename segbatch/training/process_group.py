@@ -1,4 +1,4 @@
-"""The workers of one training: what each does of an update, and how they agree. torch.distributed, no Ray."""
+"""The processes that share one training, by torch.distributed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 
 class ProcessGroup:
-    """``size`` processes, of which this one is number ``rank``; alone it is all of them.
+    """The initialized default process group (gloo or nccl), or one process if there is none.
 
-    In a process group (gloo or nccl) every method is to be called by all of its workers.
+    In a group, every method is collective: all processes must call it.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
     """
 
     def __init__(self) -> None:
@@ -19,32 +23,32 @@ class ProcessGroup:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
 
     @property
-    def first(self) -> bool:
-        """Whether this worker is the one that writes."""
+    def is_main(self) -> bool:
+        """Whether this process writes the output."""
         return self.rank == 0
 
     def sum_gradients(self, network: nn.Module) -> None:
-        """Leave in every worker the sum of all workers' gradients, by one exchange."""
+        """Replace the gradients of each process by their sum over all, in one all-reduce."""
         if self.size == 1:
             return
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        together = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(together)
-        for gradient, summed in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of the workers' tensors, in place."""
+        """Return the sum of a tensor over all processes, computed in place."""
         if self.size > 1:
             dist.all_reduce(value)
         return value
 
     def sum_counts(self, counts: np.ndarray, device: torch.device) -> np.ndarray:
-        """The sum of the workers' int64 arrays."""
+        """Return the sum of an int64 array over all processes."""
         return self.sum(torch.from_numpy(counts).to(device)).cpu().numpy()
 
-    def share(self, state: dict[str, Tensor]) -> None:
-        """Give every worker the first one's tensors: statistics of batch normalization differ until then."""
+    def broadcast(self, state: dict[str, Tensor]) -> None:
+        """Overwrite tensors by those of the main process: batch-normalization statistics differ until then."""
         if self.size > 1:
             for value in state.values():
                 dist.broadcast(value, 0)
