@@ -72,7 +72,7 @@ def numbered(*numbers: int) -> list[str]:
 def test_a_new_photograph_is_done_and_no_shard_is_gone(nights: Nights) -> None:
     nights.add(numbered(*range(12)))
     first = nights.night()
-    assert (first.state, first.shards["new"], first.computed or first.totals["records"]) == ("done", 4, 12)
+    assert (first.state, first.shards["new"], first.computed or first.totals.records) == ("done", 4, 12)
     for name in ("0000.jpg", "zzz.jpg", "later.jpg"):
         nights.add([name])
         counts = nights.prepare().counts()
@@ -81,7 +81,7 @@ def test_a_new_photograph_is_done_and_no_shard_is_gone(nights: Nights) -> None:
         entry = nights.night()
         assert entry.state == "done"
         assert entry.shards == {**counts, "left": 0}
-        assert entry.totals["records"] <= 5
+        assert entry.totals.records <= 5
         assert nights.ids() == nights.names()
     assert verify(str(nights.output), read_input=True).problems == []
 

@@ -20,7 +20,7 @@ from segbatch.operations.nightly.record import NightReport
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
 from segbatch.output.dataset import MaskDataset
-from segbatch.output.promotion import Switch, carry_out
+from segbatch.output.promotion import Promotion, apply_promotion
 from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder
@@ -240,7 +240,7 @@ def test_inputs_that_have_nearly_vanished_are_not_believed(after: Bench, bench: 
 def test_a_switch_that_a_crash_interrupted_is_completed(after: Bench) -> None:
     store = Store(str(after.output))
     masks = sorted(committed(after.output))
-    carry_out(store, Switch("retired/x", retire=masks[:1]))
+    apply_promotion(store, Promotion(folder="retired/x", promote=[], retire=masks[:1]))
     store.move(f"retired/x/{masks[0]}", f"incoming/{masks[0]}")
     store.write("switch.json", json.dumps({"folder": "retired/x", "arrive": masks[:1]}).encode())
     assert after.night(4).verdict == "ok"
