@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from segbatch.labels import LabelSet
-from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Corpus, Scores, Shard
+from segbatch.records import Chunk, Scores
 
 Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
-
-
-class Source(Protocol):
-    """Lists shards, and reads one shard as chunks. One class a format."""
-
-    def shards(self) -> Iterator[Shard]:
-        """``corpus().shards``."""
-        ...
-
-    def corpus(self, root: str | None = None) -> Corpus:
-        """Every shard of the input once: in the order of the inputs, then of names; all loose images are the last.
-
-        Names are relative to ``root``, or, without one, to the folder that all inputs lie in. Raises ``SourceError`` if
-        nothing is found, and ``OutsideRoot`` for an input that is not below ``root``.
-        """
-        ...
-
-    def check(self, shards: Sequence[Shard]) -> None:
-        """Raise ``SourceError`` for what a look into the first shards shows to be wrong with all of them."""
-        ...
-
-    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
-        """Chunks of up to ``size`` records, in order: those whose index is in ``wanted``.
-
-        A record that cannot be read is a record with ``error`` set. A shard that breaks off in the middle
-        ends with one such record; an empty shard is one empty chunk. Exactly one chunk has ``last`` set.
-        """
-        ...
 
 
 class Model(Protocol):

@@ -32,8 +32,8 @@ class Shard:
     ``name`` is the path relative to the corpus root and unique in the corpus; image ids begin with it.
     ``version`` changes when the object's content does (size and etag, or size and mtime).
     ``records`` is the number of records if the format tells without reading, else None.
-    ``listing`` holds what the planner found beforehand, so that the reader reads what was planned: the
-    names of loose images (see ``sources.images``), where in a manifest to begin, which columns of a table to read.
+    ``layout`` is what the shard's format found out while planning, so that reading finds what was planned: the names
+    of loose images, where in a manifest to start, which columns of a table to read. Picklable; no other code reads it.
     """
 
     uri: str
@@ -42,7 +42,7 @@ class Shard:
     version: str
     records: int | None = None
     size: int = 0
-    listing: bytes | None = field(default=None, repr=False)
+    layout: object | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from segbatch.config.crf_mapping import CRF_FIELDS
 from segbatch.config.job import JobSpec
 from segbatch.config.training import RECIPE_FIELDS, TrainSpec
+from segbatch.sources import FORMATS
 
 # The first field of each group in the help.
 _GROUPS: dict[type[BaseModel], dict[str, str]] = {
@@ -101,6 +102,8 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
 def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, metavar = _kind(info.annotation)
+    if name == "format":
+        metavar = "|".join(FORMATS)
     names = (flag, "-o") if name == "output" else (flag,)
     if kind is bool:
         names = (f"{flag}/--no-{flag[2:]}",) if info.default else names

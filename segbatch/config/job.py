@@ -19,9 +19,7 @@ class JobSpec(Spec):
     )
     output: str = setting("", "where the masks go: a folder or an object-store prefix", effect="runtime")
 
-    format: Literal["webdataset", "parquet", "images", "manifest"] | None = setting(
-        None, "format of the inputs, where their names do not tell", effect="rows"
-    )
+    format: str | None = setting(None, "format of the inputs, where their names do not tell", effect="rows")
     image_column: str | None = setting(
         None,
         "Parquet column that holds the image bytes; by default the one whose first values are images",

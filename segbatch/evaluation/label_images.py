@@ -14,7 +14,7 @@ from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap
 from segbatch.labels import CLASSES, IGNORE_INDEX, INDICES, UNKNOWN_COLOR, LabelOptions, LabelSet
-from segbatch.sources.formats import EXTENSIONS
+from segbatch.sources.images import IMAGE_EXTENSIONS
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.listing import list_input
 from segbatch.storage.uri import join
@@ -60,7 +60,7 @@ def list_labels(files: Files, labels: str) -> list[LabelFile]:
 
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name."""
-    return without_query(name).lower().endswith(EXTENSIONS["images"])
+    return without_query(name).lower().endswith(IMAGE_EXTENSIONS)
 
 
 def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet | None:

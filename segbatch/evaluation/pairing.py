@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from segbatch.errors import SpecError, visible
 from segbatch.evaluation.label_images import LabelFile
-from segbatch.sources.formats import EXTENSIONS
+from segbatch.sources import FORMATS
+from segbatch.sources.images import IMAGE_EXTENSIONS
 from segbatch.storage.files import shown_uri
 from segbatch.text import without_query
 
-_SHARDS = (*EXTENSIONS["webdataset"], *EXTENSIONS["parquet"])
+_SHARDS = (*FORMATS["webdataset"].extensions, *FORMATS["parquet"].extensions)
 MAX_EXAMPLES = 5
 _MAX_HINTS = 4
 _MAX_TRIED, _MAX_PAIRED = 20, 1000  # suffixes, and images that each is tried on, for a refusal
@@ -195,7 +196,7 @@ def _label_path(label: LabelFile, suffix: Suffix) -> _Path | None:
 
 def _without_extension(name: str) -> str:
     lower = name.lower()
-    extension = next((e for e in EXTENSIONS["images"] if lower.endswith(e)), "")
+    extension = next((e for e in IMAGE_EXTENSIONS if lower.endswith(e)), "")
     return name[: len(name) - len(extension)]
 
 

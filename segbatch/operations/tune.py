@@ -28,7 +28,7 @@ from segbatch.ray_backend.tasks import map_tasks, segment_chunks, shared
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.refiners.none import NoRefiner
-from segbatch.sources.images import names_of
+from segbatch.sources.images import image_names
 from segbatch.storage.files import Files, shown_uri
 
 _BATCH = 8
@@ -169,7 +169,7 @@ def _records(job: Job) -> Iterator[Record]:
 def _labeled(job: Job, labels: Sequence[LabelFile], suffix: Suffix) -> Iterator[Record]:
     """Those that some label may belong to. Of loose images all names are known: those that it does belong to."""
     named = has_name(labels, suffix)
-    loose = (name for shard in job.shards if shard.format == "images" for name in names_of(shard))
+    loose = (name for shard in job.shards if shard.format == "images" for name in image_names(shard))
     known = [name for name in (ImageName(*pair) for pair in loose) if named(name)]
     chosen = {known[i].name for i in pair(known, labels, suffix).labels}
     unlabeled = {name.name for name in known} - chosen

@@ -13,10 +13,9 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.job import open_inputs
 from segbatch.planning.reconcile import missing, stale
-from segbatch.protocols import Source
 from segbatch.records import Chunk, Corpus, Shard
 from segbatch.skipped import Skipped
-from segbatch.sources import OutsideRoot, divided
+from segbatch.sources import OutsideRoot, Source, divided
 from segbatch.sources.chunking import id_hash
 from segbatch.storage.outputs import REASON as OUTPUTS
 from segbatch.storage.walk import FOLDER

@@ -15,11 +15,10 @@ from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
 from segbatch.errors import PlanError, SpecError
 from segbatch.output.run_record import ClassEntry, RunRecord
-from segbatch.protocols import Source
 from segbatch.records import Shard
 from segbatch.refiners.entry import RefinerRequest
 from segbatch.skipped import Skipped
-from segbatch.sources import divided, open_source
+from segbatch.sources import FORMATS, Source, divided, open_source
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.uri import is_uri
 from segbatch.text import redact
@@ -162,12 +161,14 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
 
 def _undecisive(spec: JobSpec, shards: Sequence[Shard]) -> list[str]:
     """Options that choose within formats that no input is of."""
-    formats = {shard.format for shard in shards}
-    deciding = {"image_column": {"parquet"}, "image_member": {"webdataset"}, "id_column": {"parquet", "manifest"}}
+    present = {shard.format for shard in shards}
+    options = dict.fromkeys(name for format in FORMATS for name in FORMATS[format].options)
+    given = spec.model_dump(include=set(options), exclude_none=True)
+    formats = {name: [format for format in FORMATS if name in FORMATS[format].options] for name in options}
     return [
-        f"{name} = {getattr(spec, name)!r} decides nothing: no input is {' or '.join(sorted(of))}"
-        for name, of in deciding.items()
-        if getattr(spec, name) is not None and not formats & of
+        f"{name} = {given[name]!r} decides nothing: no input is {' or '.join(sorted(formats[name]))}"
+        for name in options
+        if name in given and present.isdisjoint(formats[name])
     ]
 
 

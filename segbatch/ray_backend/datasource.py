@@ -15,9 +15,9 @@ from segbatch.isolation import AttemptCounter, Draining, begin_attempt
 from segbatch.isolation.failures import carried
 from segbatch.packing import chunk_to_row
 from segbatch.planning.chunking import MAX_SLICE_CHUNKS
-from segbatch.protocols import Source
 from segbatch.ray_backend.prometheus import count
 from segbatch.records import ShardSlice
+from segbatch.sources import Source
 from segbatch.storage.files import shown_uri
 
 # Beyond this many, slices are grouped: Ray keeps some hundred kilobytes for every task of a running dataset.

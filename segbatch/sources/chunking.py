@@ -5,33 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from segbatch.errors import SourceError
 from segbatch.records import ALL_CHUNKS, Chunk, ChunkId, ChunkSelection, Record, Shard
 from segbatch.skipped import Skipped
 
-DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
 _MAX_CHUNK_BYTES = 4 * 2**30
-KeyRule = Literal["first-dot", "last-dot"]
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What decides how the bytes of a shard become records. None: found by itself.
-
-    ``is_resumed``: where values leave several columns of images, types and names decide, as in the rows that are there.
-    ``label_column`` is a column of a table, or what follows the key of a tar's member, that holds labels, not images.
-    """
-
-    image_column: str | None = None
-    id_column: str | None = None
-    uri_column: str = "uri"
-    max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES
-    key: KeyRule = "first-dot"
-    image_member: str | None = None
-    label_column: str | None = None
-    is_resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,8 +122,3 @@ class UniqueIds:
         while not self.add(name):
             name = f"{name}#{row}"
         return name
-
-
-def check_size(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"a chunk holds at least one record, got size = {size}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ import pyarrow as pa
 
 from segbatch.errors import SourceError
 from segbatch.sources.cells import holds_bytes, is_list
-from segbatch.sources.chunking import ReadOptions
 from segbatch.sources.fields import Fields, describe, short
 from segbatch.sources.first_values import ColumnSample, FirstValues
+from segbatch.sources.formats import ReadOptions
 from segbatch.sources.ids import is_id, is_text, plain
 
 ID_NAMES = (
@@ -46,7 +45,7 @@ class SeveralColumns(SourceError):
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table has its images and ids: paths of columns, as ``image.bytes`` for a field of a struct.
+    """The layout of a Parquet shard: paths of its columns, as ``image.bytes`` for a field of a struct.
 
     ``path`` is the text that names an image whose bytes are missing. None: there is no such column; rows without ids
     are called by their numbers.
@@ -55,13 +54,6 @@ class Columns:
     image: str
     path: str | None
     id: str | None
-
-    def to_bytes(self) -> bytes:
-        return json.dumps([self.image, self.path, self.id]).encode()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> Columns:
-        return Columns(*json.loads(data))
 
 
 @dataclass(frozen=True)

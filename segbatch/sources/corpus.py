@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from segbatch.errors import SourceError
-from segbatch.records import Shard
-from segbatch.sources.images import divide
 from segbatch.storage.files import shown_uri
 from segbatch.storage.uri import split_uri
 
@@ -17,11 +15,6 @@ _SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 class OutsideRoot(SourceError):
     """An input does not lie below the corpus root."""
-
-
-def divided(shards: Iterable[Shard], chunk_size: int) -> list[Shard]:
-    """``shards`` as a run with this chunk size reads them: loose images in shards of one chunk each."""
-    return [part for s in shards for part in (divide(s, chunk_size) if s.format == "images" else [s])]
 
 
 def common_root(folders: Sequence[str]) -> str:

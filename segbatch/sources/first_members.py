@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from segbatch.codecs.header import image_size
-from segbatch.records import NO_CHUNKS, Record, Shard
-from segbatch.sources.chunking import ReadOptions
-from segbatch.sources.samples import ImageRule
+from segbatch.records import Record, Shard
+from segbatch.sources.formats import ReadOptions
+from segbatch.sources.samples import NAME_PARTS, ImageRule
 from segbatch.sources.tar import Member, open_tar
-from segbatch.sources.webdataset import NAME_PARTS, Reading
-from segbatch.storage.files import Files
+
+if TYPE_CHECKING:
+    from segbatch.sources.webdataset import Reading
 
 _MEMBERS = 2000
 _BYTES = 512 * 2**10  # of an object in a store, by one request
@@ -24,18 +25,18 @@ _MAX_MEASURED_BYTES = 4 * 2**20
 _MIN_SAMPLES = 2  # a single odd sample is an error row
 
 
-def contradiction(files: Files, shard: Shard, options: ReadOptions) -> str | None:
-    """What the first members of a shard show that makes it fail as a whole, or None. Reads little of it.
+def contradiction(shard: Shard, options: ReadOptions, new: Callable[[], Reading]) -> str | None:
+    """Return what the first members of a shard show that makes it fail as a whole, or None. Reads little of it.
 
-    A shard that cannot be read contradicts nothing: it is an error row.
+    ``new`` begins a reading of the shard. A shard that cannot be read contradicts nothing: it is an error row.
     """
     try:
-        with files.beginning(shard.uri, _BYTES) as stream:
-            look = _Look(shard, options)
+        with options.files.beginning(shard.uri, _BYTES) as stream:
+            look = _Look(options, new())
             look.into(stream, _MEMBERS, measured=_MEASURED)
         if look.is_short:
-            with files.open(shard.uri, read_ahead=False) as stream:
-                look = _Look(shard, options)
+            with options.files.open(shard.uri, read_ahead=False) as stream:
+                look = _Look(options, new())
                 look.into(stream, _LARGE_MEMBERS, measured=0)
     except Exception:  # whoever reads the shard meets it, too
         return None
@@ -50,16 +51,13 @@ class _Look:
     key and by what follows it in the name.
     """
 
-    shard: Shard
     options: ReadOptions
+    reading: Reading
     whole: bool = False
     is_short: bool = False
     records: int = 0
     lacking: list[str] = field(default_factory=list)
     areas: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._reading = Reading(self.shard, self.options, 2**62, NO_CHUNKS)
 
     def into(self, stream: BinaryIO, members: int, measured: int) -> None:
         """Look at so many ``members``, and at the bytes of the first ``measured`` images."""
@@ -68,14 +66,14 @@ class _Look:
             stream.seek(0)
             archive = open_tar(io.BytesIO(stream.read(_BYTES)))
         source = iter(archive)
-        for item in self._reading.content(self._measured(itertools.islice(source, members), measured)):
+        for item in self.reading.content(self._measured(itertools.islice(source, members), measured)):
             if isinstance(item, Record):
                 self.records += 1
                 if item.error is not None and item.error.type == "NoImage":
                     self.lacking.append(item.error.message)
-        self.whole = self._reading.failure is None and next(source, None) is None
-        few = self._reading.census.members < _LARGE_MEMBERS
-        self.is_short = few and self._reading.failure is not None and archive.compression is None
+        self.whole = self.reading.failure is None and next(source, None) is None
+        few = self.reading.census.members < _LARGE_MEMBERS
+        self.is_short = few and self.reading.failure is not None and archive.compression is None
 
     def _measured(self, members: Iterator[Member], left: int) -> Iterator[Member]:
         rule = ImageRule(label=self.options.label_column)
@@ -89,7 +87,7 @@ class _Look:
             yield member
 
     def contradiction(self) -> str | None:
-        census = self._reading.census
+        census = self.reading.census
         if self.options.image_member is not None and len(self.lacking) == self.records >= _MIN_SAMPLES:
             return f"{self.lacking[0]}, nor in any other of the first {self.records:,} samples"
         failure = census.failure(self.whole)

@@ -1,91 +1,131 @@
-"""Formats by the names of files: which entries of a listing are read as what, and which are skipped."""
+"""The protocol that a format of inputs implements, what it is given, and the registry of formats."""
 
 from __future__ import annotations
 
-from segbatch.contents import archive_by_name
-from segbatch.errors import MissingInput, SourceError
-from segbatch.storage.files import shown_name, shown_uri
-from segbatch.storage.listing import Listed
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from segbatch.records import Chunk, ChunkSelection, Shard
+from segbatch.registry import Registry
+from segbatch.storage.files import Files, shown_name
 from segbatch.storage.uri import join
 from segbatch.storage.walk import ObjectInfo
-from segbatch.text import escape_invalid_utf8, without_query
 
-EXTENSIONS = {
-    "webdataset": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
-    "parquet": (".parquet", ".pq"),
-    # Those of the last row are not all read: records with an error, so that they are not passed over in silence.
-    "images": (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
-        *(".gif", ".avif", ".avifs"),
-        *(".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl", ".jp2"),
-    ),
-    "manifest": (".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
-}
-_UNKNOWN = "with an unknown suffix"
+DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
+KeyRule = Literal["first-dot", "last-dot"]
 
 
-def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
-    """The entries of an input by format; those that are not read are counted in ``item.skipped``.
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the inputs are opened, and what decides which records they hold. None: found by itself.
 
-    ``format`` settles what names do not tell, and in a folder which names are meant. Raises ``SourceError`` if nothing
-    is left, for a folder of several formats, and for a file given by its name, if that tells no format.
+    Attributes:
+        files: Opens every URI, with the job's storage options.
+        format: Name of the format of all inputs.
+        label_column: A column of a table, or what follows the key of a tar's member, that holds labels, not images.
+        is_resumed: Rows of these inputs exist. Where values leave several columns of images, types and names decide,
+            as they did for those rows.
     """
-    groups: dict[str, list[ObjectInfo]] = {}
-    for entry in item.entries:
-        found = format if format and item.by != "folder" else _format_of(join(item.root, entry.name))
-        if found is not None:
-            groups.setdefault(found, []).append(entry)
-        elif item.by in ("folder", "pattern"):
-            item.skipped.add(_UNKNOWN, escape_invalid_utf8(shown_name(item.root, entry.name)))
-        else:
-            uri = join(item.root, entry.name)
-            if archive := archive_by_name(without_query(uri)):
-                raise SourceError(f"{shown_uri(uri)}: by its name {archive}")
-            raise SourceError(
-                f"{shown_uri(uri)}: its name tells no format; known: {_known()}; or set the option format"
-            )
-    if item.by == "folder":
-        groups = _meant(item, groups, format)
-    if not groups:
-        held = "; ".join(item.skipped.lines()) or "nothing"
-        remedy = f"; known: {_known()}; or give them by a pattern, and set the option format"
-        archive = next(filter(None, (archive_by_name(entry.name) for entry in item.entries)), "")
-        if archive:
-            remedy = f"; that is {archive}"
-        raise MissingInput(
-            f"{shown_uri(item.root)}: holds no shard and no image, only {held}"
-            f"{remedy if _UNKNOWN in item.skipped.kinds else ''}"
-        )
-    return groups
+
+    files: Files = field(default_factory=Files, compare=False, repr=False)
+    format: str | None = None
+    image_column: str | None = None
+    id_column: str | None = None
+    uri_column: str = "uri"
+    max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES
+    key: KeyRule = "first-dot"
+    image_member: str | None = None
+    label_column: str | None = None
+    is_resumed: bool = False
 
 
-def _known() -> str:
-    return ", ".join(extension for group in EXTENSIONS.values() for extension in group)
+@dataclass(frozen=True)
+class InputFile:
+    """A file of the inputs. ``name`` is its path below the corpus root, ``version`` changes when its content does."""
+
+    uri: str
+    name: str
+    size: int
+    version: str
+
+    def shard(self, format: str) -> Shard:
+        """Return the file as a shard whose number of records is unknown."""
+        return Shard(self.uri, self.name, format, self.version, size=self.size)
 
 
-def _meant(item: Listed, groups: dict[str, list[ObjectInfo]], format: str | None) -> dict[str, list[ObjectInfo]]:
-    """Of a folder: what is of ``format``, or without one all but the manifests beside other files."""
-    if format is not None:
-        read_as = {format: format, **({"parquet": "manifest"} if format == "manifest" else {})}
-        reason = f"of another format than {format}"
-    else:
-        read_as = {name: name for name in groups if name != "manifest" or len(groups) == 1}
-        reason = "manifests beside other files"
-    meant: dict[str, list[ObjectInfo]] = {}
-    for name, entries in groups.items():
-        if name in read_as:
-            meant.setdefault(read_as[name], []).extend(entries)
-        else:
-            for entry in entries:
-                item.skipped.add(reason, escape_invalid_utf8(shown_name(item.root, entry.name)))
-    if len(meant) > 1:
-        counts = ", ".join(f"{len(e)} of {f} ({e[0].name})" for f, e in meant.items())
-        raise SourceError(
-            f"{shown_uri(item.root)}: a mix of formats: {counts}; set the option format to the one that is meant"
-        )
-    return meant
+@dataclass(frozen=True)
+class Listing:
+    """The files that one format reads: (prefix of names, URI of a folder, objects below it), in order of the inputs.
+
+    ``root`` is the corpus root, "" if the inputs are in different kinds of stores.
+    """
+
+    root: str
+    folders: list[tuple[str, str, list[ObjectInfo]]] = field(default_factory=list)
+
+    def files(self) -> Iterator[InputFile]:
+        for prefix, folder, objects in self.folders:
+            for o in objects:
+                yield InputFile(join(folder, o.name), prefix + shown_name(folder, o.name), o.size, o.version)
 
 
-def _format_of(uri: str) -> str | None:
-    lower = without_query(uri).lower()
-    return next((f for f, extensions in EXTENSIONS.items() if lower.endswith(extensions)), None)
+@dataclass(frozen=True)
+class PlannedShards:
+    """The shards of one format, and what a plan says of them.
+
+    Attributes:
+        notes: How many shards each note, as (subject, sentence), is true of: which columns are read, for example.
+        warnings: What is likely not meant.
+        image_column: The column of the images in all shards, if values and not only names told it.
+    """
+
+    shards: list[Shard]
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    warnings: tuple[str, ...] = ()
+    image_column: str | None = None
+
+
+class Format(Protocol):
+    """How files of one kind are planned as shards and read as chunks. Has no state: one object serves all jobs.
+
+    Attributes:
+        name: Value of ``--format``, and ``Shard.format``.
+        extensions: Lowercase endings of file names, with the dot. A file is of the first format registered for its
+            ending; ``--format`` chooses another one.
+        options: Fields of ``ReadOptions`` that are None by default and mean something in this format.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+    options: tuple[str, ...]
+
+    def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
+        """Plan the files of ``listing``, which are at least one.
+
+        What is found out on the way and needed for reading goes into ``Shard.layout``, which no other code reads.
+
+        Raises:
+            SourceError: The files cannot be planned. A single damaged file is no reason: it is an error row.
+        """
+        ...
+
+    def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
+        """Yield what a look into the first of ``shards`` shows to be wrong with all of them, in one line each."""
+        ...
+
+    def divide(self, shard: Shard, size: int) -> list[Shard]:
+        """Return the shards that a run with chunks of ``size`` records reads and commits instead of ``shard``."""
+        ...
+
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
+        """Yield the wanted chunks of a shard, of ``size`` records each but for the last one, in order.
+
+        A record that cannot be read is a record with ``error`` set. A shard that breaks off in the middle
+        ends with one such record; an empty shard is one empty chunk. Exactly one chunk of a shard has ``last`` set.
+        """
+        ...
+
+
+FORMATS: Registry[Format] = Registry("format")

@@ -8,58 +8,104 @@ import json
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
+from segbatch.contents import LFS_POINTER, recognized
 from segbatch.errors import SourceError
 from segbatch.leaves import leaf_name
-from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard, digest
-from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
+from segbatch.records import Chunk, ChunkSelection, Record, Shard, digest
+from segbatch.sources.chunking import chunks_by_number, wanted_rows
+from segbatch.sources.first_bytes import as_others, first_bytes
+from segbatch.sources.formats import InputFile, Listing, PlannedShards, ReadOptions
 from segbatch.storage.fetch import fetch
-from segbatch.storage.files import Files, shown_name, shown_uri
+from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.reachable import nearest
 from segbatch.storage.retry import is_transient
 from segbatch.storage.uri import join
 from segbatch.storage.walk import ObjectInfo
 from segbatch.text import escape_invalid_utf8, redact
 
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+    *(".gif", ".avif", ".avifs"),
+    # Not all of these can be decoded: they are error rows, so that no image is passed over silently.
+    *(".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl", ".jp2"),
+)
 MAX_LOOSE_IMAGES = 1_000_000
+_CHECKED = 3  # images whose first bytes are looked at
+_MAX_POINTER_BYTES = 1024  # a Git LFS pointer has some 130
 _HASH_BITS = 64
 # Deeper than a million names need; a leaf at this depth that holds more than a chunk has several.
 _MAX_DEPTH = 32
 
 
 class Images:
-    """Reads the images that a shard's listing names, several at once, in the order of the listing.
+    """Image files, read several at once.
 
-    Error rows: MissingObject, UnreadableObject, RecordTooLarge.
+    All of a corpus are planned as one shard, in order of their names, which ``divide`` divides by the hashes of the
+    names. Error rows: MissingObject, UnreadableObject, RecordTooLarge.
     """
 
-    def __init__(self, files: Files, options: ReadOptions) -> None:
-        self._files, self._options = files, options
+    name = "images"
+    extensions: tuple[str, ...] = IMAGE_EXTENSIONS
+    options: tuple[str, ...] = ()
 
-    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. Images of other chunks are not read."""
-        check_size(size)
-        listing = Listing.of(shard)
-        uris = listing.uris or [""] * len(listing.names)
+    def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
+        """See ``Format.shards``. Raises ``SourceError`` above a million images, and for a name that is there twice."""
+        return PlannedShards([image_shard(listing.root, [_entry(listing.root, file) for file in listing.files()])])
+
+    def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
+        """See ``Format.problems``: the first images are Git LFS pointers. Of pages of servers there may be few."""
+        images = [image for shard in shards[:_CHECKED] for image in _first_images(shard)][:_CHECKED]
+        if any(size > _MAX_POINTER_BYTES for _, size in images):
+            return
+        kinds = [recognized(first_bytes(options.files, uri)) for uri, _ in images]
+        if kinds and all(kind.startswith(LFS_POINTER) for kind in kinds):
+            total = sum(shard.records or 0 for shard in shards)
+            yield f"{shown_uri(images[0][0])}: not an image, but {kinds[0]}{as_others(len(images), total)}"
+
+    def divide(self, shard: Shard, size: int) -> list[Shard]:
+        """Return the shard as shards of at most ``size`` images, by the hashes of their names.
+
+        A new, changed or removed name changes the shard that it falls into, or splits it, or merges it with its
+        sibling; the others keep name and version. In which order the images are listed does not matter.
+        """
+        hashed = sorted((_hash(image.name), image) for image in ImageList.of(shard).images())
+        hashes = [value for value, _ in hashed]
+
+        def leaves(begin: int, end: int, bits: str) -> Iterator[Shard]:
+            if end - begin <= size or len(bits) == _MAX_DEPTH:
+                yield _shard(shard.uri, bits, sorted((image for _, image in hashed[begin:end]), key=lambda i: i.name))
+                return
+            middle = bisect_left(hashes, int(f"{bits}1", 2) << (_HASH_BITS - len(bits) - 1), begin, end)
+            for bit, first, stop in (("0", begin, middle), ("1", middle, end)):
+                if first < stop:
+                    yield from leaves(first, stop, bits + bit)
+
+        return list(leaves(0, len(hashed), ""))
+
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
+        """See ``Format.chunks``. Images of other chunks are not read."""
+        images = ImageList.of(shard).images()
 
         def wanted_images() -> Iterator[tuple[Record, str, int | None]]:
-            for _, rows, _ in wanted_rows(len(listing.names), size, wanted):
+            for _, rows, _ in wanted_rows(len(images), size, wanted):
                 for row in rows:
-                    image_id, uri = _id_and_uri(shard.uri, listing.names[row])
+                    image_id, uri = _id_and_uri(shard.uri, images[row].name)
                     record = Record(escape_invalid_utf8(image_id), shown_uri(uri), row)
-                    yield record, uris[row] or uri, listing.sizes[row]
+                    yield record, images[row].uri or uri, images[row].size
 
-        neighbors = _Neighbors(self._files, shard.uri, listing)
-        records = fetch(neighbors, wanted_images(), self._options.max_record_bytes)
-        return chunks_by_number(records, shard, len(listing.names), size, wanted)
+        neighbors = _Neighbors(options.files, shard.uri, images)
+        records = fetch(neighbors, wanted_images(), options.max_record_bytes)
+        return chunks_by_number(records, shard, len(images), size, wanted)
 
 
 class _Neighbors:
-    """Reads images of a listing: one that is gone while others are there is an error row, and no outage."""
+    """Reads images of a shard: one that is gone while others are there is an error row, and no outage."""
 
-    def __init__(self, files: Files, root: str, listing: Listing) -> None:
-        self._files, self._root, self._listing = files, root, listing
+    def __init__(self, files: Files, root: str, images: Sequence[ObjectInfo]) -> None:
+        self._files, self._root, self._images = files, root, images
 
     def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
         # A size of 0 when it was listed: a broken link, or an empty file.
@@ -68,15 +114,14 @@ class _Neighbors:
     def _is_there(self, uri: str, error: Exception) -> bool:
         if self._files.is_there(uri, error):
             return True
-        uris = self._listing.uris or [_id_and_uri(self._root, name)[1] for name in self._listing.names]
+        uris = [image.uri or _id_and_uri(self._root, image.name)[1] for image in self._images]
         return not is_transient(error) and any(self._files.exists(other) for other in nearest(uri, uris))
 
 
-def image_entry(root: str, prefix: str, folder: str, entry: ObjectInfo) -> ObjectInfo:
-    """An image below ``folder`` by its name below ``root``, redacted, or by its redacted URI if ``root`` is ""."""
-    uri = join(folder, entry.name)
-    name = prefix + shown_name(folder, entry.name) if root else redact(uri)
-    return replace(entry, name=name, uri="" if uri == redact(uri) else uri)
+def _entry(root: str, file: InputFile) -> ObjectInfo:
+    """An image by its name below ``root``, redacted, or by its redacted URI if ``root`` is ""."""
+    shown = redact(file.uri)
+    return ObjectInfo(file.name if root else shown, file.size, file.version, "" if file.uri == shown else file.uri)
 
 
 def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
@@ -93,90 +138,66 @@ def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
     for entry, after in itertools.pairwise(ordered):
         if entry.name == after.name:
             raise SourceError(f"{shown_uri(entry.name)}: is named by two inputs; each image may be given once")
-    return _shard(root, "", ordered, listed_versions=True)
-
-
-def divide(shard: Shard, chunk_size: int) -> list[Shard]:
-    """The shard of ``image_shard`` as shards of at most ``chunk_size`` images, by the hashes of their names.
-
-    A new, changed or removed name changes the shard that it falls into, or splits it, or merges it with its sibling;
-    the others keep name and version. How the images came, and in which order they are listed, does not matter.
-    """
-    listing = Listing.of(shard)
-    uris = listing.uris or [""] * len(listing.names)
-    images = zip(listing.names, listing.sizes, listing.versions, uris, strict=True)
-    hashed = sorted((_hash(image[0]), ObjectInfo(*image)) for image in images)
-    hashes = [value for value, _ in hashed]
-
-    def leaves(begin: int, end: int, bits: str) -> Iterator[Shard]:
-        if end - begin <= chunk_size or len(bits) == _MAX_DEPTH:
-            entries = sorted((entry for _, entry in hashed[begin:end]), key=lambda e: e.name)
-            yield _shard(shard.uri, bits, entries)
-            return
-        middle = bisect_left(hashes, int(f"{bits}1", 2) << (_HASH_BITS - len(bits) - 1), begin, end)
-        for bit, first, stop in (("0", begin, middle), ("1", middle, end)):
-            if first < stop:
-                yield from leaves(first, stop, bits + bit)
-
-    return list(leaves(0, len(hashed), ""))
+    return _shard(root, "", ordered, keep_versions=True)
 
 
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_HASH_BITS // 8).digest())
 
 
-def _shard(root: str, bits: str, entries: Sequence[ObjectInfo], listed_versions: bool = False) -> Shard:
-    versions = [e.version for e in entries]
-    uris = [e.uri for e in entries] if any(e.uri for e in entries) else []
-    listing = Listing([e.name for e in entries], [e.size for e in entries], versions if listed_versions else [], uris)
+def _shard(root: str, bits: str, images: Sequence[ObjectInfo], keep_versions: bool = False) -> Shard:
     return Shard(
         uri=root,
         name=leaf_name(bits),
-        format="images",
-        version=digest(*(part for e in entries for part in (e.name, e.version)), length=32),
-        records=len(entries),
-        size=sum(listing.sizes),
-        listing=listing.packed(),
+        format=Images.name,
+        version=digest(*(part for image in images for part in (image.name, image.version)), length=32),
+        records=len(images),
+        size=sum(image.size for image in images),
+        layout=ImageList.pack(images, keep_versions),
     )
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Names and sizes of a shard's images; versions too before the shard is divided.
+class ImageList:
+    """The layout of a shard of images: their names and sizes, and their versions before the shard is divided.
 
-    ``uris`` are what is read, where an image is not at its name below the root: a signature is no part of a name.
+    Compressed, since the driver holds those of all shards. An image has a URI if it is not at its name below the root,
+    as a signature is no part of a name.
     """
 
-    names: list[str]
-    sizes: list[int]
-    versions: list[str]
-    uris: list[str]
-
-    def packed(self) -> bytes:
-        plain = [self.names, self.sizes, self.versions, self.uris]
-        return zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 6)
+    packed: bytes
 
     @staticmethod
-    def of(shard: Shard) -> Listing:
-        if shard.listing is None:
+    def pack(images: Sequence[ObjectInfo], keep_versions: bool) -> ImageList:
+        versions = [image.version for image in images] if keep_versions else []
+        uris = [image.uri for image in images] if any(image.uri for image in images) else []
+        plain = [[image.name for image in images], [image.size for image in images], versions, uris]
+        return ImageList(zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 6))
+
+    @staticmethod
+    def of(shard: Shard) -> ImageList:
+        if shard.layout is None:
             raise SourceError(
-                f"{shown_uri(shard.uri)}: a shard of loose images without its listing; plan it by open_source"
+                f"{shown_uri(shard.uri)}: a shard of loose images without its layout; plan it by open_source"
             )
-        return Listing(*json.loads(zlib.decompress(shard.listing)))
+        return cast(ImageList, shard.layout)
+
+    def images(self) -> list[ObjectInfo]:
+        names, sizes, versions, uris = json.loads(zlib.decompress(self.packed))
+        columns = names, sizes, versions or itertools.repeat(""), uris or itertools.repeat("")
+        return [ObjectInfo(*image) for image in zip(*columns, strict=False)]
 
 
-def names_of(shard: Shard) -> list[tuple[str, str]]:
-    """The ids and redacted URIs of a shard's images, as its records will have them."""
-    named = (_id_and_uri(shard.uri, name) for name in Listing.of(shard).names)
+def image_names(shard: Shard) -> list[tuple[str, str]]:
+    """Return the ids and redacted URIs of a shard's images, as its records will have them."""
+    named = (_id_and_uri(shard.uri, image.name) for image in ImageList.of(shard).images())
     return [(escape_invalid_utf8(image_id), shown_uri(uri)) for image_id, uri in named]
 
 
-def first_images(shard: Shard, count: int) -> list[tuple[str, int]]:
+def _first_images(shard: Shard) -> list[tuple[str, int]]:
     """(URI, size in bytes) of the first images of a shard."""
-    listing = Listing.of(shard)
-    uris = listing.uris or [""] * len(listing.names)
-    images = zip(uris[:count], listing.names[:count], listing.sizes[:count], strict=True)
-    return [(uri or _id_and_uri(shard.uri, name)[1], size) for uri, name, size in images]
+    images = ImageList.of(shard).images()[:_CHECKED]
+    return [(image.uri or _id_and_uri(shard.uri, image.name)[1], image.size) for image in images]
 
 
 def _id_and_uri(root: str, name: str) -> tuple[str, str]:

@@ -3,119 +3,144 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from functools import partial
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import cast
 
 import pyarrow as pa
 
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard
-from segbatch.sources.chunking import ReadOptions, check_size, chunks_by_number, wanted_rows
+from segbatch.records import Chunk, ChunkSelection, Record, Shard
+from segbatch.sources.chunking import chunks_by_number, wanted_rows
 from segbatch.sources.columns import choose_id
 from segbatch.sources.fields import Fields, describe
+from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import is_text, plain, texts
-from segbatch.sources.parquet import row_id
-from segbatch.sources.rows import open_rows
+from segbatch.sources.rows import open_rows, row_id
 from segbatch.sources.text_rows import ID_NAMES, Line, TextIndex, TextRows
 from segbatch.storage.fetch import fetch
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import shown_uri
 from segbatch.storage.hosts import Hosts, sampled
 from segbatch.storage.uri import beside, uris_beside
 from segbatch.text import without_query
 
+_PARQUET = (".parquet", ".pq")
+_PLANNED_AT_ONCE = 8
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 class Manifest:
-    """Reads the images that the rows of a manifest name, several at once, in the order of the rows.
+    """Files whose rows name images by URI, read several images at once, in the order of the rows.
 
     URIs are absolute, or relative to the manifest's folder. Ids come from the column that ``id_column`` names,
     from ``image_id, id, key, __key__``, or else are the URIs, redacted. Error rows: MissingUri, BadUri,
     BadManifestRow, CorruptRowGroup, MissingObject, UnreadableObject, RecordTooLarge.
     """
 
-    def __init__(self, files: Files, options: ReadOptions) -> None:
-        self._files, self._options = files, options
+    name = "manifest"
+    extensions: tuple[str, ...] = (
+        *(".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
+        *_PARQUET,  # if --format says so
+    )
+    options: tuple[str, ...] = ("id_column",)
 
-    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. Images of other chunks are not read."""
-        check_size(size)
-        total = shard.records or 0
-        hosts = Hosts(self._files, shard.uri, partial(self._sample, shard, total))
-        records = fetch(hosts, self._wanted(shard, total, size, wanted), self._options.max_record_bytes)
-        return chunks_by_number(records, shard, total, size, wanted)
+    def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
+        """See ``Format.shards``. Reads text files once from front to back, and footers of Parquet files."""
+        return self.plan([file.shard(self.name) for file in listing.files()], options)
 
-    def _sample(self, shard: Shard, total: int) -> Iterator[str]:
-        rows = self._rows(shard, sampled(total))
-        return uris_beside(shard.uri, (line.uri for _, _, line in rows if line.uri is not None))
+    def plan(self, shards: Sequence[Shard], options: ReadOptions) -> PlannedShards:
+        """Return ``shards`` as manifests. Raises ``SourceError`` if one cannot be read, or lacks a column."""
+        with ThreadPoolExecutor(_PLANNED_AT_ONCE) as pool:
+            planned = list(pool.map(lambda shard: _plan(shard, options), shards))
+        notes = Counter(note for _, columns in planned for note in columns)
+        return PlannedShards([shard for shard, _ in planned], notes)
 
-    def _wanted(
-        self, shard: Shard, total: int, size: int, wanted: ChunkSelection
-    ) -> Iterator[tuple[Record, str, int | None]]:
-        ranges = [rows for _, rows, _ in wanted_rows(total, size, wanted)]
-        for row, name, line in self._rows(shard, ranges):
-            record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
+    def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
+        """See ``Format.problems``: planning has read the files."""
+        return iter(())
+
+    def divide(self, shard: Shard, size: int) -> list[Shard]:
+        """See ``Format.divide``."""
+        return [shard]
+
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
+        """See ``Format.chunks``. Images of other chunks are not read."""
+        return _Reading(shard, options).chunks(size, wanted)
+
+
+class _Reading:
+    """One pass over the wanted rows of a manifest, and the images that they name."""
+
+    def __init__(self, shard: Shard, options: ReadOptions) -> None:
+        self._shard, self._options, self._total = shard, options, shard.records or 0
+
+    def chunks(self, size: int, wanted: ChunkSelection) -> Iterator[Chunk]:
+        hosts = Hosts(self._options.files, self._shard.uri, self._sample)
+        ranges = [rows for _, rows, _ in wanted_rows(self._total, size, wanted)]
+        records = fetch(hosts, self._records(ranges), self._options.max_record_bytes)
+        return chunks_by_number(records, self._shard, self._total, size, wanted)
+
+    def _sample(self) -> Iterator[str]:
+        rows = self._rows(sampled(self._total))
+        return uris_beside(self._shard.uri, (line.uri for _, _, line in rows if line.uri is not None))
+
+    def _records(self, ranges: list[range]) -> Iterator[tuple[Record, str, int | None]]:
+        """Yield, for ``fetch``, records without bytes and the URIs of their bytes, or error rows."""
+        for row, name, line in self._rows(ranges):
+            record = Record(row_id(self._shard, row, name), shown_uri(self._shard.uri), row)
             try:
-                uri = self._uri(shard, row, line)
+                uri = self._uri(row, line)
             except RecordFailure as e:
                 yield record.failed(e.stage, e.type, e.message), "", None
                 continue
             yield Record(record.image_id, shown_uri(uri), row), uri, None
 
-    def _uri(self, shard: Shard, row: int, line: Line) -> str:
+    def _uri(self, row: int, line: Line) -> str:
         if line.uri is not None:
-            return beside(shard.uri, line.uri)
+            return beside(self._shard.uri, line.uri)
         raise line.problem or RecordFailure(
             "read", "MissingUri", f"row {row} has no value in column {self._options.uri_column!r}"
         )
 
-    def _rows(self, shard: Shard, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
+    def _rows(self, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
         """(row, id that is unique in the manifest, what it says) of the rows in the ascending ``ranges``."""
+        uri = self._shard.uri
         try:
-            if is_parquet(shard.uri):
-                yield from _parquet_lines(self._files, shard.uri, self._options, ranges)
+            if is_parquet(uri):
+                yield from _parquet_lines(uri, self._options, ranges)
                 return
-            with TextRows(self._files, shard.uri, self._options) as lines:
-                planned = TextIndex.from_bytes(shard.listing) if shard.listing else lines.index()
-                yield from lines.rows(ranges, planned)
+            with TextRows(self._options.files, uri, self._options) as lines:
+                index = cast(TextIndex | None, self._shard.layout)
+                yield from lines.rows(ranges, index or lines.index())
         except RecordFailure as e:
             raise SourceError(f"{e.message}; it could be read when the job was planned: run the job again") from None
         except _UNREADABLE as e:
-            raise SourceError(
-                f"{shown_uri(shard.uri)}: the manifest can no longer be read: {e}; run the job again"
-            ) from None
+            raise SourceError(f"{shown_uri(uri)}: the manifest can no longer be read: {e}; run the job again") from None
 
 
-class Surveyed(NamedTuple):
-    """Rows of a manifest, what ``Shard.listing`` keeps for its reading, and which columns are read, for a plan."""
-
-    records: int
-    listing: bytes | None
-    images: str
-    ids: str
-
-
-def survey(files: Files, uri: str, options: ReadOptions) -> Surveyed:
-    """What is to be known of a manifest beforehand. Raises ``SourceError`` if it cannot be read, or lacks a column."""
-    images = f"URIs in column {options.uri_column}"
+def _plan(shard: Shard, options: ReadOptions) -> tuple[Shard, list[tuple[str, str]]]:
+    """A shard with its number of records and, of a text file, its index; and notes of the columns that are read."""
+    images = ("images", f"URIs in column {options.uri_column}")
+    shard = replace(shard, format=Manifest.name)
     try:
-        if is_parquet(uri):
-            with open_rows(files, uri) as rows:
-                _, _, ids = _parquet_columns(uri, rows.schema, options)
-                return Surveyed(rows.records, None, images, ids)
-        with TextRows(files, uri, options) as lines:
+        if is_parquet(shard.uri):
+            with open_rows(options.files, shard.uri) as rows:
+                _, _, ids = _parquet_columns(shard.uri, rows.schema, options)
+                return replace(shard, records=rows.records), [images, ("ids", ids)]
+        with TextRows(options.files, shard.uri, options) as lines:
             index = lines.index()
             ids = f"column {lines.id_column or options.uri_column}"
-            return Surveyed(index.records, index.to_bytes(), images, ids)
+            return replace(shard, records=index.records, layout=index), [images, ("ids", ids)]
     except RecordFailure as e:
         raise SourceError(e.message) from None
     except _UNREADABLE as e:
-        raise SourceError(f"{shown_uri(uri)}: the manifest cannot be read: {e}") from None
+        raise SourceError(f"{shown_uri(shard.uri)}: the manifest cannot be read: {e}") from None
 
 
 def is_parquet(uri: str) -> bool:
-    return without_query(uri).lower().endswith((".parquet", ".pq"))
+    return without_query(uri).lower().endswith(_PARQUET)
 
 
 def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None, str]:
@@ -131,10 +156,8 @@ def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple
     return column, key, ids or f"column {column}"
 
 
-def _parquet_lines(
-    files: Files, uri: str, options: ReadOptions, ranges: list[range]
-) -> Iterator[tuple[int, str, Line]]:
-    with open_rows(files, uri) as rows:
+def _parquet_lines(uri: str, options: ReadOptions, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
+    with open_rows(options.files, uri) as rows:
         column, key, _ = _parquet_columns(uri, rows.schema, options)
         for row, name, value in rows.rows(ranges, column, key or column):
             if isinstance(value, RecordFailure):

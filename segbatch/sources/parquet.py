@@ -2,49 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
+from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard
+from segbatch.records import Chunk, ChunkSelection, Record, Shard
 from segbatch.sources.cells import cell_bytes
-from segbatch.sources.chunking import ReadOptions, check_size, chunked, chunks_by_number, wanted_rows
+from segbatch.sources.chunking import chunked, chunks_by_number, wanted_rows
 from segbatch.sources.columns import Columns, choose
 from segbatch.sources.fields import Fields, describe
+from segbatch.sources.first_bytes import mistaken
 from segbatch.sources.first_values import FirstValues
+from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import texts
-from segbatch.sources.rows import ParquetRows, open_rows
+from segbatch.sources.parquet_plan import no_images, plan_tables
+from segbatch.sources.rows import ParquetRows, open_rows, row_id, shard_error
 from segbatch.storage.fetch import fetch
-from segbatch.storage.files import Files, shown_uri, too_large
+from segbatch.storage.files import shown_uri, too_large
 from segbatch.storage.hosts import Hosts, sampled
 from segbatch.storage.uri import beside, uris_beside
-from segbatch.text import escape_invalid_utf8
 
 
 class Parquet:
-    """Reads the rows of Parquet files; one row is one record.
+    """Parquet files; one row is one record.
 
-    Which columns hold the images and the ids was decided when the job was planned, and is the shard's listing; a shard
-    without one is looked into (``columns.choose``). Where the ``bytes`` of a struct are null, its ``path`` names the
-    image, as a row of a manifest does. Error rows: MissingBytes, BadEncoding, RecordTooLarge, CorruptRowGroup, BadUri
-    and those of ``Files.read`` for paths; and one row for a whole file: CorruptShard, WrongSchema, MissingObject,
-    UnreadableObject.
+    Which columns hold the images and the ids is decided while planning (``parquet_plan``), and is the shard's layout; a
+    shard without one is looked into. Where the ``bytes`` of a struct are null, its ``path`` names the image, as a row
+    of a manifest does. Error rows: MissingBytes, BadEncoding, RecordTooLarge, CorruptRowGroup, BadUri and those of
+    ``Files.read`` for paths; and one row for a whole file: CorruptShard, WrongSchema, MissingObject, UnreadableObject.
     """
 
-    def __init__(self, files: Files, options: ReadOptions) -> None:
-        self._files, self._options = files, options
+    name = "parquet"
+    extensions: tuple[str, ...] = (".parquet", ".pq")
+    options: tuple[str, ...] = ("image_column", "id_column")
 
-    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. Row groups that hold no record of a wanted chunk are not read."""
-        check_size(size)
+    def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
+        """See ``Format.shards``. Tables without images that have a column of URIs become manifests."""
+        return plan_tables([file.shard(self.name) for file in listing.files()], options)
+
+    def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
+        """See ``Format.problems``. One of the first images must be one, unless their column was named."""
+        problem = mistaken(options.files, shards, "Parquet", lambda _, head: recognized(head, {"a Parquet file"}))
+        if problem is None and options.image_column is None:
+            problem = no_images(shards, options)
+        if problem is not None:
+            yield problem
+
+    def divide(self, shard: Shard, size: int) -> list[Shard]:
+        """See ``Format.divide``."""
+        return [shard]
+
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
+        """See ``Format.chunks``. Row groups that hold no record of a wanted chunk are not read."""
+        return _Reading(shard, options).chunks(size, wanted)
+
+
+class _Reading:
+    """One pass over the wanted rows of a file."""
+
+    def __init__(self, shard: Shard, options: ReadOptions) -> None:
+        self._shard, self._options = shard, options
+
+    def chunks(self, size: int, wanted: ChunkSelection) -> Iterator[Chunk]:
+        shard = self._shard
         try:
-            rows = open_rows(self._files, shard.uri)
+            rows = open_rows(self._options.files, shard.uri)
             try:
-                columns = self._columns(shard, rows)
+                columns = self._columns(rows)
             except SourceError as e:
                 rows.__exit__()
                 raise RecordFailure("read", "WrongSchema", str(e)) from None
@@ -58,49 +87,46 @@ class Parquet:
                 return
             ranges = [numbers for _, numbers, _ in wanted_rows(total, size, wanted)]
             paths = _Paths(rows, ranges, columns.path)
-            hosts = Hosts(self._files, shard.uri, partial(self._sample, shard, total, columns.path))
-            found = (
-                self._record(shard, row, name, value, paths)
-                for row, name, value in rows.rows(ranges, columns.image, columns.id)
-            )
+            hosts = Hosts(self._options.files, shard.uri, partial(self._sample, total, columns.path))
+            values = rows.rows(ranges, columns.image, columns.id)
+            found = (self._record(row, name, value, paths) for row, name, value in values)
             records = fetch(hosts, found, self._options.max_record_bytes)
             yield from chunks_by_number(records, shard, total, size, wanted)
 
-    def _columns(self, shard: Shard, rows: ParquetRows) -> Columns | None:
+    def _columns(self, rows: ParquetRows) -> Columns | None:
         """The columns to read, None of a file without rows. Raises ``SourceError`` if it lacks them."""
         if rows.records == 0:
             return None
-        if shard.listing is None:
-            with FirstValues(self._files, [shard.uri]) as values:
+        columns = cast(Columns | None, self._shard.layout)
+        if columns is None:
+            with FirstValues(self._options.files, [self._shard.uri]) as values:
                 return choose(values, self._options).columns
-        columns = Columns.from_bytes(shard.listing)
-        there = Fields.of(rows.schema).kinds
-        missing = [path for path in (columns.image, columns.path, columns.id) if path is not None and path not in there]
+        present = Fields.of(rows.schema).kinds
+        planned = (columns.image, columns.path, columns.id)
+        missing = [path for path in planned if path is not None and path not in present]
         if missing:
             raise SourceError(
-                f"no column {missing[0]!r}, which was there when the job was planned; run the job again; "
+                f"no column {missing[0]!r}, which the file had when the job was planned; run the job again; "
                 f"the columns are {describe(rows.schema)}"
             )
         return columns
 
-    def _sample(self, shard: Shard, total: int, column: str | None) -> Iterator[str]:
-        with open_rows(self._files, shard.uri) as rows:
+    def _sample(self, total: int, column: str | None) -> Iterator[str]:
+        with open_rows(self._options.files, self._shard.uri) as rows:
             for _, _, value in rows.rows(sampled(total), column, None) if column else ():
                 if not isinstance(value, RecordFailure) and (path := texts(pa.array([value]))[0]):
-                    yield from uris_beside(shard.uri, [path])
+                    yield from uris_beside(self._shard.uri, [path])
 
-    def _record(
-        self, shard: Shard, row: int, name: str | None, value: Any, paths: _Paths
-    ) -> tuple[Record, str, int | None]:
-        """For ``fetch``: a record with its bytes or an error, or the URI of its bytes."""
-        record = Record(row_id(shard, row, name), shown_uri(shard.uri), row)
+    def _record(self, row: int, name: str | None, value: Any, paths: _Paths) -> tuple[Record, str, int | None]:
+        """Return, for ``fetch``, a record with its bytes or an error, or with the URI of its bytes."""
+        record = Record(row_id(self._shard, row, name), shown_uri(self._shard.uri), row)
         try:
             if isinstance(value, RecordFailure):
                 raise value
             data = cell_bytes(value) if value.is_valid else None
             path = "" if data else paths.of(row)
             if path:
-                uri = beside(shard.uri, path)
+                uri = beside(self._shard.uri, path)
                 return replace(record, source=shown_uri(uri)), uri, None
             if data is None:
                 raise RecordFailure("read", "MissingBytes", f"row {row} has no image bytes (null){paths.nor_path}")
@@ -130,13 +156,3 @@ class _Paths:
         if isinstance(value, RecordFailure):
             raise value
         return texts(pa.array([value]))[0]
-
-
-def row_id(shard: Shard, row: int, name: str | None) -> str:
-    """``shard/name``, or ``shard/row`` in a file without ids."""
-    return f"{shard.name}/{row if name is None else escape_invalid_utf8(name)}"
-
-
-def shard_error(shard: Shard, failure: RecordFailure) -> Record:
-    """The one row that stands for a shard which cannot be read at all."""
-    return Record(f"{shard.name}/#0", shown_uri(shard.uri), 0).failed(failure.stage, failure.type, failure.message)

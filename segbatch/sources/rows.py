@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
+from segbatch.records import Record, Shard
 from segbatch.sources.chunking import UniqueIds
 from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
 from segbatch.storage.files import Files, brief, shard_failure, shown_name, shown_uri
 from segbatch.storage.uri import folder_of
+from segbatch.text import escape_invalid_utf8
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
@@ -150,3 +152,13 @@ def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
         name = max((f.name for f in array.type if f"{below}.".startswith(f"{f.name}.")), key=len)
         array, below = pc.struct_field(array, name), below[len(name) + 1 :]
     return array
+
+
+def row_id(shard: Shard, row: int, name: str | None) -> str:
+    """``shard/name``, or ``shard/row`` in a file without ids."""
+    return f"{shard.name}/{row if name is None else escape_invalid_utf8(name)}"
+
+
+def shard_error(shard: Shard, failure: RecordFailure) -> Record:
+    """The one row that stands for a shard which cannot be read at all."""
+    return Record(f"{shard.name}/#0", shown_uri(shard.uri), 0).failed(failure.stage, failure.type, failure.message)

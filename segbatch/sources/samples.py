@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from segbatch.errors import RecordFailure
-from segbatch.sources.formats import EXTENSIONS
+from segbatch.sources.formats import KeyRule
+from segbatch.sources.images import IMAGE_EXTENSIONS
 from segbatch.sources.tar import Member
 from segbatch.storage.files import too_large
 
 # By preference: beside a photograph (jpg), a png is nearly always its label map.
 _PREFERRED = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")
-_IMAGES = (*_PREFERRED, *(e[1:] for e in EXTENSIONS["images"] if e[1:] not in _PREFERRED))
+_IMAGES = (*_PREFERRED, *(e[1:] for e in IMAGE_EXTENSIONS if e[1:] not in _PREFERRED))
 _REMEMBERED = 20
+# The key of a member, and what follows it in the name.
+NAME_PARTS: dict[KeyRule, re.Pattern[str]] = {
+    "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),
+    "last-dot": re.compile(r"((?:.*/|)[^./][^/]*)\.([^./]+)", re.DOTALL),
+}
 
 
 @dataclass(frozen=True)

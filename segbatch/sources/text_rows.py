@@ -17,7 +17,8 @@ import numpy as np
 
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.sources.chunking import ReadOptions, id_hash
+from segbatch.sources.chunking import id_hash
+from segbatch.sources.formats import ReadOptions
 from segbatch.sources.ids import number_text
 from segbatch.sources.line_stream import LineStream
 from segbatch.storage.files import Files, shown_name, shown_uri

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
+from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
-from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Record, Shard
+from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.sources.census import Census
-from segbatch.sources.chunking import KeyRule, NoRecord, ReadOptions, UniqueIds, check_size, chunked, id_hash
-from segbatch.sources.samples import ImageRule, Sample
+from segbatch.sources.chunking import NoRecord, UniqueIds, chunked, id_hash
+from segbatch.sources.compression import MAGIC_BYTES, compression_of
+from segbatch.sources.first_bytes import mistaken
+from segbatch.sources.first_members import contradiction
+from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
+from segbatch.sources.samples import NAME_PARTS, ImageRule, Sample
 from segbatch.sources.tar import Member, open_tar
-from segbatch.storage.files import Files, shard_failure, shown_uri
-from segbatch.text import escape_invalid_utf8
+from segbatch.storage.files import shard_failure, shown_uri
+from segbatch.text import escape_invalid_utf8, without_query
 
-NAME_PARTS: dict[KeyRule, re.Pattern[str]] = {
-    "first-dot": re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL),
-    "last-dot": re.compile(r"((?:.*/|)[^./][^/]*)\.([^./]+)", re.DOTALL),
-}
+_CHECKED = 3  # tars whose first members are looked at
+_SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
 _MAX_SHOWN_NAME = 300
 # Names of samples without an image, until the image is met; of more samples, their hashes.
 _MAX_WAITING_BYTES = 16 * 2**20
@@ -26,7 +31,7 @@ _OF_MACOS = re.compile(r"\._|\.DS_Store$")
 
 
 class WebDataset:
-    """Reads tar shards, plain or compressed (gzip, bzip2, xz, zstd), in one pass.
+    """Tar shards, plain or compressed (gzip, bzip2, xz, zstd), in one pass.
 
     The key of a member is its path up to the first dot of its last part, or, with ``key = "last-dot"``, up to the last
     one. Which member is the image, ``samples.ImageRule`` says. Members whose last part has no dot or begins with one,
@@ -40,25 +45,54 @@ class WebDataset:
     which the job fails.
     """
 
-    def __init__(self, files: Files, options: ReadOptions) -> None:
-        self._files, self._options = files, options
+    name = "webdataset"
+    extensions: tuple[str, ...] = (
+        *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz"),
+        *(".tar.xz", ".txz", ".tar.zst", ".tzst"),
+    )
+    options: tuple[str, ...] = ("image_member",)
 
-    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
-        """See ``interfaces.Source``. The members of other chunks are passed over, not read."""
-        check_size(size)
-        reading = Reading(shard, self._options, size, wanted)
-        return chunked(_content(self._files, reading, shard.uri), shard, size, wanted)
+    def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
+        """See ``Format.shards``: one shard per tar. Reads nothing."""
+        shards = [file.shard(self.name) for file in listing.files()]
+        notes: Counter[tuple[str, str]] = Counter()
+        if options.image_member is not None:
+            notes["images", f"member {options.image_member} of each sample"] = len(shards)
+        return PlannedShards(shards, notes)
+
+    def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
+        """See ``Format.problems``. Costs a request for each of the first few tars, or reads headers of local files."""
+
+        def kind_of(shard: Shard, head: bytes) -> str:
+            compression = compression_of(head[:MAGIC_BYTES])
+            # With --format a tar may be compressed whatever its name is.
+            if compression and options.format is None and without_query(shard.uri).lower().endswith(".tar"):
+                suffix = _SUFFIXES[compression]
+                return (
+                    f"{compression} data: decompress it, name it .tar{suffix}, or set the option format to {self.name}"
+                )
+            return recognized(head, {"a tar archive", *(f"{name} data" for name in _SUFFIXES)})
+
+        if problem := mistaken(options.files, shards, "a tar", kind_of):
+            yield problem
+            return
+        for shard in shards[:_CHECKED]:
+            if found := contradiction(shard, options, partial(Reading, shard, options, 2**62, NO_CHUNKS)):
+                yield f"{shown_uri(shard.uri)}: {found}"
+
+    def divide(self, shard: Shard, size: int) -> list[Shard]:
+        """See ``Format.divide``."""
+        return [shard]
+
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
+        """See ``Format.chunks``. The members of other chunks are passed over, not read."""
+        return chunked(_content(Reading(shard, options, size, wanted)), shard, size, wanted)
 
 
-def _content(files: Files, reading: Reading, uri: str) -> Iterator[Record | NoRecord]:
+def _content(reading: Reading) -> Iterator[Record | NoRecord]:
     # A member that breaks off ends the reading while the archive is open.
-    with closing(_members(files, uri)) as members:
+    with closing(reading.members()) as members:
         yield from reading.content(members)
-
-
-def _members(files: Files, uri: str) -> Generator[Member, None, None]:
-    with files.open(uri) as stream:
-        yield from open_tar(stream)
 
 
 class Reading:
@@ -72,6 +106,10 @@ class Reading:
         self._ids, self._waiting = UniqueIds(), _Waiting()
         self.census = Census(options.key)
         self.failure: RecordFailure | None = None
+
+    def members(self) -> Generator[Member, None, None]:
+        with self._options.files.open(self._shard.uri) as stream:
+            yield from open_tar(stream)
 
     def content(self, members: Iterator[Member]) -> Iterator[Record | NoRecord]:
         """Every record in order, and every member that is not part of one."""

@@ -7,7 +7,7 @@ from segbatch.errors import RecordFailure, SourceError, SpecError
 from segbatch.evaluation.label_images import open_labels
 from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
 from segbatch.labels import LabelSet
-from segbatch.sources import AnySource, open_source
+from segbatch.sources import Source, open_source
 from segbatch.storage.files import Files
 from segbatch.training.examples import Examples, image_files
 from segbatch.training.spool import spool
@@ -52,7 +52,7 @@ def _size(examples: Examples, index: int) -> tuple[int, int] | None:
     return height, width
 
 
-def _shards(spec: TrainSpec, inputs: list[str]) -> tuple[AnySource, AnySource | str]:
+def _shards(spec: TrainSpec, inputs: list[str]) -> tuple[Source, Source | str]:
     """The source of the images, and that of the labels or the ending of the members of tars that hold them."""
     if spec.label_column is None:
         raise SpecError("labels: give a folder of label images, or for shards --label-column")

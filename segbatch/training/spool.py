@@ -17,7 +17,7 @@ from segbatch.errors import SpecError
 from segbatch.evaluation.class_map import ClassMap
 from segbatch.evaluation.label_images import Label, LabelReader
 from segbatch.records import Record, Shard
-from segbatch.sources import AnySource
+from segbatch.sources import Source
 from segbatch.sources.tar import open_tar
 from segbatch.storage.files import Files
 from segbatch.training.examples import truth_of
@@ -71,7 +71,7 @@ class Spool:
 
 
 def spool(
-    images: AnySource, labels: AnySource | str, classes: ClassMap, reader: LabelReader, max_pixels: int
+    images: Source, labels: Source | str, classes: ClassMap, reader: LabelReader, max_pixels: int
 ) -> tuple[Spool, list[str]]:
     """Copy the records of shards that have a label.
 
@@ -105,7 +105,7 @@ def spool(
     return out, notes
 
 
-def _labels(shard: Shard, labels: AnySource | str, files: Files) -> Iterator[tuple[str | int, bytes]]:
+def _labels(shard: Shard, labels: Source | str, files: Files) -> Iterator[tuple[str | int, bytes]]:
     if isinstance(labels, str):
         with files.open(shard.uri) as stream:
             for member in open_tar(stream):

@@ -9,18 +9,18 @@ from typing import ClassVar
 import pytest
 
 from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
-from segbatch.sources import AnySource, open_source
+from segbatch.sources import Source, open_source
 from tests.corpus import Sample, photographs
 
 SIZES = [1, 2, 3, 7, 100]
 
 
-def read(source: AnySource, size: int = 100) -> list[Record]:
+def read(source: Source, size: int = 100) -> list[Record]:
     """All records of all shards, in order."""
     return [r for shard in source.shards() for chunk in source.chunks(shard, size) for r in chunk.records]
 
 
-def only(source: AnySource) -> Shard:
+def only(source: Source) -> Shard:
     (shard,) = source.shards()
     return shard
 
@@ -40,11 +40,11 @@ class SourceContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def source(self, tmp_path: Path) -> AnySource:
+    def source(self, tmp_path: Path) -> Source:
         return open_source([self.write(tmp_path, self.samples)])
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_every_record_once_in_order(self, source: AnySource, size: int):
+    def test_every_record_once_in_order(self, source: Source, size: int):
         shard = only(source)
         chunks = list(source.chunks(shard, size))
         records = [r for c in chunks for r in c.records]
@@ -58,12 +58,12 @@ class SourceContract:
         assert {c.id.shard_id for c in chunks} == {shard.id}
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_reading_again_gives_the_same(self, source: AnySource, size: int):
+    def test_reading_again_gives_the_same(self, source: Source, size: int):
         shard = only(source)
         assert list(source.chunks(shard, size)) == list(source.chunks(shard, size))
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_a_selection_leaves_out_others_and_changes_none(self, source: AnySource, size: int):
+    def test_a_selection_leaves_out_others_and_changes_none(self, source: Source, size: int):
         shard = only(source)
         chunks = list(source.chunks(shard, size))
         every = set(range(len(chunks)))
@@ -77,13 +77,13 @@ class SourceContract:
         for wanted in selections:
             assert list(source.chunks(shard, size, wanted)) == [c for c in chunks if c.id.index in wanted], wanted
 
-    def test_the_source_pickles(self, source: AnySource):
+    def test_the_source_pickles(self, source: Source):
         shard = only(source)
         again, there = pickle.loads(pickle.dumps((source, shard)))
         assert list(again.shards()) == [shard]
         assert list(again.chunks(there, 5)) == list(source.chunks(shard, 5))
 
-    def test_the_number_of_records_is_right_or_unknown(self, source: AnySource):
+    def test_the_number_of_records_is_right_or_unknown(self, source: Source):
         assert only(source).records in (None, self.count)
 
     def test_a_shard_without_records_is_one_empty_chunk(self, tmp_path: Path):
@@ -94,6 +94,6 @@ class SourceContract:
         assert chunk.id.last
         assert list(source.chunks(shard, 5, NO_CHUNKS)) == []
 
-    def test_a_chunk_of_no_records_is_a_mistake(self, source: AnySource):
+    def test_a_chunk_of_no_records_is_a_mistake(self, source: Source):
         with pytest.raises(ValueError, match="at least one record"):
             list(source.chunks(only(source), 0))

@@ -202,9 +202,9 @@ def test_files_of_different_columns_are_each_read_by_their_own(tmp_path: Path) -
     assert [s.format for s in corpus.shards] == ["parquet", "parquet", "manifest"]
     assert corpus.image_column is None  # no single one is read in all files
     assert [text for name, text in corpus.notes if name == "images"] == [
-        "column image: JPEG 64 x 64 (1 of 3 tables)",
-        "column picture: JPEG 43 x 64 (1 of 3 tables)",
-        "URIs in column uri (1 of 3 tables)",
+        "column image: JPEG 64 x 64 (1 of 3 shards)",
+        "column picture: JPEG 43 x 64 (1 of 3 shards)",
+        "URIs in column uri (1 of 3 shards)",
     ]
     (record,) = read(open_source([str(tmp_path / "c.parquet")], image_column="picture"))
     assert record.data == PHOTOS[2]  # a manifest, to which the option says nothing

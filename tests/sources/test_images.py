@@ -13,7 +13,7 @@ from segbatch.errors import SourceError
 from segbatch.leaves import Overlaps, bits_of, leaf_name
 from segbatch.records import NO_CHUNKS, Shard
 from segbatch.sources import divided, open_source
-from segbatch.sources.images import Listing, divide, image_shard
+from segbatch.sources.images import ImageList, Images, image_shard
 from segbatch.storage.walk import ObjectInfo
 from tests.corpus import photographs, write_folder
 from tests.sources.contract import SIZES
@@ -25,11 +25,11 @@ SETTINGS = settings(deadline=None, max_examples=60)
 
 
 def leaves(versions: dict[str, int], size: int) -> list[Shard]:
-    return divide(image_shard("/r", [ObjectInfo(name, 10, str(v)) for name, v in versions.items()]), size)
+    return Images().divide(image_shard("/r", [ObjectInfo(name, 10, str(v)) for name, v in versions.items()]), size)
 
 
 def names(shard: Shard) -> list[str]:
-    return Listing.of(shard).names
+    return [image.name for image in ImageList.of(shard).images()]
 
 
 def changes(before: list[Shard], after: list[Shard]) -> tuple[set[str], set[str]]:

@@ -14,7 +14,7 @@ import pytest
 from segbatch.errors import SourceError
 from segbatch.records import ChunkSelection, Record
 from segbatch.sources import open_source
-from segbatch.sources.chunking import ReadOptions
+from segbatch.sources.formats import ReadOptions
 from segbatch.sources.text_rows import TextRows
 from segbatch.storage.files import Files
 from tests.corpus import photographs, write_folder, write_manifest

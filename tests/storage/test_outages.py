@@ -17,8 +17,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from segbatch.errors import Outage
 from segbatch.records import Record, Shard
-from segbatch.sources import AnySource, divided
-from segbatch.sources.chunking import ReadOptions
+from segbatch.sources import Source, divided
+from segbatch.sources.formats import ReadOptions
 from segbatch.storage.files import Files
 from segbatch.storage.reachable import nearest
 from tests.corpus import photographs, write_manifest, write_parquet, write_tar
@@ -28,16 +28,16 @@ PICTURES = photographs(8, side=16)
 Act = Callable[[Path], object]
 
 
-def source(*inputs: Path | str, wait: float = 0.0, format: str | None = None) -> AnySource:
+def source(*inputs: Path | str, wait: float = 0.0, format: str | None = None) -> Source:
     """Waits for stores of any kind for so many seconds."""
-    return AnySource([str(i) for i in inputs], Files(None, wait, wait), ReadOptions(max_record_bytes=2**17), format)
+    return Source([str(i) for i in inputs], ReadOptions(Files(None, wait, wait), format, max_record_bytes=2**17))
 
 
-def planned(inputs: AnySource) -> list[Shard]:
+def planned(inputs: Source) -> list[Shard]:
     return divided(list(inputs.shards()), 4)
 
 
-def read(inputs: AnySource, shards: list[Shard], size: int = 4) -> list[Record]:
+def read(inputs: Source, shards: list[Shard], size: int = 4) -> list[Record]:
     return [record for shard in shards for chunk in inputs.chunks(shard, size) for record in chunk.records]
 
 

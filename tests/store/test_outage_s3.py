@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from segbatch.errors import Outage
-from segbatch.sources import AnySource, divided
-from segbatch.sources.chunking import ReadOptions
+from segbatch.sources import Source, divided
+from segbatch.sources.formats import ReadOptions
 from segbatch.storage.files import Files
 from tests.corpus import photographs, write_manifest
 from tests.store.seaweed import Seaweed
@@ -18,7 +18,7 @@ PICTURES = photographs(4, side=16)
 
 
 def errors(given: str, shards: list[Any], options: dict[str, Any]) -> list[str | None]:
-    source = AnySource([given], Files(options, 1.0, 0.0), ReadOptions(max_record_bytes=2**17), None)
+    source = Source([given], ReadOptions(Files(options, 1.0, 0.0), max_record_bytes=2**17))
     records = [record for shard in shards for chunk in source.chunks(shard, 4) for record in chunk.records]
     return [record.error.type if record.error else None for record in records]
 
@@ -31,7 +31,7 @@ def test_what_a_bucket_does_not_give(seaweed: Seaweed, tmp_path: Path, kind: str
     for uri, (_, data) in zip(uris, PICTURES, strict=True):
         store.pipe_file(uri, data)
     given = f"s3://{bucket}/in" if kind == "listed" else str(write_manifest(tmp_path / "list.csv", uris))
-    shards = divided(list(AnySource([given], Files(options), ReadOptions(), None).shards()), 4)
+    shards = divided(list(Source([given], ReadOptions(Files(options))).shards()), 4)
     with pytest.raises(Outage, match="PermissionError"):
         errors(given, shards, {**options, "key": "UNKNOWN"})
     store.rm_file(uris[0])

@@ -1,0 +1,154 @@
+"""Inputs of any mix of formats as one source of shards and chunks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from segbatch.errors import SourceError
+from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Corpus, Shard
+from segbatch.skipped import Skipped
+from segbatch.sources.assignment import by_format
+from segbatch.sources.corpus import common_root, prefix_below
+from segbatch.sources.formats import DEFAULT_MAX_RECORD_BYTES, FORMATS, KeyRule, Listing, PlannedShards, ReadOptions
+from segbatch.storage.files import Files
+from segbatch.storage.listing import Listed, list_input
+from segbatch.storage.tables import refuse_tables
+from segbatch.storage.uri import join
+from segbatch.text import escape_invalid_utf8, redact
+
+
+def open_source(
+    inputs: list[str],
+    *,
+    storage_options: dict[str, Any] | None = None,
+    image_column: str | None = None,
+    id_column: str | None = None,
+    uri_column: str = "uri",
+    format: str | None = None,
+    max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES,
+    key: KeyRule = "first-dot",
+    image_member: str | None = None,
+    label_column: str | None = None,
+    is_resumed: bool = False,
+) -> Source:
+    """Return a source over any mix of tars, Parquet files, folders, globs and manifests. Reads nothing.
+
+    The options are those of ``ReadOptions``; ``format`` settles what names do not tell.
+
+    Raises:
+        SpecError: ``format`` is not registered.
+    """
+    if format is not None:
+        FORMATS[format]
+    options = ReadOptions(
+        files=Files(storage_options),
+        format=format,
+        image_column=image_column,
+        id_column=id_column,
+        uri_column=uri_column,
+        max_record_bytes=max_record_bytes,
+        key=key,
+        image_member=image_member,
+        label_column=label_column,
+        is_resumed=is_resumed,
+    )
+    return Source(list(inputs), options)
+
+
+def divided(shards: Iterable[Shard], size: int) -> list[Shard]:
+    """Return ``shards`` as a run with this chunk size reads them: loose images in shards of one chunk each."""
+    return [part for shard in shards for part in FORMATS[shard.format].divide(shard, size)]
+
+
+class Source:
+    """Lists the shards of a job's inputs, and reads each by its format. Picklable."""
+
+    def __init__(self, inputs: list[str], options: ReadOptions) -> None:
+        self._inputs, self._options = inputs, options
+
+    def shards(self) -> list[Shard]:
+        """Return ``corpus().shards``."""
+        return self.corpus().shards
+
+    def corpus(self, root: str | None = None) -> Corpus:
+        """List every shard of the inputs once: by format, then in order of the inputs and of names.
+
+        Args:
+            root: Folder that names are relative to; by default the one that all inputs lie in.
+
+        Raises:
+            SourceError: Nothing is found, or it cannot be planned.
+            OutsideRoot: An input is not below ``root``.
+        """
+        listed = [(given, item) for given in self._inputs for item in list_input(self._options.files, given)]
+        if root is None:
+            root = common_root([redact(item.root) for _, item in listed])
+        listings = {name: Listing(root) for name in FORMATS}
+        skipped = Skipped()
+        for given, item in listed:
+            prefix = prefix_below(root, redact(item.root), given)
+            groups = by_format(item, self._options.format)
+            if item.by != "name":
+                chosen = [e.name for entries in groups.values() for e in entries]
+                refuse_tables(self._options.files, item.root, chosen, item.marks, whole=item.by == "folder")
+            skipped.merge(item.skipped.below(escape_invalid_utf8(prefix)))
+            for name, entries in groups.items():
+                listings[name].folders.append((prefix, item.root, entries))
+        _refuse_repeated_files([item for _, item in listed])
+        planned = [
+            FORMATS[name].shards(listing, self._options) for name, listing in listings.items() if listing.folders
+        ]
+        return _corpus(root, planned, skipped)
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Raise ``SourceError`` for what a look into the first shards of a format shows to be wrong with all of them.
+
+        Costs a request for each of the first few shards, or reads their first bytes.
+        """
+        problems: list[str] = []
+        for name in FORMATS:
+            if group := [shard for shard in shards if shard.format == name]:
+                problems += FORMATS[name].problems(group, self._options)
+        if problems:
+            raise SourceError("\n".join(problems))
+
+    def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
+        """Yield the wanted chunks of a shard, see ``Format.chunks``."""
+        if size < 1:
+            raise ValueError(f"a chunk holds at least one record, got size = {size}")
+        return FORMATS[shard.format].chunks(shard, size, wanted, self._options)
+
+
+def _corpus(root: str, planned: Sequence[PlannedShards], skipped: Skipped) -> Corpus:
+    shards = [shard for part in planned for shard in part.shards]
+    _refuse_repeated_names(shards)
+    notes: Counter[tuple[str, str]] = sum((part.notes for part in planned), Counter())
+    totals: Counter[str] = Counter()
+    for (subject, _), count in notes.items():
+        totals[subject] += count
+    shown = tuple(
+        (subject, text if count == totals[subject] else f"{text} ({count:,} of {totals[subject]:,} shards)")
+        for (subject, text), count in notes.items()
+    )
+    image_column = next((part.image_column for part in planned if part.image_column is not None), None)
+    return Corpus(root, shards, skipped, image_column, shown, tuple(w for part in planned for w in part.warnings))
+
+
+def _refuse_repeated_files(listed: Sequence[Listed]) -> None:
+    seen: set[str] = set()
+    for item in listed:
+        for entry in item.entries:
+            uri = redact(join(item.root, entry.name))  # the same object, whatever signs it
+            if uri in seen:
+                raise SourceError(f"{uri}: is named by two inputs; each file may be given once")
+            seen.add(uri)
+
+
+def _refuse_repeated_names(shards: Sequence[Shard]) -> None:
+    names: set[str] = set()
+    for shard in shards:
+        if shard.name in names:
+            raise SourceError(f"{shard.name}: two shards would have this name; give their common folder as the input")
+        names.add(shard.name)

@@ -1,0 +1,122 @@
+"""What planning finds out about Parquet files: how many records they have, and which columns to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import cast
+
+import pyarrow as pa
+
+from segbatch.errors import RecordFailure, SourceError
+from segbatch.records import Shard, digest
+from segbatch.sources.columns import ColumnChoice, Columns, NoImages, SeveralColumns, choose, shown
+from segbatch.sources.fields import Fields
+from segbatch.sources.first_values import FirstValues
+from segbatch.sources.formats import PlannedShards, ReadOptions
+from segbatch.sources.ids import is_text, plain
+from segbatch.sources.manifest import Manifest
+from segbatch.sources.rows import open_rows
+from segbatch.storage.files import shown_uri
+
+_FOOTER_READERS = 8
+
+
+@dataclass
+class _Group:
+    """Files of one schema, by their places among the shards."""
+
+    schema: pa.Schema
+    places: list[int]
+    choice: ColumnChoice | None = None
+
+
+def plan_tables(shards: list[Shard], options: ReadOptions) -> PlannedShards:
+    """Return the shards with their numbers of records from the footers, and the columns to read as their layout.
+
+    Columns are chosen once for all files of one schema. A file without images that has a column of URIs becomes a
+    manifest, unless ``options.format`` is given.
+
+    Raises:
+        SourceError: The columns of the first schema cannot be told apart, or several may be meant in any schema.
+    """
+    with ThreadPoolExecutor(_FOOTER_READERS) as pool:
+        footers = list(pool.map(lambda shard: _footer(shard, options), shards))
+    planned = [shard for shard, _ in footers]
+    groups: dict[str, _Group] = {}
+    for place, (_, schema) in enumerate(footers):
+        if schema is not None:
+            key = digest(str(schema.remove_metadata()), length=32)
+            groups.setdefault(key, _Group(schema, [])).places.append(place)
+    notes: Counter[tuple[str, str]] = Counter()
+    for first, group in enumerate(groups.values()):
+        notes += _plan_group(group, planned, options, is_first=first == 0)
+    choices = [group.choice for group in groups.values() if group.choice is not None]
+    columns = {shown(choice.columns.image) for choice in choices}
+    pinned = columns.pop() if len(columns) == 1 and any(choice.by_values for choice in choices) else None
+    return PlannedShards(planned, notes, tuple(dict.fromkeys(w for choice in choices for w in choice.warnings)), pinned)
+
+
+def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_first: bool) -> Counter[tuple[str, str]]:
+    """Give the shards of a group their layout, in ``planned``, or make them manifests; return their notes."""
+    members = [planned[place] for place in group.places]
+    try:
+        group.choice = _choose(members, options)
+    except NoImages as e:
+        if options.format is None and _names_images(group.schema, options):
+            notes = Manifest().plan(members[:1], options).notes
+            for place in group.places:
+                planned[place] = replace(planned[place], format=Manifest.name)
+            return Counter({note: len(members) for note in notes})
+        if is_first:
+            raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
+    except SeveralColumns as e:
+        if any(shard.records for shard in members):
+            raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
+    except SourceError as e:
+        if is_first:
+            raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
+    if group.choice is None:
+        return Counter()
+    for place in group.places:
+        planned[place] = replace(planned[place], layout=group.choice.columns)
+    return Counter({("images", group.choice.image): len(members), ("ids", group.choice.ids): len(members)})
+
+
+def _footer(shard: Shard, options: ReadOptions) -> tuple[Shard, pa.Schema | None]:
+    """A shard with its number of records, and its schema."""
+    try:
+        with open_rows(options.files, shard.uri) as rows:
+            return replace(shard, records=rows.records), rows.schema
+    except RecordFailure:  # it is an error row when it is read
+        return shard, None
+
+
+def _choose(shards: Sequence[Shard], options: ReadOptions) -> ColumnChoice:
+    with_rows = [shard.uri for shard in shards if shard.records]
+    with FirstValues(options.files, with_rows or [shards[0].uri]) as values:
+        return choose(values, options)
+
+
+def _names_images(schema: pa.Schema, options: ReadOptions) -> bool:
+    """Whether a table has the column of URIs."""
+    kind = Fields.of(schema).kinds.get(options.uri_column)
+    return kind is not None and is_text(plain(kind))
+
+
+def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
+    """Return what is wrong if the first table with rows holds no image among the first values of its column."""
+    table = next((shard for shard in shards if shard.records and shard.layout is not None), None)
+    if table is None:
+        return None
+    columns = cast(Columns, table.layout)
+    with FirstValues(options.files, [table.uri]) as values:
+        sample = values.sample(columns.image, columns.path)
+    if sample.has_images or not sample.lengths:
+        return None
+    return (
+        f"{shown_uri(table.uri)}: column {shown(columns.image)} holds no image in its first rows: {sample.says}; "
+        "choose another column by --image-column, or name this one if its images are further down"
+    )
