@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from segbatch.errors import OutputError, SpecError
 from segbatch.evaluation.class_map import ClassMap
+from segbatch.evaluation.label_counts import InspectedLabel
 from segbatch.evaluation.label_images import LabelFile, LabelReader
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
-from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
+from segbatch.evaluation.survey import LabelSurvey, survey
 from segbatch.labels import LabelOptions, LabelSet
 from segbatch.output.ledger import Ledger
 from segbatch.output.result_file import ResultFile
@@ -73,14 +74,14 @@ class LabeledRows:
         """A look at the labels that have a row; see ``evaluation.survey.survey``."""
         places = sorted(place for place in self.places.values() if place >= 0)
 
-        def look(index: int) -> LookedAt:
+        def inspect(index: int) -> InspectedLabel:
             file = self.labels[places[index]]
             label = reader.read(file.uri)
-            return LookedAt(file.name, label.values, label.palette, self.sizes.get(places[index]))
+            return InspectedLabel(file.name, label.values, label.palette, self.sizes.get(places[index]))
 
         return survey(
             len(places),
-            look,
+            inspect,
             classes,
             names,
             strict=False,

@@ -136,7 +136,7 @@ def evaluate(
     for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
         _conclude(store, record, part, rows)
         for name in surveyed.absent:
-            part.found("classes in no label that was looked at", name)
+            part.found("classes in no inspected label", name)
     _tell_apart(parts, [label.name for label in truths])
     figures = [part.tally.figures() for part in parts]
     return Evaluation(

@@ -15,9 +15,10 @@ from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.confusion import Confusion
 from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
+from segbatch.evaluation.label_counts import InspectedLabel
 from segbatch.evaluation.label_images import LabelFile, LabelReader, list_labels, open_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
-from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
+from segbatch.evaluation.survey import LabelSurvey, survey
 from segbatch.labels import IGNORE_INDEX, LabelOptions
 from segbatch.logs import LogReporter, Logs
 from segbatch.planning.job import Job, resolve
@@ -186,16 +187,18 @@ def _survey(
     class_map: ClassMap,
     options: LabelOptions,
 ) -> LabelSurvey:
-    def look(index: int) -> LookedAt:
+    def inspect(index: int) -> InspectedLabel:
         record = records[index]
         file, label = label_of[record.image_id], reader.read(label_of[record.image_id].uri)
         size = None
         if index < _IMAGES_DECODED and record.data is not None:
             with suppress(RecordFailure):  # the network's stage leaves it out
                 size = decode(record.data, job.spec.max_pixels).shape[:2]
-        return LookedAt(file.name, label.values, label.palette, size)
+        return InspectedLabel(file.name, label.values, label.palette, size)
 
-    return survey(len(records), look, class_map, job.model.labels, strict=True, check_palettes=options.checks_palettes)
+    return survey(
+        len(records), inspect, class_map, job.model.labels, strict=True, check_palettes=options.checks_palettes
+    )
 
 
 def _score(job: Job, pools: Pools, records: list[Record], reporter: Reporter) -> list[list[Record]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from segbatch.config.training import TrainSpec
 from segbatch.errors import RecordFailure, SourceError, SpecError
+from segbatch.evaluation.label_counts import InspectedLabel
 from segbatch.evaluation.label_images import open_labels
-from segbatch.evaluation.survey import LabelSurvey, LookedAt, survey
+from segbatch.evaluation.survey import LabelSurvey, survey
 from segbatch.labels import LabelSet
 from segbatch.sources import Source, open_source
 from segbatch.storage.files import Files
@@ -34,13 +35,13 @@ def open_examples(
         examples, notes = spool(*_shards(spec, inputs), classes, reader, spec.max_pixels)
     every = max(1, len(examples) // _IMAGES_DECODED)
 
-    def look(index: int) -> LookedAt:
+    def inspect(index: int) -> InspectedLabel:
         name, label = examples.label(index)
         size = _size(examples, index) if index % every == 0 else None
-        return LookedAt(name, label.values, label.palette, size)
+        return InspectedLabel(name, label.values, label.palette, size)
 
     return examples, survey(
-        len(examples), look, classes, names, strict=True, check_palettes=options.checks_palettes, notes=notes
+        len(examples), inspect, classes, names, strict=True, check_palettes=options.checks_palettes, notes=notes
     )
 
 

@@ -311,7 +311,7 @@ def test_labels_of_other_names_and_in_colors(work: Path, tmp_path: Path) -> None
     unknown = found.outputs[0].findings["pixels of label values that are no class"]
     assert unknown.times == plain.outputs[0].confusion[1].sum()
     assert unknown.examples[0].startswith("color (1, 200, 3): ")
-    assert found.outputs[0].findings["classes in no label that was looked at"].examples == ["middle"]
+    assert found.outputs[0].findings["classes in no inspected label"].examples == ["middle"]
     assert found.to_json()["survey"]["absent"] == ["middle"]
 
 

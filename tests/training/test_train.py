@@ -80,8 +80,8 @@ def trained(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> R
 def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: Run) -> None:
     output, result, told = trained
     assert told[:2] == [
-        "labels: 10, all looked at: ground 74.2 %, blue 11.9 %, red 10.6 %; ignored 3.3 % (value 9)",
-        "validation labels: 4, all looked at: ground 73.2 %, blue 12.0 %, red 11.5 %; ignored 3.3 % (value 9)",
+        "labels: 10, all inspected: ground 74.2 %, blue 11.9 %, red 10.6 %; ignored 3.3 % (value 9)",
+        "validation labels: 4, all inspected: ground 73.2 %, blue 12.0 %, red 11.5 %; ignored 3.3 % (value 9)",
     ]
     assert told[3].startswith(
         "tiny, 3 classes, from random weights; 10 images, 4 to validate on; 20 updates of 4 on cpu"
