@@ -115,6 +115,10 @@ class Architecture:
         named = [w.identified() for w in self.weights.values()]
         return [self._info(w) for w in named or [Weights("", "uri", f"a file ({' '.join(SUFFIXES)})", self.labels)]]
 
+    def architecture(self) -> Architecture:
+        """Return this object."""
+        return self
+
     def _info(self, weights: Weights) -> ModelInfo:
         network = self._on_meta(len(weights.labels))
         return ModelInfo(
@@ -231,8 +235,8 @@ def nearest(loaded: Mapping[Any, Any], model: str) -> str:
 
     best, share = "", 0.0
     for name in MODELS:
-        other = entry(name)
-        if name == model or not isinstance(other, Architecture):
+        other = entry(name).architecture()
+        if name == model or other is None:
             continue
         try:
             fits = other.take_loaded(loaded, model).share

@@ -127,6 +127,9 @@ class CustomEntry:
     def infos(self) -> list[ModelInfo]:
         return [self.describe(ModelRequest())]
 
+    def architecture(self) -> None:
+        """Return None: segbatch does not train networks of others."""
+
     def _factory(self) -> Callable[..., Any]:
         module_name, _, attribute = self.name.partition(":")
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segbatch.crf.params import CRFSettings
 from segbatch.labels import LabelSet
 from segbatch.protocols import Model
 from segbatch.text import redact
+
+if TYPE_CHECKING:
+    from segbatch.models.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -115,4 +118,8 @@ class ModelEntry(Protocol):
 
     def infos(self) -> list[ModelInfo]:
         """One description for each of the model's named sets of weights, the default first."""
+        ...
+
+    def architecture(self) -> Architecture | None:
+        """Return the network as it is trained; None if segbatch cannot train it."""
         ...

@@ -62,5 +62,8 @@ class NullEntry:
     def infos(self) -> list[ModelInfo]:
         return [replace(self.describe(ModelRequest()), weights="default")]
 
+    def architecture(self) -> None:
+        """Return None: there is nothing to train."""
+
 
 NULL = NullEntry()

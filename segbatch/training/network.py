@@ -26,11 +26,11 @@ from segbatch.training.augment import padded
 
 def architecture_of(name: str) -> Architecture:
     """The network that is called ``name``. Raises ``SpecError`` for what cannot be trained as one network."""
-    entry = models.entry(name)
-    if not isinstance(entry, Architecture):
-        trainable = [n for n in models.MODELS if isinstance(models.entry(n), Architecture)]
+    architecture = models.entry(name).architecture()
+    if architecture is None:
+        trainable = [n for n in models.MODELS if models.entry(n).architecture() is not None]
         raise SpecError(f"model {name!r} is not one network to train; these are: {', '.join(trainable)}")
-    return entry
+    return architecture
 
 
 def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:

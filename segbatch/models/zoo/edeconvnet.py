@@ -161,6 +161,9 @@ class EDeconvNetEntry:
             )
         ]
 
+    def architecture(self) -> None:
+        """Return None: its two networks are trained one at a time."""
+
     def _info(self, **fields: Any) -> ModelInfo:
         summary = "DeconvNet on object proposals, with FCN-8s (Noh et al. 2015)"
         return ModelInfo(name=_NAME, summary=summary, stride=EDeconvNet.stride, needs_ids=True, **fields)
