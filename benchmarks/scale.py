@@ -102,7 +102,7 @@ def print_job(spec: segbatch.JobSpec, records: int) -> None:
     print(f"planning: {time.monotonic() - begun:.2f} s", flush=True)
     watch = Watch()
     begun = time.monotonic()
-    outcome = segbatch.run(spec, watch)
+    outcome = segbatch.run(spec, reporter=watch)
     seconds = time.monotonic() - begun
     assert outcome.totals.records == records, outcome.totals.records
     first, last = watch.samples[0], watch.samples[-1]

@@ -1,39 +1,80 @@
 """Semantic-segmentation masks for very large image corpora: Ray Data, DeepLab and dense CRFs, written as Parquet.
 
-The public names are ``run``, ``build_dataset`` and ``JobSpec``; ``segbatch.models`` and ``segbatch.crf`` are useful
-on their own. They are imported when first used, so that ``import segbatch`` costs nothing.
+The public names are those that ``dir(segbatch)`` lists. Each is imported when it is first used, so that
+``import segbatch`` costs nothing.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segbatch import crf, models
     from segbatch.config.job import JobSpec
-    from segbatch.operations.finish import Outcome
+    from segbatch.config.training import TrainSpec
+    from segbatch.errors import SegbatchError
+    from segbatch.operations.evaluate import evaluate
     from segbatch.operations.run import run
+    from segbatch.operations.tune import tune as tune_crf
+    from segbatch.operations.verify import verify
+    from segbatch.output.compaction import compact
+    from segbatch.protocols import Reporter
     from segbatch.ray_backend.pipeline import build_dataset
+    from segbatch.ray_backend.train import train
 
-__all__ = ["JobSpec", "Outcome", "build_dataset", "run"]
+    __version__: str
 
+__all__ = [
+    "JobSpec",
+    "Reporter",
+    "SegbatchError",
+    "TrainSpec",
+    "__version__",
+    "build_dataset",
+    "compact",
+    "crf",
+    "evaluate",
+    "models",
+    "run",
+    "train",
+    "tune_crf",
+    "verify",
+]
+
+_MODULES = ("crf", "models")
 _HOMES = {
-    "JobSpec": "segbatch.config.job",
-    "Outcome": "segbatch.operations.finish",
-    "build_dataset": "segbatch.ray_backend.pipeline",
-    "run": "segbatch.operations.run",
+    "JobSpec": "segbatch.config.job:JobSpec",
+    "Reporter": "segbatch.protocols:Reporter",
+    "SegbatchError": "segbatch.errors:SegbatchError",
+    "TrainSpec": "segbatch.config.training:TrainSpec",
+    "build_dataset": "segbatch.ray_backend.pipeline:build_dataset",
+    "compact": "segbatch.output.compaction:compact",
+    "evaluate": "segbatch.operations.evaluate:evaluate",
+    "run": "segbatch.operations.run:run",
+    "train": "segbatch.ray_backend.train:train",
+    "tune_crf": "segbatch.operations.tune:tune",
+    "verify": "segbatch.operations.verify:verify",
 }
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
+    if name == "__version__":
+        from importlib.metadata import version
 
-    if name in _HOMES:
-        if sys.platform != "linux":  # the modules behind these names use fcntl and Linux's errno
-            from segbatch.errors import WRONG_PLATFORM
-
-            raise ImportError(WRONG_PLATFORM)
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("crf", "models"):
+        return version("segbatch")
+    if name in _MODULES:
         return importlib.import_module(f"segbatch.{name}")
-    raise AttributeError(f"module 'segbatch' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'segbatch' has no attribute {name!r}")
+    if sys.platform != "linux":  # the modules behind these names use fcntl and Linux's errno
+        from segbatch.errors import WRONG_PLATFORM
+
+        raise ImportError(WRONG_PLATFORM)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

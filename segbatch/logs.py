@@ -8,6 +8,7 @@ import logging
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +44,19 @@ class Logs:
             return
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter({"run": self.run, **context}, self.secrets))
-        _logger.handlers, _logger.propagate = [handler], False
+        _logger.handlers[:], _logger.propagate = [handler], False
         _logger.setLevel(logging.INFO)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within, this process logs as ``install`` says; afterwards the logger is what it was before."""
+        before = list(_logger.handlers), _logger.propagate, _logger.level
+        self.install()
+        try:
+            yield
+        finally:
+            _logger.handlers[:], _logger.propagate = before[:2]
+            _logger.setLevel(before[2])
 
 
 @dataclass(frozen=True)

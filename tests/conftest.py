@@ -31,7 +31,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from segbatch.config.job import JobSpec
-    from segbatch.ray_backend.cluster import join
+    from segbatch.ray_backend.connection import join
 
     join(JobSpec.create(inputs=["unused"], num_cpus=2))
     yield

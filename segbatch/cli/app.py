@@ -78,7 +78,7 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
 
     structured = spec.log_format == "json"
     try:
-        outcome = run_job(spec, reporter_for(console, spec.log_format))
+        outcome = run_job(spec, reporter=reporter_for(console, spec.log_format))
     except SegbatchError as e:
         if structured:  # it is in the log
             raise typer.Exit(e.exit_code) from None
@@ -220,7 +220,7 @@ def verify(
         from segbatch.operations.run import run as run_job
 
         reporter = reporter_for(console)
-        repair_output(output, report, lambda spec: run_job(spec, reporter), inputs or None, options, reporter)
+        repair_output(output, report, lambda spec: run_job(spec, reporter=reporter), inputs or None, options, reporter)
         report = verify_output(output, inputs or None, options, read_input)
         show.verification(console, report)
     raise typer.Exit(0 if report.ok else 1)

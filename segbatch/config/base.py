@@ -163,6 +163,23 @@ def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
         raise SpecError("\n".join(_explain(kind, err) for err in e.errors())) from None
 
 
+def spec_of(kind: type[S], spec: S | None, settings: dict[str, Any]) -> S:
+    """Return the spec that a call was given: as one object, or as keyword arguments.
+
+    Raises:
+        SpecError: Both were given, or the settings are not valid.
+    """
+    if spec is None:
+        return parse_spec(kind, settings)
+    if settings:
+        raise SpecError(
+            f"{', '.join(settings)}: given beside a {kind.__name__}; pass one {kind.__name__}, or settings alone"
+        )
+    if not isinstance(spec, kind):
+        raise SpecError(f"got {type(spec).__name__} where a {kind.__name__} is expected; pass settings by name")
+    return spec
+
+
 def check_keys(model: type[BaseModel], given: Mapping[str, Any], where: str = "") -> None:
     """Raise ``SpecError`` for a key that is no field of ``model``, or of a model within it, naming the nearest."""
     refuse_unknown(given, model.model_fields, where)

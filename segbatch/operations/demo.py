@@ -47,7 +47,7 @@ def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[Outcome, P
     folder.mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         path.write_bytes(data)
-    outcome = run(spec, reporter)
+    outcome = run(spec, reporter=reporter)
     note = PngInfo()
     note.add_text("Software", _SIGNATURE)
     _sheet(spec, photographs).save(sheet, pnginfo=note)

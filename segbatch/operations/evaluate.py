@@ -23,7 +23,7 @@ from segbatch.logs import LogReporter
 from segbatch.output.result_file import ResultFile
 from segbatch.output.run_record import RunRecord
 from segbatch.protocols import Reporter
-from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.store import Store

@@ -11,7 +11,7 @@ from segbatch.planning.claim import describe_removal
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Hardware, plan_pools
 from segbatch.planning.reconcile import Outdated
-from segbatch.ray_backend.cluster import cluster, is_connected, is_remote
+from segbatch.ray_backend.connection import cluster, is_connected, is_remote
 
 
 def explain(spec: JobSpec) -> str:

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from segbatch.config.base import spec_of
 from segbatch.config.job import JobSpec
 from segbatch.errors import SegbatchError
 from segbatch.logs import LogReporter, Logs, event
@@ -15,38 +16,49 @@ from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.reconcile import Outdated
 from segbatch.protocols import Reporter
-from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.pipeline import compute
 
 logger = logging.getLogger(__name__)
 
 
-def run(spec: JobSpec, reporter: Reporter | None = None) -> Outcome:
+def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **settings: Any) -> Outcome:
     """Run a job, or resume it: every input record becomes one row of the output, a mask or an error.
 
     A run may be repeated after any failure, and two runs of one output may overlap: each chunk is committed once.
 
     Args:
-        spec: What to compute, and where.
+        spec: What to compute, and where; or give the fields of ``JobSpec`` as ``settings``.
         reporter: Receives the progress and the warnings; by default the logger ``segbatch`` does.
 
     Raises:
         SegbatchError: Committed chunks are kept; the same call resumes.
     """
+    spec = spec_of(JobSpec, spec, settings)
     logs = Logs.of(spec.log_format, spec.storage_options)
-    logs.install()
-    try:
-        outcome = _run(spec, reporter or LogReporter(), logs)
-    except SegbatchError as e:
-        if logs.json:
-            event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
-        raise
-    records: dict[str, Any] = {"records": outcome.totals.records, "errors": outcome.totals.errors}
-    if outcome.skipped:
-        records["skipped"] = outcome.skipped.to_json()
-    done = {"output": outcome.output, **records, "exit_code": outcome.exit_code, "seconds": round(outcome.seconds, 2)}
-    event(logger, logging.INFO, "the run is done", **done, chunks=outcome.chunks, chunks_computed=outcome.computed)
+    with logs.installed():
+        try:
+            outcome = _run(spec, reporter or LogReporter(), logs)
+        except SegbatchError as e:
+            if logs.json:
+                event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
+            raise
+        event(logger, logging.INFO, "the run is done", **_fields(outcome))
     return outcome
+
+
+def _fields(outcome: Outcome) -> dict[str, Any]:
+    skipped = {"skipped": outcome.skipped.to_json()} if outcome.skipped else {}
+    return {
+        "output": outcome.output,
+        "records": outcome.totals.records,
+        "errors": outcome.totals.errors,
+        **skipped,
+        "exit_code": outcome.exit_code,
+        "seconds": round(outcome.seconds, 2),
+        "chunks": outcome.chunks,
+        "chunks_computed": outcome.computed,
+    }
 
 
 def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:

@@ -24,7 +24,7 @@ from segbatch.logs import LogReporter, Logs
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.pools import Pools, plan_pools
 from segbatch.protocols import Refiner, Reporter
-from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.tasks import map_tasks, segment_chunks, shared
 from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.densecrf import DenseCRFRefiner

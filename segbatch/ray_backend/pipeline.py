@@ -13,6 +13,7 @@ import pyarrow as pa
 from ray import get_runtime_context
 from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
+from segbatch.config.base import spec_of
 from segbatch.config.job import JobSpec
 from segbatch.isolation import AttemptCounter, Draining, Limits, supervise
 from segbatch.isolation.failures import carried, failure
@@ -31,7 +32,7 @@ from segbatch.planning.progress import ProgressCounter
 from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import Progress, Reporter, Stage
 from segbatch.ray_backend.attempts import RayAttempts
-from segbatch.ray_backend.cluster import join
+from segbatch.ray_backend.connection import join
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.ray_backend.prometheus import committed, gauge
 from segbatch.records import Chunk
@@ -84,12 +85,19 @@ def _show_chunks_left(progress: Progress) -> None:
     gauge("segbatch_chunks_left", max(0, progress.total - progress.done))
 
 
-def build_dataset(spec: JobSpec) -> Dataset:
+def build_dataset(spec: JobSpec | None = None, /, **settings: Any) -> Dataset:
     """Return the masks of a job as a lazy Ray dataset, one row per record (``output.schema.schema``).
 
-    Nothing is written or resumed, ``spec.output`` is not used, and error rows of a broken network are not held back.
-    Joins the cluster as ``run`` does, and leaves Ray running.
+    Nothing is written or resumed, ``output`` is not used, and error rows of a broken network are not held back. Joins
+    the cluster as ``run`` does, and leaves Ray running, as the dataset needs it.
+
+    Args:
+        spec: What to compute, and where; or give the fields of ``JobSpec`` as ``settings``.
+
+    Raises:
+        SegbatchError: The job cannot be planned, or Ray does not start.
     """
+    spec = spec_of(JobSpec, spec, settings)
     job = resolve(spec)
     job.source.check(job.shards)
     hardware = join(spec)

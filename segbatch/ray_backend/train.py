@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import threading
 from typing import Any
@@ -16,7 +15,7 @@ from segbatch.errors import PlanError
 from segbatch.isolation.failures import failure
 from segbatch.logs import LogReporter
 from segbatch.protocols import Reporter
-from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.connection import cluster
 from segbatch.storage.store import Store
 from segbatch.training import artifacts
 from segbatch.training.job import prepare
@@ -60,7 +59,6 @@ def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> Tr
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
-    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     queue: Any = Queue(actor_options={"num_cpus": 0})
     outcome: list[TrainingResult] = []
     speaker = threading.Thread(target=_speak, args=(queue, reporter, outcome))

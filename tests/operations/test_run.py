@@ -108,7 +108,7 @@ def test_the_same_command_does_only_what_is_missing(copied: Path, corpus: list[s
 
 def test_the_same_command_on_a_finished_output_starts_no_workers(copied: Path, corpus: list[str]) -> None:
     before = written(copied)
-    outcome = segbatch.run(job(corpus, copied), MustNotStart())
+    outcome = segbatch.run(job(corpus, copied), reporter=MustNotStart())
     assert (outcome.computed, outcome.chunks, outcome.exit_code) == (0, 9, 0)
     assert written(copied) == before
     assert json.loads((copied / "run.json").read_text())["state"] == "done"
@@ -270,7 +270,7 @@ def test_an_input_folder_that_goes_away_stops_the_job_which_resumes_when_it_is_b
         (source / f"{i}.png").write_bytes(picture(i))
     spec = job([str(source)], tmp_path / "out", chunk_size=4)
     with pytest.raises(Outage, match=f"{source}.*the store is unavailable") as e:
-        segbatch.run(spec, GoesAway(source))
+        segbatch.run(spec, reporter=GoesAway(source))
     assert (e.value.exit_code, rows(tmp_path / "out")) == (1, [])
     (tmp_path / "away").rename(source)
     outcome = segbatch.run(spec)

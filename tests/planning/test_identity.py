@@ -136,7 +136,7 @@ def test_a_changed_limit_is_told_once_and_holds_for_what_is_left(folder: Path) -
     assert record.sums().failed == 0  # 24 x 24 pixels
     assert make_plan(spec(max_pixels=600)).warnings() == []
     reporter = Warned()
-    run(spec(max_pixels=700), reporter)  # with nothing left to do
+    run(spec(max_pixels=700), reporter=reporter)  # with nothing left to do
     assert ["max_pixels 600 before, 700 now" in text for text in reporter.said] == [True]
     assert RunRecord.need(Store("out")).spec["max_pixels"] == 700
     assert recorded_spec(record).max_pixels == 600

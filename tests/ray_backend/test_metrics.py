@@ -52,7 +52,7 @@ def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Watche
     before = package.handlers, package.propagate, package.level
     with pytest.MonkeyPatch.context() as patch, (folder / "stderr").open("w") as stderr:
         patch.setattr("sys.stderr", stderr)
-        segbatch.run(JobSpec.create(**fields), EventReporter())
+        segbatch.run(JobSpec.create(**fields), reporter=EventReporter())
         with pytest.raises(PlanError):
             segbatch.run(JobSpec.create(**{**fields, "prune": 0.1, "output": str(folder / "out")}))
     package.handlers, package.propagate = before[:2]

@@ -30,7 +30,7 @@ from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, note_latest, settle_files
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.protocols import Reporter
-from segbatch.ray_backend.cluster import cluster
+from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.pipeline import compute
 from segbatch.records import ChunkId, Shard, digest
 from segbatch.storage.files import shown_uri
@@ -135,8 +135,7 @@ def work(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> No
     if plan.complete:
         return
     logs = Logs.of(plan.job.spec.log_format, plan.job.spec.storage_options)
-    logs.install()
-    with cluster(plan.job.spec) as hardware:
+    with logs.installed(), cluster(plan.job.spec) as hardware:
         plan.fix_chunk_size(hardware.cpus)
         found.claim()
         compute(plan, hardware, found.tally, reporter, logs, INCOMING, should_stop)

@@ -1,0 +1,170 @@
+"""Join a Ray cluster, or start Ray on this machine for as long as a job lasts, and leave the process as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from segbatch.config.job import JobSpec
+from segbatch.errors import PlanError
+from segbatch.planning.pools import Hardware
+from segbatch.ray_backend import local
+from segbatch.ray_backend.cluster import offered
+from segbatch.text import redact
+
+_TIMEOUT_SECONDS = 20.0
+# Ray Data logs every dataset and every progress bar that is off, and logs a failure twice before it raises it.
+_QUIET_LOGGERS = ("ray.data", "ray.train")
+
+
+def is_remote(spec: JobSpec) -> bool:
+    """Whether the job joins a cluster that exists: named by the spec, by RAY_ADDRESS, or joined already."""
+    return bool(spec.address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
+
+
+def is_connected() -> bool:
+    """Whether this process has joined a cluster already."""
+    return ray.is_initialized()
+
+
+@contextmanager
+def cluster(spec: JobSpec) -> Iterator[Hardware]:
+    """Join the cluster that ``spec`` names, or start Ray on this machine.
+
+    On exit, a Ray that was started here is stopped, a cluster that was joined here is left, and one that the caller had
+    joined stays joined. The environment, the handler of SIGTERM and Ray's loggers are then what they were before.
+
+    Yields:
+        What the cluster offers.
+
+    Raises:
+        PlanError: The cluster does not answer, or refuses this client.
+        SegbatchError: Ray does not start on this machine.
+    """
+    joined_before = ray.is_initialized()
+    with _restored_process(), _quiet_loggers():
+        hardware = join(spec)
+        try:
+            yield hardware
+        finally:
+            if not joined_before:
+                local.stop()
+
+
+def join(spec: JobSpec) -> Hardware:
+    """Do what ``cluster`` does on entry, and stay connected."""
+    is_named = bool(spec.address or os.environ.get("RAY_ADDRESS"))
+    if ray.is_initialized():
+        return offered(is_named)
+    if not is_named:
+        with _quiet_core():
+            local.start(Hardware.local(spec), logging_level=logging.ERROR, log_to_driver=False)
+        return offered()
+    address = spec.address or os.environ["RAY_ADDRESS"]
+    try:
+        with _quiet_core() as terminal, _waiting(redact(address), terminal):
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as e:  # Ray raises many types when it does not connect
+        raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
+    return offered(is_named)
+
+
+@contextmanager
+def _restored_process() -> Iterator[None]:
+    """Restore what ``ray.init`` sets in its caller's process: environment variables, and the handler of SIGTERM."""
+    before = {name: value for name, value in os.environ.items() if _is_of_ray(name)}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+        for name in [name for name in os.environ if _is_of_ray(name) and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _is_of_ray(name: str) -> bool:
+    return name.startswith("RAY_") or name == "PYTHONBREAKPOINT"
+
+
+@contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    """Silence Ray's loggers, whose failures reach the caller as exceptions, and restore all that Ray alters of them."""
+    names = ("ray", *_QUIET_LOGGERS)
+    before = {name: (logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in names}
+    propagates = {name: logging.getLogger(name).propagate for name in names}
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, (level, handlers) in before.items():
+            logger = logging.getLogger(name)
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.propagate = propagates[name]
+
+
+@contextmanager
+def _waiting(address: str, terminal: int) -> Iterator[None]:
+    """Write the likely causes to ``terminal`` after a while: Ray itself waits silently for minutes."""
+    text = (
+        f"still no answer from the Ray cluster at {address!r}: is this the address of its head, and do RAY_AUTH_MODE "
+        "and RAY_AUTH_TOKEN say here what they say there?\n"
+    )
+    timer = threading.Timer(_TIMEOUT_SECONDS, os.write, (terminal, text.encode()))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def _quiet_core() -> Iterator[int]:
+    """Keep Ray's C++ core off the terminal: it prints an error that is none for every actor pool.
+
+    What matters arrives as an exception. The core confirms its log level on stderr while it starts; that output is
+    shown only if the start fails. ``RAY_BACKEND_LOG_LEVEL`` is honored where it is set.
+
+    Yields:
+        The descriptor of the terminal's stderr.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield 2
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield stderr
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            del os.environ["RAY_BACKEND_LOG_LEVEL"]
+
+
+def _token_hint(message: str) -> str:
+    if any(word in message.lower() for word in ("401", "unauthenticated", "unauthorized", "token")):
+        return (
+            "\nthe cluster asks for a token: Ray writes one on a machine's first ray.init and a later "
+            "`ray start --head` enforces it; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_MODE=disabled) "
+            "for the head and for every client"
+        )
+    return ""

@@ -1,0 +1,105 @@
+"""The public Python interface: its names, its signatures, and that it leaves the caller's process as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segbatch
+from segbatch import SegbatchError
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def process_state() -> dict[str, Any]:
+    """What a library must not alter behind its caller's back. Imports, which add filters of warnings, come first."""
+    import aiohttp.web  # noqa: F401  Ray imports it when it starts
+    from ray.data import DataContext
+
+    names = ("", "ray", "ray.data", "ray.train", "segbatch", "PIL")
+    return {
+        "loggers": {n: (logging.getLogger(n).level, list(logging.getLogger(n).handlers)) for n in names},
+        "environment": dict(os.environ),
+        "warnings": {str(entry): 1 for entry in warnings.filters},
+        "threads": torch.get_num_threads(),
+        "random numbers": (torch.get_rng_state().sum().item(), str(np.random.get_state()[1])),  # type: ignore[index]
+        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
+        "hooks": (sys.excepthook, sys.unraisablehook, sys.breakpointhook),
+        "folder": os.getcwd(),
+        "dataset settings": vars(DataContext.get_current()).copy(),
+    }
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert set(dir(segbatch)) >= set(segbatch.__all__)
+    for name in segbatch.__all__:
+        assert getattr(segbatch, name) is not None
+    assert segbatch.__version__.count(".") == 2
+
+
+def test_the_package_costs_nothing_to_import() -> None:
+    program = (
+        "import sys, segbatch; dir(segbatch); segbatch.SegbatchError;"
+        "print(sorted({'numpy', 'ray', 'torch', 'pyarrow'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_settings_are_given_by_name_or_as_one_spec(images: Path, tmp_path: Path) -> None:
+    spec = segbatch.JobSpec.create(inputs=[str(images)])
+    with pytest.raises(
+        SegbatchError, match=r"refiner: given beside a JobSpec; pass one JobSpec, or settings alone"
+    ) as e:
+        segbatch.run(spec, refiner="none")
+    assert (e.value.kind, e.value.exit_code) == ("usage", 2)
+    with pytest.raises(SegbatchError, match=r"unknown key 'refinr'; did you mean 'refiner'\?"):
+        segbatch.run(inputs=[str(images)], refinr="none")
+    with pytest.raises(SegbatchError, match="got str where a JobSpec is expected; pass settings by name"):
+        segbatch.run(str(images))  # type: ignore[arg-type]
+
+
+def test_library_calls_leave_the_process_as_it_was(images: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", "from tests.test_api import calls; calls()", str(images), str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (done.stdout.splitlines()[-1:], done.returncode) == (["run"], 0), done.stdout + done.stderr
+
+
+def differing(before: Any, after: Any) -> Any:
+    if not isinstance(before, dict):
+        return before, after
+    return {k: (before.get(k), after.get(k)) for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+
+
+def calls() -> None:
+    """What that test runs in a process of its own, whose Ray is started and stopped by each call."""
+    images, folder = sys.argv[1:]
+    job = {"inputs": [images], "output": f"{folder}/out", "model": "tests.networks:fast", "refiner": "none"}
+    before = process_state()
+    steps: dict[str, Callable[[], Any]] = {
+        "run": lambda: segbatch.run(**job, log_format="json", threads=1, num_cpus=2),
+    }
+    for name, call in steps.items():
+        call()
+        after = process_state()
+        for what in before:
+            assert after[what] == before[what], f"{name} altered {what}: {differing(before[what], after[what])}"
+        print(name)
