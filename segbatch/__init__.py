@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
     from segbatch.errors import SegbatchError
     from segbatch.operations.evaluate import evaluate
     from segbatch.operations.run import run
-    from segbatch.operations.tune import tune as tune_crf
+    from segbatch.operations.tune import tune_crf
     from segbatch.operations.verify import verify
     from segbatch.output.compaction import compact
+    from segbatch.output.dataset import MaskDataset
     from segbatch.protocols import Reporter
     from segbatch.ray_backend.pipeline import build_dataset
     from segbatch.ray_backend.train import train
 
     __version__: str
+    open = MaskDataset.open
 
 __all__ = [
     "JobSpec",
@@ -37,6 +40,7 @@ __all__ = [
     "crf",
     "evaluate",
     "models",
+    "open",
     "run",
     "train",
     "tune_crf",
@@ -52,9 +56,10 @@ _HOMES = {
     "build_dataset": "segbatch.ray_backend.pipeline:build_dataset",
     "compact": "segbatch.output.compaction:compact",
     "evaluate": "segbatch.operations.evaluate:evaluate",
+    "open": "segbatch.output.dataset:MaskDataset.open",
     "run": "segbatch.operations.run:run",
     "train": "segbatch.ray_backend.train:train",
-    "tune_crf": "segbatch.operations.tune:tune",
+    "tune_crf": "segbatch.operations.tune:tune_crf",
     "verify": "segbatch.operations.verify:verify",
 }
 
@@ -72,8 +77,8 @@ def __getattr__(name: str) -> Any:
         from segbatch.errors import WRONG_PLATFORM
 
         raise ImportError(WRONG_PLATFORM)
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    module, _, path = _HOMES[name].partition(":")
+    return attrgetter(path)(importlib.import_module(module))
 
 
 def __dir__() -> list[str]:

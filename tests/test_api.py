@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import segbatch
@@ -25,14 +24,18 @@ from segbatch import SegbatchError
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
+    (folder / "labels").mkdir()
     for i in range(3):
         Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 2, (24, 32), np.uint8)).save(folder / "labels" / f"{i}.png")
+    (folder / "classes.txt").write_text("ground\nobject\n")
     return folder
 
 
 def process_state() -> dict[str, Any]:
     """What a library must not alter behind its caller's back. Imports, which add filters of warnings, come first."""
     import aiohttp.web  # noqa: F401  Ray imports it when it starts
+    import torch._inductor.config
     from ray.data import DataContext
 
     names = ("", "ray", "ray.data", "ray.train", "segbatch", "PIL")
@@ -80,7 +83,7 @@ def test_settings_are_given_by_name_or_as_one_spec(images: Path, tmp_path: Path)
 def test_library_calls_leave_the_process_as_it_was(images: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", "from tests.test_api import calls; calls()", str(images), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert (done.stdout.splitlines()[-1:], done.returncode) == (["run"], 0), done.stdout + done.stderr
+    assert (done.stdout.splitlines()[-1:], done.returncode) == (["train"], 0), done.stdout + done.stderr
 
 
 def differing(before: Any, after: Any) -> Any:
@@ -92,11 +95,31 @@ def differing(before: Any, after: Any) -> Any:
 def calls() -> None:
     """What that test runs in a process of its own, whose Ray is started and stopped by each call."""
     images, folder = sys.argv[1:]
-    job = {"inputs": [images], "output": f"{folder}/out", "model": "tests.networks:fast", "refiner": "none"}
-    before = process_state()
+    output = f"{folder}/out"
+    job = {"inputs": [f"{images}/*.png"], "model": "tests.networks:fast", "num_cpus": 2}
+    labels: dict[str, Any] = {"labels": f"{images}/labels"}
     steps: dict[str, Callable[[], Any]] = {
-        "run": lambda: segbatch.run(**job, log_format="json", threads=1, num_cpus=2),
+        "run": lambda: segbatch.run(**job, output=output, refiner="none", log_format="json", threads=1),
+        "open": lambda: list(segbatch.open(output)),
+        "evaluate": lambda: segbatch.evaluate(output, **labels, resamples=10),
+        "verify": lambda: segbatch.verify(output, read_input=True),
+        "compact": lambda: segbatch.compact(output),
+        "tune_crf": lambda: segbatch.tune_crf(segbatch.JobSpec.create(**job), **labels, rounds=0),
+        "train": lambda: segbatch.train(
+            inputs=job["inputs"],
+            **labels,
+            output=f"{folder}/trained",
+            model="deeplabv3plus_mobilenet_v2",
+            init="scratch",
+            classes=f"{images}/classes.txt",
+            epochs=1,
+            crop=[33, 33],
+            batch_size=2,
+            threads=1,
+            device="cpu",
+        ),
     }
+    before = process_state()
     for name, call in steps.items():
         call()
         after = process_state()

@@ -64,7 +64,7 @@ def test_stats_and_errors_of_an_earlier_output_are_as_they_were(name: str) -> No
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_earlier_output_is_verified(name: str, corpus: Path) -> None:
     _, masks, errors, source = OUTPUTS[name]
-    report = verify(str(corpus / name), [str(corpus / source)])
+    report = verify(str(corpus / name), inputs=[str(corpus / source)])
     assert report.problems == []
     assert (report.masks, report.errors) == (masks, errors)
 
@@ -72,8 +72,8 @@ def test_an_earlier_output_is_verified(name: str, corpus: Path) -> None:
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_an_earlier_output_is_compacted_and_verified_again(name: str, corpus: Path) -> None:
     _, masks, errors, source = OUTPUTS[name]
-    compact(str(corpus / name), 2**20)
-    report = verify(str(corpus / name), [str(corpus / source)])
+    compact(str(corpus / name), target_bytes=2**20)
+    report = verify(str(corpus / name), inputs=[str(corpus / source)])
     assert report.problems == []
     assert (report.files, report.masks, report.errors) == (1, masks, errors)
 

@@ -187,7 +187,7 @@ def stats(
     """Per-class statistics of an output: images, pixels, share, confidence."""
     from segbatch.output.dataset import MaskDataset
 
-    show.stats(console, MaskDataset.open(output, _storage_options(config)), as_json)
+    show.stats(console, MaskDataset.open(output, storage_options=_storage_options(config)), as_json)
 
 
 @app.command()
@@ -195,7 +195,7 @@ def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
     """Error rows of an output: how many of each kind, and the first few."""
     from segbatch.output.dataset import MaskDataset
 
-    dataset = MaskDataset.open(output, _storage_options(config))
+    dataset = MaskDataset.open(output, storage_options=_storage_options(config))
     show.errors(console, dataset.totals, list(dataset.errors(limit)))
 
 
@@ -213,7 +213,7 @@ def verify(
     from segbatch.operations.verify import verify as verify_output
 
     options = _storage_options(config)
-    report = verify_output(output, inputs or None, options, read_input)
+    report = verify_output(output, inputs=inputs or None, storage_options=options, read_input=read_input)
     show.verification(console, report)
     if repair and not report.ok:
         from segbatch.operations.repair import repair as repair_output
@@ -221,7 +221,7 @@ def verify(
 
         reporter = reporter_for(console)
         repair_output(output, report, lambda spec: run_job(spec, reporter=reporter), inputs or None, options, reporter)
-        report = verify_output(output, inputs or None, options, read_input)
+        report = verify_output(output, inputs=inputs or None, storage_options=options, read_input=read_input)
         show.verification(console, report)
     raise typer.Exit(0 if report.ok else 1)
 
@@ -235,7 +235,15 @@ def compact(
     """Merge many small mask files into few large ones, when the run is done. Safe to kill; give it again to go on."""
     from segbatch.output.compaction import compact as compact_output
 
-    show.compaction(console, compact_output(output, target_mb * 10**6, _storage_options(config), reporter_for(console)))
+    show.compaction(
+        console,
+        compact_output(
+            output,
+            target_bytes=target_mb * 10**6,
+            storage_options=_storage_options(config),
+            reporter=reporter_for(console),
+        ),
+    )
 
 
 @app.command("eval")

@@ -237,6 +237,7 @@ class _InOurDecode(threading.local):
 _ours = _InOurDecode()
 _filter = ("ignore", _ours, Warning, None, 0)
 _filter_lock = threading.Lock()
+_threads_within = 0
 
 
 @contextmanager
@@ -244,15 +245,26 @@ def _warnings_unseen() -> Iterator[None]:
     """No warning of this thread is shown or raised within; other threads and other code notice nothing.
 
     ``warnings.catch_warnings`` swaps the process-wide list, so that two threads that use it at once can leave
-    it wrong for good. This adds one entry, which matches only while its own thread is in here.
+    it wrong for good. This adds one entry, which matches only while its own thread is in here, and is removed when the
+    last thread leaves.
     """
-    if warnings.filters[:1] != [_filter]:  # others may have been put before it, or the list replaced
-        with _filter_lock:
-            if _filter in warnings.filters:
-                warnings.filters.remove(_filter)  # type: ignore[attr-defined]
+    global _threads_within
+    with _filter_lock:
+        _threads_within += 1
+        if warnings.filters[:1] != [_filter]:  # others may have been put before it, or the list replaced
+            _remove_filter()
             warnings.filters.insert(0, _filter)  # type: ignore[attr-defined]
     _ours.active = True
     try:
         yield
     finally:
         _ours.active = False
+        with _filter_lock:
+            _threads_within -= 1
+            if not _threads_within:
+                _remove_filter()
+
+
+def _remove_filter() -> None:
+    if _filter in warnings.filters:
+        warnings.filters.remove(_filter)  # type: ignore[attr-defined]

@@ -89,9 +89,10 @@ class _Chunk:
 
 def verify(
     output: str,
+    *,
     inputs: list[str] | None = None,
-    storage_options: dict[str, Any] | None = None,
     read_input: bool = False,
+    storage_options: dict[str, Any] | None = None,
 ) -> Report:
     """Read every file, decode every mask, recount every class, and compare the shards with the input.
 

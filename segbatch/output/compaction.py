@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,19 +40,23 @@ class Compaction:
 
 
 def compact(
-    uri: str,
-    target: int,
-    storage_options: dict[str, object] | None = None,
+    output: str,
+    *,
+    target_bytes: int = 128 * 10**6,
+    storage_options: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Compaction:
-    """Merge files of less than half of ``target`` bytes into files of about ``target``; the rows stay as they are.
+    """Merge small result files into files of about ``target_bytes``; the rows stay as they are.
 
-    For outputs of finished runs. Killed at any moment, it leaves an output that every command reads as before, and
-    the same call goes on; ``_SUCCESS`` is absent from the first change to the last. Memory: about four times
-    ``target``. Raises ``OutputError`` if a run is unfinished, or if what is there is not what run.json tells.
+    Merged are files of less than half of that. Memory: about four times ``target_bytes``. Killed at any moment, it
+    leaves an output that every command reads as before, and the same call resumes; ``_SUCCESS`` is absent from the
+    first change to the last.
+
+    Raises:
+        OutputError: The run is not finished, or the files are not those that run.json counts.
     """
     reporter = reporter or LogReporter()
-    store = Store(uri, storage_options)
+    store = Store(output, storage_options)
     record = RunRecord.need(store)
     inventory = _checked(store, record, Inventory.of_job(store, record.claim))
     before, written = inventory.files.sizes(), 0
@@ -59,7 +64,7 @@ def compact(
         store.remove(SUCCESS)
         rows = tidy(store, inventory.ledger, record.claim)
         inventory = _checked(store, record, inventory.again(store, record.claim, FileTable.of(rows)))
-    while groups := list(_groups(inventory.ledger, inventory.files.sizes(), target)):
+    while groups := list(_groups(inventory.ledger, inventory.files.sizes(), target_bytes)):
         store.remove(SUCCESS)
         rows = []
         for names in groups:

@@ -111,13 +111,13 @@ class MaskDataset:
         self.output = output
 
     @staticmethod
-    def open(uri: str, storage_options: dict[str, Any] | None = None) -> MaskDataset:
+    def open(output: str, *, storage_options: dict[str, Any] | None = None) -> MaskDataset:
         """Open the output that a run has written into a folder or prefix, finished or not.
 
         Raises:
             PlanError: The folder holds no output of segbatch.
         """
-        return MaskDataset(Output.open(uri, storage_options))
+        return MaskDataset(Output.open(output, storage_options))
 
     def __repr__(self) -> str:
         return f"MaskDataset({self.output.store.uri!r})"

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 import ray.train
 
+from segbatch.config.base import spec_of
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
@@ -26,13 +27,21 @@ from segbatch.training.trainer import train as train_here
 _MAX_FAILURES = 3
 
 
-def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> TrainingResult:
-    """Learn from labeled images; see ``segbatch.training.trainer.train``.
+def train(spec: TrainSpec | None = None, /, *, reporter: Reporter | None = None, **settings: Any) -> TrainingResult:
+    """Train a network on labeled images, or resume from the last checkpoint; see ``training.trainer.train``.
 
-    With ``workers`` above 1 each takes a part of every batch, in a process of its own that holds a GPU if the cluster
-    has as many; a worker that is lost is replaced, and all go on from the last checkpoint. The output must then be
-    where every worker can write. Raises ``SegbatchError``.
+    With ``workers`` above 1, each is a process that takes a part of every batch, and holds a GPU if the cluster has
+    as many. A lost worker is replaced, and all resume from the last checkpoint. Every worker must be able to write to
+    the output.
+
+    Args:
+        spec: What to train, on which images; or give the fields of ``TrainSpec`` as ``settings``.
+        reporter: Receives losses and metrics, line by line; by default the logger ``segbatch`` does.
+
+    Raises:
+        SegbatchError: The last checkpoint is kept; the same call resumes.
     """
+    spec = spec_of(TrainSpec, spec, settings)
     if spec.workers == 1:
         return train_here(spec, reporter=reporter)
     if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once

@@ -42,7 +42,7 @@ def half(output: Path) -> int:
 
 def test_fewer_files_the_same_rows(copied: Path, whole: Path, small_corpus: Path) -> None:
     before = [MaskDataset.open(str(copied)).totals, list(MaskDataset.open(str(copied)).errors())]
-    done = compact(str(copied), ALL)
+    done = compact(str(copied), target_bytes=ALL)
     assert (done.files_before, done.files_after, done.written) == (6, 1, 1)
     assert len(files(copied)) == 1
     assert by_id(glob_rows(copied)) == counted(copied) == counted(whole)
@@ -57,10 +57,10 @@ def test_fewer_files_the_same_rows(copied: Path, whole: Path, small_corpus: Path
 
 def test_again_there_is_nothing_to_do(copied: Path) -> None:
     target = half(copied)
-    first = compact(str(copied), target)
+    first = compact(str(copied), target_bytes=target)
     assert 1 < first.files_after < 6
     held = {p.name: p.stat().st_mtime_ns for p in copied.rglob("*")}
-    assert compact(str(copied), target).written == 0
+    assert compact(str(copied), target_bytes=target).written == 0
     assert {p.name: p.stat().st_mtime_ns for p in copied.rglob("*")} == held
 
 
@@ -68,7 +68,7 @@ def test_killed_at_every_step(whole: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("segbatch.storage.store._REMOVERS", 1)
     expected = counted(whole)
     seen = set()
-    for output in every_kill(whole, tmp_path, lambda o: compact(str(o), half(o))):
+    for output in every_kill(whole, tmp_path, lambda o: compact(str(o), target_bytes=half(o))):
         assert counted(output) == expected
         state = by_id(glob_rows(output)) == expected
         seen.add((state, (output / "_SUCCESS").exists()))
@@ -76,7 +76,7 @@ def test_killed_at_every_step(whole: Path, tmp_path: Path, monkeypatch: pytest.M
         assert all("not finished" in p or "`segbatch compact` removes them" in p for p in report.problems), (
             report.problems
         )
-        compact(str(output), half(whole))
+        compact(str(output), target_bytes=half(whole))
         assert by_id(glob_rows(output)) == expected
         assert (output / "_SUCCESS").exists()
         assert verify(str(output)).problems == []
@@ -87,7 +87,7 @@ def test_killed_at_every_step(whole: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_run_puts_right_what_a_killed_compaction_left(whole: Path, small_corpus: Path, tmp_path: Path) -> None:
     expected = counted(whole)
-    for output in every_kill(whole, tmp_path, lambda o: compact(str(o), ALL)):
+    for output in every_kill(whole, tmp_path, lambda o: compact(str(o), target_bytes=ALL)):
         outcome = here.run(here.spec([str(small_corpus)], output))
         assert (outcome.computed, outcome.chunks) == (0, 6)
         assert by_id(glob_rows(output)) == expected
@@ -100,17 +100,17 @@ def test_another_compaction_at_every_step(whole: Path, tmp_path: Path) -> None:
     refused: list[str] = []
 
     def other(steps: Steps) -> None:
-        compact(str(output), ALL)
+        compact(str(output), target_bytes=ALL)
 
     for step in itertools.count():
         output = Path(shutil.copytree(whole, tmp_path / str(step)))
         with Steps(step, other) as steps:
             try:
-                compact(str(output), half(output))
+                compact(str(output), target_bytes=half(output))
             except OutputError as e:
                 refused.append(str(e))
         assert counted(output) == expected
-        compact(str(output), ALL)
+        compact(str(output), target_bytes=ALL)
         assert by_id(glob_rows(output)) == expected
         assert verify(str(output)).problems == []
         if steps.count <= step:
@@ -123,7 +123,7 @@ def test_shards_that_leave_are_taken_out_of_merged_files(small_corpus: Path, tmp
     source = Path(shutil.copytree(small_corpus, tmp_path / "in"))
     base = tmp_path / "base"
     here.run(here.spec([str(source)], base))
-    compact(str(base), ALL)
+    compact(str(base), target_bytes=ALL)
     (source / "a.tar").unlink()
     everything = counted(base)
     expected = [r for r in everything if not r["image_id"].startswith("a.tar/")]
@@ -140,30 +140,30 @@ def test_shards_that_leave_are_taken_out_of_merged_files(small_corpus: Path, tmp
 
 def test_a_late_worker_s_file_is_not_read_and_goes(copied: Path, whole: Path) -> None:
     late = files(copied)[0]
-    compact(str(copied), ALL)
+    compact(str(copied), target_bytes=ALL)
     shutil.copy(whole / "masks" / late, copied / "masks")
     assert counted(copied) == counted(whole)
     assert verify(str(copied)).problems != []
-    compact(str(copied), ALL)
+    compact(str(copied), target_bytes=ALL)
     assert late not in files(copied)
     assert verify(str(copied)).problems == []
 
 
 def test_what_is_missing_of_a_merged_output_is_computed(copied: Path, whole: Path, small_corpus: Path) -> None:
-    compact(str(copied), half(copied))
+    compact(str(copied), target_bytes=half(copied))
     (copied / "masks" / files(copied)[0]).unlink()
     with pytest.raises(OutputError, match="a run is unfinished"):
-        compact(str(copied), ALL)
+        compact(str(copied), target_bytes=ALL)
     outcome = here.run(here.spec([str(small_corpus)], copied))
     assert 0 < outcome.computed < 6
     assert by_id(glob_rows(copied)) == counted(whole)
-    assert compact(str(copied), ALL).files_after == 1
+    assert compact(str(copied), target_bytes=ALL).files_after == 1
     assert by_id(glob_rows(copied)) == counted(whole)
 
 
 def test_a_merged_file_of_another_job_never_takes_the_place_of_new_rows(copied: Path, small_corpus: Path) -> None:
     """A compaction that was at work while a run replaced the output."""
-    compact(str(copied), ALL)
+    compact(str(copied), target_bytes=ALL)
     (merged,) = files(copied)
     old = (copied / "masks" / merged).read_bytes()
     other = here.spec([str(small_corpus)], copied, prune=0.01, overwrite=True)
@@ -189,8 +189,8 @@ def test_a_store_that_gives_back_other_bytes_loses_nothing(
 
     monkeypatch.setattr(Store, "write", spoil)
     with pytest.raises(OutputError, match="was read back otherwise than written"):
-        compact(str(copied), ALL)
+        compact(str(copied), target_bytes=ALL)
     assert by_id(glob_rows(copied)) == counted(copied) == counted(whole)
     monkeypatch.undo()
-    assert compact(str(copied), ALL).files_after == 1
+    assert compact(str(copied), target_bytes=ALL).files_after == 1
     assert by_id(glob_rows(copied)) == counted(whole)

@@ -212,7 +212,7 @@ def test_a_table_that_is_gone_or_damaged_is_written_again(
 def test_after_a_compaction_no_file_is_read_and_damage_is_found(
     output: Path, small_corpus: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compact(str(output), 10**9)
+    compact(str(output), target_bytes=10**9)
     with monkeypatch.context() as patch:
         reads = Reads(patch)
         assert here.run(here.spec([str(small_corpus)], output)).computed == 0
@@ -226,7 +226,7 @@ def test_a_compaction_refuses_damaged_files_by_name(output: Path) -> None:
     path = result_files(output)[0]
     other_parquet(path)
     with pytest.raises(Exception, match=rf"{path.name}: its bytes are not those that were committed"):
-        compact(str(output), 10**9)
+        compact(str(output), target_bytes=10**9)
 
 
 def test_a_file_that_another_job_left_in_the_last_moment_is_not_counted(

@@ -49,7 +49,7 @@ def run(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RunRecord]:
         assert report.skipped == record.all_skipped
         assert f"all {len(rows):,} records read" in report.against
         if turn == 0:
-            compact(str(output), 10**6)
+            compact(str(output), target_bytes=10**6)
     return rows, record
 
 

@@ -75,7 +75,7 @@ class World:
 
     def compact(self, size: int) -> None:
         with suppress(SegbatchError):  # nothing there, not finished, or damaged
-            compact(str(self.output), size)
+            compact(str(self.output), target_bytes=size)
 
     def damage(self, which: int, how: str) -> None:
         """Something happens to one of the result files behind segbatch's back."""

@@ -163,7 +163,7 @@ def test_damage_is_named_and_only_it_is_redone(name: str, whole: Path, tmp_path:
 def test_of_a_merged_file_what_is_right_is_kept(name: str, whole: Path, tmp_path: Path) -> None:
     do, _, chunks = DAMAGE[name]
     output = Path(shutil.copytree(whole, tmp_path / "out"))
-    compact(str(output), 10**9)
+    compact(str(output), target_bytes=10**9)
     do(output)
     report = verify(str(output))
     assert report.problems
@@ -176,7 +176,7 @@ def test_of_a_merged_file_what_is_right_is_kept(name: str, whole: Path, tmp_path
 
 def test_repair_killed_at_every_step(whole: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(whole, tmp_path / "base"))
-    compact(str(base), 10**9)
+    compact(str(base), target_bytes=10**9)
     rewrite(base, count_wrong)
     (base / "masks" / "part-0.parquet").write_bytes(b"")
 

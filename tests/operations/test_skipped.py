@@ -79,7 +79,7 @@ def test_compaction_keeps_what_was_skipped_and_verify_compares_it_with_run_json(
     tar(tmp_path / "a.tar", [*(f"{i}.jpg" for i in range(9)), "bare", "._a.jpg"])
     output = tmp_path / "out"
     here.run(here.spec([str(tmp_path / "a.tar")], output))
-    compact(str(output), 10**8)
+    compact(str(output), target_bytes=10**8)
     report = verify(str(output))
     assert (report.problems, report.skipped.count) == ([], 2)
     for level, reason in (("members", BARE), ("members", None)):
@@ -104,7 +104,7 @@ def test_a_shard_that_collapses_fails_the_job(tmp_path: Path) -> None:
         assert not (output / "_SUCCESS").exists()
         (problem,) = verify(str(output)).problems
         assert problem.startswith("a shard failed: d.tar: 12 of the 15 images")
-    compact(str(output), 10**8)
+    compact(str(output), target_bytes=10**8)
     assert not (output / "_SUCCESS").exists()
     assert here.run(spec).exit_code == 3
     outcome = here.run(here.spec([str(tmp_path / "in")], tmp_path / "right", key="last-dot"))

@@ -266,6 +266,6 @@ def test_a_compaction_never_adds_to_an_output_that_was_taken_over(
     other = {"prune": 0.01}
     takeover = here.spec([str(small_corpus)], output, overwrite=True, **other)
     with Steps(step, lambda steps: here.run(takeover)), pytest.raises(OutputError):
-        compact(str(output), 10**9)
+        compact(str(output), target_bytes=10**9)
     assert here.run(here.spec([str(small_corpus)], output, **other)).chunks == 6
     assert verify(str(output)).problems == []

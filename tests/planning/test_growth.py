@@ -117,7 +117,7 @@ def test_a_corpus_that_was_moved_is_refused_and_can_be_verified_where_it_is(sour
     moved = source.rename(tmp_path / "moved")
     with pytest.raises(SourceError, match=rf"{moved}: lies outside of {source}"):
         run([moved], output)
-    assert verify(str(output), [str(moved)], read_input=True).problems == []
+    assert verify(str(output), inputs=[str(moved)], read_input=True).problems == []
 
 
 def test_the_second_of_two_first_runs_takes_the_root_of_the_first(source: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_an_output_is_resumed_whose_identity_has_limits(folder: Path) -> None:
 
 
 def compacted() -> None:
-    compact("out", 2**20)
+    compact("out", target_bytes=2**20)
 
 
 def interrupted() -> None:

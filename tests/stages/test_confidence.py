@@ -104,7 +104,7 @@ def test_the_marginal_is_in_every_file_the_card_and_what_compact_writes(images: 
     assert "- {name: marginal, dtype: float32}" in (output / "README.md").read_text()
     before = rows(output)
     assert verify(str(output)).problems == []
-    compact(str(output), 2**20)
+    compact(str(output), target_bytes=2**20)
     (merged,) = (output / "masks").glob("*.parquet")
     assert pq.read_schema(merged).equals(schema(has_marginal=True))
     assert rows(output) == before
