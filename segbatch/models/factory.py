@@ -1,0 +1,116 @@
+"""Factories of a user's own code: ``package.module:factory``, as ``--model`` and ``--refiner`` take them."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segbatch.errors import ModelError, SpecError, visible
+from segbatch.models.weights import content_digest
+from segbatch.registry import suggest
+
+_MAX_TEXT = 500  # characters
+
+
+@dataclass(frozen=True)
+class UserFactory:
+    """A function or class that a user names.
+
+    Args:
+        kind: ``model`` or ``refiner``, for messages.
+        name: ``package.module:factory``.
+    """
+
+    kind: str
+    name: str
+
+    def load(self) -> Callable[..., Any]:
+        """Import the factory. Raises ``SpecError`` if it cannot be imported or called."""
+        module_name, _, attribute = self.name.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as e:
+            raise SpecError(
+                f"{self.kind} {self.name!r}: cannot import {module_name!r} ({e}); it must be importable here and on "
+                "every worker (PYTHONPATH, or py_modules in the runtime environment)"
+            ) from e
+        factory = getattr(module, attribute, None)
+        if not callable(factory):
+            functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+            what = "is not callable" if factory is not None else "is not there"
+            raise SpecError(f"{self.kind} {self.name!r}: {attribute!r} {what}{suggest(attribute, functions)}")
+        return factory
+
+    def call(self, offered: Mapping[str, Any]) -> Any:
+        """Call the factory with those of the keywords ``offered`` that its signature accepts.
+
+        Raises:
+            ModelError: The factory raised an exception, or needs an argument that is not offered.
+        """
+        factory = self.load()
+        parameters = inspect.signature(factory).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            names = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
+            offered = {key: value for key, value in offered.items() if key in names}
+        try:
+            return factory(**offered)
+        except TypeError as e:
+            raise ModelError(
+                f"{self.kind} {self.name!r}: calling the factory with {', '.join(offered) or 'no arguments'}: {e}"
+            ) from e
+
+    def summary(self) -> str:
+        """The first line of the factory's docstring."""
+        return (inspect.getdoc(self.load()) or f"a {self.kind} of your own").splitlines()[0]
+
+    def source_digest(self, made: object) -> str:
+        """Identify the code: the source files of the factory and of the class of what it ``made``, as they are now.
+
+        What these files import may change unnoticed.
+        """
+        named = importlib.import_module(self.name.partition(":")[0])
+        parts = (_defined(self.load()), type(made))
+        others = [module for part in parts if (module := inspect.getmodule(part)) and _is_users(module)]
+        sources = sorted({_source_digest(module) for module in (named, *others)})
+        return content_digest(" ".join(sources).encode())
+
+
+def reason(error: Exception) -> str:
+    """Name an exception of a user's code in a message."""
+    return shown(f"{type(error).__name__}: {error}")
+
+
+def shown(text: str) -> str:
+    """A value of a user's code, cut and on one line, for a message."""
+    return visible(text[:_MAX_TEXT])
+
+
+def _defined(factory: Callable[..., Any]) -> Any:
+    """The function or class behind decorators and ``functools.partial``; of another object, its class."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    inner = inspect.unwrap(factory)
+    return inner if inspect.isfunction(inner) or inspect.isclass(inner) else type(inner)
+
+
+def _is_users(module: types.ModuleType) -> bool:
+    return module.__name__.partition(".")[0] not in {"segbatch", *sys.stdlib_module_names}
+
+
+def _source_digest(module: types.ModuleType) -> str:
+    """Empty for a module without a file."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return ""
+    read = getattr(getattr(module, "__loader__", None), "get_data", None)  # modules in archives have no other way
+    try:
+        return content_digest(read(file) if read else Path(file).read_bytes())
+    except OSError:  # a frozen application, or a module that was removed since
+        return ""
