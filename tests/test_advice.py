@@ -32,6 +32,8 @@ OTHER_NAMES = {
     "config_name",
     "data_files",
     "dataset_info",
+    "needs_image",
+    "num_classes",
 }
 OTHER_FLAGS = {"--head", "--dereference", "--hard-dereference"}
 

@@ -6,13 +6,17 @@ import ast
 import re
 import shlex
 import signal
+import sys
+import types
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import typer
 
+from segbatch import models, refiners
 from segbatch.cli import app as cli
 from segbatch.config.training import RECIPE_FIELDS
 from segbatch.errors import SegbatchError
@@ -20,6 +24,7 @@ from segbatch.labels import CAMVID_LABELS, VOC_LABELS
 from segbatch.operations.nightly import record
 from segbatch.output.schema import reference
 from segbatch.records import Scores
+from segbatch.refiners.entry import RefinerRequest
 from tests import here
 from tests.corpus import photographs, write_tar
 
@@ -132,3 +137,20 @@ def test_the_refiner_of_the_contributors_guide_works() -> None:
     scores = Scores(values, np.arange(3), 15, 18, 4)
     mask, marginal = names["ModeRefiner"]().refine(None, scores)
     assert (mask.shape, mask.dtype, marginal.shape) == ((15, 18), np.int16, (15, 18))
+
+
+def test_the_network_and_the_refiner_of_the_readme_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = types.ModuleType("of_the_readme")
+    for block in code("README.md"):
+        if "class Network" in block or "class Refiner" in block:
+            exec(block, vars(module))
+    module.Network.logits = lambda self, image: np.zeros((3, -(-image.shape[0] // 8), -(-image.shape[1] // 8)), "f4")
+    monkeypatch.setitem(sys.modules, "of_the_readme", module)
+    model = models.describe("of_the_readme:Network")
+    assert (model.labels.names, model.stride, model.wrong_size, model.untried) == (
+        ("background", "road", "sky"),
+        8,
+        "",
+        "",
+    )
+    assert refiners.describe(RefinerRequest("of_the_readme:Refiner"), model).parameters["temperature"] == 2

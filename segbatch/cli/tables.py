@@ -156,6 +156,9 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
             _line(console, f"        CRF: {crf} ({i.crf.source})")
     _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
+    from segbatch import refiners
+
+    _line(console, f"--refiner {', '.join(refiners.names())}, or package.module:factory for your own")
 
 
 def training(console: Console, result: TrainingResult) -> None:

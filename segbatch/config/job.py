@@ -77,10 +77,12 @@ class JobSpec(Spec):
         lt=0.5,
     )
 
-    refiner: str = setting("densecrf", "what sharpens the boundaries: densecrf, crfasrnn, dpn or none", effect="rows")
+    refiner: str = setting(
+        "densecrf", "refinement method: densecrf, crfasrnn, dpn, none, or package.module:factory", effect="rows"
+    )
     refiner_weights: str | None = setting(
         None,
-        "what crfasrnn or dpn learned: URI of .caffemodel, .pth, .safetensors; by default a Potts model",
+        "trained weights of crfasrnn or dpn: URI of .caffemodel, .pth, .safetensors; by default a Potts model",
         effect="rows",
     )
     crf: dict[str, CRFValue] = setting(

@@ -9,6 +9,7 @@ import numpy as np
 
 from segbatch.errors import NetworkError, WrongSize, visible
 from segbatch.protocols import Model
+from segbatch.records import Scores
 
 _SAMPLE_IDS = ("sample image 1", "sample image 2")
 
@@ -45,6 +46,13 @@ def sample_images() -> list[np.ndarray]:
         rows, columns = np.meshgrid(np.linspace(64, 192, height), np.linspace(64, 192, width), indexing="ij")
         images.append(np.stack([rows, columns, (rows + columns) / 2], axis=2).astype(np.uint8))
     return images
+
+
+def sample_scores(image: np.ndarray, num_classes: int, stride: int) -> Scores:
+    """Scores of an image in which all classes are equal."""
+    height, width = image.shape[:2]
+    values = np.zeros((num_classes, -(-height // stride), -(-width // stride)), np.float16)
+    return Scores(values, np.arange(num_classes, dtype=np.int16), height, width, stride)
 
 
 def try_on_samples(model: Model) -> None:

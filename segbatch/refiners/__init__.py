@@ -10,7 +10,7 @@ from segbatch.errors import SpecError
 from segbatch.models.info import ModelInfo
 from segbatch.models.weights import read_uri
 from segbatch.protocols import Json, Refiner
-from segbatch.refiners import crfasrnn, densecrf, dpn, none
+from segbatch.refiners import crfasrnn, custom, densecrf, dpn, none
 from segbatch.refiners.entry import RefinerEntry, RefinerRequest, RefinerWeights
 from segbatch.registry import Registry
 
@@ -45,31 +45,47 @@ def build(request: RefinerRequest) -> Refiner:
         SpecError: Its name is unknown, or it does not take the weights or parameters that are given.
         ModelError: The weights cannot be read, or are of something else.
     """
-    entry = REFINERS[request.name]
-    if request.weights is not None and not entry.takes_weights:
+    chosen = entry(request.name)
+    if request.weights is not None and not chosen.takes_weights:
         learned = " or ".join(name for name in REFINERS if REFINERS[name].takes_weights)
         raise SpecError(
-            f"refiner_weights: refiner {request.name!r} takes none; leave them out, or give refiner {learned}"
+            f"refiner_weights: refiner {request.name!r} takes none; leave them out, or give refiner {learned}, or "
+            "package.module:factory"
         )
-    names = {f.name for f in fields(entry.params)}
-    params = entry.params(**{name: value for name, value in request.values.items() if name in names})
-    return entry.build(params, _read_weights(request))
+    names = {f.name for f in fields(chosen.params)}
+    params = chosen.params(**{name: value for name, value in request.values.items() if name in names})
+    return chosen.build(params, _read_weights(request))
 
 
 def describe(request: RefinerRequest, model: ModelInfo) -> RefinerInfo:
-    """Describe what ``build`` gives after a network. Raises ``SpecError`` if it is for another number of classes."""
-    tuned = ""
-    if REFINERS[request.name].takes_tuned_params and request.values.keys() != model.crf.parameters.to_dict().keys():
+    """Describe what ``build`` gives after a network.
+
+    A refiner that is not of this package is tried on sample images.
+
+    Raises:
+        SpecError: It is for another number of classes.
+        ModelError: It fails on a sample image.
+    """
+    chosen, tuned = entry(request.name), ""
+    if chosen.takes_tuned_params and request.values.keys() != model.crf.parameters.to_dict().keys():
         but = f", but for {', '.join(request.values)}" if request.values else ""
         tuned = f"weights {model.weights}{but} ({model.crf.source})"
         request = request.completed_by(model.crf)
     refiner = build(request)
     if refiner.num_classes not in (None, len(model.labels)):
+        what = f"refiner {request.name!r} is" if request.weights is None else f"refiner_weights {request.weights!r} are"
         raise SpecError(
-            f"refiner_weights {request.weights!r} are for {refiner.num_classes} classes, but model {model.name!r} has "
-            f"{len(model.labels)}; give weights that were trained for its classes, or none"
+            f"{what} for {refiner.num_classes} classes, but model {model.name!r} has {len(model.labels)}; give weights "
+            "that were trained for its classes, or another refiner"
         )
+    if chosen.is_custom:
+        custom.try_on_samples(refiner, request.name, len(model.labels), model.stride)
     return RefinerInfo(request, refiner.needs_image, refiner.parameters, tuned)
+
+
+def entry(name: str) -> RefinerEntry:
+    """Return what is registered under a name, or made of ``package.module:factory``. Raises ``SpecError``."""
+    return custom.entry(name) if ":" in name else REFINERS[name]
 
 
 def names() -> list[str]:

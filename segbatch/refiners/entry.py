@@ -39,12 +39,14 @@ class RefinerEntry:
             fields do not concern this refiner.
         takes_weights: Whether ``--refiner-weights`` may be given.
         takes_tuned_params: Whether parameters that are not given come with the network's weights.
+        is_custom: Whether it is not of this package, and so is tried on sample images before work starts.
     """
 
     build: Callable[[Any, RefinerWeights | None], Refiner]
     params: type = NoParams
     takes_weights: bool = False
     takes_tuned_params: bool = False
+    is_custom: bool = False
 
 
 @dataclass(frozen=True)

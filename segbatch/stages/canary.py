@@ -6,13 +6,12 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 from PIL import Image
 
 from segbatch.errors import NetworkError
-from segbatch.models.scores import sample_images
+from segbatch.models.scores import sample_images, sample_scores
 from segbatch.protocols import UNTRACKED, InFlight
-from segbatch.records import Chunk, ChunkId, Record, Scores
+from segbatch.records import Chunk, ChunkId, Record
 from segbatch.stages.failures import last_failures
 
 
@@ -77,10 +76,5 @@ def sample_chunk(scores: tuple[int, int] | None = None) -> Chunk:
         data = io.BytesIO()
         Image.fromarray(image).save(data, "PNG")
         record = Record(f"sample image {index + 1}", "sample", index, data.getvalue(), None, height, width)
-        records.append(record if scores is None else replace(record, scores=_equal_scores(height, width, *scores)))
+        records.append(record if scores is None else replace(record, scores=sample_scores(image, *scores)))
     return Chunk(ChunkId("sample", 0, True), records)
-
-
-def _equal_scores(height: int, width: int, num_classes: int, stride: int) -> Scores:
-    values = np.zeros((num_classes, -(-height // stride), -(-width // stride)), np.float16)
-    return Scores(values, np.arange(num_classes, dtype=np.int16), height, width, stride)

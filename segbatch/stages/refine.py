@@ -11,6 +11,7 @@ import numpy as np
 from segbatch.causes import is_of_the_machine
 from segbatch.codecs import mask_png as png
 from segbatch.codecs.decode import decode
+from segbatch.errors import JobError
 from segbatch.labels import LabelSet
 from segbatch.protocols import UNTRACKED, InFlight, Refiner
 from segbatch.records import Chunk, ClassCount, Record
@@ -82,7 +83,9 @@ class Refine:
             classes, confidence = count(mask, probability, len(self.labels))
             mean_marginal = float(marginal.mean(dtype=np.float64)) if self.has_marginal else None
             data = png.encode(mask, self._palette, len(self.labels))
-        except Exception as e:
+        except JobError:
+            raise
+        except Exception as e:  # boundary: one record; whatever fails becomes its error row
             if is_of_the_machine(e):
                 raise
             failure = record_failure("refine", e)

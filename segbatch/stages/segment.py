@@ -11,7 +11,7 @@ import numpy as np
 
 from segbatch.causes import is_of_the_machine, lost_gpu
 from segbatch.codecs.decode import decode, image_size
-from segbatch.errors import NetworkError, RecordFailure
+from segbatch.errors import JobError, RecordFailure
 from segbatch.models.scores import checked_scores
 from segbatch.protocols import UNTRACKED, InFlight, Model
 from segbatch.records import Chunk, Record, RecordError
@@ -89,9 +89,9 @@ class Segment:
         ids, images = [name for name, _ in named], [image for _, image in named]
         try:
             return [*checked_scores(self.model, images, ids)]
-        except NetworkError:
+        except JobError:
             raise
-        except Exception as e:
+        except Exception as e:  # boundary: one record; whatever fails becomes its error row
             if lost_gpu(e) or is_of_the_machine(e):
                 raise
             if len(images) == 1:

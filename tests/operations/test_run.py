@@ -193,7 +193,9 @@ def test_as_a_ray_dataset_of_ones_own(corpus: list[str], finished: Path) -> None
 def test_an_empty_shard_among_others(corpus: list[str], tmp_path: Path) -> None:
     empty = tmp_path / "empty.tar"
     empty.write_bytes(bytes(10240))
-    outcome = segbatch.run(job([*corpus[:1], str(empty)], tmp_path / "out"))
+    # By the way, workers load a refiner of the user's own.
+    fields = {"refiner": "tests.own_refiners:uniform"}
+    outcome = segbatch.run(job([*corpus[:1], str(empty)], tmp_path / "out", **fields))
     assert outcome.totals.records == 10
     assert verify(str(tmp_path / "out")).ok
 
