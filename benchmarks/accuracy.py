@@ -119,7 +119,7 @@ def report(
     show_classes: bool,
 ) -> None:
     classes = len(model.labels)
-    tally = BootstrapAccumulator(classes, resamples=0, seed=0)
+    accumulator = BootstrapAccumulator(classes, resamples=0, seed=0)
     confidence, marginals = Calibration(), Calibration()
     refining = telling = 0.0
     for number, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
@@ -130,20 +130,20 @@ def report(
         probability = label_probability(scores, mask, classes, temperature)
         telling += time.perf_counter() - refined
         refining += refined - begun
-        tally.add([str(number)], [count_image(frame.truth, mask, classes)])
+        accumulator.add([str(number)], [count_image(frame.truth, mask, classes)])
         right, known = mask == frame.truth, frame.truth >= 0
         confidence.add(probability, right, known)
         marginals.add(marginal, right, known)
-    figures = {key: value[0] for key, value in tally.figures().items()}
+    metrics = {key: value[0] for key, value in accumulator.metrics().items()}
     print(
-        f"{name}: mean IoU {figures['mean_iou']:.4f}, boundary F1 {figures['boundary_f1']:.4f}, pixel accuracy "
-        f"{figures['pixel_accuracy']:.4f}; refining {1e3 * refining / len(frames):.1f} ms, confidence "
+        f"{name}: mean IoU {metrics['mean_iou']:.4f}, boundary F1 {metrics['boundary_f1']:.4f}, pixel accuracy "
+        f"{metrics['pixel_accuracy']:.4f}; refining {1e3 * refining / len(frames):.1f} ms, confidence "
         f"{1e3 * telling / len(frames):.1f} ms an image"
     )
     print(f"    confidence  {confidence}")
     print(f"    marginal    {marginals}")
     if show_classes:
-        for label, value in zip(model.labels.names, figures["class_iou"], strict=True):
+        for label, value in zip(model.labels.names, metrics["class_iou"], strict=True):
             print(f"    {label:14} {value:.3f}")
 
 

@@ -37,7 +37,7 @@ class Sums:
     labels: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     equal: list[float] = field(default_factory=list)
-    tally: BootstrapAccumulator | None = None  # of the comparison with labels
+    accumulator: BootstrapAccumulator | None = None  # of the comparison with labels
 
 
 def variants(logits: np.ndarray, spread: float, seed: int) -> np.ndarray:
@@ -72,13 +72,13 @@ def measure(image: np.ndarray, logits: np.ndarray, stride: int, prune: float, re
 
 def report(name: str, by_prune: dict[float, Sums]) -> None:
     print(f"\n{name}\n{'prune':>8}{'labels':>8}{'ms':>8}{'equal pixels':>14}{'worst image':>13}", end="")
-    print(f"{'mean IoU':>10}{'boundary F1':>13}" if by_prune[0].tally else "")
+    print(f"{'mean IoU':>10}{'boundary F1':>13}" if by_prune[0].accumulator else "")
     for prune, sums in by_prune.items():
         print(f"{prune:8g}{np.mean(sums.labels):8.1f}{1e3 * np.mean(sums.seconds):8.0f}", end="")
         print(f"{np.mean(sums.equal):14.4%}{min(sums.equal):13.3%}", end="")
-        if sums.tally:
-            figures = sums.tally.figures()
-            print(f"{figures['mean_iou'][0]:10.2%}{figures['boundary_f1'][0]:13.2%}", end="")
+        if sums.accumulator:
+            metrics = sums.accumulator.metrics()
+            print(f"{metrics['mean_iou'][0]:10.2%}{metrics['boundary_f1'][0]:13.2%}", end="")
         print()
 
 
@@ -111,8 +111,8 @@ def main() -> None:
                 sums.seconds += one.seconds
                 sums.equal.append(float((mask == reference).mean()))
                 if truth is not None and scores is logits:
-                    sums.tally = sums.tally or BootstrapAccumulator(len(logits), resamples=0, seed=0)
-                    sums.tally.add([names[i].stem], [count_image(truth, mask, len(logits))])
+                    sums.accumulator = sums.accumulator or BootstrapAccumulator(len(logits), resamples=0, seed=0)
+                    sums.accumulator.add([names[i].stem], [count_image(truth, mask, len(logits))])
     print(f"{len(chosen)} photographs")
     for name, by_prune in found.items():
         report(name, by_prune)

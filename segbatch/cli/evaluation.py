@@ -55,7 +55,7 @@ def evaluation(console: Console, found: Evaluation) -> None:
     overall = _overall(found, names, "%", _OVERALL)
     calibrated = _overall(found, names, "%, regions", _CALIBRATION)
     bins = _table("%, regions of\nconfidence", *_columns(_RELIABILITY, names))
-    shares = sum(np.nan_to_num(e.figures["reliability_share"].value) for e in found.outputs)
+    shares = sum(np.nan_to_num(e.metrics["reliability_share"].value) for e in found.outputs)
     for place in np.flatnonzero(shares).tolist():
         low, high = (100 * edge / len(shares) for edge in (place, place + 1))
         bins.add_row(f"{low:.1f} to {high:.1f}", *_values(found, _RELIABILITY, place))
@@ -86,7 +86,7 @@ def _overall(found: Evaluation, names: list[str], title: str, figures: Mapping[s
     table = _table(title, *names, *(["difference"] if found.difference else []))
     for figure, shown in figures.items():
         scale, form = (1, ".2f") if figure in _NO_SHARES else (100, ".1f")
-        cells = [_interval(e.figures[figure], form, scale=scale) for e in found.outputs]
+        cells = [_interval(e.metrics[figure], form, scale=scale) for e in found.outputs]
         difference = [_difference(found.difference[figure], scale)] if found.difference else []
         table.add_row(shown, *cells, *difference)
     return table
@@ -110,17 +110,17 @@ def plot(found: Evaluation, path: Path) -> None:
     iou, accuracy, classes, reliability = figure.subplots(1, 4)
     for axes, key in ((iou, "trimap_mean_iou"), (accuracy, "trimap_pixel_accuracy")):
         for name, e, color in zip(names, found.outputs, _COLORS, strict=False):
-            curve = e.figures[key]
+            curve = e.metrics[key]
             widths = np.arange(1, len(curve.value) + 1)
             axes.plot(widths, 100 * curve.value, label=name, color=color)
             axes.fill_between(widths, 100 * curve.low, 100 * curve.high, color=color, alpha=0.15, linewidth=0)
         axes.set(xlabel="pixels around boundaries", ylabel=f"{_TRIMAP[key]}, %", xlim=(1, len(widths)))
         axes.grid(alpha=0.3)
     iou.legend(loc="lower right")
-    order = shown[np.argsort(-np.nan_to_num(found.outputs[0].figures["class_iou"].value[shown]), kind="stable")]
+    order = shown[np.argsort(-np.nan_to_num(found.outputs[0].metrics["class_iou"].value[shown]), kind="stable")]
     height = 0.8 / len(names)
     for n, (name, e, color) in enumerate(zip(names, found.outputs, _COLORS, strict=False)):
-        ious = e.figures["class_iou"]
+        ious = e.metrics["class_iou"]
         at = np.arange(len(order)) + (n - (len(names) - 1) / 2) * height
         value = np.nan_to_num(100 * ious.value[order])
         around = np.stack([value - 100 * ious.low[order], 100 * ious.high[order] - value])
@@ -132,7 +132,7 @@ def plot(found: Evaluation, path: Path) -> None:
             xerr=np.nan_to_num(around).clip(0),
             error_kw={"elinewidth": 1, "ecolor": "0.3"},
         )
-        mean = e.figures["mean_iou"].value * 100
+        mean = e.metrics["mean_iou"].value * 100
         classes.axvline(mean, color=color, linestyle="--", linewidth=1, label=f"mean of {name}: {mean:.1f}")
     classes.set(xlabel="IoU, %", xlim=(0, 100), yticks=np.arange(len(order)))
     classes.set_yticklabels([_plain(found.classes[c]) for c in order])
@@ -140,7 +140,7 @@ def plot(found: Evaluation, path: Path) -> None:
     classes.legend(loc="lower right")
     reliability.plot([0, 100], [0, 100], color="0.6", linestyle="--", linewidth=1)
     for name, e, color in zip(names, found.outputs, _COLORS, strict=False):
-        confidence, right = e.figures["reliability_confidence"].value, e.figures["reliability_accuracy"]
+        confidence, right = e.metrics["reliability_confidence"].value, e.metrics["reliability_accuracy"]
         error = np.nan_to_num(100 * np.stack([right.value - right.low, right.high - right.value])).clip(0)
         reliability.errorbar(
             100 * confidence, 100 * right.value, yerr=error, label=name, color=color, marker="o", markersize=4
@@ -165,7 +165,7 @@ def _values(found: Evaluation, figures: Mapping[str, str], place: int) -> list[s
     cells = []
     for figure in figures:
         for n, e in enumerate(found.outputs):
-            value = e.figures[figure].value[place]
+            value = e.metrics[figure].value[place]
             cell = "" if np.isnan(value) else f"{100 * value:.2f}"
             d = found.difference[figure] if found.difference else None
             sure = n == 0 and d is not None and (d.low[place] > 0 or d.high[place] < 0)

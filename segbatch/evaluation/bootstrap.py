@@ -1,9 +1,9 @@
-"""Sums over images of all that an evaluation is made of, once as counted and once for each bootstrap replicate.
+"""Sums over images from which all metrics follow, once as counted and once for each bootstrap replicate.
 
-A replicate weighs each image by a draw from Poisson(1), which stands for drawing images with replacement (Hanley &
+A replicate weights each image by a draw from Poisson(1), which approximates drawing images with replacement (Hanley &
 MacGibbon 2006) and needs neither the number of images nor their counts afterwards: memory is the same for ten thousand
-images and ten million. A draw follows from the seed and the image's name alone, so that every order and partition of
-the images gives the same intervals, and two outputs are compared on the same draws.
+images and ten million. A draw follows from the seed and the image's name alone, so that the intervals depend neither on
+the order nor on the partition of the images, and two outputs are compared on the same draws.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from segbatch.evaluation import calibration, scores
-from segbatch.evaluation.boundary import bands, boundary_f1
+from segbatch.evaluation.boundary import boundary_distance, boundary_f1
 from segbatch.evaluation.ranking import RankedImages
 from segbatch.output.totals import CONFIDENCE_UNIT
 from segbatch.records import digest
@@ -25,13 +26,17 @@ _F1_UNIT = 2**20  # F1s are summed as integers: exact, so that any order of the 
 
 
 @dataclass(frozen=True)
-class Counts:
-    """One image: its confusion matrix int64 (C, C), and ``features`` int64 (F,), what replicates sum up.
+class ImageCounts:
+    """The counts of one image.
 
-    Features are pixels (hit, true, predicted) of each class at each distance to a boundary, (MAX_BAND_WIDTH + 1, 3, C);
-    the boundary F1 of each class, and whether it has one, (2, C); their mean over the image's classes, likewise (2,);
-    pixels, right pixels and confidence of its regions in bins (3, BINS), see ``calibration``. ``confidence`` (NaN if
-    none is stated) and ``accuracy`` are those of the image.
+    Attributes:
+        confusion: int64 (C, C).
+        features: What replicates sum, int64 (F,): pixels (hit, true, predicted) of each class at each distance to a
+            boundary, (MAX_BAND_WIDTH + 1, 3, C); the boundary F1 of each class and whether it has one, (2, C); their
+            mean over the classes of the image, (2,); pixels, correct pixels and confidence of its regions in bins,
+            (3, BINS), see ``calibration``.
+        confidence: Of the image, NaN if none is stated.
+        accuracy: Of the image.
     """
 
     confusion: np.ndarray
@@ -41,10 +46,13 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Stated:
-    """What an output says of the confidence of one image, and of each class in it: float64 (C,), NaN where none.
+class StatedConfidence:
+    """The confidence that an output states for one image.
 
-    ``mask`` (H, W) are the class ids that this is said of.
+    Attributes:
+        mask: Class ids (H, W) before classes are merged.
+        image: Mean over the image.
+        classes: Mean over the pixels of each class, float64 (C,), NaN for classes that ``mask`` does not contain.
     """
 
     mask: np.ndarray
@@ -52,11 +60,19 @@ class Stated:
     classes: np.ndarray
 
 
-def count_image(truth: np.ndarray, mask: np.ndarray, classes: int, stated: Stated | None = None) -> Counts:
-    """What is counted of a label (H, W), void negative, and a mask (H, W), both ids of ``classes`` classes."""
+def count_image(
+    truth: np.ndarray, mask: np.ndarray, classes: int, stated: StatedConfidence | None = None
+) -> ImageCounts:
+    """Return the counts of one image.
+
+    Args:
+        truth: Class ids (H, W) of the label, negative where ignored.
+        mask: Class ids (H, W).
+        classes: Number of classes.
+    """
     known = truth >= 0
     t, m = truth[known].astype(np.int64), mask[known].astype(np.int64)
-    at = (bands(truth, MAX_BAND_WIDTH)[known].astype(np.int64) - 1) * classes
+    at = (boundary_distance(truth, MAX_BAND_WIDTH)[known].astype(np.int64) - 1) * classes
     hit = t == m
     size = (MAX_BAND_WIDTH + 1) * classes
     near = [np.bincount(a, minlength=size).reshape(-1, classes) for a in ((at + t)[hit], at + t, at + m)]
@@ -69,11 +85,16 @@ def count_image(truth: np.ndarray, mask: np.ndarray, classes: int, stated: State
         regions = calibration.region_sums(stated.mask, stated.classes, mask == truth, known)
         regions[2] *= CONFIDENCE_UNIT
     features = [np.stack(near, axis=1).ravel(), sums.ravel(), np.rint(regions).astype(np.int64).ravel()]
-    return Counts(confusion, np.concatenate(features), stated.image if stated else np.nan, float(hit.mean()))
+    return ImageCounts(confusion, np.concatenate(features), stated.image if stated else np.nan, float(hit.mean()))
 
 
 class BootstrapAccumulator:
-    """Sums of ``Counts``: ``confusion`` int64 (C, C); ``sums`` float64 (1 + R, F), whole numbers, row 0 as counted."""
+    """Sums of ``ImageCounts``.
+
+    Attributes:
+        confusion: int64 (C, C).
+        sums: Features float64 (1 + R, F), whole numbers: as counted, then of each of R replicates.
+    """
 
     def __init__(self, classes: int, resamples: int, seed: int) -> None:
         self.classes, self.resamples, self.seed = classes, resamples, seed
@@ -83,8 +104,8 @@ class BootstrapAccumulator:
         self._sizes = ((MAX_BAND_WIDTH + 1) * 3 * classes, 2 * (classes + 1), 3 * calibration.BINS)
         self.sums = np.zeros((1 + resamples, sum(self._sizes)))
 
-    def add(self, names: Sequence[str], counts: Sequence[Counts]) -> None:
-        """Add images, each under a name of its own."""
+    def add(self, names: Sequence[str], counts: Sequence[ImageCounts]) -> None:
+        """Add images, whose names must be unique."""
         if not names:
             return
         hashes = [int(digest(name, length=16), 16) for name in names]
@@ -107,11 +128,12 @@ class BootstrapAccumulator:
         self.ranked.add(other.ranked.hashes, other.ranked.values)
         return self
 
-    def figures(self) -> dict[str, np.ndarray]:
-        """Every figure as counted and for each replicate, (1 + R,).
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return each metric as counted and for each replicate, (1 + R, ...).
 
-        Of each class (…, C), of each band (…, MAX_BAND_WIDTH), of each bin of confidence (…, BINS). Calibration is that
-        of regions: all pixels of one class in one image, with one confidence.
+        The further axis of metrics per class has C entries, of those of the trimap MAX_BAND_WIDTH (by the width of the
+        band), of those of the reliability diagram BINS. Calibration is that of regions: all pixels of one class in one
+        image, with one confidence.
         """
         c = self.classes
         pixels, f1, regions = np.split(self.sums, np.cumsum(self._sizes)[:-1], axis=1)
@@ -147,18 +169,26 @@ class BootstrapAccumulator:
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """A figure, or an array of them, with the middle 95 % of its replicates; NaN where there is none."""
+    """A metric, or an array of them, with the middle 95 % of its replicates; NaN where there is none."""
 
     value: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     @staticmethod
-    def of(figure: np.ndarray) -> ConfidenceInterval:
-        """From (1 + R, ...) of ``BootstrapAccumulator.figures``, or a difference of two of them."""
-        if len(figure) == 1:
-            return ConfidenceInterval(figure[0], np.full_like(figure[0], np.nan), np.full_like(figure[0], np.nan))
+    def of(replicates: np.ndarray) -> ConfidenceInterval:
+        """Return the interval of a value of ``BootstrapAccumulator.metrics``, or of a difference of two."""
+        value = replicates[0]
+        if len(replicates) == 1:
+            return ConfidenceInterval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of a class that occurs in no replicate
-            low, high = np.nanquantile(figure[1:], (0.025, 0.975), axis=0)
-        return ConfidenceInterval(figure[0], low, high)
+            low, high = np.nanquantile(replicates[1:], (0.025, 0.975), axis=0)
+        return ConfidenceInterval(value, low, high)
+
+    def to_json(self) -> Any:
+        """Return ``{"value", "low", "high"}``, of an array a list of these; None for NaN."""
+        if self.value.ndim:
+            each = zip(self.value, self.low, self.high, strict=True)
+            return [ConfidenceInterval(*numbers).to_json() for numbers in each]
+        return {k: None if np.isnan(v) else float(v) for k, v in vars(self).items()}

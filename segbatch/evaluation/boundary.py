@@ -1,6 +1,6 @@
-"""How well a mask keeps to the boundaries of a label: bands around them (trimap), and the boundary F1.
+"""Accuracy near the boundaries of a label: distances for trimaps, and the boundary F1.
 
-Labels are class ids (H, W) in which a negative id is a pixel that does not count (void).
+Labels are class ids (H, W); negative ids are ignored pixels.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import math
 import numpy as np
 
 
-def bands(truth: np.ndarray, widest: int) -> np.ndarray:
-    """Distance of each pixel to the nearest one of another class or to void, uint8 (H, W); ``widest + 1`` if farther.
+def boundary_distance(truth: np.ndarray, widest: int) -> np.ndarray:
+    """Return the distance of each pixel to the nearest pixel of another class or ignored pixel, uint8 (H, W).
 
-    Pixels, by the larger of the steps along y and x, so that ``bands(t, w) <= w`` is what a square of side 2w + 1
-    reaches. Where void separates the classes, as in PASCAL VOC, this is its dilation without itself: the trimap of
-    DeepLab (Chen et al. 2015, after Kohli et al. 2009). Where it does not, boundaries between classes count alike.
-    The image's own border is no boundary. ``widest`` is 1 to 254.
+    The distance is the larger of the steps along y and x: ``boundary_distance(t, w) <= w`` is the band that a square of
+    side 2w + 1 reaches. Where ignored pixels separate the classes, as in PASCAL VOC, it is their dilation without
+    themselves: the trimap of DeepLab (Chen et al. 2015, sec. 5, after Kohli et al. 2009). The border of the image is no
+    boundary.
+
+    Args:
+        truth: Class ids (H, W).
+        widest: 1 to 254; pixels that are farther have ``widest + 1``.
     """
     near = np.zeros(truth.shape, bool)
     for a, b in _NEIGHBORS:
@@ -32,14 +36,21 @@ def bands(truth: np.ndarray, widest: int) -> np.ndarray:
 
 
 def boundary_f1(truth: np.ndarray, mask: np.ndarray, classes: int, tolerance: float | None = None) -> np.ndarray:
-    """F1 of each class's boundary, float64 (C,); NaN for a class that has one in neither map (Csurka et al. 2013).
+    """Return the F1 of each class's boundary, float64 (C,) (Csurka et al. 2013, "What is a good evaluation measure").
 
-    A boundary pixel has a neighbor (up, down, left, right) of another class. Precision is the share of the mask's
-    boundary pixels of a class with one of the label's within ``tolerance`` pixels (Euclidean), recall the converse.
-    ``tolerance`` is by default 0.75 % of the image's diagonal, as in the paper.
+    A boundary pixel has a neighbor (up, down, left, right) of another class. Precision is the fraction of the mask's
+    boundary pixels of a class with one of the label's within the tolerance, recall the converse. Ignored regions that
+    are narrower than twice the tolerance are divided among the classes beside them, so that the rims that VOC draws
+    around objects become boundaries. Ignored pixels that are left have no boundaries, in neither map.
 
-    Void narrower than twice the tolerance is shared out among the classes beside it, so that the rims which VOC draws
-    around objects become the boundaries they stand for. What void is left has no boundaries, in neither map.
+    Args:
+        truth: Class ids (H, W) of the label.
+        mask: Class ids (H, W).
+        classes: Number of classes.
+        tolerance: Euclidean distance in pixels, by default 0.75 % of the image's diagonal, as in the paper.
+
+    Returns:
+        NaN for a class that has a boundary in neither map.
     """
     reach = 0.0075 * math.hypot(*truth.shape) if tolerance is None else tolerance
     filled = _fill(truth, math.ceil(reach))
@@ -72,17 +83,17 @@ def _widened(values: np.ndarray) -> np.ndarray:
 
 
 def _fill(truth: np.ndarray, depth: int) -> np.ndarray:
-    """Void up to ``depth`` pixels deep takes the class beside it, ring by ring; of several the highest id."""
+    """Give ignored pixels up to ``depth`` deep the class beside them, ring by ring; of several the highest id."""
     for _ in range(depth):
-        void = truth < 0
-        if not void.any():
+        ignored = truth < 0
+        if not ignored.any():
             break
-        truth = np.where(void, _widened(truth), truth)
+        truth = np.where(ignored, _widened(truth), truth)
     return truth
 
 
 def _boundary(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class (n,) and place (n, 2) of the pixels with a neighbor of another class; void has and makes none."""
+    """Class (n,) and position (n, 2) of the pixels with a neighbor of another class; ignored pixels make none."""
     edge = np.zeros(ids.shape, bool)
     for a, b in _CROSS:
         differs = (ids[a] != ids[b]) & (ids[a] >= 0) & (ids[b] >= 0)
@@ -92,10 +103,10 @@ def _boundary(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _within(points: np.ndarray, targets: np.ndarray, reach: float) -> np.ndarray:
-    """Which of ``points`` (n, 2) have one of ``targets`` (m, 2) no farther than ``reach``, bool (n,).
+    """Which of ``points`` (n, 2) have one of ``targets`` (m, 2) within ``reach`` pixels, bool (n,).
 
-    A disc is 2 * reach + 1 rows, and running sums of the targets tell of each whether it holds one: boundaries are
-    thin, so this is far less than dilating the image.
+    A disc is 2 * reach + 1 rows, and prefix sums of the targets tell for each row whether it contains one: boundaries
+    are thin, so this costs far less than dilating the image.
     """
     rows = math.floor(reach)
     origin = targets.min(axis=0) - 2 * rows

@@ -1,4 +1,4 @@
-"""An output held against labels: every figure with its interval, and all that could not be compared, by name."""
+"""``segbatch eval``: metrics of one or two outputs against label images, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.evaluation.bootstrap import ConfidenceInterval
-from segbatch.evaluation.compare import MAX_EXAMPLES, Finding, Part, Truth, compare_files
+from segbatch.evaluation.compare import MAX_EXAMPLES, Finding, GroundTruth, PartialEvaluation, compare_files
 from segbatch.evaluation.label_images import list_labels, open_labels
 from segbatch.evaluation.labeled_rows import LabeledRows
 from segbatch.evaluation.pairing import Suffix
 from segbatch.evaluation.survey import LabelSurvey
-from segbatch.labels import IGNORE_INDEX, LabelOptions
+from segbatch.labels import IGNORE_INDEX, LabelOptions, LabelSet
 from segbatch.logs import LogReporter
 from segbatch.output.result_file import ResultFile
 from segbatch.output.run_record import RunRecord
@@ -28,28 +28,53 @@ from segbatch.ray_backend.tasks import map_tasks, shared
 from segbatch.storage.files import Files, shown_uri
 from segbatch.storage.store import Store
 
-_TASKS_A_CORE = 4
-_FILES_A_TASK = 16
+_TASKS_PER_CORE = 4
+_FILES_PER_TASK = 16
+_REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class OutputEvaluation:
-    """One output: ``images`` were compared; ``findings`` says what was not, and what else to know, kind by kind.
+    """The metrics of one output.
 
-    ``figures`` holds those of ``Tally.figures``; ``confusion`` int64 (C, C) counts pixels of true class i given j.
+    Attributes:
+        run: ``model``, ``weights`` and ``refiner`` of the run that wrote it.
+        images: Number of images that were compared with a label.
+        findings: What could not be compared, and what else should be known, by kind.
+        metrics: As ``BootstrapAccumulator.metrics`` names them.
+        confusion: int64 (C, C), pixels of true class i that were predicted as class j.
     """
 
     output: str
     run: dict[str, str]
     images: int
     findings: dict[str, Finding]
-    figures: dict[str, ConfidenceInterval]
+    metrics: dict[str, ConfidenceInterval]
     confusion: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; NaN is None."""
+        return {
+            "output": self.output,
+            "run": self.run,
+            "images": self.images,
+            "findings": {kind: vars(f) for kind, f in self.findings.items()},
+            "metrics": {name: m.to_json() for name, m in self.metrics.items()},
+            "confusion": self.confusion.tolist(),
+        }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One output, or two on the same labels with the ``difference`` of their figures (the first minus the second)."""
+    """One output, or two on the same labels.
+
+    Attributes:
+        labels: URI of the labels.
+        ignore: Label values that were ignored.
+        survey: What the labels contain.
+        resamples: Bootstrap replicates behind the intervals.
+        difference: Metrics of the first output minus those of the second, with intervals of the differences.
+    """
 
     labels: str
     ignore: tuple[int, ...]
@@ -61,26 +86,25 @@ class Evaluation:
     difference: dict[str, ConfidenceInterval] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; figures are fractions as ``{"value", "low", "high"}``, None where there is none."""
+        """Return plain data; metrics are fractions as ``{"value", "low", "high"}``, or lists of these."""
         return {
             "labels": self.labels,
             "ignore": list(self.ignore),
             "survey": self.survey.to_json(),
             "classes": list(self.classes),
             "bootstrap": {"resamples": self.resamples, "seed": self.seed, "interval": 0.95},
-            "outputs": [
-                {
-                    "output": e.output,
-                    "run": e.run,
-                    "images": e.images,
-                    "findings": {kind: vars(f) for kind, f in e.findings.items()},
-                    "figures": {name: _plain(f) for name, f in e.figures.items()},
-                    "confusion": e.confusion.tolist(),
-                }
-                for e in self.outputs
-            ],
-            "difference": self.difference and {name: _plain(f) for name, f in self.difference.items()},
+            "outputs": [output.to_json() for output in self.outputs],
+            "difference": self.difference and {name: m.to_json() for name, m in self.difference.items()},
         }
+
+
+@dataclass(frozen=True)
+class _LabeledOutput:
+    """An output whose rows were paired with labels."""
+
+    store: Store
+    record: RunRecord
+    rows: LabeledRows
 
 
 def evaluate(
@@ -99,89 +123,100 @@ def evaluate(
     storage_options: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Compare the masks of ``output``, and of ``against``, with label images.
+    """Compare the masks of an output with label images.
 
-    ``labels`` is a folder, prefix or glob, paired with the rows by ``pairing.pair``; ``options`` say how they are read.
-    They are looked at before any work: see ``evaluation.survey``. An output has no confidence of a single pixel: the
-    unit of calibration is the region, all pixels of a class in an image. Its mean confidence is held against the share
-    of its labeled pixels that are right, and counts by these pixels; the confidence of a class is also that of the
-    class it is merged into.
+    The labels are surveyed first, see ``evaluation.survey``. Result files are read by Ray tasks, which return sums, and
+    two numbers for each of up to 10,000 images. An output has no confidence per pixel: the unit of calibration is the
+    region, all pixels of a class in an image. Its mean confidence is compared with the accuracy of its labeled pixels,
+    and weighted by their number; the confidence of a class is also that of the class it is merged into.
 
-    Result files are read by Ray tasks, on this machine or on the cluster at ``address``; what comes back are sums, and
-    two numbers for each of up to 10,000 images. Raises ``SpecError`` if nothing can be compared, for labels that cannot
-    be meant so, or if the two outputs have different classes; ``OutputError`` for a result file that cannot be read.
+    Args:
+        output: Folder or URI prefix of the output.
+        labels: Folder, URI prefix or glob of label images, paired with the rows by ``evaluation.pairing.pair``.
+        against: Another output, compared with the same labels.
+        ignore: Label values that do not count.
+        class_map: Label value -> class or ``ignore``, and class -> class it is merged into; see ``ClassMap``.
+        label_suffix: What the names of labels end in, or ``IMAGE=LABEL``; see ``LabelOptions``.
+        label_colors: ``classes``, ``indices`` or the URI of a table of colors; see ``LabelOptions``.
+        reduce_zero_label: Label value 0 is ignored, and value v is class v - 1.
+        resamples: Bootstrap replicates behind the 95 % intervals.
+        seed: Of the bootstrap.
+        address: Ray cluster; by default this machine.
+        storage_options: Passed to fsspec.
+        reporter: Receives messages about the work.
+
+    Raises:
+        SpecError: No row has a label, the labels are unusable, or the two outputs have different classes.
+        OutputError: A result file cannot be read.
     """
     reporter = reporter or LogReporter()
     options = LabelOptions(tuple(ignore), class_map, label_suffix, label_colors, reduce_zero_label)
-    stores = [Store(uri, storage_options) for uri in (output, against) if uri is not None]
-    records = [RunRecord.need(store) for store in stores]
-    classes = [record.labels.names for record in records]
-    if classes[-1] != classes[0]:
-        raise SpecError(
-            f"against: {stores[1].uri} has the classes {', '.join(classes[1])}; {stores[0].uri} has "
-            f"{', '.join(classes[0])}; only outputs with the same classes can be compared"
-        )
     files = Files(storage_options)
-    reader, classes_of = open_labels(options, records[0].labels, files)
+    records = [(store, RunRecord.need(store)) for store in (Store(u, storage_options) for u in (output, against) if u)]
+    names = _same_classes(records)
+    reader, classes = open_labels(options, names, files)
     truths = list_labels(files, labels)
-    paired = [LabeledRows.of(store, truths, labels, Suffix.of(options.suffix)) for store in stores]
-    surveyed = paired[0].survey(reader, classes_of, records[0].labels, options)
-    for line in surveyed.lines():
+    suffix = Suffix.of(options.suffix)
+    outputs = [_LabeledOutput(store, run, LabeledRows.of(store, truths, labels, suffix)) for store, run in records]
+    survey = outputs[0].rows.survey(reader, classes, names, options)
+    for line in survey.lines():
         reporter.message(line)
     with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
         parts = []
-        for store, rows in zip(stores, paired, strict=True):
-            truth = Truth(truths, rows.places, classes_of, reader, resamples, seed)
-            parts.append(_gather(store, rows.files, truth, int(hardware.cpus), reporter))
-    for store, record, part, rows in zip(stores, records, parts, paired, strict=True):
-        _conclude(store, record, part, rows)
-        for name in surveyed.absent:
-            part.found("classes in no inspected label", name)
-    _tell_apart(parts, [label.name for label in truths])
-    figures = [part.tally.figures() for part in parts]
+        for found in outputs:
+            truth = GroundTruth(truths, found.rows.places, classes, reader, resamples, seed)
+            parts.append(_compare(found.store, found.rows.files, truth, int(hardware.cpus), reporter))
+    for found, part in zip(outputs, parts, strict=True):
+        _add_findings(found, part, survey)
+    _add_unequal(parts, [label.name for label in truths])
+    metrics = [part.sums.metrics() for part in parts]
     return Evaluation(
         labels=shown_uri(labels),
-        ignore=tuple(options.ignore),
-        survey=surveyed,
-        classes=classes_of.names,
+        ignore=options.ignore,
+        survey=survey,
+        classes=classes.names,
         resamples=resamples,
         seed=seed,
-        outputs=tuple(
-            OutputEvaluation(
-                store.uri,
-                {key: str(record.spec.get(key)) for key in ("model", "weights", "refiner")},
-                part.tally.images,
-                dict(sorted(part.findings.items())),
-                {name: ConfidenceInterval.of(f) for name, f in found.items()},
-                part.tally.confusion,
-            )
-            for store, record, part, found in zip(stores, records, parts, figures, strict=True)
-        ),
-        difference={n: ConfidenceInterval.of(figures[0][n] - figures[1][n]) for n in figures[0]} if against else None,
+        outputs=tuple(_result(*each) for each in zip(outputs, parts, metrics, strict=True)),
+        difference={n: ConfidenceInterval.of(metrics[0][n] - metrics[1][n]) for n in metrics[0]} if against else None,
     )
 
 
-def _gather(store: Store, files: Sequence[ResultFile], truth: Truth, cores: int, reporter: Reporter) -> Part:
-    """All committed files of one output: tasks of a few files, of which only so many are pending."""
-    total, common = truth.part(), shared(truth)
-    size = min(-(-len(files) // (_TASKS_A_CORE * cores)), _FILES_A_TASK)
+def _same_classes(records: Sequence[tuple[Store, RunRecord]]) -> LabelSet:
+    """The classes of all outputs. Raises ``SpecError`` if they differ."""
+    (first, record), (other, other_record) = records[0], records[-1]
+    if record.labels.names != other_record.labels.names:
+        raise SpecError(
+            f"against: {other.uri} has the classes {', '.join(other_record.labels.names)}; {first.uri} has "
+            f"{', '.join(record.labels.names)}; only outputs with the same classes can be compared"
+        )
+    return record.labels
+
+
+def _compare(
+    store: Store, files: Sequence[ResultFile], truth: GroundTruth, cores: int, reporter: Reporter
+) -> PartialEvaluation:
+    """Compare all result files of an output in tasks of a few files, of which a limited number is pending."""
+    total, common = truth.no_rows(), shared(truth)
+    size = min(-(-len(files) // (_TASKS_PER_CORE * cores)), _FILES_PER_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
-    told = time.monotonic()
+    reported = time.monotonic()
     reporter.message(f"{store.uri}: {len(files)} files")
     for done, (_, part) in enumerate(map_tasks(compare_files, ((store, g, common) for g in groups), 2 * cores), 1):
         total += part
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
-            reporter.message(f"{total.tally.images:,} images compared, {done / len(groups):.0%} of the files")
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
+            reporter.message(f"{total.sums.images:,} images compared, {done / len(groups):.0%} of the files")
     return total
 
 
-def _conclude(store: Store, record: RunRecord, part: Part, rows: LabeledRows) -> None:
-    """What is known of an output only when all of it was read."""
+def _add_findings(output: _LabeledOutput, part: PartialEvaluation, survey: LabelSurvey) -> None:
+    """Add what is known once all rows of an output were compared. Raises ``SpecError`` if none could be."""
+    record = output.record
     if record.state != "done":
-        part.found("the run is not finished", "this is what is committed so far")
+        part.add_finding("the run is not finished", "this is what is committed so far")
     if record.confidence_name != "confidence":
-        part.found(
+        part.add_finding(
             f"its confidence is the refiner's {record.confidence_name}, not the network's probability",
             f"rows version {record.rows_version}",
         )
@@ -189,22 +224,28 @@ def _conclude(store: Store, record: RunRecord, part: Part, rows: LabeledRows) ->
         pixels = sum(count for count, _ in part.unknown.values())
         kind = "pixels of label values that are no class"
         part.findings[kind] = Finding(pixels, part.unknown.lines()[:MAX_EXAMPLES])
-    for name in rows.labels_without:
-        part.found("labels without an image", name)
-    if not part.tally.images:
+    for name in output.rows.labels_without:
+        part.add_finding("labels without an image", name)
+    if not part.sums.images:
         why = "; ".join(f"{kind}: {f.times:,} ({f.examples[0]})" for kind, f in part.findings.items())
-        raise SpecError(f"labels: no mask of {store.uri} could be compared with its label; {why}")
+        raise SpecError(f"labels: no mask of {output.store.uri} could be compared with its label; {why}")
+    for name in survey.absent:
+        part.add_finding("classes in no inspected label", name)
 
 
-def _tell_apart(parts: Sequence[Part], names: Sequence[str]) -> None:
-    """Say of two outputs which labels only one of them was compared with: their difference is then no fair one."""
+def _add_unequal(parts: Sequence[PartialEvaluation], names: Sequence[str]) -> None:
+    """Add to two outputs which labels only one of them was compared with: their difference is biased by these."""
     for part, other in itertools.permutations(parts, 2):
         for i in np.flatnonzero((part.compared > 0) & (other.compared == 0)).tolist():
-            part.found("images compared here and not in the other output", names[i])
+            part.add_finding("images compared here and not in the other output", names[i])
 
 
-def _plain(figure: ConfidenceInterval) -> Any:
-    """One figure as ``{"value", "low", "high"}``, several as lists of them; None for NaN."""
-    if figure.value.ndim:
-        return [_plain(ConfidenceInterval(*each)) for each in zip(figure.value, figure.low, figure.high, strict=True)]
-    return {k: None if np.isnan(v) else float(v) for k, v in vars(figure).items()}
+def _result(output: _LabeledOutput, part: PartialEvaluation, metrics: Mapping[str, np.ndarray]) -> OutputEvaluation:
+    return OutputEvaluation(
+        output=output.store.uri,
+        run={key: str(output.record.spec.get(key)) for key in ("model", "weights", "refiner")},
+        images=part.sums.images,
+        findings=dict(sorted(part.findings.items())),
+        metrics={name: ConfidenceInterval.of(replicates) for name, replicates in metrics.items()},
+        confusion=part.sums.confusion,
+    )

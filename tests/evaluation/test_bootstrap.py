@@ -11,11 +11,11 @@ from segbatch.evaluation.bootstrap import (
     MAX_BAND_WIDTH,
     BootstrapAccumulator,
     ConfidenceInterval,
-    Counts,
-    Stated,
+    ImageCounts,
+    StatedConfidence,
     count_image,
 )
-from segbatch.evaluation.boundary import bands, boundary_f1
+from segbatch.evaluation.boundary import boundary_distance, boundary_f1
 
 CLASSES = 5
 Pair = tuple[np.ndarray, np.ndarray]
@@ -41,29 +41,29 @@ def pairs() -> list[Pair]:
 
 
 @pytest.fixture(scope="module")
-def counted(pairs: list[Pair]) -> list[Counts]:
+def counted(pairs: list[Pair]) -> list[ImageCounts]:
     return [count_image(t, m, CLASSES, stated(m, seed)) for seed, (t, m) in enumerate(pairs)]
 
 
-def stated(mask: np.ndarray, seed: int) -> Stated:
+def stated(mask: np.ndarray, seed: int) -> StatedConfidence:
     classes = np.random.default_rng(seed).uniform(0.3, 1, CLASSES)
-    return Stated(mask, float(classes[mask].mean()), classes)
+    return StatedConfidence(mask, float(classes[mask].mean()), classes)
 
 
 def tally(
-    counted: list[Counts], names: list[str] | None = None, resamples: int = 200, seed: int = 0
+    counted: list[ImageCounts], names: list[str] | None = None, resamples: int = 200, seed: int = 0
 ) -> BootstrapAccumulator:
     total = BootstrapAccumulator(CLASSES, resamples, seed)
     total.add(names or [f"{i:03d}" for i in range(len(counted))], counted)
     return total
 
 
-def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[Counts]) -> None:
+def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[ImageCounts]) -> None:
     total = tally(counted)
-    found = {name: figure[0] for name, figure in total.figures().items()}
+    found = {name: figure[0] for name, figure in total.metrics().items()}
     t = np.concatenate([t[t >= 0] for t, _ in pairs])
     m = np.concatenate([m[t >= 0] for t, m in pairs])
-    distance = np.concatenate([bands(t, MAX_BAND_WIDTH)[t >= 0] for t, _ in pairs])
+    distance = np.concatenate([boundary_distance(t, MAX_BAND_WIDTH)[t >= 0] for t, _ in pairs])
     iou = jaccard_score(t, m, average=None)
     frequency = np.bincount(t, minlength=CLASSES) / len(t)
     true = np.unique(t)
@@ -84,16 +84,18 @@ def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[Counts]) -> N
         assert found["trimap_mean_iou"][w - 1] == pytest.approx(expected, abs=1e-9)
 
 
-def test_boundary_f1_is_the_mean_over_images(pairs: list[Pair], counted: list[Counts]) -> None:
-    found = {name: figure[0] for name, figure in tally(counted).figures().items()}
+def test_boundary_f1_is_the_mean_over_images(pairs: list[Pair], counted: list[ImageCounts]) -> None:
+    found = {name: figure[0] for name, figure in tally(counted).metrics().items()}
     each = np.stack([boundary_f1(t, m, CLASSES) for t, m in pairs])
     assert found["class_boundary_f1"] == pytest.approx(np.nanmean(each, axis=0), abs=1e-6)
     assert found["boundary_f1"] == pytest.approx(np.mean([np.nanmean(f) for f in each]), abs=1e-6)
 
 
-def test_calibration_is_that_of_regions_and_ranks_are_those_of_images(pairs: list[Pair], counted: list[Counts]) -> None:
+def test_calibration_is_that_of_regions_and_ranks_are_those_of_images(
+    pairs: list[Pair], counted: list[ImageCounts]
+) -> None:
     """By definition: every class of every mask with its confidence, its labeled pixels, and which of them are right."""
-    found = {name: figure[0] for name, figure in tally(counted).figures().items()}
+    found = {name: figure[0] for name, figure in tally(counted).metrics().items()}
     regions = []
     for seed, (t, m) in enumerate(pairs):
         for c, confidence in enumerate(stated(m, seed).classes):
@@ -116,11 +118,11 @@ def test_calibration_is_that_of_regions_and_ranks_are_those_of_images(pairs: lis
     of_images = [stated(m, seed).image for seed, (_, m) in enumerate(pairs)]
     accuracies = [(t == m)[t >= 0].mean() for t, m in pairs]
     assert found["spearman"] == pytest.approx(spearmanr(of_images, accuracies).statistic)
-    estimate = ConfidenceInterval.of(tally(counted).figures()["spearman"])
+    estimate = ConfidenceInterval.of(tally(counted).metrics()["spearman"])
     assert estimate.low < estimate.value < estimate.high
 
 
-def test_order_and_partition_change_nothing(counted: list[Counts]) -> None:
+def test_order_and_partition_change_nothing(counted: list[ImageCounts]) -> None:
     whole = tally(counted)
     names = [f"{i:03d}" for i in range(len(counted))]
     parts = BootstrapAccumulator(CLASSES, 200, 0)
@@ -129,10 +131,10 @@ def test_order_and_partition_change_nothing(counted: list[Counts]) -> None:
     assert parts.images == whole.images
     assert np.array_equal(parts.confusion, whole.confusion)
     assert np.array_equal(parts.sums, whole.sums)
-    assert np.array_equal(parts.figures()["spearman"], whole.figures()["spearman"])
+    assert np.array_equal(parts.metrics()["spearman"], whole.metrics()["spearman"])
 
 
-def test_the_seed_and_the_names_decide_the_replicates(counted: list[Counts]) -> None:
+def test_the_seed_and_the_names_decide_the_replicates(counted: list[ImageCounts]) -> None:
     first = tally(counted)
     assert np.array_equal(first.sums, tally(counted).sums)
     for other in (tally(counted, seed=1), tally(counted, [f"b{i}" for i in range(len(counted))])):
@@ -149,7 +151,7 @@ def test_intervals_are_those_of_drawing_images_with_replacement() -> None:
         counted.append(count_image(truth, np.where(rng.random(truth.shape) < right, truth, 1 - truth), 2))
     total = BootstrapAccumulator(2, 2000, 3)
     total.add([str(i) for i in range(number)], counted)
-    found = ConfidenceInterval.of(total.figures()["pixel_accuracy"])
+    found = ConfidenceInterval.of(total.metrics()["pixel_accuracy"])
     accuracy = np.array([np.trace(c.confusion) / c.confusion.sum() for c in counted])
     means = accuracy[rng.integers(0, number, (2000, number))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
@@ -158,20 +160,20 @@ def test_intervals_are_those_of_drawing_images_with_replacement() -> None:
     assert found.low < found.value < found.high
 
 
-def test_equal_outputs_differ_by_nothing_and_better_ones_surely(pairs: list[Pair], counted: list[Counts]) -> None:
-    a = tally(counted).figures()["mean_iou"]
-    assert vars(ConfidenceInterval.of(a - tally(counted).figures()["mean_iou"])) == {"value": 0, "low": 0, "high": 0}
+def test_equal_outputs_differ_by_nothing_and_better_ones_surely(pairs: list[Pair], counted: list[ImageCounts]) -> None:
+    a = tally(counted).metrics()["mean_iou"]
+    assert vars(ConfidenceInterval.of(a - tally(counted).metrics()["mean_iou"])) == {"value": 0, "low": 0, "high": 0}
     better = [count_image(t, np.where(np.arange(m.shape[1]) % 10 == 0, np.maximum(t, 0), m), CLASSES) for t, m in pairs]
-    gain = ConfidenceInterval.of(tally(better).figures()["mean_iou"] - a)
+    gain = ConfidenceInterval.of(tally(better).metrics()["mean_iou"] - a)
     assert 0 < gain.low <= gain.value <= gain.high
     # The draws are shared, so the difference is known far better than either figure.
     spread = ConfidenceInterval.of(a)
     assert gain.high - gain.low < (spread.high - spread.low) / 2
 
 
-def test_without_replicates_or_images_there_are_no_intervals(counted: list[Counts]) -> None:
-    alone = ConfidenceInterval.of(tally(counted, resamples=0).figures()["mean_iou"])
+def test_without_replicates_or_images_there_are_no_intervals(counted: list[ImageCounts]) -> None:
+    alone = ConfidenceInterval.of(tally(counted, resamples=0).metrics()["mean_iou"])
     assert not np.isnan(alone.value)
     assert np.isnan(alone.low)
-    nothing = {name: ConfidenceInterval.of(f) for name, f in BootstrapAccumulator(3, 20, 0).figures().items()}
+    nothing = {name: ConfidenceInterval.of(f) for name, f in BootstrapAccumulator(3, 20, 0).metrics().items()}
     assert all(np.isnan(e.value).all() and np.isnan(e.high).all() for e in nothing.values())

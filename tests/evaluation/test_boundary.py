@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from segbatch.evaluation.boundary import bands, boundary_f1
+from segbatch.evaluation.boundary import boundary_distance, boundary_f1
 
 
 def blobs(seed: int, height: int = 25, width: int = 31, void: float = 0.0) -> np.ndarray:
@@ -39,9 +39,9 @@ def test_bands_are_squares_that_hold_another_class(void: float) -> None:
     for seed in range(3):
         truth = blobs(seed, void=void)
         truth[:, 18:] = 2  # something to be far from boundaries in
-        assert np.array_equal(bands(truth, 6), literal_band(truth, 6))
-    assert (bands(np.zeros((9, 9), int), 40) == 41).all()
-    assert bands(np.zeros((0, 5), int), 40).shape == (0, 5)
+        assert np.array_equal(boundary_distance(truth, 6), literal_band(truth, 6))
+    assert (boundary_distance(np.zeros((9, 9), int), 40) == 41).all()
+    assert boundary_distance(np.zeros((0, 5), int), 40).shape == (0, 5)
 
 
 def test_bands_are_deeplabs_dilated_void_where_void_separates() -> None:
@@ -52,7 +52,7 @@ def test_bands_are_deeplabs_dilated_void_where_void_separates() -> None:
         dilated = np.zeros_like(truth, bool)
         for y, x in np.argwhere(truth == -1):
             dilated[max(y - w, 0) : y + w + 1, max(x - w, 0) : x + w + 1] = True
-        assert np.array_equal((bands(truth, 40) <= w) & (truth >= 0), dilated & (truth >= 0))
+        assert np.array_equal((boundary_distance(truth, 40) <= w) & (truth >= 0), dilated & (truth >= 0))
 
 
 def literal_f1(truth: np.ndarray, mask: np.ndarray, classes: int, reach: float) -> list[float]:

@@ -86,7 +86,7 @@ def compared(output: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def value(found: Evaluation, figure: str, output: int = 0) -> Any:
-    return found.outputs[output].figures[figure].value
+    return found.outputs[output].metrics[figure].value
 
 
 def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
@@ -99,17 +99,17 @@ def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
         e = found.outputs[place]
         assert e.images == IMAGES
         assert e.confusion.sum() == len(t)
-        assert e.figures["mean_iou"].low < e.figures["mean_iou"].value < e.figures["mean_iou"].high
+        assert e.metrics["mean_iou"].low < e.metrics["mean_iou"].value < e.metrics["mean_iou"].high
         assert {k: (f.times, f.examples) for k, f in e.findings.items()} == {
             "error rows": (1, ["page.png: decode/UnknownFormat"])
         }
-        assert e.figures["confidence_gap"].value == pytest.approx(
-            abs(e.figures["mean_confidence"].value - e.figures["pixel_accuracy"].value), abs=1e-6
+        assert e.metrics["confidence_gap"].value == pytest.approx(
+            abs(e.metrics["mean_confidence"].value - e.metrics["pixel_accuracy"].value), abs=1e-6
         )
         images = [r for r in rows(work / name) if r["mask"]]
         stated = sum(c["confidence"] * c["pixels"] for r in images for c in r["classes"]) / len(t)
-        assert e.figures["mean_confidence"].value == pytest.approx(stated, abs=1e-4)
-        assert e.figures["expected_calibration_error"].value >= e.figures["confidence_gap"].value
+        assert e.metrics["mean_confidence"].value == pytest.approx(stated, abs=1e-4)
+        assert e.metrics["expected_calibration_error"].value >= e.metrics["confidence_gap"].value
     assert found.difference is not None
     for figure in ("mean_iou", "boundary_f1"):  # the network's cells of 4 pixels miss the rims; the CRF finds them
         assert found.difference[figure].low > 0
@@ -124,7 +124,7 @@ def test_the_same_call_gives_the_same_intervals(work: Path) -> None:
     first = evaluate(str(work / "network"), labels=labels, resamples=50).to_json()
     assert evaluate(str(work / "network"), labels=labels, resamples=50).to_json() == first
     other = evaluate(str(work / "network"), labels=labels, resamples=50, seed=1).to_json()
-    assert other["outputs"][0]["figures"]["mean_iou"]["value"] == first["outputs"][0]["figures"]["mean_iou"]["value"]
+    assert other["outputs"][0]["metrics"]["mean_iou"]["value"] == first["outputs"][0]["metrics"]["mean_iou"]["value"]
     assert other != {**first, "bootstrap": other["bootstrap"]}
     assert json.loads(json.dumps(first, allow_nan=False)) == first
 
@@ -279,8 +279,8 @@ def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = json.loads((tmp_path / "new" / "found.json").read_text())
     assert [o["run"]["refiner"] for o in found["outputs"]] == ["densecrf", "none"]
     assert found["difference"]["mean_iou"]["low"] > 0
-    assert len(found["outputs"][0]["figures"]["trimap_mean_iou"]) == 40
-    assert len(found["outputs"][0]["figures"]["reliability_accuracy"]) == 15
+    assert len(found["outputs"][0]["metrics"]["trimap_mean_iou"]) == 40
+    assert len(found["outputs"][0]["metrics"]["reliability_accuracy"]) == 15
     with Image.open(tmp_path / "new" / "found.png") as plot:
         assert plot.width > 1000
         pixels = np.asarray(plot.convert("RGB")).reshape(-1, 3)
