@@ -16,7 +16,7 @@ from segbatch.planning.reconcile import missing, stale
 from segbatch.records import Chunk, Corpus, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources import OutsideRoot, Source, divided
-from segbatch.sources.chunking import id_hash
+from segbatch.sources.unique_ids import id_hash
 from segbatch.storage.outputs import REASON as OUTPUTS
 from segbatch.storage.walk import FOLDER
 

@@ -23,7 +23,7 @@ from segbatch.output.schema import schema
 from segbatch.output.totals import Totals
 from segbatch.records import ClassCount, RecordError
 from segbatch.skipped import Skipped
-from segbatch.sources.chunking import id_hash
+from segbatch.sources.unique_ids import id_hash
 
 _READERS = 16
 _FAILED = pc.field("error").is_valid()

@@ -70,20 +70,22 @@ class Plan:
 
     def slices(self) -> Iterator[ShardSlice]:
         """Yield the remaining read tasks, in order. A complete shard is not opened."""
-        for shard in self.job.shards:
-            state = self.ledger.committed(shard.id)
-            if state.complete:
-                continue
-            done = frozenset(state.indices)
-            if shard.records is None:
+        remaining = [shard for shard in self.job.shards if not self.ledger.committed(shard.id).complete]
+        divisible = {shard.id: shard for shard in remaining if self._known_chunks(shard) > MAX_SLICE_CHUNKS}
+        indexed = dict(zip(divisible, self.job.source.index(list(divisible.values())), strict=True))
+        for shard in remaining:
+            done, total = frozenset(self.ledger.committed(shard.id).indices), self._known_chunks(shard)
+            if not total:
                 yield ShardSlice(shard, ChunkSelection(done=done))
-                continue
-            total = chunks_of(shard.records, self.chunk_size)
             for first in range(0, total, MAX_SLICE_CHUNKS):
                 stop = min(total, first + MAX_SLICE_CHUNKS)
-                here = done & frozenset(range(first, stop))
-                if len(here) < stop - first:
-                    yield ShardSlice(shard, ChunkSelection(first, stop, here))
+                done_here = done & frozenset(range(first, stop))
+                if len(done_here) < stop - first:
+                    yield ShardSlice(indexed.get(shard.id, shard), ChunkSelection(first, stop, done_here))
+
+    def _known_chunks(self, shard: Shard) -> int:
+        """Number of chunks of a shard, 0 if its format does not tell."""
+        return 0 if shard.records is None else chunks_of(shard.records, self.chunk_size)
 
     def chunks(self, shard: Shard) -> int:
         """Chunks of a shard: exact if it is complete or its format tells, else by its size."""

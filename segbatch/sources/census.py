@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from segbatch.errors import COLLAPSED_KEYS, NO_SAMPLES, RecordFailure
 from segbatch.skipped import MAX_NAMES
-from segbatch.sources.chunking import id_hash
+from segbatch.sources.unique_ids import id_hash
 
 # More images than this under one key are not one sample: the names of different images have one key.
 _MAX_IMAGES_OF_A_KEY = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -93,32 +92,3 @@ def _within_limit(record: Record, held_bytes: int) -> tuple[Record, int]:
         "if such images are meant, choose a smaller chunk_size for a new output"
     )
     return record.failed("read", "ChunkTooLarge", message), held_bytes
-
-
-def id_hash(name: str) -> int:
-    """64 bits that stand for an id; two ids that share them are taken for one, and the later is renamed."""
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-class UniqueIds:
-    """Gives every record of a shard an id of its own. Holds the hashes of the ids, not the ids."""
-
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
-
-    def add(self, name: str) -> bool:
-        """False if ``name`` was there before."""
-        key = id_hash(name)
-        if key in self._seen:
-            return False
-        self._seen.add(key)
-        return True
-
-    def __contains__(self, name: str) -> bool:
-        return id_hash(name) in self._seen
-
-    def unique(self, name: str, row: int) -> str:
-        """``name``, or ``name#row`` if an earlier record has that id already."""
-        while not self.add(name):
-            name = f"{name}#{row}"
-        return name

@@ -45,7 +45,7 @@ class SeveralColumns(SourceError):
 
 @dataclass(frozen=True)
 class Columns:
-    """The layout of a Parquet shard: paths of its columns, as ``image.bytes`` for a field of a struct.
+    """The columns of a table that are read, by their paths, as ``image.bytes`` for a field of a struct.
 
     ``path`` is the text that names an image whose bytes are missing. None: there is no such column; rows without ids
     are called by their numbers.

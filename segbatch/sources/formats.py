@@ -119,6 +119,10 @@ class Format(Protocol):
         """Return the shards that a run with chunks of ``size`` records reads and commits instead of ``shard``."""
         ...
 
+    def index(self, shard: Shard, options: ReadOptions) -> Shard:
+        """Return ``shard`` with what spares work if it is read in several slices. Called once, before any is read."""
+        ...
+
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """Yield the wanted chunks of a shard, of ``size`` records each but for the last one, in order.
 

@@ -85,6 +85,10 @@ class Images:
 
         return list(leaves(0, len(hashed), ""))
 
+    def index(self, shard: Shard, options: ReadOptions) -> Shard:
+        """See ``Format.index``."""
+        return shard
+
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """See ``Format.chunks``. Images of other chunks are not read."""
         images = ImageList.of(shard).images()

@@ -18,8 +18,9 @@ from segbatch.sources.columns import choose_id
 from segbatch.sources.fields import Fields, describe
 from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import is_text, plain, texts
-from segbatch.sources.rows import open_rows, row_id
+from segbatch.sources.rows import open_rows, renamed_ids, row_id
 from segbatch.sources.text_rows import ID_NAMES, Line, TextIndex, TextRows
+from segbatch.sources.unique_ids import RenamedIds
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import shown_uri
 from segbatch.storage.hosts import Hosts, sampled
@@ -65,6 +66,17 @@ class Manifest:
         """See ``Format.divide``."""
         return [shard]
 
+    def index(self, shard: Shard, options: ReadOptions) -> Shard:
+        """See ``Format.index``: of a Parquet file reads the ids once; text files have been read while planning."""
+        if not is_parquet(shard.uri):
+            return shard
+        try:
+            with open_rows(options.files, shard.uri) as rows:
+                column, key, _ = _parquet_columns(shard.uri, rows.schema, options)
+        except RecordFailure:  # the manifest is gone, which reading it reports
+            return shard
+        return replace(shard, layout=renamed_ids(options.files, shard.uri, key or column))
+
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """See ``Format.chunks``. Images of other chunks are not read."""
         return _Reading(shard, options).chunks(size, wanted)
@@ -109,7 +121,8 @@ class _Reading:
         uri = self._shard.uri
         try:
             if is_parquet(uri):
-                yield from _parquet_lines(uri, self._options, ranges)
+                renamed = cast(RenamedIds | None, self._shard.layout)
+                yield from _parquet_lines(uri, self._options, ranges, renamed)
                 return
             with TextRows(self._options.files, uri, self._options) as lines:
                 index = cast(TextIndex | None, self._shard.layout)
@@ -156,10 +169,12 @@ def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple
     return column, key, ids or f"column {column}"
 
 
-def _parquet_lines(uri: str, options: ReadOptions, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
+def _parquet_lines(
+    uri: str, options: ReadOptions, ranges: list[range], renamed: RenamedIds | None
+) -> Iterator[tuple[int, str, Line]]:
     with open_rows(options.files, uri) as rows:
         column, key, _ = _parquet_columns(uri, rows.schema, options)
-        for row, name, value in rows.rows(ranges, column, key or column):
+        for row, name, value in rows.rows(ranges, column, key or column, renamed):
             if isinstance(value, RecordFailure):
                 yield row, name or f"#{row}", Line(None, None, value)
                 continue

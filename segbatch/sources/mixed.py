@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from segbatch.errors import SourceError
@@ -17,6 +18,8 @@ from segbatch.storage.listing import Listed, list_input
 from segbatch.storage.tables import refuse_tables
 from segbatch.storage.uri import join
 from segbatch.text import escape_invalid_utf8, redact
+
+_INDEXED_AT_ONCE = 8
 
 
 def open_source(
@@ -113,6 +116,11 @@ class Source:
                 problems += FORMATS[name].problems(group, self._options)
         if problems:
             raise SourceError("\n".join(problems))
+
+    def index(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Return shards that are read in several slices with what spares work then, see ``Format.index``."""
+        with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
+            return list(pool.map(lambda shard: FORMATS[shard.format].index(shard, self._options), shards))
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
         """Yield the wanted chunks of a shard, see ``Format.chunks``."""

@@ -20,8 +20,8 @@ from segbatch.sources.first_bytes import mistaken
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import texts
-from segbatch.sources.parquet_plan import no_images, plan_tables
-from segbatch.sources.rows import ParquetRows, open_rows, row_id, shard_error
+from segbatch.sources.parquet_plan import ParquetIndex, no_images, plan_tables
+from segbatch.sources.rows import ParquetRows, open_rows, renamed_ids, row_id, shard_error
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import shown_uri, too_large
 from segbatch.storage.hosts import Hosts, sampled
@@ -57,6 +57,14 @@ class Parquet:
         """See ``Format.divide``."""
         return [shard]
 
+    def index(self, shard: Shard, options: ReadOptions) -> Shard:
+        """See ``Format.index``: reads the ids once."""
+        layout = cast(ParquetIndex | None, shard.layout)
+        if layout is None or layout.columns.id is None:
+            return shard
+        renamed = renamed_ids(options.files, shard.uri, layout.columns.id)
+        return replace(shard, layout=replace(layout, renamed=renamed))
+
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """See ``Format.chunks``. Row groups that hold no record of a wanted chunk are not read."""
         return _Reading(shard, options).chunks(size, wanted)
@@ -67,6 +75,7 @@ class _Reading:
 
     def __init__(self, shard: Shard, options: ReadOptions) -> None:
         self._shard, self._options = shard, options
+        self._layout = cast(ParquetIndex | None, shard.layout)
 
     def chunks(self, size: int, wanted: ChunkSelection) -> Iterator[Chunk]:
         shard = self._shard
@@ -88,7 +97,8 @@ class _Reading:
             ranges = [numbers for _, numbers, _ in wanted_rows(total, size, wanted)]
             paths = _Paths(rows, ranges, columns.path)
             hosts = Hosts(self._options.files, shard.uri, partial(self._sample, total, columns.path))
-            values = rows.rows(ranges, columns.image, columns.id)
+            renamed = self._layout.renamed if self._layout is not None else None
+            values = rows.rows(ranges, columns.image, columns.id, renamed)
             found = (self._record(row, name, value, paths) for row, name, value in values)
             records = fetch(hosts, found, self._options.max_record_bytes)
             yield from chunks_by_number(records, shard, total, size, wanted)
@@ -97,10 +107,10 @@ class _Reading:
         """The columns to read, None of a file without rows. Raises ``SourceError`` if it lacks them."""
         if rows.records == 0:
             return None
-        columns = cast(Columns | None, self._shard.layout)
-        if columns is None:
+        if self._layout is None:
             with FirstValues(self._options.files, [self._shard.uri]) as values:
                 return choose(values, self._options).columns
+        columns = self._layout.columns
         present = Fields.of(rows.schema).kinds
         planned = (columns.image, columns.path, columns.id)
         missing = [path for path in planned if path is not None and path not in present]

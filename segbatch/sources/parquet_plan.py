@@ -19,9 +19,18 @@ from segbatch.sources.formats import PlannedShards, ReadOptions
 from segbatch.sources.ids import is_text, plain
 from segbatch.sources.manifest import Manifest
 from segbatch.sources.rows import open_rows
+from segbatch.sources.unique_ids import RenamedIds
 from segbatch.storage.files import shown_uri
 
 _FOOTER_READERS = 8
+
+
+@dataclass(frozen=True)
+class ParquetIndex:
+    """The layout of a Parquet shard: the columns to read, and the ids that are not unique, once they are known."""
+
+    columns: Columns
+    renamed: RenamedIds | None = None
 
 
 @dataclass
@@ -81,7 +90,7 @@ def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_fi
     if group.choice is None:
         return Counter()
     for place in group.places:
-        planned[place] = replace(planned[place], layout=group.choice.columns)
+        planned[place] = replace(planned[place], layout=ParquetIndex(group.choice.columns))
     return Counter({("images", group.choice.image): len(members), ("ids", group.choice.ids): len(members)})
 
 
@@ -111,7 +120,7 @@ def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
     table = next((shard for shard in shards if shard.records and shard.layout is not None), None)
     if table is None:
         return None
-    columns = cast(Columns, table.layout)
+    columns = cast(ParquetIndex, table.layout).columns
     with FirstValues(options.files, [table.uri]) as values:
         sample = values.sample(columns.image, columns.path)
     if sample.has_images or not sample.lengths:

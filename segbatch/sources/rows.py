@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +14,10 @@ import pyarrow.parquet as pq
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
 from segbatch.records import Record, Shard
-from segbatch.sources.chunking import UniqueIds
+from segbatch.sources.fields import Fields
 from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
+from segbatch.sources.unique_ids import RenamedIds, UniqueIds
 from segbatch.storage.files import Files, brief, shard_failure, shown_name, shown_uri
 from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8
@@ -59,30 +61,53 @@ class ParquetRows:
         self._stream.close()
 
     def rows(
-        self, wanted: Sequence[range], column: str, id_column: str | None
+        self, wanted: Sequence[range], column: str, id_column: str | None, renamed: RenamedIds | None = None
     ) -> Iterator[tuple[int, str | None, Value]]:
-        """(row, unique id, value of ``column``) for every row in the ascending, disjoint ranges ``wanted``.
+        """Yield (row, unique id, value of ``column``) for every row in the ascending, disjoint ranges ``wanted``.
 
-        The value is a pyarrow scalar, or a ``RecordFailure`` CorruptRowGroup for rows that cannot be read. Row
-        groups with no wanted row are not read, but for their ids, as a later id may repeat one of them; the id
-        is None if ``id_column`` is None.
+        The value is a pyarrow scalar, or a ``RecordFailure`` CorruptRowGroup for rows that cannot be read. The id is
+        None if ``id_column`` is None. Row groups without a wanted row are not read, but for their ids if ``renamed`` is
+        None, as a later id may repeat one of them.
+
+        Args:
+            renamed: Ids of ``id_column`` that are not unique, see ``renamed_ids``.
         """
-        seen = UniqueIds()
+        unique = UniqueIds().unique if renamed is None else renamed.mapping()
         stop = max((r.stop for r in wanted if len(r)), default=0)
+        for group, begin, end in self._groups():
+            if begin >= stop:
+                return
+            parts = [range(max(r.start, begin), min(r.stop, end)) for r in wanted if r.start < end and r.stop > begin]
+            read = range(parts[0].start, parts[-1].stop) if parts else range(begin, begin)
+            if renamed is None:
+                read = range(begin, min(end, stop))
+            names = () if id_column is None else self._names(group, begin, id_column, read)
+            ids = [unique(name, row) for row, name in names]
+            for row, value in self._values(group, column, begin, parts) if parts else ():
+                yield row, ids[row - read.start] if ids else None, value
+
+    def _groups(self) -> Iterator[tuple[int, int, int]]:
+        """(number, first row, row after the last) of each row group."""
         begin = 0
         for group in range(self._file.num_row_groups):
             end = begin + self._file.metadata.row_group(group).num_rows
-            if begin >= stop:
-                return
-            ids = None if id_column is None else self._ids(group, id_column, begin, min(end, stop), seen)
-            here = [range(max(r.start, begin), min(r.stop, end)) for r in wanted if r.start < end and r.stop > begin]
-            if here:
-                for row, value in self._values(group, column, begin, here):
-                    yield row, None if ids is None else ids[row - begin], value
+            yield group, begin, end
             begin = end
 
-    def _values(self, group: int, column: str, begin: int, here: list[range]) -> Iterator[tuple[int, Value]]:
-        rows = itertools.chain.from_iterable(here)
+    def renamed_ids(self, id_column: str) -> dict[int, str]:
+        """Return the rows whose id an earlier row has, each with the id that it gets instead.
+
+        Costs one pass over the ids of the file. Raises what pyarrow or the store raise if not all can be read.
+        """
+        seen, renamed = UniqueIds(), {}
+        for group, begin, end in self._groups():
+            for row, name in self._names_read(group, begin, id_column, range(begin, end)):
+                if (unique := seen.unique(name, row)) != name:
+                    renamed[row] = unique
+        return renamed
+
+    def _values(self, group: int, column: str, begin: int, parts: list[range]) -> Iterator[tuple[int, Value]]:
+        rows = itertools.chain.from_iterable(parts)
         row = next(rows, None)
         at = begin
         try:
@@ -111,20 +136,28 @@ class ParquetRows:
         size = max(metadata.total_byte_size, 1)
         return max(1, min(_MAX_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // size))
 
-    def _ids(self, group: int, column: str, begin: int, end: int, seen: UniqueIds) -> list[str]:
-        """Ids of the rows ``begin`` to ``end``; ``#row`` for those that have none, or cannot be read."""
-        ids: list[str] = []
-        try:
-            for batch in self._file.iter_batches(_ID_ROWS, [group], [column]):
-                for text in texts(_leaf(batch.column(0), column, self.schema)):
-                    row = begin + len(ids)
-                    if row == end:
-                        return ids
-                    ids.append(seen.unique(shown_name(self._folder, text) or f"#{row}", row))
-        except (pa.ArrowException, OSError):
-            pass  # the rows that cannot be read are told of where their images are read
-        ids.extend(seen.unique(f"#{row}", row) for row in range(begin + len(ids), end))
-        return ids
+    def _names(self, group: int, begin: int, id_column: str, rows: range) -> Iterator[tuple[int, str]]:
+        """Yield (row, id that may not be unique) of ``rows``; ``#row`` for those that have none, or cannot be read."""
+        if not rows:
+            return
+        unread = rows.start
+        with suppress(pa.ArrowException, OSError):  # reading the images of these rows reports it
+            for row, name in self._names_read(group, begin, id_column, rows):
+                unread = row + 1
+                yield row, name
+        for row in range(unread, rows.stop):
+            yield row, f"#{row}"
+
+    def _names_read(self, group: int, begin: int, id_column: str, rows: range) -> Iterator[tuple[int, str]]:
+        for batch in self._file.iter_batches(_ID_ROWS, [group], [id_column]):
+            values = _leaf(batch.column(0), id_column, self.schema)
+            part = range(max(rows.start, begin), min(rows.stop, begin + len(values)))
+            if part:
+                for row, text in zip(part, texts(values.slice(part.start - begin, len(part))), strict=True):
+                    yield row, shown_name(self._folder, text) or f"#{row}"
+            begin += len(values)
+            if begin >= rows.stop:
+                return
 
 
 def open_rows(files: Files, uri: str) -> ParquetRows:
@@ -140,6 +173,15 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
         if type(e) is OSError and e.errno is None:  # pyarrow's own, for a footer that does not parse
             failure = RecordFailure("read", "CorruptShard", failure.message)
         raise failure from None
+
+
+def renamed_ids(files: Files, uri: str, column: str) -> RenamedIds | None:
+    """Return the ids of a file that are not unique; None if they cannot be read, which is for the reading to report."""
+    try:
+        with open_rows(files, uri) as rows:
+            return RenamedIds.pack(rows.renamed_ids(column)) if column in Fields.of(rows.schema).kinds else None
+    except (RecordFailure, pa.ArrowException, OSError):
+        return None
 
 
 def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:

@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import re
-import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ import numpy as np
 
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure, SourceError
-from segbatch.sources.chunking import id_hash
 from segbatch.sources.formats import ReadOptions
 from segbatch.sources.ids import number_text
 from segbatch.sources.line_stream import LineStream
+from segbatch.sources.unique_ids import RenamedIds, id_hash
 from segbatch.storage.files import Files, shown_name, shown_uri
 from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8, redact, redact_text, without_query
@@ -46,26 +45,20 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class TextIndex:
-    """What one pass over a file finds out, so that later ones may start in the middle.
+    """The layout of a text manifest: what one pass finds out, so that later ones may start in the middle.
 
-    ``offsets`` are (byte, line number) where the rows 0, ``every``, 2 * ``every``, … begin; ``renamed`` are the rows
-    whose id an earlier row has, each with the id it gets instead.
+    Attributes:
+        records: Number of rows.
+        size: Size of the file in bytes, compressed if it is.
+        every: Distance of two ``offsets`` in rows.
+        offsets: (byte, line number) where the rows 0, ``every``, 2 * ``every``, … start.
     """
 
     records: int
     size: int
     every: int
     offsets: list[tuple[int, int]]
-    renamed: dict[int, str]
-
-    def to_bytes(self) -> bytes:
-        fields = [self.records, self.size, self.every, self.offsets, list(self.renamed.items())]
-        return zlib.compress(json.dumps(fields, separators=(",", ":")).encode(), 6)
-
-    @staticmethod
-    def from_bytes(data: bytes) -> TextIndex:
-        records, size, every, offsets, renamed = json.loads(zlib.decompress(data))
-        return TextIndex(records, size, every, [(at, line) for at, line in offsets], dict(renamed))
+    renamed: RenamedIds
 
 
 class TextRows:
@@ -113,7 +106,9 @@ class TextRows:
         if self._columns:
             self._check(self._options.uri_column, "uri_column")
             self._check(self._options.id_column, "id_column")
-        return TextIndex(row + 1, self._size, every, offsets, self._renamed(np.frombuffer(hashes, np.uint64)))
+        return TextIndex(
+            row + 1, self._size, every, offsets, RenamedIds.pack(self._renamed(np.frombuffer(hashes, np.uint64)))
+        )
 
     def rows(self, ranges: Sequence[range], index: TextIndex) -> Iterator[tuple[int, str, Line]]:
         """(row, id that is unique in the file, what it says) of the rows in the ascending, disjoint ``ranges``.
@@ -125,6 +120,7 @@ class TextRows:
             raise SourceError(
                 f"{shown_uri(self._uri)}: has {self._size} bytes, {index.size} when the job was planned: run it again"
             )
+        id_of = index.renamed.mapping()
         row, lines = 0, self._lines(*self._begin)
         for wanted in ranges:
             offset = wanted.start // index.every
@@ -135,7 +131,7 @@ class TextRows:
                 if found is None:
                     return
                 if row >= wanted.start:
-                    yield row, index.renamed.get(row) or _name(found[2], row), found[2]
+                    yield row, id_of(_name(found[2], row), row), found[2]
                 row += 1
 
     def _renamed(self, hashes: np.ndarray) -> dict[int, str]:

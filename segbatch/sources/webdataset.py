@@ -12,13 +12,14 @@ from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
 from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.sources.census import Census
-from segbatch.sources.chunking import NoRecord, UniqueIds, chunked, id_hash
+from segbatch.sources.chunking import NoRecord, chunked
 from segbatch.sources.compression import MAGIC_BYTES, compression_of
 from segbatch.sources.first_bytes import mistaken
 from segbatch.sources.first_members import contradiction
 from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.samples import NAME_PARTS, ImageRule, Sample
 from segbatch.sources.tar import Member, open_tar
+from segbatch.sources.unique_ids import UniqueIds, id_hash
 from segbatch.storage.files import shard_failure, shown_uri
 from segbatch.text import escape_invalid_utf8, without_query
 
@@ -83,6 +84,10 @@ class WebDataset:
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         """See ``Format.divide``."""
         return [shard]
+
+    def index(self, shard: Shard, options: ReadOptions) -> Shard:
+        """See ``Format.index``."""
+        return shard
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """See ``Format.chunks``. The members of other chunks are passed over, not read."""

@@ -77,6 +77,15 @@ class SourceContract:
         for wanted in selections:
             assert list(source.chunks(shard, size, wanted)) == [c for c in chunks if c.id.index in wanted], wanted
 
+    @pytest.mark.parametrize("size", SIZES)
+    def test_an_indexed_shard_reads_the_same_in_slices(self, source: Source, size: int):
+        shard = only(source)
+        (indexed,) = source.index([shard])
+        assert indexed.id == shard.id
+        chunks = list(source.chunks(shard, size))
+        slices = [ChunkSelection(first, first + 2) for first in range(0, len(chunks), 2)]
+        assert [c for wanted in slices for c in source.chunks(indexed, size, wanted)] == chunks
+
     def test_the_source_pickles(self, source: Source):
         shard = only(source)
         again, there = pickle.loads(pickle.dumps((source, shard)))

@@ -13,11 +13,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segbatch.errors import SourceError
+from segbatch.records import ChunkSelection
 from segbatch.sources import open_source
+from segbatch.sources.unique_ids import UniqueIds
 from tests.corpus import photographs
-from tests.sources.contract import read
+from tests.sources.contract import only, read
 
 JPEGS = [data for _, data in photographs(3, side=32)]
 UUIDS = [uuid.UUID(int=0x1234567890ABCDEF1234567890ABCDEF + i) for i in range(3)]
@@ -127,3 +131,38 @@ def test_ids_of_a_manifest_are_kept_too(tmp_path: Path) -> None:
     table = pa.table({"uri": ["x.jpg", "./x.jpg"], "id": pa.array([7.0, 8.5])})
     pq.write_table(table, tmp_path / "m.parquet")
     assert ids(tmp_path / "m.parquet") == ["7", "8.5"]
+
+
+IDS = st.lists(st.sampled_from(["a", "b", "a#2", "#1", "b#3", "", None]), min_size=1, max_size=12)
+
+
+@settings(max_examples=50)
+@given(IDS, st.integers(1, 4), st.booleans())
+def test_ids_of_an_indexed_file_are_those_of_one_pass(
+    tmp_path_factory: pytest.TempPathFactory, values: list[str | None], rows_per_group: int, as_manifest: bool
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "a.parquet"
+    (path.parent / "a.jpg").write_bytes(JPEGS[0])
+    images = ["a.jpg" if as_manifest else JPEGS[0]] * len(values)
+    table = pa.table({"id": pa.array(values, pa.string()), "uri" if as_manifest else "image": images})
+    pq.write_table(table, path, row_group_size=rows_per_group)
+    source = open_source([str(path)])
+    shard = only(source)
+    in_one_pass = [r.image_id for chunk in source.chunks(shard, 1) for r in chunk.records]
+    assert len(set(in_one_pass)) == len(values)
+    (indexed,) = source.index([shard])
+    slices = [ChunkSelection(first, first + 2) for first in range(0, len(values), 2)]
+    assert in_one_pass == [r.image_id for s in slices for c in source.chunks(indexed, 1, s) for r in c.records]
+
+
+def test_each_id_of_an_indexed_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    add = UniqueIds.add
+    monkeypatch.setattr(UniqueIds, "add", lambda self, name: hashed.append(name) or add(self, name))
+    ids = [f"{n}.jpg" for n in range(60)]
+    pq.write_table(pa.table({"id": ids, "image": JPEGS[:1] * 60}), tmp_path / "a.parquet", row_group_size=7)
+    source = open_source([str(tmp_path)])
+    (shard,) = source.index(source.shards())
+    records = [r for n in range(20) for c in source.chunks(shard, 3, ChunkSelection(n, n + 1)) for r in c.records]
+    assert [r.image_id for r in records] == [f"a.parquet/{name}" for name in ids]
+    assert hashed == ids
