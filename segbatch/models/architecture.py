@@ -133,7 +133,6 @@ class Architecture:
             accuracy=weights.accuracy,
             terms=weights.terms,
             temperature=weights.temperature,
-            known_weights=tuple(self.weights),
             refines=self.refines,
             crf=weights.crf,
             note=weights.note,

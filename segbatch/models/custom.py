@@ -168,13 +168,18 @@ def _trial(model: Model) -> tuple[str, str]:
     network insists on, and its workers may have the GPU that the network needs. Raises ``ModelError`` for an answer
     that is wrong whatever the image.
     """
-    errors: list[Exception] = []
+    results: list[tuple[str, str]] = []
+    refusals: list[NetworkError] = []
 
     def run() -> None:
         try:
             try_on_samples(model)
-        except Exception as e:  # a foreign network may raise anything
-            errors.append(e)
+        except WrongSize as e:
+            results.append((str(e), ""))
+        except NetworkError as e:
+            refusals.append(e)
+        except Exception as e:  # a user's network may raise anything; the plan warns of it
+            results.append(("", reason(e)))
 
     # A thread that is abandoned if need be: a network made for a GPU may take minutes for an image on a CPU.
     thread = threading.Thread(target=run, name="segbatch-trial", daemon=True)
@@ -182,9 +187,6 @@ def _trial(model: Model) -> tuple[str, str]:
     thread.join(MAX_TRIAL_SECONDS)
     if thread.is_alive():
         return "", f"it did not score two small images within {MAX_TRIAL_SECONDS:g} s"
-    error = errors[0] if errors else None
-    if isinstance(error, WrongSize):
-        return str(error), ""
-    if isinstance(error, NetworkError):
-        raise ModelError(str(error)) from error
-    return "", "" if error is None else reason(error)
+    if refusals:
+        raise ModelError(str(refusals[0])) from refusals[0]
+    return results[0] if results else ("", "")

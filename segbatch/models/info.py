@@ -39,7 +39,6 @@ class ModelInfo:
         accuracy: As stated by who trained the weights.
         terms: Terms of use beyond this package's license.
         temperature: Divisor of the logits before their softmax is a confidence; 1 unless it was fitted.
-        known_weights: Names that ``--weights`` accepts besides a URI.
         refines: Layers by which the network refines its own scores, as a CRF after it would; empty without any.
         wrong_size: How the size of the scores of sample images differs from what ``stride`` says; empty if it does
             not. Only networks that are not of this package are tried on sample images.
@@ -60,7 +59,6 @@ class ModelInfo:
     accuracy: str = "not stated"
     terms: str = ""
     temperature: float = 1.0
-    known_weights: tuple[str, ...] = ()
     refines: str = ""
     wrong_size: str = ""
     untried: str = ""

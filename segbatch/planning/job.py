@@ -60,6 +60,8 @@ class Job:
                 f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them "
                 "again; give --refiner none, unless you want both"
             )
+        if unused := self.refiner.unused:
+            said.append(f"crf.{', crf.'.join(unused)} decides nothing: refiner {spec.refiner} has no such parameter")
         prune = default_prune(len(self.model.labels))
         if spec.prune is None and self.prune != prune:
             said.append(f"prune is {self.prune:g}, with which this output was begun; the default is {prune:g}")

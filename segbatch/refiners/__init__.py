@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from segbatch.crf.params import CRFSettings
 from segbatch.errors import SpecError
@@ -29,12 +29,14 @@ class RefinerInfo:
         request: What workers build it from, with all parameters that come with the network's weights.
         needs_image: Whether it looks at the image.
         parameters: Everything that decides its masks besides its name; part of the run's identity.
+        unused: Keys of the ``crf`` mapping that are given and that it does not have.
         tuned: Where parameters that are not given come from; empty if all are given or are the refiner's own.
     """
 
     request: RefinerRequest
     needs_image: bool
     parameters: Mapping[str, Json]
+    unused: tuple[str, ...] = ()
     tuned: str = ""
 
 
@@ -52,8 +54,7 @@ def build(request: RefinerRequest) -> Refiner:
             f"refiner_weights: refiner {request.name!r} takes none; leave them out, or give refiner {learned}, or "
             "package.module:factory"
         )
-    names = {f.name for f in fields(chosen.params)}
-    params = chosen.params(**{name: value for name, value in request.values.items() if name in names})
+    params = chosen.params(**{name: value for name, value in request.values.items() if name in chosen.keys})
     return chosen.build(params, _read_weights(request))
 
 
@@ -80,7 +81,8 @@ def describe(request: RefinerRequest, model: ModelInfo) -> RefinerInfo:
         )
     if chosen.is_custom:
         custom.try_on_samples(refiner, request.name, len(model.labels), model.stride)
-    return RefinerInfo(request, refiner.needs_image, refiner.parameters, tuned)
+    unused = tuple(name for name in request.values if name not in chosen.keys)
+    return RefinerInfo(request, refiner.needs_image, refiner.parameters, unused, tuned)
 
 
 def entry(name: str) -> RefinerEntry:

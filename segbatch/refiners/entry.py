@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from segbatch.config.crf_mapping import CRFValue
@@ -35,8 +35,8 @@ class RefinerEntry:
 
     Attributes:
         build: Makes the refiner of an instance of ``params`` and of weights, None where none were given.
-        params: A dataclass whose defaults are this refiner's. Keys of a job's ``crf`` mapping that are not among its
-            fields do not concern this refiner.
+        params: A dataclass whose defaults are this refiner's. Its fields are the keys of a job's ``crf`` mapping that
+            concern this refiner.
         takes_weights: Whether ``--refiner-weights`` may be given.
         takes_tuned_params: Whether parameters that are not given come with the network's weights.
         is_custom: Whether it is not of this package, and so is tried on sample images before work starts.
@@ -47,6 +47,11 @@ class RefinerEntry:
     takes_weights: bool = False
     takes_tuned_params: bool = False
     is_custom: bool = False
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of the ``crf`` mapping that concern this refiner."""
+        return frozenset(f.name for f in fields(self.params))
 
 
 @dataclass(frozen=True)

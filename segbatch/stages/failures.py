@@ -8,12 +8,14 @@ from segbatch.errors import RecordFailure
 from segbatch.records import Record
 
 
-def record_failure(stage: str, e: Exception) -> RecordFailure:
-    if isinstance(e, RecordFailure):
-        return e
-    if isinstance(e, MemoryError):
-        return RecordFailure(stage, "OutOfMemory", f"out of memory: {e}; a smaller max_pixels keeps such images out")
-    return RecordFailure(stage, type(e).__name__, str(e) or type(e).__name__)
+def failed(record: Record, stage: str, error: Exception) -> Record:
+    """Return a record as an error row: with the stage, type and message of a ``RecordFailure``, else of ``stage``."""
+    if isinstance(error, RecordFailure):
+        return record.failed(error.stage, error.type, error.message)
+    if isinstance(error, MemoryError):
+        message = f"out of memory: {error}; a smaller max_pixels keeps such images out"
+        return record.failed(stage, "OutOfMemory", message)
+    return record.failed(stage, type(error).__name__, str(error) or type(error).__name__)
 
 
 # In the order of the flow: what failed in one did not reach those behind it.

@@ -16,7 +16,7 @@ from segbatch.labels import LabelSet
 from segbatch.protocols import UNTRACKED, InFlight, Refiner
 from segbatch.records import Chunk, ClassCount, Record
 from segbatch.refiners.probability import label_probability
-from segbatch.stages.failures import record_failure
+from segbatch.stages.failures import failed
 
 
 def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[tuple[ClassCount, ...], float]:
@@ -88,8 +88,7 @@ class Refine:
         except Exception as e:  # boundary: one record; whatever fails becomes its error row
             if is_of_the_machine(e):
                 raise
-            failure = record_failure("refine", e)
-            return record.failed(failure.stage, failure.type, failure.message)
+            return failed(record, "refine", e)
         return replace(
             record,
             data=None,

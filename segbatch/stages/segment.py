@@ -14,8 +14,8 @@ from segbatch.codecs.decode import decode, image_size
 from segbatch.errors import JobError, RecordFailure
 from segbatch.models.scores import checked_scores
 from segbatch.protocols import UNTRACKED, InFlight, Model
-from segbatch.records import Chunk, Record, RecordError
-from segbatch.stages.failures import record_failure
+from segbatch.records import Chunk, Record
+from segbatch.stages.failures import failed
 from segbatch.stages.scoring import coarse_scores
 
 # Decoded pixels that are held at once: bounds a worker's memory whatever the sizes of the images.
@@ -64,40 +64,34 @@ class Segment:
         try:
             image = decode(record.data, self.max_pixels)
         except RecordFailure as e:
-            return record.failed(e.stage, e.type, e.message), None
+            return failed(record, "decode", e), None
         return replace(record, height=image.shape[0], width=image.shape[1]), image
 
-    def _score(self, decoded: list[tuple[Record, np.ndarray | None]]) -> Iterator[Record]:
-        scored = iter(self._scores([(record.image_id, image) for record, image in decoded if image is not None]))
-        for record, image in decoded:
-            if image is None:
-                yield record
-                continue
-            outcome = next(scored)
-            if isinstance(outcome, RecordError):
-                yield record.failed(outcome.stage, outcome.type, outcome.message)
-                continue
-            try:
-                kept = coarse_scores(outcome, image.shape[0], image.shape[1], self.model.stride, self.prune)
-            except RecordFailure as e:
-                yield record.failed(e.stage, e.type, e.message)
-                continue
-            yield replace(record, scores=kept, data=record.data if self.keep_images else None)
+    def _score(self, decoded: list[tuple[Record, np.ndarray | None]]) -> list[Record]:
+        scored = iter(self._score_images([(record, image) for record, image in decoded if image is not None]))
+        return [record if image is None else next(scored) for record, image in decoded]
 
-    def _scores(self, named: list[tuple[str, np.ndarray]]) -> list[np.ndarray | RecordError]:
-        """Scores of each image; if the batch fails, each image alone, so that one cannot take others with it."""
-        ids, images = [name for name, _ in named], [image for _, image in named]
+    def _score_images(self, decoded: list[tuple[Record, np.ndarray]]) -> list[Record]:
+        """Score a batch; if it fails, each image alone, so that one image cannot fail its neighbors."""
+        ids, images = [record.image_id for record, _ in decoded], [image for _, image in decoded]
         try:
-            return [*checked_scores(self.model, images, ids)]
+            scores = checked_scores(self.model, images, ids)
         except JobError:
             raise
         except Exception as e:  # boundary: one record; whatever fails becomes its error row
             if lost_gpu(e) or is_of_the_machine(e):
                 raise
-            if len(images) == 1:
-                failure = record_failure("segment", e)
-                return [RecordError(failure.stage, failure.type, failure.message)]
-            return [outcome for one in named for outcome in self._scores([one])]
+            if len(decoded) == 1:
+                return [failed(decoded[0][0], "segment", e)]
+            return [record for one in decoded for record in self._score_images([one])]
+        return [self._keep(record, image, logits) for (record, image), logits in zip(decoded, scores, strict=True)]
+
+    def _keep(self, record: Record, image: np.ndarray, logits: np.ndarray) -> Record:
+        try:
+            scores = coarse_scores(logits, image.shape[0], image.shape[1], self.model.stride, self.prune)
+        except RecordFailure as e:
+            return failed(record, "segment", e)
+        return replace(record, scores=scores, data=record.data if self.keep_images else None)
 
 
 def _windows(records: Sequence[Record]) -> Iterator[tuple[int, list[Record], int]]:

@@ -58,6 +58,10 @@ def test_the_parameters_of_the_crf_do_not_concern_a_users_refiner(source: str, t
     ]
     assert jobs[0].identity() == jobs[1].identity()
     assert not jobs[0].refiner.needs_image
+    assert jobs[0].warnings() == []
+    assert jobs[1].warnings() == [
+        "crf.theta_alpha decides nothing: refiner tests.own_refiners:without_image has no such parameter"
+    ]
 
 
 @pytest.mark.parametrize(
