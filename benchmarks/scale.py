@@ -31,7 +31,6 @@ from PIL import Image
 import segbatch
 from segbatch.isolation import Limits
 from segbatch.isolation.watchdog import Watchdog
-from segbatch.output.writer import Writer
 from segbatch.packing import chunk_from_row, chunk_to_row
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
@@ -121,11 +120,10 @@ def print_job(spec: segbatch.JobSpec, records: int) -> None:
 
 def print_stages(spec: segbatch.JobSpec) -> None:
     """Microseconds a record of each stage, as a worker runs it: of this process's CPU, and by the clock."""
-    plan = make_plan(spec)
-    publish(plan)
+    plan = publish(make_plan(spec))
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
-    writer = Writer(plan.store, plan.record.claim)
+    writer = plan.writer()
     watchdog = Watchdog(Limits.of(spec))
     cpu: Counter[str] = Counter()
     clock: Counter[str] = Counter()

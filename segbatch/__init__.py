@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from segbatch.config.job import JobSpec
     from segbatch.config.training import TrainSpec
     from segbatch.errors import SegbatchError
+    from segbatch.operations.compact import compact
     from segbatch.operations.evaluate import evaluate
     from segbatch.operations.run import run
     from segbatch.operations.tune import tune_crf
     from segbatch.operations.verify import verify
-    from segbatch.output.compaction import compact
     from segbatch.output.dataset import MaskDataset
     from segbatch.protocols import Reporter
     from segbatch.ray_backend.pipeline import build_dataset
@@ -54,7 +54,7 @@ _HOMES = {
     "SegbatchError": "segbatch.errors:SegbatchError",
     "TrainSpec": "segbatch.config.training:TrainSpec",
     "build_dataset": "segbatch.ray_backend.pipeline:build_dataset",
-    "compact": "segbatch.output.compaction:compact",
+    "compact": "segbatch.operations.compact:compact",
     "evaluate": "segbatch.operations.evaluate:evaluate",
     "open": "segbatch.output.dataset:MaskDataset.open",
     "run": "segbatch.operations.run:run",

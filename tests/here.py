@@ -26,8 +26,7 @@ def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = execute) -> O
     plan = make_plan(spec)
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
-        plan.fix_chunk_size(1)
-        publish(plan)
+        plan = publish(plan.with_chunk_size(1))
         for receipt in work(plan):
             tally.add(receipt)
     return finish(plan, tally, 0.0)

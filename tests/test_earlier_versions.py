@@ -17,9 +17,9 @@ from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
 from segbatch.models import MODELS
+from segbatch.operations.compact import compact
 from segbatch.operations.nightly.record import read_night
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.dataset import MaskDataset
 from segbatch.planning.plan import make_plan
 from segbatch.stages.scoring import ROWS_VERSION

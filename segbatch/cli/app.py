@@ -233,7 +233,7 @@ def compact(
     config: RunConfig = None,
 ) -> None:
     """Merge many small mask files into few large ones, when the run is done. Safe to kill; give it again to go on."""
-    from segbatch.output.compaction import compact as compact_output
+    from segbatch.operations.compact import compact as compact_output
 
     show.compaction(
         console,

@@ -45,7 +45,7 @@ def outcome(console: Console, result: Outcome) -> None:
     )
     _skipped(console, result.skipped)
     if result.retired:
-        _line(console, f"{result.retired} chunks of inputs that changed or are gone were moved to retired/")
+        _line(console, f"{result.retired} chunks of inputs that changed or are gone were archived")
     for message in result.failed_shards:
         _line(console, f"a shard failed: {visible(message)}")
     if unnamed := result.totals.failed_shards - len(result.failed_shards):

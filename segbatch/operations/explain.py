@@ -6,11 +6,9 @@ from collections.abc import Iterable
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, visible
-from segbatch.output.layout import MASKS
-from segbatch.planning.claim import describe_removal
+from segbatch.output.reconcile import Outdated
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Hardware, plan_pools
-from segbatch.planning.reconcile import Outdated
 from segbatch.ray_backend.connection import cluster, is_connected, is_remote
 
 
@@ -30,7 +28,7 @@ def explain(spec: JobSpec) -> str:
 
 
 def _describe(plan: Plan, hardware: Hardware) -> str:
-    plan.fix_chunk_size(hardware.cpus)
+    plan = plan.with_chunk_size(hardware.cpus)
     spec, shards = plan.job.spec, plan.job.shards
     total, done = plan.chunks_total(), plan.chunks_done()
     known = sum(s.records or 0 for s in shards)
@@ -45,8 +43,8 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         **_joined(plan.job.notes),
         "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
-        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.fresh else "nothing",
-        **Outdated.of(shards, plan.ledger).notices(plan.store, plan.ledger),
+        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.is_first else "nothing",
+        **Outdated.of(shards, plan.ledger).notices(plan.output.store, plan.ledger),
         **({"retried": f"{len(plan.retried):,} chunks with error rows"} if plan.retried else {}),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
         f"temperature {plan.job.model.temperature:g}",
@@ -57,13 +55,13 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         **({"crf from": plan.job.refiner.tuned} if plan.job.refiner.tuned else {}),
         "workers": plan_pools(spec, hardware, total - done).describe(),
         "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
-        "output": plan.store.uri,
+        "output": plan.output.uri,
         "fingerprint": plan.record.fingerprint,
     }
-    removed = describe_removal(plan.store) if spec.overwrite else []
-    damaged = plan.inventory.damaged.items()
+    removed = plan.output.describe_clear() if spec.overwrite else []
+    damaged = plan.output.damaged()
     notes = [
-        *(("damaged", f"{MASKS}/{name}: {problem}; is computed again") for name, problem in damaged),
+        *(("damaged", f"{problem}; is computed again") for problem in damaged),
         *(("removes", text) for text in removed),
         *(("skipped", visible(text)) for text in plan.job.skipped.lines()),
         *(("warning", text) for text in plan.warnings()),

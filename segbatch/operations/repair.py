@@ -1,4 +1,4 @@
-"""Mends what ``verify`` found wrong: takes it out of the output, and lets the run's own job compute it anew."""
+"""Repair an output: set damaged files aside, and compute what is missing by the job of its run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from segbatch.logs import LogReporter
 from segbatch.operations.finish import Outcome
 from segbatch.operations.verify import Report
 from segbatch.operations.verify_input import recorded_spec
-from segbatch.output.compaction import merge, tidy
-from segbatch.output.inventory import set_aside
-from segbatch.output.layout import MASKS, SUCCESS
-from segbatch.output.ledger import Ledger
-from segbatch.output.run_record import RunRecord
-from segbatch.planning.claim import refuse_other_version
+from segbatch.output.output import Output
+from segbatch.planning.resume import refuse_other_version
 from segbatch.protocols import Reporter
 from segbatch.stages.scoring import ROWS_VERSION
-from segbatch.storage.store import Store
 
 
 def repair(
@@ -29,34 +24,33 @@ def repair(
     storage_options: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
-    """Redo what ``report`` names and nothing else, by ``run`` with the spec that run.json keeps.
+    """Repair what a report names, and nothing else.
 
-    Files that hold something wrong go to ``set-aside/``, after what is right in them was written elsewhere; chunks
-    that are then missing are computed, and the statistics, run.json and ``_SUCCESS`` written anew. Killed at any
-    moment it leaves an unfinished output: the same call, or the run's own command, finishes it. Raises
-    ``SegbatchError`` where the run cannot be repeated, as with an input that is gone or another version's rows.
+    Damaged files are set aside, after their undamaged chunks were written elsewhere; missing chunks are computed, and
+    statistics, run.json and ``_SUCCESS`` are written again. Killed at any moment, it leaves an unfinished output: the
+    same call, or the command of the run, finishes it.
+
+    Args:
+        output: The folder or prefix that was ``--output`` of the run.
+        report: What ``verify`` found.
+        run: Runs a job.
+        inputs: Where the inputs are now; by default where the run had them.
+        storage_options: Passed to fsspec.
+        reporter: Receives a message for each file; by default the logger ``segbatch`` does.
+
+    Raises:
+        SegbatchError: The run cannot be repeated: an input is gone, or another version wrote the rows.
     """
     reporter = reporter or LogReporter()
-    store = Store(output, storage_options)
-    record = RunRecord.need(store)
-    refuse_other_version(store, record, ROWS_VERSION)
-    spec = recorded_spec(record, inputs, storage_options, output=output)
-    store.remove(SUCCESS)
-    ledger = Ledger.read(store, damaged={})
-    for name in report.excess:
-        reporter.message(_set_aside(store, name))
-    for name, chunks in report.spoilt.items():
-        rows = merge(store, ledger, [name], record.claim, without=frozenset(chunks)) if chunks else []
-        kept = f"; what is right in it is in {MASKS}/{rows[0].name}" if rows else ""
-        reporter.message(_set_aside(store, name) + kept)
-    tidy(store, Ledger.read(store), record.claim)
+    opened = Output.open(output, storage_options)
+    refuse_other_version(opened.uri, opened.record, ROWS_VERSION)
+    spec = recorded_spec(opened.record, inputs, storage_options, output=output)
+    opened.unpublish()
+    for text in opened.set_aside({**dict.fromkeys(report.extraneous, ()), **report.damaged}):
+        reporter.message(text)
+    opened.remove_superseded()
     outcome = run(spec)
     reporter.message(
-        f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics, run.json and {SUCCESS} are new"
+        f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics and totals are written again"
     )
     return outcome
-
-
-def _set_aside(store: Store, name: str) -> str:
-    (target,) = set_aside(store, [name]).values()
-    return f"{MASKS}/{name}: moved to {target.removesuffix(name)}"

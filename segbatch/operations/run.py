@@ -11,10 +11,10 @@ from segbatch.config.job import JobSpec
 from segbatch.errors import SegbatchError
 from segbatch.logs import LogReporter, Logs, event
 from segbatch.operations.finish import Outcome, finish
+from segbatch.output.reconcile import Outdated
 from segbatch.output.sums import Tally
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
-from segbatch.planning.reconcile import Outdated
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.pipeline import compute
@@ -64,7 +64,7 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
 def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     begun = time.monotonic()
     plan = make_plan(spec)
-    if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.store, plan.ledger).get("retired"):
+    if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.output.store, plan.ledger).get("retired"):
         reporter.warning(retired)
     if plan.complete:  # else they are among the warnings of the work
         for changed in plan.changed_limits:
@@ -72,7 +72,6 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     tally = Tally(len(plan.job.model.labels))
     if not plan.complete:
         with cluster(spec) as hardware:
-            plan.fix_chunk_size(hardware.cpus)
-            publish(plan)
+            plan = publish(plan.with_chunk_size(hardware.cpus))
             compute(plan, hardware, tally, reporter, logs)
     return finish(plan, tally, time.monotonic() - begun)

@@ -15,13 +15,19 @@ from segbatch.codecs import mask_png as png
 from segbatch.errors import SHARD_FAILURES, OutputError
 from segbatch.operations.verify_input import check_input
 from segbatch.output.check import chunk_problems
-from segbatch.output.file_table import DamagedTable, FileTable
-from segbatch.output.layout import FILES, MASKS, SUCCESS
+from segbatch.output.consistency import (
+    ALTERED,
+    ledger_problems,
+    recorded_digests,
+    skipped_problems,
+    statistics_problems,
+)
+from segbatch.output.file_table import DamagedTable
 from segbatch.output.ledger import Ledger
+from segbatch.output.output import Output
 from segbatch.output.receipt import Receipt
 from segbatch.output.result_file import read_file, read_whole
 from segbatch.output.run_record import RunRecord
-from segbatch.output.stats import class_rows, read_classes
 from segbatch.output.totals import Totals
 from segbatch.records import ClassCount
 from segbatch.skipped import Skipped
@@ -35,8 +41,8 @@ _READERS = 4
 class Report:
     """What was read, what was found wrong, and what has to be computed anew for it.
 
-    ``spoilt`` has the files below ``masks/`` that hold something wrong, each with the chunks that are; none are named
-    where nothing of the file can be used. ``excess`` are files that must go and hold nothing that is needed,
+    ``damaged`` has the files below ``masks/`` that hold something wrong, each with the chunks that are; none are named
+    where nothing of the file can be used. ``extraneous`` are files that must go and hold nothing that is needed,
     ``altered`` those whose bytes are not what the last run recorded.
     """
 
@@ -48,27 +54,27 @@ class Report:
     skipped: Skipped = field(default_factory=Skipped)
     problems: list[str] = field(default_factory=list)
     more: int = 0
-    spoilt: dict[str, set[str]] = field(default_factory=dict)
-    excess: list[str] = field(default_factory=list)
+    damaged: dict[str, set[str]] = field(default_factory=dict)
+    extraneous: list[str] = field(default_factory=list)
     altered: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
-    def wrong(self, problem: str) -> None:
+    def add_problem(self, problem: str) -> None:
         if len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(problem)
         else:
             self.more += 1
 
-    def spoil(self, file: str, chunk: str | None, problem: str) -> None:
+    def mark_damaged(self, file: str, chunk: str | None, problem: str) -> None:
         """Something is wrong with a chunk in ``file``, or with all of it."""
-        self.wrong(f"{MASKS}/{file}: {problem}")
+        self.add_problem(f"{Output.path_of(file)}: {problem}")
         if chunk is None:
-            self.spoilt[file] = set()
-        elif self.spoilt.get(file) != set():
-            self.spoilt.setdefault(file, set()).add(chunk)
+            self.damaged[file] = set()
+        elif self.damaged.get(file) != set():
+            self.damaged.setdefault(file, set()).add(chunk)
 
 
 @dataclass
@@ -100,49 +106,37 @@ def verify(
     what is skipped within shards, are compared chunk by chunk. Raises ``SegbatchError`` if output or input cannot be
     found; what is wrong with the content is in the report. Memory: 8 bytes a record, and the largest files.
     """
-    store = Store(output, storage_options)
-    record = RunRecord.need(store)
+    opened = Output.open(output, storage_options)
+    record, report = opened.record, Report()
     damaged: dict[str, OutputError] = {}
-    ledger = Ledger.read(store, damaged)
-    report = Report()
-    digests = _recorded_digests(store, record, report)
+    ledger = opened.ledger(damaged)
+    digests: dict[str, str] = {}
+    try:
+        digests = recorded_digests(opened)
+    except DamagedTable as e:
+        report.add_problem(str(e).rpartition(f"{opened.uri}/")[2])
     for name, error in damaged.items():
-        report.spoil(name, None, _without_place(error, name))
-    for name in ledger.foreign:
-        report.wrong(f"{MASKS}/{name}: not a name that segbatch gives; move it out of {MASKS}/")
-        report.excess.append(name)
-    for name in ledger.redundant + ledger.partial:
-        holders = ", ".join(sorted(ledger.holders(name) - {name}))
-        report.wrong(f"{MASKS}/{name}: its rows are in {holders} too; `segbatch compact` removes them")
-    chunks = list(_read(store, record, ledger, digests, report))
+        report.mark_damaged(name, None, _without_place(error, name))
+    for problem in ledger_problems(ledger):
+        report.add_problem(problem)
+    report.extraneous += ledger.foreign
+    chunks = list(_read(opened.store, record, ledger, digests, report))
     totals = Totals(len(record.classes))
     for chunk in chunks:
         totals.add(chunk.totals)
     report.records, report.errors = totals.records, totals.failed
     report.masks = totals.records - totals.failed
-    _check_unique(report, store, chunks)
-    for message in (message for chunk in chunks for message in chunk.failed_shards):
-        report.wrong(f"a shard failed: {message}")
-    _check_statistics(report, store, record, totals)
-    _check_skipped(report, record, Skipped.merged(*(c.skipped for c in chunks)))
+    _check_unique(report, opened.store, chunks)
+    members = Skipped.merged(*(c.skipped for c in chunks))
+    report.skipped = Skipped.merged(record.skipped.files, members)
+    failed_shards = (f"a shard failed: {message}" for chunk in chunks for message in chunk.failed_shards)
+    for problem in (*failed_shards, *statistics_problems(opened, totals), *skipped_problems(record, members)):
+        report.add_problem(problem)
     check_input(report, record, ledger, {c.name: c for c in chunks}, inputs, storage_options, read_input)
     for name in report.altered:
-        if name not in report.spoilt:  # what is wrong with its rows is known, and says which of its chunks are
-            report.spoil(name, None, f"its bytes are not those that were committed, by their digest in {FILES}")
+        if name not in report.damaged:  # what is wrong with its rows is known, and says which of its chunks are
+            report.mark_damaged(name, None, ALTERED)
     return report
-
-
-def _recorded_digests(store: Store, record: RunRecord, report: Report) -> dict[str, str]:
-    """Of each result file the digest that the last run recorded; none for a run that is not finished, or an old one."""
-    if record.state != "done" or not store.exists(SUCCESS):
-        return {}
-    try:
-        table = FileTable.read(store, record.claim)
-    except DamagedTable as e:
-        report.wrong(str(e).rpartition(f"{store.uri}/")[2])
-        return {}
-    names = table.names()
-    return {name: digest for name, digest in zip(names, table.digests(names), strict=True) if digest is not None}
 
 
 def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, str], report: Report) -> Iterator[_Chunk]:
@@ -154,7 +148,7 @@ def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, st
             digest, found = read_whole(store, name)
         except OutputError as e:
             return e
-        return digest, [_check_chunk(name, r, rows, record) for r, rows in found if ledger.holder(r.filename) == name]
+        return digest, [_check_chunk(name, r, rows, record) for r, rows in found if ledger.file_of(r.filename) == name]
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(names), 256):
@@ -162,21 +156,21 @@ def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, st
             for name, found in zip(some, pool.map(one, some), strict=True):
                 report.files += 1
                 if isinstance(found, OutputError):
-                    report.spoil(name, None, _without_place(found, name))
+                    report.mark_damaged(name, None, _without_place(found, name))
                     continue
                 digest, of_file = found
                 if not of_file:
-                    report.spoil(name, None, "is the file of another chunk, under this name")
+                    report.mark_damaged(name, None, "is the file of another chunk, under this name")
                 for chunk in of_file:
                     for problem in chunk.problems:
-                        report.spoil(name, chunk.name, problem)
+                        report.mark_damaged(name, chunk.name, problem)
                 if digests and digests.get(name) != digest:
                     report.altered.append(name)
                 yield from of_file
 
 
 def _without_place(error: OutputError, name: str) -> str:
-    return str(error).rpartition(f"{MASKS}/{name}: ")[2]
+    return str(error).rpartition(f"{Output.path_of(name)}: ")[2]
 
 
 def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord) -> _Chunk:
@@ -238,30 +232,4 @@ def _check_unique(report: Report, store: Store, chunks: list[_Chunk]) -> None:
                 where.setdefault(image_id, []).append(chunk)
     for image_id, found in where.items():
         for chunk in found if len(found) > 1 else ():
-            report.spoil(chunk.file, chunk.name, f"{image_id}: is there {len(found)} times")
-
-
-def _check_statistics(report: Report, store: Store, record: RunRecord, totals: Totals) -> None:
-    if record.state != "done" or (not store.exists(SUCCESS) and not totals.failed_shards):
-        report.wrong("no _SUCCESS: a run or a compaction is not finished; give the same command again")
-        return
-    if record.sums() != totals:
-        report.wrong("run.json: its totals are not the sums of the rows; run the job again")
-    try:
-        published = read_classes(store)
-    except (OSError, pa.ArrowException) as e:
-        report.wrong(f"stats/classes.parquet: cannot be read: {e}")
-        return
-    if published != class_rows(totals, record.labels):
-        report.wrong("stats/classes.parquet: is not what the rows add up to; run the job again")
-
-
-def _check_skipped(report: Report, record: RunRecord, members: Skipped) -> None:
-    """``members``: what the receipts say was skipped within shards."""
-    report.skipped = Skipped.merged(record.skipped.files, members)
-    recorded = record.skipped.members
-    if record.state == "done" and recorded != members:
-        report.wrong(
-            f"run.json: {recorded.count:,} members skipped within shards, {members.count:,} by the receipts of the "
-            "chunks, or others; run the job again"
-        )
+            report.mark_damaged(chunk.file, chunk.name, f"{image_id}: is there {len(found)} times")

@@ -9,10 +9,11 @@ import numpy as np
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import SourceError
+from segbatch.output.consistency import skipped_files_problems
 from segbatch.output.ledger import Ledger
+from segbatch.output.reconcile import missing, stale
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.job import open_inputs
-from segbatch.planning.reconcile import missing, stale
 from segbatch.records import Chunk, Corpus, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources import OutsideRoot, Source, divided
@@ -56,10 +57,12 @@ def check_input(
     corpus = _listed(source, record, moved=inputs is not None)
     shards = divided(corpus.shards, record.chunk_size)
     for problem in missing(shards, ledger):
-        report.wrong(problem)
+        report.add_problem(problem)
     for name in stale(shards, ledger):
-        report.wrong(f"{name}: its shard is not in the input, or has changed since; run the job again")
-    _check_files(report, record, corpus.skipped)
+        report.add_problem(f"{name}: its shard is not in the input, or has changed since; run the job again")
+    # Outputs and folders are no files: this output itself may lie below its input, where it was not when its run began.
+    for problem in skipped_files_problems(record, corpus.skipped, (OUTPUTS, FOLDER)):
+        report.add_problem(problem)
     records, members = 0, 0
     for shard in shards:
         names = list(ledger.committed(shard.id).filenames(shard.id))
@@ -79,23 +82,9 @@ def check_input(
 def _check_count(report: Report, ledger: Ledger, shard: Shard, rows: Mapping[str, int]) -> None:
     total = sum(rows.values())
     if shard.records is not None and total != shard.records:
-        report.wrong(f"{shard.name}: {shard.records} records in the input, {total} rows in the output")
+        report.add_problem(f"{shard.name}: {shard.records} records in the input, {total} rows in the output")
         for name in rows:
-            report.spoilt.setdefault(ledger.holder(name), set()).add(name)
-
-
-def _check_files(report: Report, record: RunRecord, skipped: Skipped) -> None:
-    """What the listings skip now must be what run.json names: a file more would else be nowhere.
-
-    Outputs and folders are no files: this output itself may lie below its input, where it was not when its run began.
-    """
-    recorded, skipped = (kinds.without(OUTPUTS, FOLDER) for kinds in (record.skipped.files, skipped))
-    if record.state == "done" and recorded != skipped:
-        now = "; ".join(skipped.lines()) or "nothing"
-        report.wrong(
-            f"run.json: {recorded.count:,} files of the inputs are skipped, {skipped.count:,} by the listing ({now}), "
-            "or others; run the job again"
-        )
+            report.damaged.setdefault(ledger.file_of(name), set()).add(name)
 
 
 class _Comparison:
@@ -112,10 +101,10 @@ class _Comparison:
             for chunk in source.chunks(self._shard, chunk_size):
                 self._compare(chunk)
         except SourceError as e:
-            self._report.wrong(f"{self._shard.name}: cannot be compared with its input: {e}")
+            self._report.add_problem(f"{self._shard.name}: cannot be compared with its input: {e}")
             return
         for name in self._unmet:
-            self._spoil(name, f"{name}: its input ends before it")
+            self._mark_damaged(name, f"{name}: its input ends before it")
 
     def _compare(self, chunk: Chunk) -> None:
         self.records += len(chunk.records)
@@ -123,17 +112,21 @@ class _Comparison:
         name = chunk.id.filename
         committed = self._unmet.pop(name, None)
         if committed is None:
-            self._report.wrong(f"{self._shard.name}: chunk {chunk.id.index} of its input ({name}) is not in the output")
+            self._report.add_problem(
+                f"{self._shard.name}: chunk {chunk.id.index} of its input ({name}) is not in the output"
+            )
             return
         expected = [id_hash(record.image_id) for record in chunk.records]
         if not np.array_equal(np.array(expected, np.uint64), committed.hashes):
-            self._spoil(name, f"{name}: its ids are not those of its input")
+            self._mark_damaged(name, f"{name}: its ids are not those of its input")
         if chunk.skipped != committed.skipped:
             now, before = chunk.skipped.count, committed.skipped.count
-            self._spoil(name, f"{name}: {now:,} members of its input are skipped, {before:,} by its receipt, or others")
+            self._mark_damaged(
+                name, f"{name}: {now:,} members of its input are skipped, {before:,} by its receipt, or others"
+            )
 
-    def _spoil(self, name: str, problem: str) -> None:
-        self._report.spoil(self._ledger.holder(name), name, problem)
+    def _mark_damaged(self, name: str, problem: str) -> None:
+        self._report.mark_damaged(self._ledger.file_of(name), name, problem)
 
 
 def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:

@@ -6,16 +6,23 @@ It holds nothing that cannot be had from the files again, but for the nights; it
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from segbatch.errors import OutputError
-from segbatch.output.layout import SHARDS
+from segbatch.leaves import Overlaps
+from segbatch.output.inventory import Inventory
+from segbatch.output.layout import SHARDS, key_of, shard_of
+from segbatch.output.ledger import Ledger
 from segbatch.output.stored import FORMAT_VERSION, VERSION_KEY, StoredSkipped, check_version
+from segbatch.output.sums import Tally
 from segbatch.output.totals import SparseTotals
+from segbatch.records import Shard
 from segbatch.skipped import Skipped
+from segbatch.storage.files import shown_uri
 from segbatch.storage.store import Store
 
 _VERSION = VERSION_KEY.encode()
@@ -102,3 +109,77 @@ def write_catalog(store: Store, rows: dict[str, ShardRow]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="ZSTD")
     store.write(SHARDS, sink.getvalue().to_pybytes())
+
+
+def enter(
+    rows: Mapping[str, ShardRow],
+    complete: Iterable[Shard],
+    promoted: set[str],
+    folders: Sequence[Inventory],
+    date: str,
+    num_classes: int,
+) -> dict[str, ShardRow]:
+    """Return the catalog with shards that are complete, and are not in it in their present version.
+
+    Args:
+        rows: The catalog.
+        complete: Shards that are complete after the promotion of ``date``.
+        promoted: Keys of the shards of which that promotion promotes chunks.
+        folders: The files that hold them: those of the staging area, and those that were there before, last.
+        date: The date of the night.
+        num_classes: Number of classes of the output.
+    """
+    news = [shard for shard in complete if _is_news(shard, rows.get(shard.name))]
+    earlier_ids = folders[-1].ledger.shards
+    earlier_keys = Overlaps(map(key_of, earlier_ids))
+    sums, entered = _read_sums({shard.id for shard in news}, folders, num_classes), dict(rows)
+    for shard in news:
+        row, of_shard = rows.get(shard.name), sums[shard.id]
+        is_known = row is not None and row.removed is None
+        is_change = is_known or (shard.key in earlier_keys and shard.id not in earlier_ids)
+        entered[shard.name] = ShardRow(
+            name=shard.name,
+            uri=shown_uri(shard.uri),
+            shard_id=shard.id,
+            # Shards of a plain `segbatch run` are of no night.
+            night=date if shard.key in promoted or row is not None else "",
+            change="changed" if is_change else "new",
+            records=of_shard.totals.records,
+            errors=of_shard.totals.failed,
+            sums=ShardSums(totals=of_shard.totals.sparse(), bytes=of_shard.size, skipped=of_shard.skipped),
+        )
+    return entered
+
+
+def mark_removed(rows: Mapping[str, ShardRow], names: set[str], ledger: Ledger, date: str) -> dict[str, ShardRow]:
+    """Return the catalog with the ``date`` on which shards were gone: not among ``names``, nor in the ledger."""
+    gone = {n: r for n, r in rows.items() if n not in names and r.shard_id not in ledger.shards and r.removed is None}
+    return {**rows, **{name: row.model_copy(update={"removed": date}) for name, row in gone.items()}}
+
+
+def sums_of(rows: Mapping[str, ShardRow], files: Inventory, num_classes: int) -> Tally:
+    """Return the sums over all files: those of the catalog, and of shards that it lacks by their receipts."""
+    current = set(files.ledger.shards)
+    by_id = {row.shard_id: row.sums for row in rows.values() if row.removed is None}
+    total = Tally(num_classes)
+    for of_shard in _read_sums(current - by_id.keys(), [files], num_classes).values():
+        total.add_sums(of_shard.totals, {}, of_shard.size, of_shard.skipped)
+    for shard_id in current & by_id.keys():
+        sums = by_id[shard_id]
+        total.add_sums(sums.totals.expand(num_classes), {}, sums.bytes, sums.skipped)
+    total.filenames.update(files.ledger.filenames())
+    return total
+
+
+def _is_news(shard: Shard, row: ShardRow | None) -> bool:
+    return row is None or row.removed is not None or row.shard_id != shard.id
+
+
+def _read_sums(ids: set[str], folders: Sequence[Inventory], num_classes: int) -> dict[str, Tally]:
+    """Sums of shards by the receipts of their files, in whichever folder these are."""
+    sums = {shard_id: Tally(num_classes) for shard_id in ids}
+    for folder in folders:
+        chunks = [name for i in sorted(ids) for name in folder.ledger.committed(i).filenames(i)]
+        for receipt in folder.receipts(chunks):
+            sums[shard_of(receipt.filename)].add(receipt)
+    return sums

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
-from segbatch.logs import LogReporter
-from segbatch.output.file_table import FileRow, FileTable
-from segbatch.output.inventory import Inventory
+from segbatch.output.file_table import FileRow
 from segbatch.output.layout import MASKS, RETIRED, SUCCESS, generation
 from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, digest_of, merged_footer
 from segbatch.output.result_file import read_file
-from segbatch.output.run_record import Claim, RunRecord
+from segbatch.output.run_record import Claim
 from segbatch.output.totals import Totals
 from segbatch.output.writer import publish_claimed, to_parquet
 from segbatch.protocols import Reporter
 from segbatch.records import digest
 from segbatch.storage.store import Store
+
+if TYPE_CHECKING:
+    from segbatch.output.output import Output
 
 # Small enough that a reader of some rows does not read the whole file, large enough to compress.
 _ROWS_A_GROUP = 4096
@@ -39,65 +40,57 @@ class Compaction:
     written: int
 
 
-def compact(
-    output: str,
-    *,
-    target_bytes: int = 128 * 10**6,
-    storage_options: dict[str, Any] | None = None,
-    reporter: Reporter | None = None,
-) -> Compaction:
-    """Merge small result files into files of about ``target_bytes``; the rows stay as they are.
+def compact(output: Output, target_bytes: int, reporter: Reporter) -> Compaction:
+    """Merge files of less than half of ``target_bytes`` into files of about that size; the rows stay as they are.
 
-    Merged are files of less than half of that. Memory: about four times ``target_bytes``. Killed at any moment, it
-    leaves an output that every command reads as before, and the same call resumes; ``_SUCCESS`` is absent from the
-    first change to the last.
+    For outputs of finished runs. Killed at any moment, it leaves an output that every command reads as before, and the
+    same call resumes; ``_SUCCESS`` is absent from the first change to the last. Memory: about four times the target.
 
     Raises:
-        OutputError: The run is not finished, or the files are not those that run.json counts.
+        OutputError: A run is unfinished, or what the files hold is not what run.json records.
     """
-    reporter = reporter or LogReporter()
-    store = Store(output, storage_options)
-    record = RunRecord.need(store)
-    inventory = _checked(store, record, Inventory.of_job(store, record.claim))
-    before, written = inventory.files.sizes(), 0
-    if inventory.ledger.redundant or inventory.ledger.partial:  # of a killed compaction, or of a worker that came late
-        store.remove(SUCCESS)
-        rows = tidy(store, inventory.ledger, record.claim)
-        inventory = _checked(store, record, inventory.again(store, record.claim, FileTable.of(rows)))
-    while groups := list(_groups(inventory.ledger, inventory.files.sizes(), target_bytes)):
-        store.remove(SUCCESS)
+    output.load()
+    _check(output)
+    before, written = output.files.files.sizes(), 0
+    if output.files.ledger.redundant or output.files.ledger.partial:  # of a killed compaction, or of a late worker
+        output.unpublish()
+        output.rewritten(remove_superseded(output.store, output.files.ledger, output.claim))
+        _check(output)
+    while groups := list(_groups(output.files.ledger, output.files.files.sizes(), target_bytes)):
+        output.unpublish()
         rows = []
         for names in groups:
-            rows += merge(store, inventory.ledger, names, record.claim)
-            _remove(store, names)
+            rows += merge(output.store, output.files.ledger, names, output.claim)
+            _delete(output.store, names)
             written += 1
             reporter.message(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
-        inventory = _checked(store, record, inventory.again(store, record.claim, FileTable.of(rows)))
-    inventory.save(store, record.claim)
-    if not store.exists(SUCCESS) and not record.sums().failed_shards:
-        publish_claimed(store, record.claim, SUCCESS, b"")
-    store.sweep()
-    after = inventory.files.sizes()
+        output.rewritten(rows)
+        _check(output)
+    output.files.save(output.store, output.claim)
+    if not output.record.sums().failed_shards and not output.is_finished:
+        publish_claimed(output.store, output.claim, SUCCESS, b"")
+    output.store.sweep()
+    after = output.files.files.sizes()
     return Compaction(len(before), len(after), sum(before.values()), sum(after.values()), written)
 
 
-def tidy(store: Store, ledger: Ledger, claim: Claim) -> list[FileRow]:
+def remove_superseded(store: Store, ledger: Ledger, claim: Claim) -> list[FileRow]:
     """Remove rows that do not count, once the files with those that do are read and found whole; what was written.
 
     Raises ``OutputError`` if one is damaged, or is of another job than that of ``claim``; nothing is removed then.
     """
-    for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.holders(file)}:
+    for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.files_of(file)}:
         for receipt, _ in read_file(store, name):
             check_fingerprint(store, name, receipt, claim.fingerprint)
-    _remove(store, ledger.redundant)
+    _delete(store, ledger.redundant)
     rows = []
     for name in ledger.partial:
         rows += merge(store, ledger, [name], claim)
-        _remove(store, [name])
+        _delete(store, [name])
     return rows
 
 
-def _remove(store: Store, names: Sequence[str]) -> None:
+def _delete(store: Store, names: Sequence[str]) -> None:
     store.remove_all(f"{MASKS}/{name}" for name in names)
 
 
@@ -114,7 +107,7 @@ def merge(
         (receipt, rows)
         for name in names
         for receipt, rows in read_file(store, name)
-        if ledger.holder(receipt.filename) == name and receipt.filename not in without
+        if ledger.file_of(receipt.filename) == name and receipt.filename not in without
     ]
     if not chunks:
         return []
@@ -131,10 +124,10 @@ def retire(store: Store, ledger: Ledger, chunks: Sequence[str], claim: Claim, fo
     """
     merged: dict[str, set[str]] = {}
     for chunk in chunks:
-        if ledger.holder(chunk) == chunk:
+        if ledger.file_of(chunk) == chunk:
             store.move(f"{MASKS}/{chunk}", f"{folder}/{chunk}")
         else:
-            merged.setdefault(ledger.holder(chunk), set()).add(chunk)
+            merged.setdefault(ledger.file_of(chunk), set()).add(chunk)
     written = []
     for name, gone in merged.items():
         for receipt, rows in read_file(store, name):
@@ -174,22 +167,22 @@ def _groups(ledger: Ledger, sizes: dict[str, int], target: int) -> Iterator[list
         yield group
 
 
-def _checked(store: Store, record: RunRecord, inventory: Inventory) -> Inventory:
-    """The same inventory, if no file is damaged and its sums are those of run.json."""
-    for name, problem in inventory.damaged.items():
+def _check(output: Output) -> None:
+    """Raise ``OutputError`` if a file is damaged, or if the sums of all are not those of run.json."""
+    record, files = output.record, output.files
+    for name, problem in files.damaged.items():
         raise OutputError(
-            f"{store.uri}/{MASKS}/{name}: {problem}; the same `segbatch run`, or `segbatch verify --repair`, computes "
+            f"{output.uri}/{MASKS}/{name}: {problem}; the same `segbatch run`, or `segbatch verify --repair`, computes "
             "it again"
         )
     totals = Totals(len(record.classes))
-    for receipt in inventory.receipts(inventory.ledger.filenames()):
+    for receipt in files.receipts(files.ledger.filenames()):
         totals.add(receipt.totals)
     if record.state != "done" or totals != record.sums():
         raise OutputError(
-            f"{store.uri}: a run is unfinished ({totals.records:,} records are committed); compact it when the same "
+            f"{output.uri}: a run is unfinished ({totals.records:,} records are committed); compact it when the same "
             "`segbatch run` has finished, or see what `segbatch verify` finds"
         )
-    return inventory
 
 
 def check_fingerprint(store: Store, file: str, receipt: Receipt, expected: str) -> None:

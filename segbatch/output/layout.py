@@ -29,6 +29,19 @@ _MERGED = re.compile(r"merged-(\d+)-[0-9a-f]{16}\.parquet")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
+def key_of(shard_id: str) -> str:
+    """``Shard.key`` behind a ``Shard.id``."""
+    return shard_id.rpartition(".")[0]
+
+
+def shard_of(filename: str) -> str:
+    """``Shard.id`` of the shard whose chunk has this file name. Raises ``ValueError`` for another name."""
+    chunk = ChunkId.parse(filename)
+    if chunk is None:
+        raise ValueError(f"{filename}: not the name of a chunk")
+    return chunk.shard_id
+
+
 def generation(filename: str) -> int:
     """How often the rows of a file were merged, from its name; 0 for a file that is not a merged one."""
     m = _MERGED.fullmatch(filename)

@@ -115,28 +115,31 @@ class Ledger:
         for shard_id, state in self.shards.items():
             yield from state.filenames(shard_id)
 
-    def holder(self, chunk: str) -> str:
+    def file_of(self, chunk: str) -> str:
         """Name of the file that holds a committed chunk, which is given as ``filenames`` gives it."""
         return self._holder.get(chunk, chunk)
 
-    def holders(self, filename: str) -> set[str]:
+    def files_of(self, filename: str) -> set[str]:
         """Names of the files that hold the chunks which ``filename`` has too."""
         chunks = [chunk for chunk, _ in self._merged.get(filename, [(filename, 0)])]
-        return {self.holder(chunk) for chunk in chunks}
+        return {self.file_of(chunk) for chunk in chunks}
 
-    def files(self) -> list[ResultFile]:
-        """Every file with rows that count, in order of names: together they hold every committed row once."""
-        own = [ResultFile(chunk) for chunk in self.filenames() if chunk not in self._holder]
-        merged = [self._file(name) for name in dict.fromkeys(self._holder.values())]
-        return sorted(own + merged, key=lambda file: file.name)
+    def files(self, chunks: Collection[str] | None = None) -> list[ResultFile]:
+        """Return the files that hold ``chunks`` (all unless given), in order of names: each of their rows once."""
+        wanted = set(self.filenames()) if chunks is None else set(chunks)
+        own = [ResultFile(chunk) for chunk in wanted if chunk not in self._holder]
+        merged = {self._holder[chunk] for chunk in wanted if chunk in self._holder}
+        return sorted([*own, *(self._file(name, wanted) for name in merged)], key=lambda file: file.name)
 
-    def _file(self, name: str) -> ResultFile:
-        ranges, start = [], 0
+    def _file(self, name: str, wanted: Collection[str]) -> ResultFile:
+        ranges, start, is_whole = [], 0, True
         for chunk, rows in self._merged[name]:
-            if self._holder[chunk] == name:
+            if self._holder[chunk] == name and chunk in wanted:
                 ranges.append((start, start + rows))
+            else:
+                is_whole = False
             start += rows
-        return ResultFile(name, tuple(ranges) if name in self.partial else None)
+        return ResultFile(name, None if is_whole else tuple(ranges))
 
     def receipts(self, store: Store, chunks: Iterable[str] | None = None) -> Iterator[Receipt]:
         """Receipts of committed chunks (all of them unless given), read from the footers of their files."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from segbatch.errors import PlanError
 from segbatch.output.catalog import is_catalog
 from segbatch.output.file_table import is_file_table
 from segbatch.output.layout import (
@@ -18,6 +19,7 @@ from segbatch.output.layout import (
     INCOMING,
     MASKS,
     RETIRED,
+    RUN,
     SET_ASIDE,
     SHARDS,
     SUCCESS,
@@ -28,6 +30,8 @@ from segbatch.output.promotion import Promotion
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import is_card
 from segbatch.storage.store import TEMPORARY, Store, is_temporary
+
+_MAX_NAMES = 5
 
 
 def owned(store: Store) -> dict[str, list[str]]:
@@ -56,12 +60,38 @@ def retired(store: Store, before: str | None = None) -> list[str]:
     return undated + [name for folder in dated for name in _results(store, folder)]
 
 
-def remove_owned(store: Store, kinds: Mapping[str, list[str]]) -> None:
-    """Remove what ``owned`` found, and the folders of a file system that nothing is left in."""
+def delete(store: Store, kinds: Mapping[str, list[str]]) -> None:
+    """Delete objects by kind, as ``owned`` returns them, and the folders of a file system that are empty then."""
     store.remove_all(itertools.chain.from_iterable(kinds.values()))
     folders = {name.rpartition("/")[0] for names in kinds.values() for name in names} | {RETIRED}
     for folder in sorted(folders - {"", MASKS}, reverse=True):
         store.remove_empty(folder)
+
+
+def describe(store: Store) -> list[str]:
+    """What a job with overwrite would delete, one line per kind with the first names."""
+    existing = [name for name in (RUN, SUCCESS) if store.exists(name)]
+    lines = [f"{len(existing)} of the run itself: {', '.join(existing)}"] if existing else []
+    return lines + [f"{len(names):,} {kind}: {_first(names)}" for kind, names in owned(store).items()]
+
+
+def refuse_foreign(store: Store, overwrite: bool) -> None:
+    """Raise ``PlanError`` for a folder without run.json that a job must not write to; see ``Output``."""
+    foreign = list(in_the_way(store))
+    if foreign:
+        raise PlanError(
+            f"{store.uri}: is no output of segbatch (it holds no {RUN}), and files that segbatch did not write are in "
+            f"the way: {_first(foreign)}; choose another --output"
+        )
+    if not overwrite and any(not name.startswith(".") for name in store.names(MASKS)):
+        raise PlanError(
+            f"{store.uri}: holds result files but no {RUN}, so the job that wrote them is unknown; "
+            "choose another --output, or give --overwrite to remove these result files"
+        )
+
+
+def _first(names: list[str]) -> str:
+    return f"{', '.join(names[:_MAX_NAMES])}{', …' if len(names) > _MAX_NAMES else ''}"
 
 
 def in_the_way(store: Store) -> Iterator[str]:

@@ -8,20 +8,27 @@ idempotent. ``masks/`` holds two versions of a shard for no longer than that; ``
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, Field
 
 from segbatch.errors import OutputError
 from segbatch.leaves import Overlaps
+from segbatch.output.catalog import ShardRow, enter, mark_removed, sums_of, write_catalog
 from segbatch.output.compaction import retire
-from segbatch.output.layout import INCOMING, MASKS, RETIRED, SUCCESS, SWITCH
+from segbatch.output.layout import INCOMING, MASKS, RETIRED, SUCCESS, SWITCH, key_of, shard_of
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import Claim
 from segbatch.output.stored import StoredRecord
+from segbatch.output.sums import Tally
 from segbatch.records import Shard
 from segbatch.storage.store import Store
+
+if TYPE_CHECKING:
+    from segbatch.output.output import Output
 
 _MOVERS = 16
 
@@ -98,6 +105,63 @@ def complete_promotion(store: Store) -> bool:
     return True
 
 
-def key_of(shard_id: str) -> str:
-    """``Shard.key`` behind a ``Shard.id``."""
-    return shard_id.rpartition(".")[0]
+@dataclass(frozen=True)
+class Promoted:
+    """What a promotion did, and the output after it.
+
+    Attributes:
+        catalog: All shards that are or were in the output, by name.
+        sums: Sums over all promoted shards.
+        incomplete: Number of shards of the inputs that are not promoted in their present version.
+        is_change: Whether any file was moved or deleted.
+    """
+
+    catalog: dict[str, ShardRow]
+    sums: Tally
+    incomplete: int
+    is_change: bool
+
+
+def promote(
+    output: Output,
+    shards: Sequence[Shard],
+    date: str,
+    tally: Tally,
+    catalog: dict[str, ShardRow],
+    confirm: Callable[[], None],
+) -> Promoted:
+    """Promote the complete shards of the staging area, and enter them into the catalog.
+
+    Args:
+        output: The output that the job has joined, with its staging area loaded.
+        shards: Those of the inputs.
+        date: The date of the night.
+        tally: Sums over the chunks that this process has committed into the staging area.
+        catalog: The catalog as it was read.
+        confirm: Called before any change; what it raises ends the promotion.
+
+    Raises:
+        OutputTaken: Another job has taken the output over.
+        OutputError: The storage fails; the next promotion completes an interrupted one.
+    """
+    output.refresh()
+    output.refresh_staged(tally.written.table())
+    masks, staged = output.files, output.staged
+    journal = plan_promotion(shards, masks.ledger, staged.ledger, date)
+    after = Ledger([*(set(masks.ledger.filenames()) - set(journal.retire)), *journal.promote])
+    complete = [s for s in shards if after.committed(s.id).complete]
+    promoted = {key_of(shard_of(name)) for name in journal.promote}
+    rows = enter(catalog, complete, promoted, (staged, masks), date, tally.num_classes)
+    rows = mark_removed(rows, {s.name for s in shards}, after, date)
+    confirm()
+    if journal or rows != catalog:
+        output.claim.check(output.store)
+    # The catalog first: an interrupted promotion is completed, while shards that are not entered would be lost to it.
+    if rows != catalog:
+        write_catalog(output.store, rows)
+    apply_promotion(output.store, journal)
+    if journal:
+        output.refresh(staged.files.untagged())
+    sums = sums_of(rows, output.files, tally.num_classes)
+    sums.timings = tally.timings
+    return Promoted(rows, sums, len(shards) - len(complete), bool(journal))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from segbatch.output.layout import MASKS
 from segbatch.output.receipt import Receipt
-from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
@@ -17,13 +15,13 @@ from segbatch.records import Chunk
 SINGLE_PROCESS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
 
 
-def execute(plan: Plan, folder: str = MASKS) -> Iterator[Receipt]:
-    """Compute the remaining chunks of a plan and commit each one into ``folder`` of the output.
+def execute(plan: Plan) -> Iterator[Receipt]:
+    """Compute the remaining chunks of a plan and commit each one.
 
     Yields one receipt per committed chunk, in order of the plan. Raises ``SegbatchError``; committed chunks are kept.
     """
     segment, refine = segment_config(plan.job, SINGLE_PROCESS).build(), refine_config(plan.job, SINGLE_PROCESS).build()
-    writer = Writer(plan.store, plan.record.claim, folder)
+    writer = plan.writer()
 
     def outcomes() -> Iterator[Receipt | Chunk]:
         for part in plan.slices():

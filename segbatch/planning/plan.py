@@ -3,62 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
+from segbatch.output.output import Output
 from segbatch.output.run_record import RunRecord
+from segbatch.output.writer import Writer
 from segbatch.planning.chunking import MAX_SLICE_CHUNKS, choose_chunk_size, chunks_of, records_of
-from segbatch.planning.claim import changed_limits, existing_record, refuse_other, refuse_other_version
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
+from segbatch.planning.resume import changed_limits, refuse_other, refuse_other_version
 from segbatch.records import ChunkSelection, Shard, ShardSlice
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
-    """What will be done. ``record`` is the run.json to write, or the one that is there.
+    """What a job will do. Frozen: what a run finds out later makes a new plan.
 
-    ``changed_limits`` is what this run limits otherwise than the last run of the output did, a line or none;
-    ``retried`` are committed chunks with error rows that are computed again: ``ledger`` is without them, ``inventory``
-    has them.
+    Attributes:
+        job: The settings, with what they name resolved.
+        output: Where the results go.
+        record: The run.json to write, or the one in the output.
+        ledger: Committed chunks that are not computed again.
+        is_first: Whether no job has joined the output, or this one replaces it.
+        is_staged: Whether chunks are committed into the staging area; ``ledger`` has those of both folders then.
+        changed_limits: One line if this run has other limits than the last run of the output.
+        retried: Committed chunks with error rows that are computed again; ``ledger`` is without them.
     """
 
     job: Job
-    store: Store
+    output: Output
     record: RunRecord
-    ledger: Ledger
-    fresh: bool
-    inventory: Inventory = field(default_factory=Inventory)
-    changed_limits: list[str] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=lambda: Ledger(()), repr=False)
+    is_first: bool = True
+    is_staged: bool = False
+    changed_limits: tuple[str, ...] = ()
     retried: frozenset[str] = frozenset()
 
     @staticmethod
     def unwritten(job: Job, cores: float) -> Plan:
-        """A plan that reads everything and has no output."""
-        plan = Plan(job, Store("memory://unused"), job.record(), Ledger(()), fresh=True)
-        plan.fix_chunk_size(cores)
-        return plan
+        """Return a plan that computes everything and has no output."""
+        return Plan(job, Output(Store("memory://unused")), job.record()).with_chunk_size(cores)
 
     @property
     def chunk_size(self) -> int:
+        """Records per chunk; 0 before it is chosen."""
         return self.record.chunk_size
 
-    def fix_chunk_size(self, cores: float) -> None:
-        """Choose the chunk size, if the output or the spec has not fixed it."""
-        if not self.record.chunk_size:
-            self.record = self.record.changed(chunk_size=choose_chunk_size(self.job.shards, cores))
-            self.job = self.job.divided(self.chunk_size)
+    def with_chunk_size(self, cores: float) -> Plan:
+        """Return the plan with a chunk size for so many cores, unless the output or the job has fixed it."""
+        if self.record.chunk_size:
+            return self
+        size = choose_chunk_size(self.job.shards, cores)
+        return replace(self, record=self.record.changed(chunk_size=size), job=self.job.divided(size))
 
-    def adopt(self) -> None:
-        """Plan again by the run.json that another first run has written meanwhile."""
-        again = make_plan(self.job.spec.model_copy(update={"overwrite": False}))
-        self.job, self.record, self.ledger, self.inventory = again.job, again.record, again.ledger, again.inventory
-        self.changed_limits, self.retried = again.changed_limits, again.retried
+    def writer(self) -> Writer:
+        """Return what commits the chunks of the plan, once the job has joined its output. Picklable."""
+        return self.output.writer(self.is_staged)
 
     def warnings(self) -> list[str]:
         """What will work, and is likely not meant."""
@@ -103,39 +109,50 @@ class Plan:
     def shards_done(self) -> int:
         return sum(self.ledger.committed(s.id).complete for s in self.job.shards)
 
-    def others(self, ledger: Ledger, received: set[str]) -> Iterator[str]:
-        """Files of the plan's shards in ``ledger`` that are not among ``received``."""
-        for shard in self.job.shards:
-            yield from (n for n in ledger.committed(shard.id).filenames(shard.id) if n not in received)
 
+def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:
+    """Plan a job: list its inputs and its output. Writes nothing.
 
-def make_plan(spec: JobSpec) -> Plan:
-    """What is to be done, and what is done. Writes nothing. Raises ``SegbatchError`` for all that cannot be run."""
+    Args:
+        spec: The job.
+        staged: Commit into the staging area, whose chunks count as committed.
+
+    Raises:
+        SegbatchError: The job cannot run, for whatever can be found out before any work.
+    """
     if not spec.output:
         raise SpecError("output: required; give the folder or object-store prefix that the masks go to")
     refuse_nesting(spec)
-    store = Store(spec.output, spec.storage_options)
-    there = existing_record(store, spec.overwrite)
-    if spec.overwrite:
-        there = None
-    if there is not None:
-        refuse_other_version(store, there, ROWS_VERSION)
-    job = resolve(spec, there.identity if there else None)
-    record = job.record()
-    if there is None:
+    output = Output.at(spec.output, spec.storage_options)
+    output.refuse_foreign(spec.overwrite)
+    if spec.overwrite or not output.exists:
+        job = resolve(spec)
+        record = job.record()
         job.source.check(job.shards)
-        return Plan(job.divided(record.chunk_size) if record.chunk_size else job, store, record, Ledger(()), fresh=True)
-    refuse_other(store, there, record, spec)
-    inventory = Inventory.of_job(store, there.claim)
-    job = job.divided(there.chunk_size)
-    plan = Plan(job, store, there, inventory.ledger, False, inventory, changed_limits(there, spec))
-    if spec.retry_errors:
-        plan.retried = _with_errors(job.shards, inventory)
-        plan.ledger = inventory.ledger.without(plan.retried)
-    return plan
+        return Plan(job.divided(record.chunk_size) if record.chunk_size else job, output, record, is_staged=staged)
+    existing = output.record
+    refuse_other_version(output.uri, existing, ROWS_VERSION)
+    job = resolve(spec, existing.identity)
+    refuse_other(output.uri, existing, job.record(), spec)
+    output.load(staged)
+    ledger = (
+        Ledger([*output.files.ledger.filenames(), *output.staged.ledger.filenames()]) if staged else output.files.ledger
+    )
+    job = job.divided(existing.chunk_size)
+    retried = _with_errors(job.shards, output.files) if spec.retry_errors else frozenset()
+    return Plan(
+        job,
+        output,
+        existing,
+        ledger.without(retried) if retried else ledger,
+        is_first=False,
+        is_staged=staged,
+        changed_limits=changed_limits(existing, spec),
+        retried=retried,
+    )
 
 
-def _with_errors(shards: Sequence[Shard], inventory: Inventory) -> frozenset[str]:
+def _with_errors(shards: Sequence[Shard], files: Inventory) -> frozenset[str]:
     """Committed chunks of ``shards`` that have error rows."""
-    chunks = [name for s in shards for name in inventory.ledger.committed(s.id).filenames(s.id)]
-    return frozenset(r.filename for r in inventory.receipts(chunks) if r.totals.failed)
+    chunks = [name for s in shards for name in files.ledger.committed(s.id).filenames(s.id)]
+    return frozenset(r.filename for r in files.receipts(chunks) if r.totals.failed)

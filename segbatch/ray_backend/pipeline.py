@@ -18,7 +18,6 @@ from segbatch.config.job import JobSpec
 from segbatch.isolation import AttemptCounter, Draining, Limits, supervise
 from segbatch.isolation.failures import carried, failure
 from segbatch.logs import Logs, event
-from segbatch.output.layout import MASKS
 from segbatch.output.receipt import Receipt
 from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
@@ -47,14 +46,12 @@ def compute(
     tally: Tally,
     reporter: Reporter,
     logs: Logs,
-    folder: str = MASKS,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Execute the remaining chunks of a plan on Ray Data, and commit each one.
 
     Args:
         tally: Receives each receipt, in completion order.
-        folder: Folder of the output that the chunks are committed into.
         should_stop: Polled once per second. Once true, workers finish the chunks in flight and start no new ones.
 
     Raises:
@@ -66,7 +63,7 @@ def compute(
     counter = ProgressCounter(plan)
     reporter.planned(counter.progress, pools.describe())
     _show_chunks_left(counter.progress)
-    writer = Writer(plan.store, plan.record.claim, folder)
+    writer = plan.writer()
     attempts = RayAttempts()
     breaker = Breaker(plan, partial(_commit, writer))
     try:

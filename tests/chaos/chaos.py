@@ -16,7 +16,6 @@ import pyarrow as pa
 from segbatch.config.job import JobSpec
 from segbatch.operations.finish import finish
 from segbatch.output.sums import Tally
-from segbatch.output.writer import Writer
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
@@ -76,10 +75,9 @@ def rehearse(world: World) -> int:
     Returns how many images the network scores in it.
     """
     spec = JobSpec.create(**world.spec(REFERENCE, world.store.endpoint) | {"model": "tests.networks:fast"})
-    plan = make_plan(spec)
-    publish(plan)
+    plan = publish(make_plan(spec))
     classes = len(plan.job.model.labels)
-    writer, tally, scored = Writer(plan.store, plan.record.claim), Tally(classes), 0
+    writer, tally, scored = plan.writer(), Tally(classes), 0
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
     for shard in plan.job.shards:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import OutputError
+from segbatch.operations.compact import compact
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.dataset import MaskDataset
 from segbatch.planning.inline import execute
 from segbatch.storage.store import Store

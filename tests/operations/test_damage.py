@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from segbatch.operations.compact import compact
 from segbatch.operations.explain import explain
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.result_file import parse_file, read_file
 from segbatch.output.writer import to_parquet
 from segbatch.planning.inline import execute
@@ -267,9 +267,9 @@ def test_a_chunk_that_is_computed_again_has_the_same_bytes(small_corpus: Path, w
 
 def test_the_plan_of_an_output_that_is_done_holds_every_file(output: Path, small_corpus: Path) -> None:
     plan = make_plan(here.spec([str(small_corpus)], output))
-    assert sorted(plan.inventory.files.names()) == [p.name for p in result_files(output)]
-    assert plan.inventory.is_saved
-    assert plan.inventory.files.rows.schema.field("footer").type == pa.large_binary()
+    assert sorted(plan.output.files.files.names()) == [p.name for p in result_files(output)]
+    assert plan.output.files.is_saved
+    assert plan.output.files.files.rows.schema.field("footer").type == pa.large_binary()
 
 
 def test_any_flipped_bit_of_a_file_is_found(whole: Path) -> None:

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import SHARD_FAILURES, SourceError
+from segbatch.operations.compact import compact
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.run_record import RunRecord
 from segbatch.storage.store import Store
 from tests import accounts, here

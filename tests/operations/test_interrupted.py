@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import SegbatchError
+from segbatch.operations.compact import compact
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.layout import SUCCESS
 from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import SourceError
+from segbatch.operations.compact import compact
 from segbatch.operations.repair import repair
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, merged_footer
 from segbatch.output.result_file import read_file
@@ -133,7 +133,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, int]] = {
         0,
     ),
     "statistics are gone": (lambda o: (o / "stats/classes.parquet").unlink(), "stats/classes.parquet: cannot be", 0),
-    "statistics are wrong": (statistics_wrong, "stats/classes.parquet: is not what the rows add up to", 0),
+    "statistics are wrong": (statistics_wrong, "stats/classes.parquet: does not have the sums of the rows", 0),
     "totals are wrong": (totals_wrong, "run.json: its totals are not the sums of the rows", 0),
     "_SUCCESS is stale": (claim_success, "a run or a compaction is not finished", 1),
     "_SUCCESS is gone": (lambda o: (o / "_SUCCESS").unlink(), "a run or a compaction is not finished", 0),
@@ -150,7 +150,7 @@ def test_damage_is_named_and_only_it_is_redone(name: str, whole: Path, tmp_path:
     told: list[str] = []
     outcome = repair(str(output), report, here.run, reporter=Said(told))
     assert outcome.computed == chunks
-    assert told[-1] == f"computed {chunks} of 6 chunks; statistics, run.json and _SUCCESS are new"
+    assert told[-1] == f"computed {chunks} of 6 chunks; statistics and totals are written again"
     assert verify(str(output), read_input=True).problems == []
     assert by_id(glob_rows(output)) == counted(whole)
     assert read_classes(Store(str(output))) == read_classes(Store(str(whole)))

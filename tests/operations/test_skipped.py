@@ -14,11 +14,11 @@ from segbatch.cli import app as cli
 from segbatch.cli import tables as show
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SourceError
+from segbatch.operations.compact import compact
 from segbatch.operations.finish import Outcome
 from segbatch.operations.nightly.night import judge
 from segbatch.operations.nightly.record import ERRORS, DatasetReport
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.planning.plan import make_plan
 from segbatch.storage.store import Store
 from tests import here

@@ -15,7 +15,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from segbatch.cli import app as cli
-from segbatch.output.compaction import compact, merge
+from segbatch.operations.compact import compact
+from segbatch.output.compaction import merge
 from segbatch.output.dataset import MaskDataset
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
@@ -104,7 +105,7 @@ def test_rows_of_a_merged_file_of_which_only_some_count_are_found(tmp_path: Path
     spec = here.spec([str(folder)], tmp_path / "out", chunk_size=2)
     here.run(spec)
     before = {row.image_id: row for row in MaskDataset.open(spec.output)}
-    compact(spec.output, 2**20)
+    compact(spec.output, target_bytes=2**20)
     store = Store(spec.output)
     ledger = Ledger.read(store)
     left = frozenset(list(ledger.filenames())[1::2])

@@ -12,7 +12,6 @@ import pytest
 
 from segbatch.errors import NetworkError
 from segbatch.output.receipt import Receipt
-from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, is_suspect
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
@@ -155,8 +154,8 @@ def rows(name: str, index: int, outcomes: str) -> Chunk:
 
 def committed(plan: Plan, chunks: list[Chunk], stopped: bool = False) -> list[str]:
     """Names of the chunks that the breaker lets through, in order."""
-    publish(plan)
-    writer = Writer(plan.store, plan.record.claim, 1)
+    plan = publish(plan)
+    writer = plan.writer()
     outcomes: list[Receipt | Chunk] = [c if is_suspect(c) else writer.commit(c) for c in chunks]
     done = Breaker(plan, writer.commit).receipts(outcomes, lambda: stopped)
     return [f"{r.filename[0]}{int(r.filename.split('-')[1][:5])}" for r in done]

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import OutputError, PlanError, SpecError
+from segbatch.operations.compact import compact
 from segbatch.operations.demo import run_demo
 from segbatch.operations.finish import finish
 from segbatch.operations.nightly.record import DatasetReport, NightReport, dates, remove_night, write_night
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.ledger import Ledger
-from segbatch.output.owned import owned, remove_owned, retired
+from segbatch.output.output import Output
+from segbatch.output.owned import owned
 from segbatch.output.run_record import OutputTaken
 from segbatch.output.sums import Tally
-from segbatch.planning.claim import describe_removal, publish
+from segbatch.planning.claim import publish
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import make_plan
 from segbatch.storage.store import Store
@@ -75,7 +76,7 @@ def test_overwrite_removes_what_segbatch_wrote_and_nothing_else(output: Path, sm
 def test_what_overwrite_would_remove_is_listed(output: Path) -> None:
     lay(output, LAID)
     before = content(output)
-    text = "\n".join(describe_removal(Store(str(output))))
+    text = "\n".join(Output.at(str(output)).describe_clear())
     assert "2 of the run itself: run.json, _SUCCESS" in text
     assert "6 result files: masks/a-tar" in text
     assert "stats/classes.parquet" in text
@@ -139,7 +140,7 @@ def test_old_nights_are_forgotten_but_for_what_people_laid_there(tmp_path: Path)
     lay(tmp_path, {"nights/2026-11-20/notes.txt": b"mine", "retired/2026-11-20/why.md": b"mine"})
     for date in ("2026-11-20", "2026-11-21"):
         remove_night(state, date)
-    remove_owned(state, {"retired": retired(state, before="2026-11-21")})
+    Output.at(str(tmp_path)).delete_retired(before="2026-11-21")
     assert dates(state) == ["2026-11-20"]
     assert content(tmp_path) == {
         "nights/2026-11-20/notes.txt": b"mine",
@@ -167,7 +168,7 @@ class Race:
         self.first = make_plan(here.spec([str(corpus)], output, chunk_size=2))
         fields = {"chunk_size": 2, "prune": 0.01, "overwrite": True, **second}
         self.second = here.spec([str(corpus)], output, **fields)
-        publish(self.first)
+        self.first = publish(self.first)
 
     def names(self) -> set[str]:
         return {p.name for p in (self.output / "masks").iterdir()}
@@ -235,8 +236,7 @@ def test_a_file_that_is_written_as_the_output_is_taken_over_goes_unless_the_othe
 
 def test_the_same_command_twice_at_once_is_harmless(small_corpus: Path, tmp_path: Path) -> None:
     spec = here.spec([str(small_corpus)], tmp_path, chunk_size=2)
-    first = make_plan(spec)
-    publish(first)
+    first = publish(make_plan(spec))
     work = iter(execute(first))
     next(work)
     assert here.run(spec).computed == 8

@@ -125,8 +125,7 @@ def test_the_second_of_two_first_runs_takes_the_root_of_the_first(source: Path, 
     output = tmp_path / "out"
     outer = make_plan(here.spec([str(source)], output))
     inner = make_plan(here.spec([f"{source}/more"], output))
-    establish(outer)
-    establish(inner)
+    outer, inner = establish(outer), establish(inner)
     assert [s.name for s in inner.job.shards] == ["more/002.tar"]
     assert inner.record.fingerprint == outer.record.fingerprint
     assert inner.record.identity == inner.job.identity()

@@ -14,11 +14,11 @@ from segbatch.config.base import effect_of
 from segbatch.config.job import JobSpec
 from segbatch.crf.torch_engine import MeanField
 from segbatch.errors import PlanError, SourceError
+from segbatch.operations.compact import compact
 from segbatch.operations.explain import explain
 from segbatch.operations.run import run
 from segbatch.operations.verify import verify
 from segbatch.operations.verify_input import recorded_spec
-from segbatch.output.compaction import compact
 from segbatch.output.layout import RUN
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import establish, publish
@@ -160,7 +160,7 @@ def interrupted() -> None:
     """A retry that was killed when it had taken the chunks out, and computed none."""
     plan = make_plan(spec(max_pixels=2000, chunk_size=2, retry_errors=True))
     assert len(plan.retried) == 1
-    publish(plan)
+    plan = publish(plan)
 
 
 @pytest.mark.parametrize("before", [lambda: None, compacted, interrupted], ids=["files", "compacted", "interrupted"])

@@ -61,8 +61,7 @@ def test_an_output_is_verified_from_its_first_run_on_also_one_that_was_killed_be
     write_folder(tmp_path, [*SAMPLES, ("note.txt", b"")])
     job = spec([str(tmp_path)], tmp_path / "out")
     plan = make_plan(job)
-    plan.fix_chunk_size(1)
-    publish(plan)
+    plan = publish(plan.with_chunk_size(1))
     for _ in range(2):
         assert make_plan(job).job.skipped.to_json() == {
             "outputs of segbatch": {"count": 1, "names": ["out/"]},

@@ -12,9 +12,9 @@ import pytest
 from segbatch.codecs import mask_png as png
 from segbatch.codecs.decode import decode
 from segbatch.errors import PlanError
+from segbatch.operations.compact import compact
 from segbatch.operations.explain import explain
 from segbatch.operations.verify import verify
-from segbatch.output.compaction import compact
 from segbatch.output.dataset import MaskDataset
 from segbatch.output.schema import schema
 from segbatch.output.stats import class_rows

@@ -15,27 +15,23 @@ from segbatch.errors import PlanError
 from segbatch.evaluation.drift import Content, histogram
 from segbatch.leaves import Overlaps, bits_of
 from segbatch.logs import Logs
-from segbatch.operations.finish import close
 from segbatch.operations.nightly.record import DatasetReport
-from segbatch.output.catalog import ShardRow, ShardSums, read_catalog, write_catalog
-from segbatch.output.file_table import FileTable
-from segbatch.output.inventory import Inventory
-from segbatch.output.layout import INCOMING, SUCCESS
+from segbatch.output.catalog import ShardRow
+from segbatch.output.closing import close
+from segbatch.output.layout import key_of
 from segbatch.output.ledger import Ledger
-from segbatch.output.promotion import apply_promotion, complete_promotion, key_of, plan_promotion
-from segbatch.output.result_file import ResultFile, read_file
-from segbatch.output.run_record import SkippedInputs
+from segbatch.output.output import Output
+from segbatch.output.promotion import Promoted
+from segbatch.output.result_file import ResultFile
 from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
-from segbatch.planning.claim import establish, note_latest, settle_files
+from segbatch.planning.claim import establish, keep_latest
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.pipeline import compute
-from segbatch.records import ChunkId, Shard, digest
-from segbatch.storage.files import shown_uri
+from segbatch.records import digest
 from segbatch.storage.lease import Lease
-from segbatch.storage.store import Store
 
 _READERS = 16
 _NEWS = ("new", "changed", "removed")
@@ -44,11 +40,9 @@ _MAX_NAMES = 100
 
 @dataclass
 class Work:
-    """What a night finds: the plan of what is left, the current masks, those of earlier nights, the catalog."""
+    """What a night finds of a dataset: the plan of what is left, and the catalog of its shards."""
 
     plan: Plan
-    masks: Ledger
-    incoming: Inventory
     catalog: dict[str, ShardRow]
     tally: Tally = field(init=False)
 
@@ -56,28 +50,27 @@ class Work:
         self.tally = Tally(len(self.plan.job.model.labels))
 
     @property
-    def store(self) -> Store:
-        return self.plan.store
+    def output(self) -> Output:
+        """Where the masks are."""
+        return self.plan.output
+
+    @property
+    def promoted(self) -> Ledger:
+        """The committed chunks of earlier nights."""
+        return self.output.files.ledger
 
     @property
     def has_news(self) -> bool:
         """Whether a night would change anything."""
         return not self.plan.complete or self.plan.record.state != "done" or any(self.counts()[k] for k in _NEWS)
 
-    def claim(self) -> None:
-        """Write run.json if this is the first night, and move damaged files out of the way of what is computed."""
-        both = self.plan.ledger
-        establish(self.plan)
-        self.plan.ledger = both
-        self.incoming.set_aside(self.store)
-
     def counts(self) -> dict[str, int]:
         """Shards in all, new, changed, gone, and not whole yet, as they are found."""
-        keys = {key_of(i) for i in self.masks.shards}
+        keys = {key_of(i) for i in self.promoted.shards}
         shards, before = self.plan.job.shards, Overlaps(keys)
         now = Overlaps(s.key for s in shards)
-        lacking = [s for s in shards if not self.masks.committed(s.id).complete]
-        changed = sum(s.key in before and s.id not in self.masks.shards for s in lacking)
+        lacking = [s for s in shards if not self.promoted.committed(s.id).complete]
+        changed = sum(s.key in before and s.id not in self.promoted.shards for s in lacking)
         return {
             "total": len(shards),
             "new": len(lacking) - changed,
@@ -91,8 +84,8 @@ class Work:
 
         Shards of loose images come and go as these do: they are compared by the number of images in all of them.
         """
-        leaves = [i for i in self.masks.shards if bits_of(key_of(i)) is not None]
-        keys = {key_of(i) for i in self.masks.shards.keys() - set(leaves)}
+        leaves = [i for i in self.promoted.shards if bits_of(key_of(i)) is not None]
+        keys = {key_of(i) for i in self.promoted.shards.keys() - set(leaves)}
         found = {"shards": (len(keys - {s.key for s in self.plan.job.shards}), len(keys))}
         if leaves:
             images = self._records(leaves)
@@ -103,8 +96,8 @@ class Work:
     def _records(self, shard_ids: Collection[str]) -> int:
         """Current records of shards: by the catalog, else by the receipts of their files."""
         known = {row.shard_id: row.records for row in self.catalog.values()}
-        unknown = [n for i in shard_ids if i not in known for n in self.masks.committed(i).filenames(i)]
-        receipts = self.plan.inventory.receipts(unknown)
+        unknown = [n for i in shard_ids if i not in known for n in self.promoted.committed(i).filenames(i)]
+        receipts = self.output.files.receipts(unknown)
         return sum(known.get(i, 0) for i in shard_ids) + sum(r.totals.records for r in receipts)
 
 
@@ -113,125 +106,45 @@ def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
 
     A promotion that a crash interrupted is completed first, unless this is only a ``look``.
     """
-    store = Store(job.output, job.storage_options)
     if not look:
-        complete_promotion(store)
-    plan = make_plan(job)
-    masks, incoming = plan.ledger, Inventory.take(store, plan.record.claim, FileTable(), INCOMING)
-    plan.ledger = Ledger([*masks.filenames(), *incoming.ledger.filenames()])
-    found = Work(plan, masks, incoming, read_catalog(store))
+        Output.at(job.output, job.storage_options).complete_promotion()
+    plan = make_plan(job, staged=True)
+    found = Work(plan, plan.output.catalog())
     for what, (gone, total) in found.vanished().items():
         if gone > max_removed * total:
             raise PlanError(
-                f"{store.uri}: {gone:,} of its {total:,} {what} are gone from the inputs, a larger share than "
+                f"{plan.output.uri}: {gone:,} of its {total:,} {what} are gone from the inputs, a larger share than "
                 f"max_removed = {max_removed:g}; nothing is done. If that was meant, raise max_removed for one night"
             )
     return found
 
 
 def work(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
-    """Compute what is left into ``incoming/``, until it is done or ``should_stop``."""
-    plan = found.plan
-    if plan.complete:
+    """Compute what is left into the staging area, until it is done or ``should_stop``."""
+    if found.plan.complete:
         return
-    logs = Logs.of(plan.job.spec.log_format, plan.job.spec.storage_options)
-    with logs.installed(), cluster(plan.job.spec) as hardware:
-        plan.fix_chunk_size(hardware.cpus)
-        found.claim()
-        compute(plan, hardware, found.tally, reporter, logs, INCOMING, should_stop)
+    spec = found.plan.job.spec
+    logs = Logs.of(spec.log_format, spec.storage_options)
+    with logs.installed(), cluster(spec) as hardware:
+        found.plan = establish(found.plan.with_chunk_size(hardware.cpus))
+        compute(found.plan, hardware, found.tally, reporter, logs, should_stop)
 
 
 def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
-    """Make current what is whole, whatever became of the rest, and sum up. Raises ``LeaseLost`` before any change."""
-    store, plan = found.store, found.plan
-    claim, shards = plan.record.claim, plan.job.shards
-    masks = plan.inventory.again(store, claim)
-    incoming = found.incoming.again(store, claim, found.tally.written.table())
-    promotion = plan_promotion(shards, masks.ledger, incoming.ledger, date)
-    after = Ledger([*(set(masks.ledger.filenames()) - set(promotion.retire)), *promotion.promote])
-    whole = [s for s in shards if after.committed(s.id).complete]
-    rows = found.catalog
-    before = dict(rows)
-    arrived = {key_of(_shard_id(n)) for n in promotion.promote}
-    _enter(found, [s for s in whole if _is_news(s, rows)], arrived, masks, incoming, date)
-    for name in rows.keys() - {s.name for s in shards}:
-        if rows[name].shard_id not in after.shards:
-            rows[name] = rows[name].model_copy(update={"removed": rows[name].removed or date})
-    lease.renew()
-    changed = before != rows
-    if promotion or changed:
-        claim.check(store)
-    # The catalog first: a promotion that is interrupted is completed, while a night that is not entered is forgotten.
-    if changed:
-        write_catalog(store, rows)
-    apply_promotion(store, promotion)
-    done = len(whole) == len(shards)
-    plan.inventory = masks.again(store, claim, incoming.files.untagged()) if promotion else masks
-    note_latest(plan)
-    settle_files(plan)
-    sums = _sums(found, plan.inventory)
-    if promotion or done != (plan.record.state == "done" and store.exists(SUCCESS)):
-        plan.record = plan.record.changed(
-            skipped=SkippedInputs(files=plan.job.skipped, members=plan.record.skipped.members)
-        )
-        plan.record = close(store, plan.record, sums, len(found.tally.filenames), seconds, done)
-    return _entry(found, date, sums, len(shards) - len(whole), done)
+    """Promote the complete shards, and sum up. Raises ``LeaseLost`` before any change."""
+    output, plan = found.output, found.plan
+    before = found.catalog
+    promoted = output.promote(plan.job.shards, date, found.tally, before, lease.renew)
+    keep_latest(plan)
+    output.clean()
+    is_complete = not promoted.incomplete
+    if promoted.is_change or is_complete != output.is_finished:
+        close(output, promoted.sums, len(found.tally.filenames), plan.job.skipped, seconds, is_complete)
+    return _report(found, promoted, date)
 
 
-def _is_news(shard: Shard, rows: dict[str, ShardRow]) -> bool:
-    row = rows.get(shard.name)
-    return row is None or row.removed is not None or row.shard_id != shard.id
-
-
-def _enter(found: Work, news: list[Shard], arrived: set[str], masks: Inventory, incoming: Inventory, date: str) -> None:
-    """Enter shards that are whole into the catalog, with their sums."""
-    before = Overlaps(key_of(i) for i in masks.ledger.shards)
-    sums = _read_sums(found, {s.id for s in news}, incoming, masks)
-    for shard in news:
-        row, total = found.catalog.get(shard.name), sums[shard.id]
-        known = row is not None and row.removed is None
-        changed = known or (shard.key in before and shard.id not in masks.ledger.shards)
-        # What a plain `segbatch run` left is current, and of no night.
-        night = date if shard.key in arrived or row is not None else ""
-        found.catalog[shard.name] = ShardRow(
-            name=shard.name,
-            uri=shown_uri(shard.uri),
-            shard_id=shard.id,
-            night=night,
-            change="changed" if changed else "new",
-            records=total.totals.records,
-            errors=total.totals.failed,
-            sums=ShardSums(totals=total.totals.sparse(), bytes=total.size, skipped=total.skipped),
-        )
-
-
-def _read_sums(found: Work, ids: set[str], *folders: Inventory) -> dict[str, Tally]:
-    """Sums of shards by the receipts of their files, in whichever folder these are."""
-    sums = {i: Tally(found.tally.num_classes) for i in ids}
-    for folder in folders:
-        chunks = [name for i in sorted(ids) for name in folder.ledger.committed(i).filenames(i)]
-        for receipt in folder.receipts(chunks):
-            sums[_shard_id(receipt.filename)].add(receipt)
-    return sums
-
-
-def _sums(found: Work, masks: Inventory) -> Tally:
-    """Sums of all current shards: those of the catalog, and read anew where it has none."""
-    current = set(masks.ledger.shards)
-    by_id = {row.shard_id: row for row in found.catalog.values() if row.removed is None}
-    total = Tally(found.tally.num_classes)
-    for tally in _read_sums(found, current - by_id.keys(), masks).values():
-        total.add_sums(tally.totals, {}, tally.size, tally.skipped)
-    for shard_id in current & by_id.keys():
-        sums = by_id[shard_id].sums
-        total.add_sums(sums.totals.expand(total.num_classes), {}, sums.bytes, sums.skipped)
-    total.filenames.update(masks.ledger.filenames())
-    total.timings = found.tally.timings
-    return total
-
-
-def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> DatasetReport:
-    rows, labels = list(found.catalog.values()), found.plan.job.model.labels
+def _report(found: Work, promoted: Promoted, date: str) -> DatasetReport:
+    rows, labels, sums = list(promoted.catalog.values()), found.plan.job.model.labels, promoted.sums
     now = Overlaps(s.key for s in found.plan.job.shards)
     tonight = {
         "new": [r for r in rows if r.night == date and r.removed is None and r.change == "new"],
@@ -242,13 +155,17 @@ def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Datase
     content = Content(Totals(len(labels)))
     for row in tonight["new"] + tonight["changed"]:
         content.totals.add(row.sums.totals.expand(len(labels)))
-    content.confidence = _confidences(found.store, {r.shard_id for r in tonight["new"] + tonight["changed"]})
+    content.confidence = _confidences(found.output, {r.shard_id for r in tonight["new"] + tonight["changed"]})
     return DatasetReport(
-        output=found.store.uri,
-        state="done" if done else "stopped",
-        shards={"total": len(found.plan.job.shards), **{k: len(v) for k, v in tonight.items()}, "left": left},
+        output=found.output.uri,
+        state="stopped" if promoted.incomplete else "done",
+        shards={
+            "total": len(found.plan.job.shards),
+            **{k: len(v) for k, v in tonight.items()},
+            "left": promoted.incomplete,
+        },
         names={k: sorted(r.name for r in v)[:_MAX_NAMES] for k, v in tonight.items()},
-        model=_model(found.plan.record.identity),
+        model=_model(found.output.record.identity),
         classes=list(labels.names),
         totals=content.totals.sparse(),
         confidence=content.confidence.tolist(),
@@ -260,30 +177,18 @@ def _entry(found: Work, date: str, sums: Tally, left: int, done: bool) -> Datase
     )
 
 
-def _confidences(store: Store, ids: set[str]) -> np.ndarray:
-    """Histogram of the image confidences in the masks of shards; the one column is read, not the masks."""
-    if not ids:
-        return histogram(np.zeros(0))
-    ledger = Ledger.read(store)
-    wanted = {n for i in ids for n in ledger.committed(i).filenames(i)}
+def _confidences(output: Output, ids: set[str]) -> np.ndarray:
+    """Histogram of the image confidences in the masks of shards; only that column is read."""
+    ledger = output.files.ledger
+    files = ledger.files([name for i in ids for name in ledger.committed(i).filenames(i)])
 
-    def read(name: str) -> np.ndarray:
-        if name in wanted:
-            columns = [ResultFile(name).read(store, ["confidence"])["confidence"]]
-        else:
-            columns = [rows["confidence"] for r, rows in read_file(store, name) if r.filename in wanted]
-        return np.sum([histogram(c.drop_null().to_numpy()) for c in columns], axis=0)
+    def read(file: ResultFile) -> np.ndarray:
+        return histogram(file.read(output.store, ["confidence"])["confidence"].drop_null().to_numpy())
 
     with ThreadPoolExecutor(_READERS) as pool:
-        return np.sum(list(pool.map(read, sorted({ledger.holder(n) for n in wanted}))), axis=0)
+        return sum(pool.map(read, files), start=histogram(np.zeros(0)))
 
 
 def _model(identity: dict[str, Any]) -> str:
     """What decides the rows but for the corpus: nights are compared if it is the same."""
     return digest(json.dumps({**identity, "root": None}, sort_keys=True), length=16)
-
-
-def _shard_id(filename: str) -> str:
-    chunk = ChunkId.parse(filename)
-    assert chunk is not None
-    return chunk.shard_id

@@ -11,7 +11,7 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.errors import MissingInput, PlanError, SourceError
 from segbatch.operations.nightly.dataset import Work, prepare
 from segbatch.operations.nightly.record import dates, read_night
-from segbatch.output.layout import RUN
+from segbatch.output.output import Output
 from segbatch.storage.store import Store
 
 
@@ -45,7 +45,7 @@ def earlier_dates(spec: NightlySpec, names: Sequence[str], night: datetime.date,
 
 
 def _is_due(earlier: EarlierDate, state: Store) -> bool:
-    if Store(earlier.job.output, earlier.job.storage_options).exists(RUN):
+    if Output.is_at(earlier.job.output, earlier.job.storage_options):
         return True
     nights = (read_night(state, d) for d in dates(state) if d <= earlier.date.isoformat())
     return any(night is not None and earlier.name in night.datasets for night in nights)

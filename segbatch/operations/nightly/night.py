@@ -25,7 +25,7 @@ from segbatch.operations.nightly.record import (
     write_night,
 )
 from segbatch.operations.nightly.webhook import post
-from segbatch.output.owned import remove_owned, retired
+from segbatch.output.output import Output
 from segbatch.protocols import Reporter
 from segbatch.storage.lease import Lease, LeaseLost, holder
 from segbatch.storage.store import Store
@@ -116,11 +116,11 @@ def explain(
     ]
     for name in names:
         found = prepare(spec.job_of(name, date or hours.date), spec.max_removed, look=True)
-        lines.append(f"{name:13}{_said(found.counts())}; output {found.store.uri}")
+        lines.append(f"{name:13}{_said(found.counts())}; output {found.output.uri}")
     for earlier in earlier_dates(spec, names, hours.date, state) if date is None else []:
         past = look_back(earlier, dry_run=True)
         if isinstance(past, Work):
-            lines.append(f"{earlier.entry:13} {_said(past.counts())}; output {past.store.uri}")
+            lines.append(f"{earlier.entry:13} {_said(past.counts())}; output {past.output.uri}")
         elif past is not None:
             lines.append(f"{earlier.entry:13} is left as it is: {past}")
     return "\n".join(lines)
@@ -258,5 +258,4 @@ def _forget(spec: NightlySpec, state: Store, names: list[str], night: str) -> No
             remove_night(state, old)
     for name in names:
         job = spec.job_of(name, datetime.date.fromisoformat(night))
-        output = Store(job.output, job.storage_options)
-        remove_owned(output, {"retired": retired(output, before=kept[0])})
+        Output.at(job.output, job.storage_options).delete_retired(before=kept[0])

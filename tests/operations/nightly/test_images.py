@@ -17,6 +17,7 @@ from segbatch.output.catalog import read_catalog
 from segbatch.output.layout import INCOMING
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import OutputTaken
+from segbatch.planning.claim import establish
 from segbatch.planning.inline import execute
 from segbatch.storage.lease import Lease
 from segbatch.storage.store import Store
@@ -46,9 +47,8 @@ class Nights:
     def night(self, chunks: int | None = None, max_removed: float = 0.5) -> DatasetReport:
         found = self.prepare(max_removed)
         if not found.plan.complete:
-            found.plan.fix_chunk_size(1)
-            found.claim()
-            for receipt in itertools.islice(execute(found.plan, INCOMING), chunks):
+            found.plan = establish(found.plan.with_chunk_size(1))
+            for receipt in itertools.islice(execute(found.plan), chunks):
                 found.tally.add(receipt)
         with Lease.take(self._state, 1e6, lambda: 0.0, "a night").kept() as lease:
             return promote(found, f"2026-11-{next(self._dates):02}", lease, 1.0)
@@ -238,8 +238,8 @@ def test_a_night_whose_output_is_taken_over_changes_nothing_more(nights: Nights)
     nights.night()
     nights.add(numbered(20, 21))
     found = nights.prepare()
-    found.claim()
-    work = iter(execute(found.plan, INCOMING))
+    found.plan = establish(found.plan)
+    work = iter(execute(found.plan))
     next(work)
     here.run(nights.spec.model_copy(update={"prune": 0.01, "overwrite": True}))
     with pytest.raises(OutputTaken):

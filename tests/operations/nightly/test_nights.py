@@ -92,7 +92,7 @@ def test_every_morning_each_record_is_there_once(nights: list[Told]) -> None:
         assert len({r["image_id"] for r in found}) == len(found) == images
         assert all(r["error"] is None for r in found)
         sums = MaskDataset.open(str(told.output))
-        assert (sums.done, sums.totals.records) == (True, images)
+        assert (sums.is_complete, sums.totals.records) == (True, images)
         query = f"select count(distinct image_id) from '{told.output}/masks/*.parquet'"
         assert duckdb.connect().execute(query).fetchone() == (images,)
         assert (told.output / "_SUCCESS").exists()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from segbatch.errors import OutputError
 from segbatch.leaves import Overlaps
+from segbatch.output.layout import key_of
 from segbatch.output.ledger import Ledger, ShardState
-from segbatch.output.promotion import key_of
 from segbatch.records import Shard
 from segbatch.storage.store import Store
 
@@ -25,6 +25,12 @@ def stale(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
     """Committed files of shards, or of versions of shards, that are not among ``shards``."""
     outdated = Outdated.of(shards, ledger)
     return outdated.changed + outdated.gone
+
+
+def others(shards: Sequence[Shard], ledger: Ledger, received: Collection[str]) -> Iterator[str]:
+    """Committed chunks of ``shards`` that are not among ``received``."""
+    for shard in shards:
+        yield from (name for name in ledger.committed(shard.id).filenames(shard.id) if name not in received)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Outdated:
         """What a run does with these chunks, in words for people, by kind; a kind without chunks is left out."""
         kinds = {
             "again": (self.changed, "of shards that changed are computed again"),
-            "retired": (self.gone, "of shards that are not in the input any more will be moved to retired/"),
+            "retired": (self.gone, "of shards that are not in the input any more will be archived"),
         }
         return {kind: f"{_count(names, store, ledger)} {what}" for kind, (names, what) in kinds.items() if names}
 

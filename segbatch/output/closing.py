@@ -1,0 +1,114 @@
+"""The end of a run: reconcile its shards with a fresh listing, publish statistics, card, run.json, then _SUCCESS."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from segbatch.errors import OutputError
+from segbatch.output import compaction
+from segbatch.output.layout import SUCCESS
+from segbatch.output.reconcile import missing, others, stale
+from segbatch.output.run_record import SkippedInputs, Timings
+from segbatch.output.stats import write_card, write_classes
+from segbatch.output.sums import Tally
+from segbatch.output.writer import publish_claimed
+from segbatch.records import Shard
+from segbatch.skipped import Skipped
+
+if TYPE_CHECKING:
+    from segbatch.output.output import Output
+
+_MAX_SHOWN = 10
+
+
+def finish(output: Output, shards: Sequence[Shard], tally: Tally, skipped: Skipped, seconds: float) -> int:
+    """Publish the statistics and ``_SUCCESS``, once every chunk of every shard is in a fresh listing.
+
+    That every task of a run returned does not prove that each chunk was written; the listing does.
+
+    Args:
+        output: The output that the job has joined.
+        shards: Those of the inputs.
+        tally: Sums over the chunks that this run has committed; receives those of all others.
+        skipped: What the listings of the inputs hold besides shards.
+        seconds: What this run took.
+
+    Returns:
+        Chunks that were retired: their shard is not in the inputs, or has changed.
+
+    Raises:
+        OutputError: Chunks are missing, or the storage fails. Nothing is published.
+        OutputTaken: Another job has taken the output over. Nothing is published.
+    """
+    output.claim.check(output.store)
+    computed = len(tally.filenames)
+    output.refresh(tally.written.table())
+    output.clean()
+    ledger = output.files.ledger
+    _refuse_missing(output, missing(shards, ledger))
+    outdated = stale(shards, ledger)
+    is_superseded = bool(outdated or ledger.redundant or ledger.partial)
+    if computed or is_superseded or not output.is_finished:
+        for receipt in output.files.receipts(others(shards, ledger, tally.filenames)):
+            tally.add(receipt)
+        output.unpublish()  # until all is in place: who waits for it meets no row twice
+        if is_superseded:
+            _remove_superseded(output, outdated)
+        close(output, tally, computed, skipped, seconds)
+    else:
+        output.update(skipped=SkippedInputs(files=skipped, members=output.record.skipped.members))
+    return len(outdated)
+
+
+def _refuse_missing(output: Output, lines: list[str]) -> None:
+    if not lines:
+        return
+    more = [f"and {len(lines) - _MAX_SHOWN} more shards"] if len(lines) > _MAX_SHOWN else []
+    shown = "\n  ".join([*lines[:_MAX_SHOWN], *more])
+    raise OutputError(f"{output.uri}: not everything is committed:\n  {shown}\nrun the same command again")
+
+
+def _remove_superseded(output: Output, outdated: list[str]) -> None:
+    """Take rows that do not count out of ``masks/``: those that are in another file too, and those of ``outdated``."""
+    output.rewritten(compaction.remove_superseded(output.store, output.files.ledger, output.claim))
+    output.rewritten(compaction.retire(output.store, output.files.ledger, outdated, output.claim))
+    output.files.save(output.store, output.claim)
+
+
+def close(
+    output: Output, tally: Tally, computed: int, skipped: Skipped, seconds: float, is_complete: bool = True
+) -> None:
+    """Write statistics, card and run.json from sums; ``_SUCCESS`` last, if the output ``is_complete``.
+
+    There is no ``_SUCCESS`` while a shard has failed as a whole.
+    """
+    store, record = output.store, output.record
+    output.claim.check(store)
+    if not is_complete:
+        output.unpublish()
+    write_classes(store, tally.totals, record.labels)
+    write_card(store, record, tally.totals)
+    spent = Counter(record.timings.worker_seconds)  # of earlier runs
+    spent.update(tally.timings)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    output.write_record(
+        record.changed(
+            state="done" if is_complete else "running",
+            finished=now if is_complete else None,
+            totals=tally.totals.sparse(),
+            skipped=SkippedInputs(files=skipped, members=tally.skipped),
+            timings=Timings(
+                worker_seconds={stage: round(spent[stage], 2) for stage in sorted(spent)},
+                seconds=round(seconds, 2),
+                chunks=len(tally.filenames),
+                chunks_computed=computed,
+                mask_bytes=tally.size,
+            ),
+        )
+    )
+    if is_complete and not tally.totals.failed_shards:
+        publish_claimed(store, record.claim, SUCCESS, b"")
+    store.sweep()
