@@ -34,7 +34,11 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     known = sum(s.records or 0 for s in shards)
     unknown = sum(s.records is None for s in shards)
     formats = sorted({s.format for s in shards})
-    records = f"{known:,} records" if not unknown else f"{known:,} records and those of {unknown:,} tars"
+    records = (
+        f"{known:,} records"
+        if not unknown
+        else f"{known:,} records, and {unknown:,} shards with an unknown number of them"
+    )
     classes = plan.job.model.labels.names
     shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
     size = sum(s.size for s in shards)
