@@ -106,7 +106,7 @@ class JobSpec(Spec):
         effect="call",
     )
     retry_errors: bool = setting(
-        False, "compute chunks with error rows again; their earlier rows move to retired/", effect="call"
+        False, "compute chunks with error rows again; their earlier rows are archived", effect="call"
     )
     max_error_fraction: float = setting(
         0.01, "exit with 3 if a larger share of the records are error rows", effect="call", ge=0, le=1

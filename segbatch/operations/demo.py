@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL.PngImagePlugin import PngInfo
 
 from segbatch import models
-from segbatch.codecs import mask_png as png
 from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.operations.finish import Outcome
 from segbatch.operations.run import run
-from segbatch.output.run_record import RunRecord
+from segbatch.output.dataset import MaskDataset
+from segbatch.output.output import Output
 from segbatch.protocols import Reporter
 from segbatch.report.contact_sheet import Row, contact_sheet
 from segbatch.stages.scoring import unrefined_mask
-from segbatch.storage.store import Store
 
 _SIGNATURE = "segbatch demo"
 _PHOTOGRAPHS = {
@@ -59,8 +57,8 @@ def _refuse_foreign(spec: JobSpec, photographs: Mapping[Path, bytes], sheet: Pat
     foreign = [path for path, data in photographs.items() if path.exists() and path.read_bytes() != data]
     if sheet.exists() and _SIGNATURE.encode() not in sheet.read_bytes():
         foreign.append(sheet)
-    record = RunRecord.read(Store(spec.output))
-    if record is not None and record.spec["inputs"] != spec.inputs:
+    existing = Output.at(spec.output)
+    if existing.exists and existing.record.spec["inputs"] != spec.inputs:
         foreign.append(Path(spec.output))
     if foreign:
         shown = ", ".join(map(str, foreign))
@@ -77,10 +75,7 @@ def _photograph(package: str, path: str) -> bytes:
 def _sheet(spec: JobSpec, photographs: dict[str, bytes]):  # type: ignore[no-untyped-def]
     """The committed masks beside what the network says alone."""
     model = models.build(spec.model, weights=spec.weights, device="cpu")
-    table = pq.read_table(Path(spec.output) / "masks")
-    masks = {
-        Path(row["image_id"]).stem: png.decode(row["mask"]) for row in table.select(["image_id", "mask"]).to_pylist()
-    }
+    masks = {Path(row.image_id).stem: row.mask for row in MaskDataset.open(spec.output) if row.mask is not None}
     rows = []
     for name, data in photographs.items():
         image = decode(data, spec.max_pixels)

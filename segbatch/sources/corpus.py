@@ -43,7 +43,7 @@ def prefix_below(root: str, folder: str, what: str) -> str:
                 return "".join(f"{part}/" for part in path[len(above) :])
     raise OutsideRoot(
         f"{shown_uri(what)}: lies outside of {shown_uri(root)}, the corpus root that the first run of this output has "
-        "fixed (run.json), to which all ids are relative; choose another --output, or move the input below that root"
+        "fixed, to which all ids are relative; choose another --output, or move the input below that root"
     )
 
 
