@@ -6,6 +6,7 @@
 # make fuzz-crf   10,000 random inputs for the CRF engine
 # make chaos   half an hour in which drivers, workers, nodes and the object store are killed again and again
 # make chaos-short   three minutes of it
+# make wheels   wheels for this machine's processor and Python 3.11 to 3.13, each tried in a fresh environment (minutes)
 # make same-masks BASE=COMMIT   the same jobs by that commit and by this checkout: every difference of their rows (minutes)
 # Everything lives in .venv; a second call sets up nothing.
 
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: demo test check test-long lint format sanitize fuzz-crf chaos chaos-short same-masks clean
+.PHONY: demo test check test-long lint format sanitize fuzz-crf chaos chaos-short same-masks wheels clean
 
 demo: $(STAMP)
 	$(BIN)/segbatch demo
@@ -51,6 +52,9 @@ chaos-short: $(STAMP)
 
 same-masks: $(STAMP)
 	$(BIN)/python -m tests.same_masks --base $(or $(BASE),$(error say which commit to compare with: BASE=COMMIT))
+
+wheels:
+	deploy/wheels.sh $(or $(PYTHONS),python3.11 python3.12 python3.13)
 
 $(STAMP): pyproject.toml $(wildcard segbatch/crf/_native/*)
 	$(PYTHON) -m venv $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -43,12 +44,16 @@ def _native() -> Engine:
 
 
 def _pydensecrf() -> Engine:
+    if importlib.util.find_spec("pydensecrf") is None:
+        raise ImportError("engine 'pydensecrf' needs pydensecrf2: pip install 'segbatch[reference]'")
     from segbatch.crf.pydensecrf_engine import PydensecrfEngine
 
     return PydensecrfEngine()
 
 
 def _torch() -> Engine:
+    if importlib.util.find_spec("torch") is None:
+        raise ImportError("engine 'torch' needs PyTorch: pip install torch")
     from segbatch.crf.torch_engine import TorchEngine
 
     return TorchEngine()

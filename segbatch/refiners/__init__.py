@@ -55,7 +55,10 @@ def build(request: RefinerRequest) -> Refiner:
             "package.module:factory"
         )
     params = chosen.params(**{name: value for name, value in request.values.items() if name in chosen.keys})
-    return chosen.build(params, _read_weights(request))
+    try:
+        return chosen.build(params, _read_weights(request))
+    except ImportError as e:
+        raise SpecError(f"crf.engine: {e}") from None
 
 
 def describe(request: RefinerRequest, model: ModelInfo) -> RefinerInfo:

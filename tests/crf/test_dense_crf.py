@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -373,3 +374,15 @@ def test_bad_arguments_are_named(make: object, message: str) -> None:
 def test_any_number_of_labels_at_the_smallest_sizes(labels: int, size: tuple[int, int]) -> None:
     q = DenseCRF().refine(random_image(*size), logits=np.zeros((labels, *size), np.float32))
     np.testing.assert_allclose(q, 1 / labels, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "remedy"),
+    [("pydensecrf", "pydensecrf", r"segbatch\[reference\]"), ("torch", "torch", "pip install torch")],
+)
+def test_an_engine_whose_package_is_missing_says_what_to_install(
+    engine: str, package: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=remedy):
+        DenseCRF(engine=engine)
