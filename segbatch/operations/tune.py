@@ -1,4 +1,4 @@
-"""Dense CRF parameters chosen on labeled images: scores once, then Ray tasks that refine and compare."""
+"""``segbatch tune-crf``: dense CRF parameters chosen on labeled images, from scores that are computed once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 from segbatch.codecs.decode import decode
+from segbatch.config.base import spec_of
 from segbatch.config.crf_mapping import crf_settings
 from segbatch.config.job import JobSpec
 from segbatch.crf.params import CRFSettings
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.confusion import Confusion
-from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
+from segbatch.evaluation.crf_search import Trial, Tuning, max_trials, search
 from segbatch.evaluation.label_counts import InspectedLabel
 from segbatch.evaluation.label_images import LabelFile, LabelReader, list_labels, open_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, has_name, pair, refusal
@@ -33,11 +34,12 @@ from segbatch.sources.images import image_names
 from segbatch.storage.files import Files, shown_uri
 
 _BATCH = 8
-_IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes
+_MAX_DECODED = 64  # images whose size is compared with their label's before any work
 
 
 def tune_crf(
-    spec: JobSpec,
+    spec: JobSpec | None = None,
+    /,
     *,
     labels: str,
     images: int = 100,
@@ -48,14 +50,29 @@ def tune_crf(
     label_colors: str | None = None,
     reduce_zero_label: bool = False,
     reporter: Reporter | None = None,
+    **settings: Any,
 ) -> Tuning:
-    """Search over (w_bilateral, theta_alpha, theta_beta, w_spatial) for the highest mean IoU; all else stays.
+    """Search the w_bilateral, theta_alpha, theta_beta and w_spatial of the dense CRF with the highest mean IoU.
 
-    ``labels`` is a folder, prefix or glob of label images, paired with the input's images by ``pairing.pair``;
-    ``options`` say how they are read. The network runs once over the first ``images`` that have a label. The first
-    setting has the parameters of ``spec``, completed by those of the weights. Raises ``SpecError`` if nothing can be
-    paired, or for labels that cannot be meant so: see ``evaluation.survey``.
+    The network runs once; each set of parameters refines its scores. The first set is that of the job, completed by
+    the parameters of the weights.
+
+    Args:
+        spec: The job: its inputs, network and dense CRF; or give the fields of ``JobSpec`` as ``settings``.
+        labels: Folder, URI prefix or glob of label images, paired with the inputs by ``evaluation.pairing.pair``.
+        images: Maximum number of labeled images, the first ones of the inputs.
+        rounds: Refinements of the search after the coarse grid.
+        ignore: Label values that do not count.
+        class_map: Label value -> class or ``ignore``, and class -> class it is merged into; see ``ClassMap``.
+        label_suffix: What the names of labels end in, or ``IMAGE=LABEL``; see ``LabelOptions``.
+        label_colors: ``classes``, ``indices`` or the URI of a table of colors; see ``LabelOptions``.
+        reduce_zero_label: Label value 0 is ignored, and value v is class v - 1.
+        reporter: Receives messages about the work.
+
+    Raises:
+        SpecError: No image has a label, or the labels are unusable, see ``evaluation.survey``.
     """
+    spec = spec_of(JobSpec, spec, settings)
     reporter = reporter or LogReporter()
     options = LabelOptions(tuple(ignore), class_map, label_suffix, label_colors, reduce_zero_label)
     try:
@@ -69,17 +86,9 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
     job.source.check(job.shards)
     files = Files(spec.storage_options)
     reader, class_map = open_labels(options, job.model.labels, files)
-    truths = list_labels(files, labels)
-    suffix = Suffix.of(options.suffix)
-    records = list(itertools.islice(_labeled(job, truths, suffix), images))
-    paired = pair([ImageName(r.image_id, r.source) for r in records], truths, suffix)
-    if not paired.labels:
-        names = [ImageName(r.image_id, r.source) for r in itertools.islice(_records(job), 100)]
-        raise SpecError(refusal(names, truths, suffix, labels, "the inputs"))
-    label_of = {records[i].image_id: label for i, label in paired.labels.items()}
-    records = [record for record in records if record.image_id in label_of]
-    surveyed = _survey(job, records, label_of, reader, class_map, options)
-    for line in surveyed.lines():
+    records, label_of = _pair(job, labels, list_labels(files, labels), Suffix.of(options.suffix), images)
+    survey = _survey(job, records, label_of, reader, class_map, options)
+    for line in survey.lines():
         reporter.message(line)
     reporter.phase("starting Ray")
     with cluster(spec) as hardware:
@@ -91,21 +100,34 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
                 f"inputs: the network scored none of the {len(records)} images; `segbatch run` tells the reasons"
             )
         batches = [(shared((part, [label_of[r.image_id].uri for r in part])), len(part)) for part in scored]
-        comparison = _Comparison(job, batches, class_map, reader, reporter)
+        measurement = _Measurement(job, batches, class_map, reader, reporter)
         reporter.phase("comparing the network's masks, images", len(records))
-        network, unknown = comparison.network()
+        network, unknown = measurement.network()
         for text in unknown.lines():
             reporter.message(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
         if not network.pixel_accuracy >= 0:  # NaN
             raise SpecError(f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore")
         reporter.message(f"the network alone: mean IoU {network.mean_iou:.4f}")
-        reporter.phase("searching, images refined", settings_at_most(rounds) * len(records))
-        settings = search(crf_settings(job.refiner.request.values), rounds, comparison.settings, reporter)
+        reporter.phase("searching, images refined", max_trials(rounds) * len(records))
+        trials = search(crf_settings(job.refiner.request.values), rounds, measurement.trials, reporter)
     compared = sum(count for _, count in batches)
-    return Tuning(spec, settings, network, compared, len(records) - compared, surveyed)
+    return Tuning(spec, trials, network, compared, len(records) - compared, survey)
 
 
-class _Comparison:
+def _pair(
+    job: Job, given: str, labels: Sequence[LabelFile], suffix: Suffix, max_images: int
+) -> tuple[list[Record], dict[str, LabelFile]]:
+    """The first records that have a label, and the label of each image id. Raises ``SpecError`` if there are none."""
+    records = list(itertools.islice(_labeled(job, labels, suffix), max_images))
+    paired = pair([ImageName(r.image_id, r.source) for r in records], labels, suffix)
+    if not paired.labels:
+        names = [ImageName(r.image_id, r.source) for r in itertools.islice(_records(job), 100)]
+        raise SpecError(refusal(names, labels, suffix, given, "the inputs"))
+    label_of = {records[i].image_id: label for i, label in paired.labels.items()}
+    return [record for record in records if record.image_id in label_of], label_of
+
+
+class _Measurement:
     """Refines batches of scored records in Ray tasks, and compares the masks with labels."""
 
     def __init__(
@@ -114,17 +136,16 @@ class _Comparison:
         self._job, self._batches, self._reporter = job, batches, reporter
         self._class_map, self._reader = class_map, reader
 
-    def network(self) -> tuple[Setting, UnknownValues]:
-        """The network alone, and the label values that count as nothing."""
-        (setting,), unknown = self._measure([None])
-        return setting, unknown
+    def network(self) -> tuple[Trial, UnknownValues]:
+        """Measure the network alone; also return the label values that are neither a class nor ignored."""
+        (trial,), unknown = self._measure([None])
+        return trial, unknown
 
-    def settings(self, crfs: Sequence[CRFSettings]) -> list[Setting]:
-        """A setting for each of ``crfs``, in order."""
+    def trials(self, crfs: Sequence[CRFSettings]) -> list[Trial]:
+        """Measure each set of parameters, in order."""
         return self._measure(crfs)[0]
 
-    def _measure(self, crfs: Sequence[CRFSettings | None]) -> tuple[list[Setting], UnknownValues]:
-        """A task for each of ``crfs`` and each batch of images."""
+    def _measure(self, crfs: Sequence[CRFSettings | None]) -> tuple[list[Trial], UnknownValues]:
         tasks = [(crf, batch, count) for crf in crfs for batch, count in self._batches]
         arguments = ((batch, self._job.spec, crf, self._class_map, self._reader) for crf, batch, _ in tasks)
         totals = {crf: Confusion(len(self._class_map.names)) for crf in crfs}
@@ -134,7 +155,7 @@ class _Comparison:
             totals[crf] += confusion
             unknown.merge(values)
             self._reporter.advanced(count)
-        return [Setting(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
+        return [Trial(crf, total.mean_iou, total.pixel_accuracy) for crf, total in totals.items()], unknown
 
 
 def _compare(
@@ -144,7 +165,7 @@ def _compare(
     class_map: ClassMap,
     reader: LabelReader,
 ) -> tuple[Confusion, UnknownValues]:
-    """What a task runs: refine a batch of scored records, and compare."""
+    """Refine a batch of scored records and compare the masks with their labels, in a Ray task."""
     refiner: Refiner = NoRefiner() if crf is None else DenseCRFRefiner(crf)
     total, unknown = Confusion(len(class_map.names)), UnknownValues()
     for record, uri in zip(*batch, strict=True):
@@ -161,14 +182,14 @@ def _compare(
 
 
 def _records(job: Job) -> Iterator[Record]:
-    """The input's readable records, in order."""
+    """The readable records of the inputs, in order."""
     for shard in job.shards:
         for chunk in job.source.chunks(shard, _BATCH):
             yield from (record for record in chunk.records if record.data is not None)
 
 
 def _labeled(job: Job, labels: Sequence[LabelFile], suffix: Suffix) -> Iterator[Record]:
-    """Those that some label may belong to. Of loose images all names are known: those that it does belong to."""
+    """The records that may have a label; of loose images, whose names are all known, those that do have one."""
     named = has_name(labels, suffix)
     loose = (name for shard in job.shards if shard.format == "images" for name in image_names(shard))
     known = [name for name in (ImageName(*pair) for pair in loose) if named(name)]
@@ -191,8 +212,8 @@ def _survey(
         record = records[index]
         file, label = label_of[record.image_id], reader.read(label_of[record.image_id].uri)
         size = None
-        if index < _IMAGES_DECODED and record.data is not None:
-            with suppress(RecordFailure):  # the network's stage leaves it out
+        if index < _MAX_DECODED and record.data is not None:
+            with suppress(RecordFailure):  # becomes an error row of the network's stage
                 size = decode(record.data, job.spec.max_pixels).shape[:2]
         return InspectedLabel(file.name, label.values, label.palette, size)
 

@@ -1,4 +1,4 @@
-"""Training in one process, or in several by Ray Train: the same images, in the same batches."""
+"""Training in one process, or in several by Ray Train on the same batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segbatch.training.job import prepare
 from segbatch.training.result import TrainingResult
 from segbatch.training.trainer import train as train_here
 
-# A worker or node that is lost costs what was learnt since the last checkpoint, this many times.
+# A lost worker or node costs the updates since the last checkpoint, this many times.
 _MAX_FAILURES = 3
 
 
@@ -44,7 +44,7 @@ def train(spec: TrainSpec | None = None, /, *, reporter: Reporter | None = None,
     spec = spec_of(TrainSpec, spec, settings)
     if spec.workers == 1:
         return train_here(spec, reporter=reporter)
-    if spec.labels is not None:  # shards are copied to be looked at: the workers do that, once
+    if spec.labels is not None:  # shards would be copied here, and again by the workers
         prepare(spec, Reporter())
     if spec.overwrite:
         store = Store(spec.output, spec.storage_options)
@@ -60,20 +60,20 @@ def train(spec: TrainSpec | None = None, /, *, reporter: Reporter | None = None,
                 f"workers: {spec.workers} of {cores} cores do not fit on {hardware.cpus:g} cores; ask for fewer "
                 "workers, or fewer --threads"
             )
-        return _together(spec, gpus, cores, reporter or LogReporter())
+        return _train_in_workers(spec, gpus, cores, reporter or LogReporter())
 
 
-def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> TrainingResult:
+def _train_in_workers(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> TrainingResult:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
     queue: Any = Queue(actor_options={"num_cpus": 0})
-    outcome: list[TrainingResult] = []
-    speaker = threading.Thread(target=_speak, args=(queue, reporter, outcome))
-    speaker.start()
+    results: list[TrainingResult] = []
+    thread = threading.Thread(target=_forward, args=(queue, reporter, results))
+    thread.start()
     try:
-        with tempfile.TemporaryDirectory() as folder:  # for Ray's own notes; the checkpoints are ours
+        with tempfile.TemporaryDirectory() as folder:  # for Ray's own files; checkpoints go to the output
             TorchTrainer(
                 _worker,
                 train_loop_config={"spec": spec, "queue": queue},
@@ -85,37 +85,38 @@ def _together(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporter) -> Tr
                 ),
                 run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=_MAX_FAILURES)),
             ).fit()
-    except Exception as e:
+    except Exception as e:  # Ray boundary: Ray Train wraps what a worker raises in errors of its own
         raise failure(e) from e
     finally:
         queue.put(None)
-        speaker.join()
+        thread.join()
         queue.shutdown()
-    return outcome[-1]
+    return results[-1]
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What each process does, inside the group that Ray Train made."""
-    first = ray.train.get_context().get_world_rank() == 0
-    found = train_here(config["spec"], reporter=_QueueReporter(config["queue"]) if first else Reporter())
-    if first:
-        config["queue"].put(found)
+    """Train in one process of the group that Ray Train initialized."""
+    is_main = ray.train.get_context().get_world_rank() == 0
+    result = train_here(config["spec"], reporter=_QueueReporter(config["queue"]) if is_main else Reporter())
+    if is_main:
+        config["queue"].put(("", result))
 
 
 class _QueueReporter(Reporter):
-    """Sends the first worker's messages to the driver."""
+    """Sends the messages of the main worker to the driver."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def message(self, text: str) -> None:
-        self._queue.put(text)
+        self._queue.put((text, None))
 
 
-def _speak(queue: Any, reporter: Reporter, outcome: list[TrainingResult]) -> None:
-    """Report each message of the first worker as it arrives, and keep the result that it sends last."""
+def _forward(queue: Any, reporter: Reporter, results: list[TrainingResult]) -> None:
+    """Report each message of the main worker as it arrives, and keep the result that it sends last."""
     while (item := queue.get()) is not None:
-        if isinstance(item, TrainingResult):
-            outcome.append(item)
+        text, result = item
+        if result is None:
+            reporter.message(text)
         else:
-            reporter.message(item)
+            results.append(result)

@@ -17,7 +17,7 @@ from segbatch import JobSpec
 from segbatch.cli.progress import BarReporter, LineReporter
 from segbatch.crf.params import CRFSettings
 from segbatch.errors import SpecError
-from segbatch.evaluation.crf_search import Setting, Tuning, search, settings_at_most
+from segbatch.evaluation.crf_search import Trial, Tuning, max_trials, search
 from segbatch.operations.tune import tune_crf
 from segbatch.protocols import Reporter
 from tests.cluster.jobs import rows as output_rows
@@ -50,10 +50,10 @@ def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: 
     said: list[str] = []
     found = tune_crf(spec, labels=str(labels), rounds=1, reporter=Said(said))
     assert (found.images, found.failed) == (3, 0)
-    scores = [s.mean_iou for s in found.settings]
+    scores = [s.mean_iou for s in found.trials]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) > 28
-    assert found.settings[0].mean_iou > found.network.mean_iou + 0.01
+    assert found.trials[0].mean_iou > found.network.mean_iou + 0.01
     assert len([s for s in said if s.startswith("round")]) == 2
     assert (
         "label value 217: 192 pixels, first in 0.png, count as nothing; the value is no class, and not one to --ignore"
@@ -67,32 +67,32 @@ def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: 
     assert len(output_rows(tmp_path / "out")) == 3
 
 
-def reached(crf: CRFSettings) -> Setting:
+def reached(crf: CRFSettings) -> Trial:
     """Mean IoU by the parameters alone, highest at (3.5, 25, 2.5, 0)."""
     far = abs(crf.w_bilateral - 3.5) + abs(crf.theta_alpha - 25) / 10 + abs(crf.theta_beta - 2.5) + crf.w_spatial
-    return Setting(crf, 1 / (2 + far), 0.5)
+    return Trial(crf, 1 / (2 + far), 0.5)
 
 
 def test_the_search_begins_with_the_weights_own_parameters_and_halves_its_steps() -> None:
     measured: list[CRFSettings] = []
 
-    def measure(crfs: Sequence[CRFSettings]) -> list[Setting]:
+    def measure(crfs: Sequence[CRFSettings]) -> list[Trial]:
         measured.extend(crfs)
         return [reached(crf) for crf in crfs]
 
     base = CRFSettings(w_bilateral=1, theta_gamma=2.0, iterations=4)
-    settings = search(base, 2, measure, Reporter())
+    trials = search(base, 2, measure, Reporter())
     assert measured[0] == base
-    assert len(set(measured)) == len(measured) == len(settings) <= settings_at_most(2)
+    assert len(set(measured)) == len(measured) == len(trials) <= max_trials(2)
     assert {(crf.theta_gamma, crf.iterations) for crf in measured} == {(2.0, 4)}
-    best = settings[0].crf
+    best = trials[0].crf
     assert best is not None
     assert (best.w_bilateral, best.theta_alpha, best.theta_beta, best.w_spatial) == (3.5, 25, 2.5, 0)
 
 
 def test_no_crf_is_written_where_none_is_better(tmp_path: Path) -> None:
     spec = JobSpec.create(inputs=["in"], weights="s3://b/w.pth?X-Amz-Signature=0123abcd", classes="c.txt", prune=0.1)
-    tuning = Tuning(spec, [Setting(CRFSettings(), 0.40, 0.8), Setting(None, 0.30, 0.8)], Setting(None, 0.41, 0.8), 3, 0)
+    tuning = Tuning(spec, [Trial(CRFSettings(), 0.40, 0.8), Trial(None, 0.30, 0.8)], Trial(None, 0.41, 0.8), 3, 0)
     config = tmp_path / "crf.yaml"
     config.write_text(tuning.to_yaml())
     assert tuning.best is None

@@ -70,15 +70,15 @@ def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
     An ``nn.Sequential`` stands for what is in it; activations, normalization and dropout are passed over.
     Raises ``ValueError`` for a layer that is not square, and for one it does not know.
     """
-    return [_layer(module) for module in spatial(modules)]
+    return [_layer(module) for module in _spatial(modules)]
 
 
-def spatial(modules: Iterable[nn.Module]) -> list[nn.Module]:
+def _spatial(modules: Iterable[nn.Module]) -> list[nn.Module]:
     """The modules that move or mix pixels, in order, ``nn.Sequential`` opened."""
     found: list[nn.Module] = []
     for module in modules:
         if isinstance(module, nn.Sequential):
-            found += spatial(module)
+            found += _spatial(module)
         elif not isinstance(module, (nn.BatchNorm2d, nn.ReLU, nn.Dropout, nn.Identity, nn.LocalResponseNorm)):
             found.append(module)
     return found

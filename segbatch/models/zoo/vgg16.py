@@ -78,7 +78,7 @@ class VGG16(nn.Module):
         return pooled
 
     def trunk(self) -> list[nn.Module]:
-        """The layers from conv1_1 to pool5, for the receptive field and for surgery."""
+        """Return the layers from conv1_1 to pool5, for the receptive field."""
         names = [name for block in range(1, 6) for name in (*self.names(block), f"pool{block}")]
         return [self.get_submodule(name) for name in names]
 
