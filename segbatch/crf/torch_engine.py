@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
 from segbatch.crf.torch_filter import LABEL_BLOCK, GaussianFilter, build_filter
-from segbatch.crf.torch_lattice import triton
+from segbatch.crf.torch_sparse import triton
 
 Term = tuple[GaussianFilter, float | Tensor]
 

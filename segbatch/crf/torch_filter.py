@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
-from segbatch.crf.torch_lattice import Gather, Lattice, blur, build_lattice
+from segbatch.crf.torch_lattice import Lattice, build_lattice
+from segbatch.crf.torch_sparse import Gather, blur
 
 LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
 

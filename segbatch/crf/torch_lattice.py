@@ -9,154 +9,19 @@ Lattice, 2010.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from types import ModuleType
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from segbatch.crf.torch_sparse import Gather, Neighbors, index_dtype, triton
 
 _KEY_LIMIT = 2**62
 _MARGIN = 2  # quotients left free on each side, so that a neighbor's name never runs into another coordinate
 _FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than an eighth there
-# Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
-# share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
-_MAX_ROW_POINTS, _PIECE = 64, 512
-
-
-@cache
-def triton(device: torch.device) -> ModuleType | None:
-    """``triton_filter`` if Triton runs on this device: it needs a GPU, and a C compiler for its launcher."""
-    if device.type != "cuda":
-        return None
-    try:
-        from segbatch.crf import triton_filter as kernels
-
-        one = torch.ones(1, 1, device=device)
-        kernels.blur(one, [torch.full((1, 2), -1, dtype=torch.int32, device=device)])
-    except Exception as error:  # whatever triton, its compiler or the driver raise: there is another way
-        logger.warning("the dense CRF runs without Triton on %s, several times slower: %s", device, error)
-        return None
-    return kernels
-
-
-@dataclass(frozen=True)
-class Gather:
-    """A sparse matrix in rows: ``out[r] = sum(weights[e] * values[index[e]] for e in row r)``.
-
-    ``long``, for Triton, are the rows that are summed in pieces.
-    """
-
-    index: Tensor  # int32 or int64 (entries,)
-    offsets: Tensor  # same dtype (rows + 1,)
-    weights: Tensor  # (entries,)
-    long: LongRows | None = None
-
-    def __call__(self, values: Tensor) -> Tensor:
-        kernels = triton(values.device)
-        if kernels is None:
-            return F.embedding_bag(
-                self.index,
-                values,
-                self.offsets,
-                per_sample_weights=self.weights,
-                mode="sum",
-                include_last_offset=True,
-            )
-        rows, long = self.offsets.numel() - 1, self.long
-        out = values.new_empty(rows + (long.starts.numel() if long else 0), values.shape[1])
-        kernels.gather(self.index, self.offsets, self.weights, values, out, long.longest if long else 2**31 - 1)
-        if long:
-            kernels.gather_long(self.index, self.weights, long.starts, long.ends, long.to, values, out)
-            if long.rows is not None:
-                kernels.gather_long(None, None, long.first, long.last, long.rows, out, out)
-        return out[:rows]
-
-    def repeat(self, times: int, columns: int) -> Gather:
-        """The block-diagonal matrix that holds this one (of ``columns`` columns) ``times`` times."""
-        entries, rows = self.index.numel(), self.offsets.numel() - 1
-        kind = _index_dtype(times * max(entries, columns, rows))
-        step = torch.arange(times, device=self.index.device, dtype=kind)[:, None]
-        last = self.offsets.new_tensor([times * entries], dtype=kind)
-        repeated = Gather(
-            (self.index.to(kind) + step * columns).reshape(-1),
-            torch.cat([(self.offsets[:-1].to(kind) + step * entries).reshape(-1), last]),
-            self.weights.repeat(times),
-        )
-        return repeated.in_pieces(self.long.longest, self.long.piece) if self.long else repeated
-
-    def in_pieces(self, longest: int = _MAX_ROW_POINTS, piece: int = _PIECE) -> Gather:
-        """The same matrix, whose rows of more than ``longest`` entries are summed ``piece`` entries at a time."""
-        sizes = self.offsets.diff()
-        rows = (sizes > longest).nonzero().squeeze(1)
-        if not rows.numel():
-            return self
-        count = torch.div(sizes[rows] + (piece - 1), piece, rounding_mode="floor")
-        last = count.cumsum(0)
-        first = last - count
-        total, most = torch.stack([last[-1], count.max()]).tolist()
-        of = torch.repeat_interleave(count, output_size=total)
-        number = torch.arange(total, device=rows.device)
-        starts = self.offsets[rows[of]] + (number - first[of]) * piece
-        ends = torch.minimum(starts + piece, self.offsets[rows[of] + 1])
-        if most == 1:
-            return replace(self, long=LongRows(longest, piece, starts, ends, rows))
-        end = sizes.numel()  # sums of pieces stand behind the rows
-        return replace(self, long=LongRows(longest, piece, starts, ends, number + end, rows, first + end, last + end))
-
-
-@dataclass(frozen=True)
-class LongRows:
-    """The pieces of a matrix's long rows, int64: their first entries, the ends, and the rows their sums are stored in.
-
-    If a row has more than one, ``rows`` are the sums of the rows ``first`` to ``last`` of the pieces' sums.
-    """
-
-    longest: int
-    piece: int
-    starts: Tensor
-    ends: Tensor
-    to: Tensor
-    rows: Tensor | None = None
-    first: Tensor | None = None
-    last: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """The blur along an axis as Triton takes it: int32 or int64 (vertices, 2), the vertices beside each, or -1."""
-
-    beside: Tensor
-
-    def repeat(self, times: int, vertices: int) -> Neighbors:
-        """The blur of ``times`` lattices of ``vertices`` vertices."""
-        kind = _index_dtype(times * vertices)
-        beside = self.beside.to(kind)
-        step = torch.arange(times, device=beside.device, dtype=kind)[:, None, None] * vertices
-        return Neighbors(torch.where(beside < 0, -1, beside + step).reshape(-1, 2))
-
-
-def blur(values: Tensor, axes: Sequence[Gather | Neighbors]) -> Tensor:
-    """Values (vertices, K), contiguous, blurred by 1/2, 1, 1/2 along one axis after another.
-
-    Each is symmetric, its own adjoint.
-    """
-    beside = [axis.beside for axis in axes if isinstance(axis, Neighbors)]
-    if beside:
-        kernels = triton(values.device)
-        assert kernels is not None
-        values = kernels.blur(values, beside)
-    for axis in axes:
-        if isinstance(axis, Gather):
-            values = axis(values)
-    return values
 
 
 @dataclass(frozen=True)
@@ -180,7 +45,7 @@ class Lattice:
         if times == 1:
             return self
         entries = self.order.numel()
-        kind = _index_dtype(times * entries)
+        kind = index_dtype(times * entries)
         step = torch.arange(times, device=self.order.device, dtype=kind)[:, None]
         return Lattice(
             self.points * times,
@@ -228,7 +93,7 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
 
     # One stable sort names the vertices, orders the splat and makes the keys searchable for neighbors.
     in_order, order = torch.sort(keys.reshape(-1), stable=True)
-    kind = _index_dtype(order.numel())
+    kind = index_dtype(order.numel())
     starts = torch.zeros_like(in_order, dtype=torch.bool)
     torch.ne(in_order[1:], in_order[:-1], out=starts[1:])
     numbers = starts.cumsum(0, dtype=kind)
@@ -238,7 +103,7 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     names, splat, vertex_of, order = number(in_order, order, numbers, weights, vertices)
     blurs: tuple[Gather | Neighbors, ...]
     if by_triton:
-        blurs = tuple(map(Neighbors, triton_lattice.neighbors(names, steps, _index_dtype(vertices))))
+        blurs = tuple(map(Neighbors, triton_lattice.neighbors(names, steps, index_dtype(vertices))))
     else:
         blurs = tuple(_blur(names, corners, step, kind, dtype) for step in steps)
     rows = torch.arange(0, order.numel() + 1, corners, device=order.device, dtype=kind)
@@ -387,7 +252,3 @@ def _blur(names: Tensor, corners: int, step: tuple[int, int], kind: torch.dtype,
     weights = torch.full((entries,), 0.5, dtype=dtype, device=names.device)
     weights[own] = 1.0
     return Gather(index, offsets.to(kind), weights)
-
-
-def _index_dtype(entries: int) -> torch.dtype:
-    return torch.int32 if entries < 2**31 else torch.int64

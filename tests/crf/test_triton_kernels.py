@@ -17,11 +17,11 @@ pytest.importorskip("triton", reason="triton comes with torch for CUDA alone")
 
 
 def check() -> None:
-    from segbatch.crf import CRFParams, torch_engine, torch_filter, torch_lattice, triton_filter
+    from segbatch.crf import CRFParams, torch_engine, torch_filter, torch_lattice, torch_sparse, triton_filter
 
     def switch(on: bool) -> None:
         torch_filter._SPATIAL._kept.clear()
-        for module in (torch_lattice, torch_engine):
+        for module in (torch_sparse, torch_lattice, torch_engine):
             module.triton = lambda device: triton_filter if on else None  # type: ignore[attr-defined]
 
     rng = np.random.default_rng(0)
@@ -47,15 +47,15 @@ def check() -> None:
             values = torch.rand(180, columns)
             switch(False)
             splatted = plain.splat(values)
-            blurred = torch_lattice.blur(splatted, plain.blurs)
+            blurred = torch_sparse.blur(splatted, plain.blurs)
             switch(True)
             for pieces in (ours.splat, plain.splat.in_pieces(4, 16), plain.splat.in_pieces(40, 1000)):
                 torch.testing.assert_close(pieces(values), splatted, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(torch_lattice.blur(splatted, ours.blurs), blurred, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(torch_sparse.blur(splatted, ours.blurs), blurred, rtol=1e-5, atol=1e-5)
     twice = ours.repeat(2)
     values = torch.rand(180, 4)
-    both = torch_lattice.blur(twice.splat(torch.cat([values, 2 * values])), twice.blurs)
-    one = torch_lattice.blur(ours.splat(values), ours.blurs)
+    both = torch_sparse.blur(twice.splat(torch.cat([values, 2 * values])), twice.blurs)
+    one = torch_sparse.blur(ours.splat(values), ours.blurs)
     torch.testing.assert_close(both, torch.cat([one, 2 * one]), rtol=1e-5, atol=1e-5)
 
     for images, labels in ((1, 4), (2, 5), (1, 21)):
