@@ -10,8 +10,7 @@ from segbatch.crf import _core
 from segbatch.crf.checks import check_coarse, check_evidence, check_image
 from segbatch.crf.engine import Engine, build_engine
 from segbatch.crf.evidence import Evidence
-from segbatch.crf.kernels import Bilateral, Kernel, check_kernels, with_compat, with_labels
-from segbatch.crf.native_engine import NativeEngine
+from segbatch.crf.kernels import Kernel, check_kernels, with_compat, with_labels
 from segbatch.crf.params import CRFParams, default_prune
 
 
@@ -100,12 +99,7 @@ class DenseCRF:
             return np.full(size, keep[0], np.int32), np.ones(size, np.float32)
         values = evidence.values if len(keep) == len(evidence.values) else evidence.values[keep]
         kernels = self._kernels_for(keep, evidence)
-        if isinstance(self.engine, NativeEngine):
-            winner, marginal = self.engine.infer_coarse(image, values, size, stride, kernels, self.params.iterations)
-        else:
-            unary = -_core.upsample(values, *size, stride)
-            marginals = self.engine.infer(image, unary, kernels, self.params.iterations)
-            winner, marginal = marginals.argmax(axis=0), marginals.max(axis=0)
+        winner, marginal = self.engine.infer_coarse(image, values, size, stride, kernels, self.params.iterations)
         return keep.astype(np.int32)[winner], marginal
 
     def steps(
@@ -124,11 +118,12 @@ class DenseCRF:
         without the constant log Z (Krähenbühl & Koltun 2011, eq. 4, each pair of pixels counted twice as in
         their code, so that it need not fall at every step). Needs ``engine="native"``; errors as of ``refine``.
         """
-        if not isinstance(self.engine, NativeEngine):
-            raise TypeError(f"engine {self.engine.name!r} does not infer step by step; use engine='native'")
         image, evidence = self._check(image, probs, logits, unary, ignore)
         energies = evidence.energies(np.arange(len(evidence.values)))
-        return _steps(self.engine.stepper(image, energies, self.kernels), self.params.iterations)
+        stepper = self.engine.stepper(image, energies, self.kernels)
+        if stepper is None:
+            raise TypeError(f"engine {self.engine.name!r} does not infer step by step; use engine='native'")
+        return _steps(stepper, self.params.iterations)
 
     def refine_batch(
         self,
@@ -181,7 +176,7 @@ class DenseCRF:
     def _check(
         self, image: object, probs: object, logits: object, unary: object, ignore: object
     ) -> tuple[np.ndarray | None, Evidence]:
-        needs_image = any(isinstance(k, Bilateral) for k in self.kernels)
+        needs_image = any(kernel.needs_image for kernel in self.kernels)
         if image is None and needs_image:
             raise TypeError("image is None but a Bilateral kernel needs one; give uint8 (H, W, 3)")
         checked = None if image is None else check_image(image)
@@ -194,7 +189,7 @@ class DenseCRF:
         self, image: object, logits: object, size: tuple[int, int], stride: int
     ) -> tuple[np.ndarray | None, Evidence]:
         evidence = check_coarse(logits, size, stride)
-        needs_image = any(isinstance(k, Bilateral) for k in self.kernels)
+        needs_image = any(kernel.needs_image for kernel in self.kernels)
         if image is None and needs_image:
             raise TypeError("image is None but a Bilateral kernel needs one; give uint8 (H, W, 3)")
         checked = None if image is None else check_image(image)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from segbatch.crf import _core
 from segbatch.crf.kernels import Kernel
 
 
@@ -35,6 +37,57 @@ class Engine(Protocol):
     ) -> list[np.ndarray]:
         """``infer`` of each image; sizes and numbers of labels may differ from one image to the next."""
         ...
+
+    def infer_coarse(
+        self,
+        image: np.ndarray | None,
+        scores: np.ndarray,
+        size: tuple[int, int],
+        stride: int,
+        kernels: Sequence[Kernel],
+        iterations: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Infer from logits at the stride of a network.
+
+        Args:
+            scores: Logits float32 (K, h, w).
+            size: (H, W) of the image.
+
+        Returns:
+            The most likely label of each pixel, int32 (H, W), and its marginal, float32 (H, W).
+        """
+        ...
+
+    def stepper(self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel]) -> _core.Stepper | None:
+        """Return inference step by step; None if the engine has none."""
+        ...
+
+
+class FullSizeEngine(ABC):
+    """What engines share that infer at full size alone, from scores that are upsampled before."""
+
+    @abstractmethod
+    def infer(
+        self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
+    ) -> np.ndarray:
+        """See ``Engine.infer``."""
+
+    def infer_coarse(
+        self,
+        image: np.ndarray | None,
+        scores: np.ndarray,
+        size: tuple[int, int],
+        stride: int,
+        kernels: Sequence[Kernel],
+        iterations: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Engine.infer_coarse``."""
+        marginals = self.infer(image, -_core.upsample(scores, *size, stride), kernels, iterations)
+        return marginals.argmax(axis=0), marginals.max(axis=0)
+
+    def stepper(self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel]) -> None:
+        """Return None: this engine does not infer step by step."""
+        return None
 
 
 def _native() -> Engine:

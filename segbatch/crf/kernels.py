@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class Gaussian:
     compat: Compat = 3.0
     normalization: str = "symmetric"
     thetas: tuple[float, ...] = field(init=False, repr=False)
+    needs_image: ClassVar[bool] = False
+    vectors: ClassVar[np.ndarray | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thetas", _deviations("theta", self.theta, 2))
@@ -48,6 +51,8 @@ class Bilateral:
     compat: Compat = 4.0
     normalization: str = "symmetric"
     thetas: tuple[float, ...] = field(init=False, repr=False)
+    needs_image: ClassVar[bool] = True
+    vectors: ClassVar[np.ndarray | None] = None
 
     def __post_init__(self) -> None:
         xy = _deviations("theta_xy", self.theta_xy, 2)
@@ -73,6 +78,8 @@ class Features:
     values: np.ndarray
     compat: Compat = 3.0
     normalization: str = "symmetric"
+    needs_image: ClassVar[bool] = False
+    thetas: ClassVar[tuple[float, ...]] = ()
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values)
@@ -85,6 +92,11 @@ class Features:
         object.__setattr__(self, "values", np.ascontiguousarray(values.reshape(len(values), -1)))
         _finish(self)
 
+    @property
+    def vectors(self) -> np.ndarray:
+        """The vectors that were given, float32 (D, pixels)."""
+        return self.values
+
     def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
         """The vectors that were given, float32 (D, height * width)."""
         if self.values.shape[1] != height * width:
@@ -95,13 +107,15 @@ class Features:
         return self.values
 
 
+# Of each, ``thetas`` are the standard deviations of its features (none of ``Features``, which are divided already),
+# and ``vectors`` the features that follow from no image and no size.
 Kernel = Gaussian | Bilateral | Features
 
 
 def check_kernels(kernels: Sequence[Kernel], labels: int, size: tuple[int, int]) -> None:
     """Raises ``ValueError`` if a kernel does not fit ``labels`` labels or an image of ``size`` (H, W)."""
     for kernel in kernels:
-        if isinstance(kernel, Features):
+        if kernel.vectors is not None:
             kernel.features(None, *size)
         shape = np.shape(kernel.compat)
         if shape not in ((), (labels,), (labels, labels)):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segbatch.crf import _core
-from segbatch.crf.kernels import NORMALIZATIONS, Features, Kernel
+from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 
 
 class NativeEngine:
@@ -66,12 +66,12 @@ def native_kernels(kernels: Sequence[Kernel]) -> list[_core.Kernel]:
         array = isinstance(compat, np.ndarray)
         natives.append(
             _core.Kernel(
-                thetas=[] if isinstance(kernel, Features) else list(kernel.thetas),
+                thetas=list(kernel.thetas),
                 normalization=NORMALIZATIONS.index(kernel.normalization),
                 potts=0.0 if array else float(compat),
                 energies=np.ascontiguousarray(compat, np.float32).ravel() if array else None,
                 matrix=np.ndim(compat) == 2,
-                vectors=kernel.values if isinstance(kernel, Features) else None,
+                vectors=kernel.vectors,
             )
         )
     return natives

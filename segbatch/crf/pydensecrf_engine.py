@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
+from segbatch.crf.engine import FullSizeEngine
+from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 
 
-class PydensecrfEngine:
+class PydensecrfEngine(FullSizeEngine):
     """Mean field by pydensecrf, one image after the other: it holds the GIL, so threads would not help."""
 
     name = "pydensecrf"
@@ -33,15 +34,15 @@ class PydensecrfEngine:
                 raise ValueError("compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'")
             # The order is that of pydensecrf's enumeration, whose names a build by Cython 3 does not show.
             options = {"compat": compat, "normalization": NORMALIZATIONS.index(kernel.normalization)}
-            if isinstance(kernel, Gaussian):
-                crf.addPairwiseGaussian(sxy=kernel.thetas, **options)
-            elif isinstance(kernel, Bilateral):
+            if kernel.needs_image:
                 crf.addPairwiseBilateral(
                     sxy=kernel.thetas[:2],
                     srgb=kernel.thetas[2:],
                     rgbim=np.require(image, np.uint8, ["C", "W"]),
                     **options,
                 )
+            elif kernel.vectors is None:
+                crf.addPairwiseGaussian(sxy=kernel.thetas, **options)
             else:
                 features = np.require(kernel.features(image, height, width), np.float32, ["C", "W"])
                 crf.addPairwiseEnergy(features, **options)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from segbatch.crf.engine import FullSizeEngine
 from segbatch.crf.kernels import Bilateral, Gaussian, Kernel
 from segbatch.crf.torch_filter import LABEL_BLOCK, GaussianFilter, build_filter
 from segbatch.crf.torch_sparse import triton
@@ -127,7 +128,7 @@ class MeanField(nn.Module):
         return f"{self.num_classes}, iterations={self.iterations}, train_iterations={self.train_iterations}"
 
 
-class TorchEngine:
+class TorchEngine(FullSizeEngine):
     """Mean field by torch; see ``segbatch.crf.engine.Engine``.
 
     ``device`` is ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``. Images of one size are

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
+from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 from segbatch.crf.torch_lattice import Lattice, build_lattice
-from segbatch.crf.torch_sparse import Gather, blur
+from segbatch.crf.torch_sparse import Gather
 
 LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
 
@@ -93,19 +93,19 @@ class GaussianFilter:
     def to_slice(self, values: Tensor, coupling: float) -> tuple[Tensor, Tensor, Tensor, float]:
         """All but the slice, for ``triton_filter.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
         post = self._post.slice
-        return post.index, post.weights, blur(self._pre.splat(values), self._lattice.blurs), coupling
+        return post.index, post.weights, self._lattice.blur(self._pre.splat(values)), coupling
 
     def _apply(self, values: Tensor) -> Tensor:
         lattice = self._lattice
         splat, gather = self._pre.splat, self._post.slice
-        blurs = lattice.blurs[::-1] if self._reverse else lattice.blurs
+        blur = lattice.blur.adjoint() if self._reverse else lattice.blur
         labels = values.shape[1]
         if labels <= LABEL_BLOCK:
-            return gather(blur(splat(values.contiguous()), blurs))
+            return gather(blur(splat(values.contiguous())))
         out = torch.empty_like(values)
         for start in range(0, labels, LABEL_BLOCK):
             block = values[:, start : start + LABEL_BLOCK].contiguous()
-            out[:, start : start + LABEL_BLOCK] = gather(blur(splat(block), blurs))
+            out[:, start : start + LABEL_BLOCK] = gather(blur(splat(block)))
         return out
 
 
@@ -135,17 +135,17 @@ def build_filter(
     ``images`` may be None unless the kernel is ``Bilateral``. Spatial filters come from a bounded cache.
     """
     batch, height, width = size
-    if isinstance(kernel, Bilateral):
+    if kernel.needs_image:
         if images is None:
             raise ValueError("images are None but a Bilateral kernel needs them; give uint8 (B, H, W, 3)")
         features = _bilateral(kernel, images)
         return GaussianFilter(build_lattice(features, dtype), kernel.normalization)
-    if isinstance(kernel, Gaussian):
+    if kernel.vectors is None:
         return _SPATIAL.get(kernel, size, device, dtype)
     return _shared(kernel, height, width, device, dtype).repeat(batch)
 
 
-def _bilateral(kernel: Bilateral, images: Tensor) -> Tensor:
+def _bilateral(kernel: Kernel, images: Tensor) -> Tensor:
     """The kernel's features of each image, (B, H * W, 5): on the device, equal to ``kernel.features``."""
     batch, height, width, _ = images.shape
     thetas = torch.tensor(kernel.thetas, dtype=torch.float32, device=images.device)
@@ -173,7 +173,7 @@ class _SpatialFilters:
         self._lock = threading.Lock()
 
     def get(
-        self, kernel: Gaussian, size: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+        self, kernel: Kernel, size: tuple[int, int, int], device: torch.device, dtype: torch.dtype
     ) -> GaussianFilter:
         batch, height, width = size
         key = (kernel.thetas, kernel.normalization, size, device, dtype)

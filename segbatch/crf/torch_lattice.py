@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segbatch.crf.torch_sparse import Gather, Neighbors, index_dtype, triton
+from segbatch.crf.torch_sparse import Blur, Gather, MatrixBlur, TritonBlur, index_dtype, triton
 
 _KEY_LIMIT = 2**62
 _MARGIN = 2  # quotients left free on each side, so that a neighbor's name never runs into another coordinate
@@ -26,7 +26,7 @@ _FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than a
 
 @dataclass(frozen=True)
 class Lattice:
-    """Points embedded in a lattice: ``splat`` to the vertices, ``blurs`` along each axis, ``slice`` back.
+    """Points embedded in a lattice: ``splat`` to the vertices, ``blur`` along the axes, ``slice`` back.
 
     ``splat`` and ``slice`` hold the same barycentric weights; ``order`` maps the entries of ``splat`` to
     those of ``slice``, so that a weight a point can be folded into either. ``scale`` belongs to the blur.
@@ -35,7 +35,7 @@ class Lattice:
     points: int
     vertices: int
     splat: Gather
-    blurs: tuple[Gather | Neighbors, ...]
+    blur: Blur
     slice: Gather
     order: Tensor
     scale: float
@@ -51,7 +51,7 @@ class Lattice:
             self.points * times,
             self.vertices * times,
             self.splat.repeat(times, self.points),
-            tuple(blur.repeat(times, self.vertices) for blur in self.blurs),
+            self.blur.repeat(times, self.vertices),
             self.slice.repeat(times, self.vertices),
             (self.order.to(kind) + step * entries).reshape(-1),
             self.scale,
@@ -101,17 +101,17 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     weights = barycentric.to(dtype)
     number = triton_lattice.number if by_triton else _number
     names, splat, vertex_of, order = number(in_order, order, numbers, weights, vertices)
-    blurs: tuple[Gather | Neighbors, ...]
+    blur: Blur
     if by_triton:
-        blurs = tuple(map(Neighbors, triton_lattice.neighbors(names, steps, index_dtype(vertices))))
+        blur = TritonBlur(tuple(triton_lattice.neighbors(names, steps, index_dtype(vertices))))
     else:
-        blurs = tuple(_blur(names, corners, step, kind, dtype) for step in steps)
+        blur = MatrixBlur(tuple(_blur(names, corners, step, kind, dtype) for step in steps))
     rows = torch.arange(0, order.numel() + 1, corners, device=order.device, dtype=kind)
     return Lattice(
         images * points,
         vertices,
         Gather(*splat).in_pieces() if by_triton else Gather(*splat),
-        blurs,
+        blur,
         Gather(vertex_of, rows, weights.reshape(-1)),
         order,
         1.0 / (1.0 + 2.0**-dims),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -117,34 +117,64 @@ class LongRows:
     last: Tensor | None = None
 
 
+class Blur(Protocol):
+    """The blur by 1/2, 1, 1/2 along one axis of a lattice after another. Along each it is its own adjoint."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Blur values (vertices, K), contiguous."""
+        ...
+
+    def adjoint(self) -> Blur:
+        """Return the blur along the axes in the opposite order."""
+        ...
+
+    def repeat(self, times: int, vertices: int) -> Blur:
+        """Return the blur of ``times`` lattices of ``vertices`` vertices."""
+        ...
+
+
 @dataclass(frozen=True)
-class Neighbors:
-    """The blur along an axis as Triton takes it: int32 or int64 (vertices, 2), the vertices beside each, or -1."""
+class MatrixBlur:
+    """The blur as one sparse matrix per axis."""
 
-    beside: Tensor
+    axes: tuple[Gather, ...]
 
-    def repeat(self, times: int, vertices: int) -> Neighbors:
-        """The blur of ``times`` lattices of ``vertices`` vertices."""
-        kind = index_dtype(times * vertices)
-        beside = self.beside.to(kind)
-        step = torch.arange(times, device=beside.device, dtype=kind)[:, None, None] * vertices
-        return Neighbors(torch.where(beside < 0, -1, beside + step).reshape(-1, 2))
+    def __call__(self, values: Tensor) -> Tensor:
+        for axis in self.axes:
+            values = axis(values)
+        return values
+
+    def adjoint(self) -> MatrixBlur:
+        return MatrixBlur(self.axes[::-1])
+
+    def repeat(self, times: int, vertices: int) -> MatrixBlur:
+        return MatrixBlur(tuple(axis.repeat(times, vertices) for axis in self.axes))
 
 
-def blur(values: Tensor, axes: Sequence[Gather | Neighbors]) -> Tensor:
-    """Values (vertices, K), contiguous, blurred by 1/2, 1, 1/2 along one axis after another.
+@dataclass(frozen=True)
+class TritonBlur:
+    """The blur by Triton.
 
-    Each is symmetric, its own adjoint.
+    Args:
+        neighbors: For each axis int32 or int64 (vertices, 2): the vertices before and after each, -1 for none.
     """
-    beside = [axis.beside for axis in axes if isinstance(axis, Neighbors)]
-    if beside:
+
+    neighbors: tuple[Tensor, ...]
+
+    def __call__(self, values: Tensor) -> Tensor:
         kernels = triton(values.device)
         assert kernels is not None
-        values = kernels.blur(values, beside)
-    for axis in axes:
-        if isinstance(axis, Gather):
-            values = axis(values)
-    return values
+        blurred: Tensor = kernels.blur(values, self.neighbors)
+        return blurred
+
+    def adjoint(self) -> TritonBlur:
+        return TritonBlur(self.neighbors[::-1])
+
+    def repeat(self, times: int, vertices: int) -> TritonBlur:
+        kind = index_dtype(times * vertices)
+        step = torch.arange(times, device=self.neighbors[0].device, dtype=kind)[:, None, None] * vertices
+        axes = (axis.to(kind) for axis in self.neighbors)
+        return TritonBlur(tuple(torch.where(axis < 0, -1, axis + step).reshape(-1, 2) for axis in axes))
 
 
 def index_dtype(entries: int) -> torch.dtype:
