@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 from segbatch.errors import SourceError
-from segbatch.records import ALL_CHUNKS, Chunk, ChunkId, ChunkSelection, Record, Shard
+from segbatch.records import Chunk, ChunkId, ChunkSelection, Record, Shard
 from segbatch.skipped import Skipped
 
 _MAX_CHUNK_BYTES = 4 * 2**30
 
 
-@dataclass(frozen=True)
-class NoRecord:
-    """Parts of a shard that are not a record, nor part of one: ``count`` of them for ``reason``, shown by ``name``."""
-
-    reason: str
-    name: str
-    count: int = 1
-
-
 def chunked(
-    content: Iterable[Record | NoRecord], shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS
+    records: Iterable[Record],
+    shard: Shard,
+    size: int,
+    wanted: ChunkSelection,
+    take_skipped: Callable[[], Skipped] = Skipped,
 ) -> Iterator[Chunk]:
-    """Cut all records of a shard into chunks. For formats that learn the end only by reaching it.
+    """Cut the records of a shard into chunks. For formats that learn the end only by reaching it.
 
-    One record is read ahead, so that the chunk which ends the shard is known to, also when the number of
-    records is a multiple of ``size``. No records give one empty chunk. What is not a record is counted in the chunk of
-    the record before it. ``content`` is read up to ``wanted.stop``.
+    One record is read ahead, so that the chunk which ends the shard is known to, also when the number of records is a
+    multiple of ``size``. No records give one empty chunk. ``records`` are read up to ``wanted.stop``.
+
+    Args:
+        take_skipped: Returns what was skipped since its last call. It counts for the chunk of the record before it.
     """
     held: list[Record] = []
-    skipped = Skipped()
     index = held_bytes = 0
-    for item in content:
-        if isinstance(item, NoRecord):
-            skipped.add(item.reason, item.name, item.count)
-            continue
+    for record in records:
         if len(held) == size:
+            chunk = Chunk(ChunkId(shard.id, index, False), held, skipped=take_skipped())
             if index in wanted:
-                yield Chunk(ChunkId(shard.id, index, False), held, skipped=skipped)
-            held, skipped, index, held_bytes = [], Skipped(), index + 1, 0
+                yield chunk
+            held, index, held_bytes = [], index + 1, 0
             if index == wanted.stop:
                 return
-        record, held_bytes = _within_limit(item, held_bytes)
+        record, held_bytes = _within_limit(record, held_bytes)
         held.append(record)
     if index in wanted:
-        yield Chunk(ChunkId(shard.id, index, True), held, skipped=skipped)
+        yield Chunk(ChunkId(shard.id, index, True), held, skipped=take_skipped())
 
 
 def wanted_rows(total: int, size: int, wanted: ChunkSelection) -> Iterator[tuple[int, range, bool]]:

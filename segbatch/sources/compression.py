@@ -63,7 +63,7 @@ class _Source(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         try:
             return self._stream.read(size)
-        except Exception as e:  # kept as it is, for whoever tells an outage from a missing object
+        except Exception as e:  # storage translation, which tells an outage from a missing object, comes later
             self.error = e
             raise
 

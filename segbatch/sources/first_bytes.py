@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from segbatch.contents import FIRST_BYTES
 from segbatch.records import Shard
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files, shard_failure, shown_uri
 
 _CHECKED = 3
 
@@ -31,9 +31,10 @@ def as_others(checked: int, total: int) -> str:
 
 
 def first_bytes(files: Files, uri: str) -> bytes:
-    """As many as tell kinds apart; none if the file cannot be read, which whoever reads it meets, too."""
+    """Return as many as tell kinds apart; none if the file cannot be read."""
     try:
         with files.beginning(uri, FIRST_BYTES) as stream:
             return stream.read(FIRST_BYTES)
-    except Exception:  # clients of stores have exceptions of their own
+    except Exception as e:  # storage translation
+        shard_failure(uri, e)  # raises an outage; anything else is the file's, and becomes its error row
         return b""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from segbatch.codecs.header import image_size
-from segbatch.records import Record, Shard
+from segbatch.records import Shard
 from segbatch.sources.formats import ReadOptions
 from segbatch.sources.samples import NAME_PARTS, ImageRule
 from segbatch.sources.tar import Member, open_tar
+from segbatch.storage.files import shard_failure
 
 if TYPE_CHECKING:
     from segbatch.sources.webdataset import Reading
@@ -38,7 +39,8 @@ def contradiction(shard: Shard, options: ReadOptions, new: Callable[[], Reading]
             with options.files.open(shard.uri, read_ahead=False) as stream:
                 look = _Look(options, new())
                 look.into(stream, _LARGE_MEMBERS, measured=0)
-    except Exception:  # whoever reads the shard meets it, too
+    except Exception as e:  # storage translation
+        shard_failure(shard.uri, e)  # raises an outage; anything else is the shard's, and becomes its error row
         return None
     return look.contradiction()
 
@@ -66,11 +68,10 @@ class _Look:
             stream.seek(0)
             archive = open_tar(io.BytesIO(stream.read(_BYTES)))
         source = iter(archive)
-        for item in self.reading.content(self._measured(itertools.islice(source, members), measured)):
-            if isinstance(item, Record):
-                self.records += 1
-                if item.error is not None and item.error.type == "NoImage":
-                    self.lacking.append(item.error.message)
+        for record in self.reading.records(self._measured(itertools.islice(source, members), measured)):
+            self.records += 1
+            if record.error is not None and record.error.type == "NoImage":
+                self.lacking.append(record.error.message)
         self.whole = self.reading.failure is None and next(source, None) is None
         few = self.reading.census.members < _LARGE_MEMBERS
         self.is_short = few and self.reading.failure is not None and archive.compression is None

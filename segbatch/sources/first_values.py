@@ -110,9 +110,9 @@ class FirstValues:
     def _values(self, path: str) -> Iterator[tuple[Place, pa.Scalar]]:
         for i, uri in enumerate(self._uris):
             rows = self._open(uri)
-            for row, _, value in rows.rows([range(min(rows.records, _LOOKED_AT))], path, None) if rows else ():
-                if not isinstance(value, RecordFailure) and value.is_valid:
-                    yield (i, row), value
+            for row in rows.rows([range(min(rows.records, _LOOKED_AT))], path, None) if rows else ():
+                if row.value is not None and row.value.is_valid:
+                    yield (i, row.number), row.value
 
     def _open(self, uri: str) -> ParquetRows | None:
         if uri not in self._opened:

@@ -174,8 +174,9 @@ def _parquet_lines(
 ) -> Iterator[tuple[int, str, Line]]:
     with open_rows(options.files, uri) as rows:
         column, key, _ = _parquet_columns(uri, rows.schema, options)
-        for row, name, value in rows.rows(ranges, column, key or column, renamed):
-            if isinstance(value, RecordFailure):
-                yield row, name or f"#{row}", Line(None, None, value)
+        for row in rows.rows(ranges, column, key or column, renamed):
+            name = row.id or f"#{row.number}"
+            if row.failure is not None:
+                yield row.number, name, Line(None, None, row.failure)
                 continue
-            yield row, name or f"#{row}", Line(texts(pa.array([value]))[0].strip() or None)
+            yield row.number, name, Line(texts(pa.array([row.value]))[0].strip() or None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ from segbatch.sources.first_values import FirstValues
 from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import texts
 from segbatch.sources.parquet_plan import ParquetIndex, no_images, plan_tables
-from segbatch.sources.rows import ParquetRows, open_rows, renamed_ids, row_id, shard_error
+from segbatch.sources.rows import ParquetRows, Row, open_rows, renamed_ids, row_id, shard_error
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import shown_uri, too_large
 from segbatch.storage.hosts import Hosts, sampled
@@ -98,8 +98,7 @@ class _Reading:
             paths = _Paths(rows, ranges, columns.path)
             hosts = Hosts(self._options.files, shard.uri, partial(self._sample, total, columns.path))
             renamed = self._layout.renamed if self._layout is not None else None
-            values = rows.rows(ranges, columns.image, columns.id, renamed)
-            found = (self._record(row, name, value, paths) for row, name, value in values)
+            found = (self._record(row, paths) for row in rows.rows(ranges, columns.image, columns.id, renamed))
             records = fetch(hosts, found, self._options.max_record_bytes)
             yield from chunks_by_number(records, shard, total, size, wanted)
 
@@ -123,25 +122,26 @@ class _Reading:
 
     def _sample(self, total: int, column: str | None) -> Iterator[str]:
         with open_rows(self._options.files, self._shard.uri) as rows:
-            for _, _, value in rows.rows(sampled(total), column, None) if column else ():
-                if not isinstance(value, RecordFailure) and (path := texts(pa.array([value]))[0]):
+            for row in rows.rows(sampled(total), column, None) if column else ():
+                if row.failure is None and (path := texts(pa.array([row.value]))[0]):
                     yield from uris_beside(self._shard.uri, [path])
 
-    def _record(self, row: int, name: str | None, value: Any, paths: _Paths) -> tuple[Record, str, int | None]:
+    def _record(self, row: Row, paths: _Paths) -> tuple[Record, str, int | None]:
         """Return, for ``fetch``, a record with its bytes or an error, or with the URI of its bytes."""
-        record = Record(row_id(self._shard, row, name), shown_uri(self._shard.uri), row)
+        number = row.number
+        record = Record(row_id(self._shard, number, row.id), shown_uri(self._shard.uri), number)
         try:
-            if isinstance(value, RecordFailure):
-                raise value
-            data = cell_bytes(value) if value.is_valid else None
-            path = "" if data else paths.of(row)
+            if row.failure is not None:
+                raise row.failure
+            data = cell_bytes(row.value) if row.value.is_valid else None
+            path = "" if data else paths.of(number)
             if path:
                 uri = beside(self._shard.uri, path)
                 return replace(record, source=shown_uri(uri)), uri, None
             if data is None:
-                raise RecordFailure("read", "MissingBytes", f"row {row} has no image bytes (null){paths.nor_path}")
+                raise RecordFailure("read", "MissingBytes", f"row {number} has no image bytes (null){paths.nor_path}")
             if data.size > self._options.max_record_bytes:
-                raise too_large(f"row {row}", data.size, self._options.max_record_bytes)
+                raise too_large(f"row {number}", data.size, self._options.max_record_bytes)
         except RecordFailure as e:
             return record.failed(e.stage, e.type, e.message), "", None
         return replace(record, data=data.to_pybytes()), "", None
@@ -152,7 +152,7 @@ class _Paths:
 
     def __init__(self, rows: ParquetRows, wanted: list[range], column: str | None) -> None:
         self._rows, self._wanted, self._column = rows, wanted, column
-        self._values: Iterator[tuple[int, str | None, Any]] | None = None
+        self._values: Iterator[Row] | None = None
         self.nor_path = "" if column is None else " and no path"
 
     def of(self, row: int) -> str:
@@ -162,7 +162,7 @@ class _Paths:
         if self._values is None:
             ahead = [range(max(r.start, row), r.stop) for r in self._wanted if r.stop > row]
             self._values = self._rows.rows(ahead, self._column, None)
-        value = next(value for at, _, value in self._values if at == row)
-        if isinstance(value, RecordFailure):
-            raise value
-        return texts(pa.array([value]))[0]
+        found = next(value for value in self._values if value.number == row)
+        if found.failure is not None:
+            raise found.failure
+        return texts(pa.array([found.value]))[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +27,14 @@ _BATCH_BYTES = 16 * 2**20
 _MAX_ROWS = 8  # a dictionary of one value can stand for any number of rows, whatever the footer says of their size
 _ID_ROWS = 65536
 
-Value = Any
+
+class Row(NamedTuple):
+    """A row: its number, its id that is unique in the file, and a pyarrow scalar, or why there is none."""
+
+    number: int
+    id: str | None
+    value: Any
+    failure: RecordFailure | None = None
 
 
 class ParquetRows:
@@ -38,36 +45,33 @@ class ParquetRows:
 
     def __init__(self, files: Files, uri: str) -> None:
         self._folder = folder_of(uri)
-        self._stream = files.open(uri, read_ahead=False)
-        try:
-            self._file = pq.ParquetFile(
-                self._stream, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+        with ExitStack() as stack:
+            stream = stack.enter_context(files.open(uri, read_ahead=False))
+            self._file = stack.enter_context(
+                pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
             )
             metadata = self._file.metadata
             self.records: int = metadata.num_rows
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             if sum(groups) != self.records or min(groups, default=0) < 0:
                 raise pa.ArrowInvalid(f"its footer declares {self.records} rows, its row groups {sum(groups)}")
-        except BaseException:
-            self._stream.close()
-            raise
+            self._opened = stack.pop_all()
         self.schema: pa.Schema = self._file.schema_arrow
 
     def __enter__(self) -> ParquetRows:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        self._stream.close()
+        self._opened.close()
 
     def rows(
         self, wanted: Sequence[range], column: str, id_column: str | None, renamed: RenamedIds | None = None
-    ) -> Iterator[tuple[int, str | None, Value]]:
-        """Yield (row, unique id, value of ``column``) for every row in the ascending, disjoint ranges ``wanted``.
+    ) -> Iterator[Row]:
+        """Yield every row in the ascending, disjoint ranges ``wanted``, with its value of ``column``.
 
-        The value is a pyarrow scalar, or a ``RecordFailure`` CorruptRowGroup for rows that cannot be read. The id is
-        None if ``id_column`` is None. Row groups without a wanted row are not read, but for their ids if ``renamed`` is
-        None, as a later id may repeat one of them.
+        The failure of a row that cannot be read is CorruptRowGroup. The id is None if ``id_column`` is None. Row groups
+        without a wanted row are not read, but for their ids if ``renamed`` is None, as a later id may repeat one of
+        them.
 
         Args:
             renamed: Ids of ``id_column`` that are not unique, see ``renamed_ids``.
@@ -83,8 +87,8 @@ class ParquetRows:
                 read = range(begin, min(end, stop))
             names = () if id_column is None else self._names(group, begin, id_column, read)
             ids = [unique(name, row) for row, name in names]
-            for row, value in self._values(group, column, begin, parts) if parts else ():
-                yield row, ids[row - read.start] if ids else None, value
+            for row in self._values(group, column, begin, parts) if parts else ():
+                yield row._replace(id=ids[row.number - read.start]) if ids else row
 
     def _groups(self) -> Iterator[tuple[int, int, int]]:
         """(number, first row, row after the last) of each row group."""
@@ -106,7 +110,7 @@ class ParquetRows:
                     renamed[row] = unique
         return renamed
 
-    def _values(self, group: int, column: str, begin: int, parts: list[range]) -> Iterator[tuple[int, Value]]:
+    def _values(self, group: int, column: str, begin: int, parts: list[range]) -> Iterator[Row]:
         rows = itertools.chain.from_iterable(parts)
         row = next(rows, None)
         at = begin
@@ -114,7 +118,7 @@ class ParquetRows:
             for batch in self._file.iter_batches(self._batch_rows(group), [group], [column]):
                 values = _leaf(batch.column(0), column, self.schema)
                 while row is not None and row < at + len(values):
-                    yield row, values[row - at]
+                    yield Row(row, None, values[row - at])
                     row = next(rows, None)
                 at += len(values)
                 if row is None:
@@ -124,7 +128,7 @@ class ParquetRows:
             reason = brief(e)
         failure = RecordFailure("read", "CorruptRowGroup", f"row group {group} cannot be read ({reason})")
         while row is not None:
-            yield row, failure
+            yield Row(row, None, None, failure)
             row = next(rows, None)
 
     def _batch_rows(self, group: int) -> int:
@@ -168,7 +172,7 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
         other = recognized(first_bytes(files, uri), {"a Parquet file"})
         message = f"{shown_uri(uri)}: not {f'Parquet, but {other}' if other else f'a whole Parquet file ({brief(e)})'}"
         raise RecordFailure("read", "CorruptShard", message) from None
-    except Exception as e:
+    except Exception as e:  # storage translation: clients of stores have exceptions of their own
         failure = shard_failure(uri, e)
         if type(e) is OSError and e.errno is None:  # pyarrow's own, for a footer that does not parse
             failure = RecordFailure("read", "CorruptShard", failure.message)

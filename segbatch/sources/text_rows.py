@@ -9,8 +9,9 @@ import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -73,21 +74,19 @@ class TextRows:
         self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
         self._columns: dict[str, None] = {}  # of a CSV its header, of JSONL the keys of the first lines
         self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
-        self._raw: io.BufferedReader = files.open(uri)  # type: ignore[assignment]
-        self._size = self._raw.seek(0, 2)
-        self._raw.seek(0)
-        self._stream: BinaryIO = gzip.GzipFile(fileobj=self._raw) if name.endswith(".gz") else self._raw  # type: ignore[assignment]
-        try:
+        with ExitStack() as stack:
+            self._raw = cast(io.BufferedReader, stack.enter_context(files.open(uri)))
+            self._size = self._raw.seek(0, 2)
+            self._raw.seek(0)
+            self._stream: BinaryIO = gzip.GzipFile(fileobj=self._raw) if name.endswith(".gz") else self._raw  # type: ignore[assignment]
             self._begin = self._after_header()
-        except BaseException:
-            self._raw.close()
-            raise
+            self._opened = stack.pop_all()
 
     def __enter__(self) -> TextRows:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._raw.close()
+        self._opened.close()
 
     def index(self, max_offsets: int = MAX_OFFSETS) -> TextIndex:
         """Read the whole file once. Holds 8 bytes per row meanwhile.

@@ -11,8 +11,9 @@ from functools import partial
 from segbatch.contents import recognized
 from segbatch.errors import RecordFailure
 from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
+from segbatch.skipped import Skipped
 from segbatch.sources.census import Census
-from segbatch.sources.chunking import NoRecord, chunked
+from segbatch.sources.chunking import chunked
 from segbatch.sources.compression import MAGIC_BYTES, compression_of
 from segbatch.sources.first_bytes import mistaken
 from segbatch.sources.first_members import contradiction
@@ -91,13 +92,14 @@ class WebDataset:
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """See ``Format.chunks``. The members of other chunks are passed over, not read."""
-        return chunked(_content(Reading(shard, options, size, wanted)), shard, size, wanted)
+        reading = Reading(shard, options, size, wanted)
+        return chunked(_records(reading), shard, size, wanted, reading.take_skipped)
 
 
-def _content(reading: Reading) -> Iterator[Record | NoRecord]:
+def _records(reading: Reading) -> Iterator[Record]:
     # A member that breaks off ends the reading while the archive is open.
     with closing(reading.members()) as members:
-        yield from reading.content(members)
+        yield from reading.records(members)
 
 
 class Reading:
@@ -111,20 +113,26 @@ class Reading:
         self._ids, self._waiting = UniqueIds(), _Waiting()
         self.census = Census(options.key)
         self.failure: RecordFailure | None = None
+        self._skipped = Skipped()
 
     def members(self) -> Generator[Member, None, None]:
         with self._options.files.open(self._shard.uri) as stream:
             yield from open_tar(stream)
 
-    def content(self, members: Iterator[Member]) -> Iterator[Record | NoRecord]:
-        """Every record in order, and every member that is not part of one."""
+    def take_skipped(self) -> Skipped:
+        """Return what was skipped since the last call: members and images that are not part of a record."""
+        skipped, self._skipped = self._skipped, Skipped()
+        return skipped
+
+    def records(self, members: Iterator[Member]) -> Iterator[Record]:
+        """Yield every record, in order."""
         sample: Sample | None = None
         parts = NAME_PARTS[self._options.key]
         try:
             for member in members:
                 name = None if member.special else parts.fullmatch(member.name.removeprefix("./"))
                 if name is None:
-                    yield self._outside(member)
+                    self._skip_outside(member)
                     continue
                 if sample is not None and sample.key != name[1]:
                     yield from self._finished(sample)
@@ -135,13 +143,13 @@ class Reading:
                 self.census.add_member(is_image)
         except RecordFailure as e:
             self.failure = e
-        except Exception as e:
+        except Exception as e:  # storage translation: clients of stores have exceptions of their own
             self.failure = shard_failure(self._shard.uri, e)
         if sample is not None and (self.failure is None or sample.complete):
             yield from self._finished(sample)
         yield from self._end()
 
-    def _outside(self, member: Member) -> NoRecord:
+    def _skip_outside(self, member: Member) -> None:
         last, name = member.name.rpartition("/")[2], self._shown(member.name)
         if _OF_MACOS.match(last):
             reason = "members that macOS adds (._*, .DS_Store)"
@@ -152,12 +160,12 @@ class Reading:
                 reason = "members that are devices, pipes or of a vendor's own type"
             elif last.startswith("."):
                 reason = "members whose names begin with a dot"
-        return NoRecord(reason, name)
+        self._skipped.add(reason, name)
 
     def _shown(self, name: str) -> str:
         return escape_invalid_utf8(f"{self._shard.name}/{name}")[:_MAX_SHOWN_NAME]
 
-    def _finished(self, sample: Sample) -> Iterator[Record | NoRecord]:
+    def _finished(self, sample: Sample) -> Iterator[Record]:
         if not sample.images:
             if sample.key not in self._ids:
                 self._waiting.add(sample)
@@ -179,20 +187,20 @@ class Reading:
                 names = [self._shown(f"{sample.key}.{extension}") for extension in sample.fields]
                 self.census.add_sample(sample.key, sample.images, sample.fields, names)
             yield self._record(sample.key, sample.problem(), sample.data)
-        yield from self._sharing(sample)
+        self._skip_sharing(sample)
 
-    def _sharing(self, sample: Sample) -> Iterator[NoRecord]:
+    def _skip_sharing(self, sample: Sample) -> None:
         """The images that cannot be told from the first one, for which there is an error row."""
         reason = "images that share their key with another one"
         for extension in sample.rivals[1:]:
-            yield NoRecord(reason, self._shown(f"{sample.key}.{extension}"))
+            self._skipped.add(reason, self._shown(f"{sample.key}.{extension}"))
         if unnamed := sample.equal - len(sample.rivals):
-            yield NoRecord(reason, self._shown(f"{sample.key}.{sample.rivals[-1]}"), unnamed)
+            self._skipped.add(reason, self._shown(f"{sample.key}.{sample.rivals[-1]}"), unnamed)
 
-    def _end(self) -> Iterator[Record | NoRecord]:
+    def _end(self) -> Iterator[Record]:
         """What is known only when all is read: samples without an image, and what is wrong with the shard."""
         for name in self.census.lonely_fields():
-            yield NoRecord("images beside the image of their sample, in a field that no other sample has", name)
+            self._skipped.add("images beside the image of their sample, in a field that no other sample has", name)
         far = "" if self.failure is None else ", as far as the shard can be read"
         for key, extensions in self._waiting:
             member = self._options.image_member

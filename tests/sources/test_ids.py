@@ -136,7 +136,7 @@ def test_ids_of_a_manifest_are_kept_too(tmp_path: Path) -> None:
 IDS = st.lists(st.sampled_from(["a", "b", "a#2", "#1", "b#3", "", None]), min_size=1, max_size=12)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(IDS, st.integers(1, 4), st.booleans())
 def test_ids_of_an_indexed_file_are_those_of_one_pass(
     tmp_path_factory: pytest.TempPathFactory, values: list[str | None], rows_per_group: int, as_manifest: bool
