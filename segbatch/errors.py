@@ -123,6 +123,34 @@ class PlatformError(SegbatchError):
     """Storage, a machine, a device or Ray failed: the same command resumes."""
 
 
+class StorageError(PlatformError, OSError):
+    """Storage failed or refused one operation. An ``OSError``, so that readers of a stream meet what they expect.
+
+    Attributes:
+        problem: What failed, without the URI: ``access is denied (Forbidden)``.
+        transient: Whether the same operation may succeed later.
+        code: The code of the store's answer, such as ``NoSuchKey``, if it gave one.
+    """
+
+    problem: str = ""
+    transient: bool = False
+    code: str | None = None
+
+
+class MissingObject(StorageError, FileNotFoundError):
+    """No object or folder has this name."""
+
+
+class ObjectTooLarge(StorageError):
+    """An object is larger than the caller reads.
+
+    Attributes:
+        size: Its size in bytes; of one whose size is unknown, more than the limit.
+    """
+
+    size: int = 0
+
+
 class Outage(PlatformError):
     """The storage of the inputs is unavailable."""
 

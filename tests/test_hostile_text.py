@@ -43,7 +43,7 @@ def _laughs(first: str, line: str) -> str:
         ("inputs: &a\n  x: *a", "contains itself"),
         ("[" * 5000, "nests too deeply"),
         ("{a: " * 5000, "nests too deeply"),
-        ("#" * (16 * 2**20 + 1), "more than 16,777,216 bytes"),
+        ("#" * (16 * 2**20 + 1), "16,777,217 bytes, more than 16,777,216"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
     ],
 )  # fmt: skip

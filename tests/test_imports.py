@@ -87,6 +87,11 @@ def test_torch_is_in_models_training_and_the_torch_engine_alone():
     assert not wrong, "\n".join(wrong)
 
 
+def test_fsspec_is_in_storage_alone():
+    wrong = [f"{w}: {n}" for w, p, n in imports() if n.split(".")[0] == "fsspec" and p != "storage"]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_command_line_starts_without_torch_and_ray():
     code = "import sys, segbatch.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

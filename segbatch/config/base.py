@@ -9,19 +9,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import fsspec
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from segbatch.contents import recognized
-from segbatch.errors import SpecError
-from segbatch.storage.uri import as_plain
+from segbatch.errors import MissingObject, ObjectTooLarge, SourceError, SpecError, StorageError
+from segbatch.storage.resolve import read_object
 from segbatch.text import redact, redact_text
 
 S = TypeVar("S", bound=BaseModel)
 Effect = Literal["rows", "limit", "runtime", "call", "secret"]
-_LARGEST_CONFIG = 16 * 2**20
+_MAX_CONFIG_BYTES = 16 * 2**20
 _MOST_VALUES = 1_000_000
 
 
@@ -88,28 +87,23 @@ class Spec(BaseModel):
 
 
 def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file. Raises ``SpecError`` that names the file and the line."""
+    """Return the mapping in a YAML or JSON file.
+
+    Raises:
+        SpecError: It cannot be read, or is not a mapping; names the file and the line.
+    """
+    data = _read_file(str(uri), storage_options)
+    if other := recognized(data, {"JSON"}):
+        raise SpecError(f"{uri}: not a configuration, but {other}")
     try:
-        with fsspec.open(as_plain(str(uri)), "rb", **(storage_options or {})) as f:
-            data = f.read(_LARGEST_CONFIG + 1)
-        if len(data) > _LARGEST_CONFIG:
-            raise SpecError(f"{uri}: a configuration of more than {_LARGEST_CONFIG:,} bytes; give the right file")
-        if other := recognized(data, {"JSON"}):
-            raise SpecError(f"{uri}: not a configuration, but {other}")
         loader = yaml.SafeLoader(data)
         root = loader.get_single_node()
         _check_aliases(root, str(uri))
         loaded = None if root is None else loader.construct_document(root)
-    except FileNotFoundError:
-        raise SpecError(f"{uri}: no such configuration file") from None
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: a date that the calendar does not have
         raise SpecError(f"{uri}: not valid YAML: {_without_snippet(e)}") from None
     except RecursionError:
         raise SpecError(f"{uri}: the configuration nests too deeply; write it flat, as in README.md") from None
-    except SpecError:
-        raise
-    except Exception as e:  # clients of stores have exceptions of their own
-        raise SpecError(f"{uri}: cannot read the configuration: {e}") from None
     if not isinstance(loaded, dict):
         raise SpecError(
             f"{uri}: a configuration is a mapping of keys, such as `inputs:`; found {type(loaded).__name__}"
@@ -117,7 +111,23 @@ def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = Non
     return loaded
 
 
-def _without_snippet(error: yaml.YAMLError) -> str:
+def _read_file(uri: str, storage_options: Mapping[str, Any] | None) -> bytes:
+    try:
+        return read_object(uri, storage_options, _MAX_CONFIG_BYTES)
+    except MissingObject:
+        raise SpecError(f"{uri}: no such configuration file") from None
+    except ObjectTooLarge as e:
+        raise SpecError(
+            f"{uri}: a configuration of {e.size:,} bytes, more than {_MAX_CONFIG_BYTES:,}; give the right file"
+        ) from None
+    except StorageError as e:
+        remedy = "run the same command again when the store answers" if e.transient else "check the path or URI"
+        raise SpecError(f"{uri}: the configuration {e.problem}; {remedy}", like=e if e.transient else None) from e
+    except SourceError as e:
+        raise SpecError(f"{uri}: cannot read the configuration: {e}") from None
+
+
+def _without_snippet(error: Exception) -> str:
     """What is wrong, and where; PyYAML's own text quotes the line, which may hold a secret."""
     mark = getattr(error, "problem_mark", None)
     return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else str(error)  # type: ignore[attr-defined]

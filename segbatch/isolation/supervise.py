@@ -15,7 +15,7 @@ from segbatch.isolation.watchdog import Watchdog, end_process
 from segbatch.logs import event
 from segbatch.protocols import Stage
 from segbatch.records import Chunk
-from segbatch.storage.retry import is_transient
+from segbatch.storage.failures import is_transient
 
 logger = logging.getLogger(__name__)
 

@@ -15,23 +15,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
-
 from segbatch.class_list import FORMS, parse_class_list
 from segbatch.contents import OF_WEIGHTS, recognized
-from segbatch.errors import ModelError, SpecError
+from segbatch.errors import MissingObject, ModelError, SourceError, SpecError, StorageError
 from segbatch.labels import LabelSet
 from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
 from segbatch.registry import suggest
-from segbatch.storage.retry import call
-from segbatch.storage.uri import as_plain
-from segbatch.text import is_web, redact, redact_text
+from segbatch.storage.base import Storage
+from segbatch.storage.resolve import read_object, resolve
+from segbatch.text import redact
 
 logger = logging.getLogger(__name__)
 
 _DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".th", ".tar", ".pkl", ".safetensors", ".caffemodel")  # .tar: .pth.tar
 MAX_FILES = 10_000
+_BLOCK_BYTES = 8 * 2**20
 HDF5 = (".h5", ".hdf5")  # refused, with the way out
 
 
@@ -117,37 +116,40 @@ def named_digest(weights: str, storage_options: Mapping[str, Any] | None = None)
     """
     name = repr(redact(weights))
     try:
-        fs, path = fsspec.core.url_to_fs(as_plain(weights), **(storage_options or {}))
-        kind = fs.info(path)["type"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, ImportError):  # or a protocol that fsspec cannot open
+        storage, path = resolve(weights, storage_options)
+        kind = storage.stat(path).kind
+    except (MissingObject, SourceError):  # or a protocol that fsspec cannot open
         return name
-    except Exception as e:  # clients of stores have exceptions of their own
-        if isinstance(e, OSError) and e.errno == errno.ENAMETOOLONG:
-            return name
+    except StorageError as e:
+        cause = e.__cause__
+        if isinstance(cause, NotADirectoryError | ValueError) or getattr(cause, "errno", 0) == errno.ENAMETOOLONG:
+            return name  # no path at all
         raise _unreadable(name, e) from e
     try:
         if kind == "file":
-            return _file_digest(fs, path)
-        files = [file for file in sorted(fs.find(path)) if "/." not in file.removeprefix(path)]
+            return _file_digest(storage, path)
+        below = (info.name for info in storage.list(path, recursive=True) if info.kind == "file")
+        files = [file for file in sorted(below) if "/." not in file.removeprefix(path)]
         if len(files) > MAX_FILES:
-            raise ValueError(f"a folder of more than {MAX_FILES:,} files; give that of the weights alone")
-        tree = "".join(f"{_file_digest(fs, file)} {file.removeprefix(path)}\n" for file in files)
-    except Exception as e:
+            raise _unreadable(name, f"a folder of more than {MAX_FILES:,} files; give that of the weights alone")
+        tree = "".join(f"{_file_digest(storage, file)} {file.removeprefix(path)}\n" for file in files)
+    except StorageError as e:
         raise _unreadable(name, e) from e
     return content_digest(tree.encode())
 
 
-def _unreadable(name: str, e: Exception) -> ModelError:
-    reason = redact_text(str(e)) or type(e).__name__
+def _unreadable(name: str, reason: StorageError | str) -> ModelError:
+    unavailable = reason if isinstance(reason, StorageError) and reason.kind == "unavailable" else None
     return ModelError(
         f"weights {name} cannot be read, to know which network it is: {reason}. Check the URI and your credentials, or "
-        "let the network carry an attribute `digest`"
+        "let the network carry an attribute `digest`",
+        like=unavailable,
     )
 
 
-def _file_digest(fs: Any, path: str) -> str:
-    with fs.open(path, "rb") as f:
-        return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"
+def _file_digest(storage: Storage, path: str) -> str:
+    with storage.open(path, _BLOCK_BYTES) as f:
+        return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"  # type: ignore[arg-type]
 
 
 def choose(model: str, named: Mapping[str, Weights], choice: str) -> Weights | str:
@@ -175,27 +177,18 @@ def read_uri(
     So it does if they begin as a file of a kind (see ``contents``) that is not among ``kinds``.
     """
     try:
-        data = _read(as_plain(uri), storage_options or {})
-    except FileNotFoundError as e:
+        data = read_object(uri, storage_options)
+    except MissingObject as e:
         raise ModelError(f"{what} {uri!r}: there is no such file; check the path or URI") from e
-    except ImportError as e:
-        raise ModelError(f"{what} {uri!r}: {e}; install the store's package, such as s3fs") from e
-    except Exception as e:  # clients of stores have exceptions of their own
-        reason = str(e) or type(e).__name__
-        raise ModelError(f"{what} {uri!r} cannot be read: {reason}; check the URI and your credentials") from e
+    except SourceError as e:
+        raise ModelError(f"{what} {uri!r}: {e}") from e
+    except StorageError as e:
+        away = e.kind == "unavailable"
+        remedy = "run the same command again when the store answers" if away else "check the URI and your credentials"
+        raise ModelError(f"{what} {uri!r}: {e.problem}; {remedy}", like=e if away else None) from e
     if other := recognized(data, kinds):
         raise ModelError(f"{what} {uri!r}: the file is {other}")
     return data
-
-
-def _read(uri: str, storage_options: Mapping[str, Any]) -> bytes:
-    if not is_web(uri):
-        with fsspec.open(uri, "rb", **storage_options) as f:
-            return bytes(f.read())
-    from segbatch.storage.web import WebFileSystem  # its client takes long to import
-
-    web = WebFileSystem(**storage_options)
-    return bytes(call(web, "cat_file", uri, size=call(web, "info", uri)["size"] or 0))
 
 
 def read_labels(uri: str, count: int | None, model: str, storage_options: Mapping[str, Any] | None = None) -> LabelSet:

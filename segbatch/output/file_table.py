@@ -14,7 +14,7 @@ from segbatch.output.layout import FILES
 from segbatch.output.receipt import Receipt, receipts_of
 from segbatch.output.run_record import Claim
 from segbatch.output.stored import FORMAT_VERSION, VERSION_KEY, check_version
-from segbatch.storage.file_stat import FileStat
+from segbatch.storage.base import ObjectInfo
 from segbatch.storage.store import Store
 
 _SCHEMA = pa.schema(
@@ -95,7 +95,7 @@ class FileTable:
         pq.write_table(rows, sink, compression="ZSTD", write_page_checksum=True)
         store.write(FILES, sink.getvalue().to_pybytes())
 
-    def match(self, listing: Mapping[str, FileStat]) -> tuple[FileTable, list[str]]:
+    def match(self, listing: Mapping[str, ObjectInfo]) -> tuple[FileTable, list[str]]:
         """The rows of the listed files that are as they were, with the tags of the listing; names of all others."""
         listed = pa.table(
             {

@@ -15,7 +15,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, digest_of, footer_of
 from segbatch.output.result_file import parse_file, unreadable
 from segbatch.output.run_record import Claim
-from segbatch.storage.file_stat import FileStat
+from segbatch.storage.base import ObjectInfo
 from segbatch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def set_aside(store: Store, names: Sequence[str], folder: str = MASKS) -> dict[s
 
 
 def _examine(
-    store: Store, claim: Claim, listing: Mapping[str, FileStat], expected: Mapping[str, str | None], folder: str
+    store: Store, claim: Claim, listing: Mapping[str, ObjectInfo], expected: Mapping[str, str | None], folder: str
 ) -> tuple[list[FileRow], dict[str, str]]:
     """Read files whole: rows of those that are what they must be, and what is wrong with the others.
 
@@ -133,7 +133,7 @@ def _examine(
     return rows, damaged
 
 
-def _examine_one(store: Store, claim: Claim, name: str, stat: FileStat, expected: str | None, folder: str) -> FileRow:
+def _examine_one(store: Store, claim: Claim, name: str, stat: ObjectInfo, expected: str | None, folder: str) -> FileRow:
     """Raises ``ValueError`` that says what is wrong with the file."""
     data = store.read(f"{folder}/{name}")
     digest = digest_of(data)

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segbatch.errors import OutputError
+from segbatch.errors import OutputError, StorageError
 from segbatch.output.layout import MASKS
 from segbatch.output.receipt import FOOTER_KEY, Receipt, digest_of, receipts_of
 from segbatch.output.schema import schema
 from segbatch.output.writer import SEAL_KEY, check_seal
-from segbatch.storage.retry import is_transient
 from segbatch.storage.store import Store
 
 _READERS = 16
@@ -138,8 +137,8 @@ def unreadable(store: Store, filename: str, e: Exception, folder: str = MASKS) -
         return OutputError(
             f"{where}: is gone since the output was listed, as a compaction or another run does it; try again"
         )
-    if is_transient(e) and not store.local:
-        return OutputError(f"{where}: the store is unavailable ({type(e).__name__}: {reason})")
+    if isinstance(e, StorageError):  # while the stream of ``Store.open`` was read
+        return OutputError(str(e), like=e if e.kind == "unavailable" else None)
     return OutputError(
         f"{where}: not a readable result file ({type(e).__name__}: {reason}); "
         "`segbatch verify --repair` computes anew what was in it, as does removing it and the same `segbatch run`"

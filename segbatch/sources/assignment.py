@@ -6,10 +6,10 @@ from segbatch.contents import archive_by_name
 from segbatch.errors import MissingInput, SourceError
 from segbatch.sources.formats import FORMATS
 from segbatch.sources.manifest import Manifest
+from segbatch.storage.base import ObjectInfo
 from segbatch.storage.files import shown_name, shown_uri
 from segbatch.storage.listing import Listed
 from segbatch.storage.uri import join
-from segbatch.storage.walk import ObjectInfo
 from segbatch.text import escape_invalid_utf8, without_query
 
 _UNKNOWN = "with an unknown suffix"

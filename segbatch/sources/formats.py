@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 
 from segbatch.records import Chunk, ChunkSelection, Shard
 from segbatch.registry import Registry
+from segbatch.storage.base import ObjectInfo
 from segbatch.storage.files import Files, shown_name
 from segbatch.storage.uri import join
-from segbatch.storage.walk import ObjectInfo
 
 DEFAULT_MAX_RECORD_BYTES = 512 * 2**20
 KeyRule = Literal["first-dot", "last-dot"]

@@ -18,12 +18,11 @@ from segbatch.records import Chunk, ChunkSelection, Record, Shard, digest
 from segbatch.sources.chunking import chunks_by_number, wanted_rows
 from segbatch.sources.first_bytes import as_others, first_bytes
 from segbatch.sources.formats import InputFile, Listing, PlannedShards, ReadOptions
+from segbatch.storage.base import ObjectInfo
+from segbatch.storage.failures import is_transient
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import Files, shown_uri
-from segbatch.storage.reachable import nearest
-from segbatch.storage.retry import is_transient
-from segbatch.storage.uri import join
-from segbatch.storage.walk import ObjectInfo
+from segbatch.storage.uri import join, nearest
 from segbatch.text import escape_invalid_utf8, redact
 
 IMAGE_EXTENSIONS = (
@@ -113,13 +112,13 @@ class _Neighbors:
 
     def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
         # A size of 0 when it was listed: a broken link, or an empty file.
-        return self._files.read(uri, limit, size, self._is_there if size != 0 else lambda uri, error: True)
+        return self._files.read(uri, limit, size, self._is_reachable if size != 0 else lambda uri, error: True)
 
-    def _is_there(self, uri: str, error: Exception) -> bool:
-        if self._files.is_there(uri, error):
+    def _is_reachable(self, uri: str, error: Exception) -> bool:
+        if self._files.is_reachable(uri, error):
             return True
         uris = [image.uri or _id_and_uri(self._root, image.name)[1] for image in self._images]
-        return not is_transient(error) and any(self._files.exists(other) for other in nearest(uri, uris))
+        return not is_transient(error) and any(self._files.has(other) for other in nearest(uri, uris))
 
 
 def _entry(root: str, file: InputFile) -> ObjectInfo:

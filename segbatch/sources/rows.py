@@ -18,7 +18,8 @@ from segbatch.sources.fields import Fields
 from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
 from segbatch.sources.unique_ids import RenamedIds, UniqueIds
-from segbatch.storage.files import Files, brief, shard_failure, shown_name, shown_uri
+from segbatch.storage.failures import brief
+from segbatch.storage.files import Files, shard_failure, shown_name, shown_uri
 from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8
 

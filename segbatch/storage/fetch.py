@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 from segbatch.errors import RecordFailure
 from segbatch.records import Record
 
-_CONCURRENT = 16
+CONCURRENT = 16
 
 
 class Reader(Protocol):
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
 
 def fetch(
-    files: Reader, wanted: Iterable[tuple[Record, str, int | None]], limit: int, concurrent: int = _CONCURRENT
+    files: Reader, wanted: Iterable[tuple[Record, str, int | None]], limit: int, concurrent: int = CONCURRENT
 ) -> Iterator[tuple[int, Record]]:
     """(index, record with its bytes or as an error row), in the order given.
 
@@ -53,6 +53,13 @@ def fetch(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def for_each(change: Callable[[str], None], names: Sequence[str]) -> None:
+    """Call ``change`` with each of ``names``, several at once."""
+    with ThreadPoolExecutor(min(len(names), CONCURRENT) or 1) as pool:
+        for _ in pool.map(change, names):
+            pass
 
 
 def _is_complete(record: Record) -> bool:

@@ -8,10 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from segbatch.errors import RecordFailure, SourceError
+from segbatch.errors import RecordFailure, SourceError, StorageError
+from segbatch.storage.failures import is_transient
 from segbatch.storage.files import Files, shown_uri
-from segbatch.storage.retry import answer, is_transient
 from segbatch.storage.uri import split_uri
+from segbatch.text import is_web
 
 # A host that did not answer in the time of the retries is not asked for as long; its records are error rows meanwhile.
 _SHUT_SECONDS = 30.0
@@ -51,17 +52,17 @@ class Hosts:
             raise RecordFailure(
                 "read", "UnreadableObject", f"{shown_uri(uri)}: its host did not answer before, and was not asked again"
             )
-        data = self._files.read(uri, limit, size, self.is_there)
+        data = self._files.read(uri, limit, size, self.is_reachable)
         self._answered.add(host)
         return data
 
-    def is_there(self, uri: str, error: Exception) -> bool:
+    def is_reachable(self, uri: str, error: Exception) -> bool:
         """Whether a failed read is the record's: its host is there, or is one among many."""
         host = host_of(uri)
         if split_uri(uri)[0] == "file" and not is_transient(error):
             # Nobody listed what a manifest names, so that a wrong path is the record's; a disk that is away has
             # mostly taken the manifest along.
-            return split_uri(self._manifest)[0] != "file" or self._files.exists(self._manifest)
+            return split_uri(self._manifest)[0] != "file" or self._files.has(self._manifest)
         if self._host_is_there(host, uri, error):
             return True
         with self._lock:
@@ -73,11 +74,11 @@ class Hosts:
 
     def _host_is_there(self, host: str, uri: str, error: Exception) -> bool:
         if is_transient(error) or isinstance(error, SourceError):
-            return self._files.is_there(uri, error)
-        if uri.lower().startswith(("http://", "https://")) or answer(error)[0] == "NoSuchKey":
+            return self._files.is_reachable(uri, error)
+        if is_web(uri) or (isinstance(error, StorageError) and error.code == "NoSuchKey"):
             return True
         # A bucket that gave an object is there, whatever it says of another, or of itself.
-        return host in self._answered or self._files.exists(host)
+        return host in self._answered or self._files.has(host)
 
     def _is_outage(self, host: str) -> bool:
         if not self._counts:
@@ -86,7 +87,7 @@ class Hosts:
                 self._example.setdefault(host_of(uri), uri)
         away = {host, *(shut for shut, until in self._shut.items() if self._clock() < until)}
         others = [(other, self._example[other]) for other, _ in self._counts.most_common() if other not in away]
-        dead = {other for other, uri in others[:_OTHERS] if not self._files.is_there(uri, TimeoutError())}
+        dead = {other for other, uri in others[:_OTHERS] if not self._files.is_reachable(uri, TimeoutError())}
         away |= dead
         return (
             len(dead) == len(others[:_OTHERS])

@@ -6,25 +6,27 @@ import difflib
 import itertools
 import os
 import re
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from fsspec.implementations.local import LocalFileSystem
-
-from segbatch.errors import MissingInput, SegbatchError, SourceError
+from segbatch.errors import MissingInput, MissingObject, SourceError, StorageError
 from segbatch.skipped import Skipped
-from segbatch.storage.files import Files, brief, outage, shown_name, shown_uri
+from segbatch.storage.base import ObjectInfo, Storage
+from segbatch.storage.files import Files, outage, shown_name, shown_uri
 from segbatch.storage.hidden import hidden_reason
-from segbatch.storage.objects import infos, local_info, version_of
+from segbatch.storage.objects import EMPTY_SEGMENT, UNKNOWN_SIZE
 from segbatch.storage.outputs import REASON as OUTPUTS
 from segbatch.storage.outputs import without_outputs
-from segbatch.storage.retry import MAX_WHOLE, is_transient
+from segbatch.storage.ranges import MAX_WHOLE_BYTES
 from segbatch.storage.tables import table_mark
 from segbatch.storage.uri import as_plain, folder_of, join, split_uri, without_dots
-from segbatch.storage.walk import MAGIC, Found, ObjectInfo, below, matches, pattern_roots
+from segbatch.storage.walk import MAGIC, REASONS, below, matches, pattern_roots
 from segbatch.text import escape_invalid_utf8, is_web, without_query
 
+# From so many objects of one folder on, the folder is listed instead.
+_NEIGHBORS = 8
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
 _WEB_LISTS_NOTHING = (
     "; over http a server lists no folders and no globs: name each object, by a range {000..099} or in a manifest"
@@ -84,101 +86,94 @@ def expanded(files: Files, given: str) -> list[str]:
 
 
 def _exists(files: Files, uri: str) -> bool:
-    fs, path = files.resolve(uri)
-    return os.path.lexists(path) if isinstance(fs, LocalFileSystem) else files.exists(uri)
+    """Whether an input is the very name of something: of a broken link too, and not if storage refuses to say."""
+    storage, path = files.resolve(uri)
+    return storage.exists(path) if storage.is_local else storage.has(path)
 
 
 def list_input(files: Files, given: str) -> list[Listed]:
     """Everything one input names. Raises ``SourceError`` if that is nothing, or if the store cannot be read."""
     given = as_plain(given)
-    found: list[Listed] = []
     try:
-        files.resolve(given)[0].invalidate_cache()  # an earlier run in this process may have listed it
         given = given if "/." not in given or _exists(files, given) else without_dots(given)
         plain = expanded(files, given)
         if is_web(given):
             return [_web_object(files, uri) for uri in plain]
         if len(plain) > 1 and not any(MAGIC.search(p) for p in plain):
             return _all_named(files, given, plain)
-        for uri in plain:
-            found.append(_list_one(files, uri))
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
-    except SegbatchError:
-        raise
-    except PermissionError as e:
-        remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
-        raise SourceError(f"{shown_uri(given)}: access is denied ({brief(e)}); check {remedy}") from e
-    except Exception as e:
-        if is_transient(e):
+        return [_list_one(files, uri) for uri in plain]
+    except StorageError as e:
+        if isinstance(e, FileNotFoundError) or isinstance(e.__cause__, NotADirectoryError):
+            raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
+        if isinstance(e.__cause__, PermissionError):
+            remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
+            raise SourceError(f"{shown_uri(given)}: {e.problem}; check {remedy}") from e
+        if e.transient:
             raise outage(given, e) from e
-        raise SourceError(f"{shown_uri(given)}: cannot be listed ({type(e).__name__}: {brief(e)})") from e
-    return found
+        raise SourceError(f"{shown_uri(given)}: {e.problem}") from e
 
 
 def _list_one(files: Files, uri: str) -> Listed:
-    fs, path = files.resolve(uri)
-    protocol, local = split_uri(uri)[0], isinstance(fs, LocalFileSystem)
+    storage, path = files.resolve(uri)
     if MAGIC.search(path) and not _exists(files, uri):
-        for root in pattern_roots(fs, path):
-            if found := matches(files, fs, root, path):
-                return _chosen(files, fs, protocol, root, found, path)
-    if path.endswith("/") and not local:  # of a key with an empty part
-        return _folder(files, fs, protocol, path)
-    info = local_info(path) if local else files.retry(fs, lambda: fs.info(path))
-    if info["type"] == "directory":
-        return _folder(files, fs, protocol, path)
+        for root in pattern_roots(storage, path):
+            if found := matches(storage, root, path):
+                return _chosen(files, storage, root, found, path)
+    if path.endswith("/") and not storage.is_local:  # of a key with an empty part
+        return _folder(files, storage, path)
+    info = storage.stat(path)
+    if info.kind == "folder":
+        return _folder(files, storage, path)
     parent, _, name = path.rpartition("/")
-    return Listed(_uri(fs, protocol, parent), [ObjectInfo(name, int(info["size"]), version_of(info))], "name")
+    return Listed(storage.uri_of(parent), [replace(info, name=name, kind="file")], "name")
 
 
-def _folder(files: Files, fs: Any, protocol: str, path: str) -> Listed:
-    found = list(below(files, fs, path))
-    if not found and not isinstance(fs, LocalFileSystem):
-        raise FileNotFoundError(path)
-    return _chosen(files, fs, protocol, path, found)
+def _folder(files: Files, storage: Storage, path: str) -> Listed:
+    found = list(below(storage, path))
+    if not found and not storage.is_local:
+        raise MissingObject(f"{shown_uri(storage.uri_of(path))}: does not exist")
+    return _chosen(files, storage, path, found)
 
 
-def _chosen(files: Files, fs: Any, protocol: str, root: str, found: list[Found], pattern: str = "") -> Listed:
+def _chosen(files: Files, storage: Storage, root: str, found: list[ObjectInfo], pattern: str = "") -> Listed:
     """Of what was found below ``root`` what may be a record; the rest is counted by reason."""
-    uri, skipped = _uri(fs, protocol, root), Skipped()
-    found, outputs = without_outputs(files, partial(_uri, fs, protocol), root, found, whole=not pattern)
+    uri, skipped = storage.uri_of(root), Skipped()
+    found, outputs = without_outputs(files, storage.uri_of, root, found, whole=not pattern)
     for name in outputs:
         skipped.add(OUTPUTS, escape_invalid_utf8(shown_name(uri, name)))
     entries, meant = [], pattern.split("/")
-    for entry, problem in found:
-        reason = problem or hidden_reason(entry.name, meant)
+    for entry in found:
+        reason = REASONS.get(entry.kind) or hidden_reason(entry.name, meant)
         if reason is None:
             entries.append(entry)
         else:
             skipped.add(reason, escape_invalid_utf8(shown_name(uri, entry.name)))
     entries.sort(key=lambda e: e.name)
-    marks = frozenset(mark for entry, _ in found if (mark := table_mark(entry.name)))
+    marks = frozenset(mark for entry in found if (mark := table_mark(entry.name)))
     return Listed(uri, entries, "pattern" if pattern else "folder", skipped, marks)
 
 
 def _web_object(files: Files, uri: str) -> Listed:
     """One object of a web server, which lists nothing: ``?`` begins a query, and ``*`` is a character."""
-    fs, path = files.resolve(uri)
+    storage, path = files.resolve(uri)
     folder = folder_of(uri)
     name = without_query(uri)[len(folder) + 1 :]
-    info = files.call(fs, "info", path) if name else {}
-    if not name or (info["mimetype"] == "text/html" and "." not in name):
+    info = storage.stat(path) if name else None
+    if info is None or info.kind == "folder":
         raise SourceError(f"{shown_uri(uri)}: is a folder{_WEB_LISTS_NOTHING}")
-    if info["size"] is None:
+    if info.size == UNKNOWN_SIZE:
         raise SourceError(
-            f"{shown_uri(uri)}: the server does not tell its size, and it is above {MAX_WHOLE:,} bytes; download it, "
-            "and give the file"
+            f"{shown_uri(uri)}: the server does not tell its size, and it is above {MAX_WHOLE_BYTES:,} bytes; download "
+            "it, and give the file"
         )
-    entry = ObjectInfo(uri[len(folder) + 1 :], int(info["size"]), version_of(info))
-    return Listed(folder, [entry], "name")
+    return Listed(folder, [replace(info, name=uri[len(folder) + 1 :])], "name")
 
 
 def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
     """The files or folders of a brace pattern; all must be there, so that none is lost by a slip of the pattern."""
-    fs, _ = files.resolve(uris[0])
+    storage, _ = files.resolve(uris[0])
     paths = [files.resolve(u)[1] for u in uris]
-    found = infos(files, fs, paths)
+    found = _described(storage, paths)
     lacking = [u for u, p in zip(uris, paths, strict=True) if p not in found]
     if lacking:
         error = MissingInput if len(lacking) == len(paths) else SourceError
@@ -186,11 +181,28 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
             f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {shown_uri(lacking[0])}"
             f"{_near(files, lacking[0])}"
         )
-    if any(found[p]["type"] == "directory" for p in paths):
+    if any(found[p].kind == "folder" for p in paths):
         return [_list_one(files, u) for u in uris]
     root = _common_folder(paths)
-    entries = [ObjectInfo(p[len(root) + 1 :], int(found[p]["size"]), version_of(found[p])) for p in paths]
-    return [Listed(_uri(fs, split_uri(uris[0])[0], root), entries, "names")]
+    entries = [replace(found[p], name=p[len(root) + 1 :], kind="file") for p in paths]
+    return [Listed(storage.uri_of(root), entries, "names")]
+
+
+def _described(storage: Storage, paths: Iterable[str]) -> dict[str, ObjectInfo]:
+    """What storage says of each of ``paths`` that exists; neighbors are looked up in one listing."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(path.rpartition("/")[0], []).append(path)
+    found: dict[str, ObjectInfo] = {}
+    for parent, group in groups.items():
+        if len(group) > _NEIGHBORS and not storage.is_local and not EMPTY_SEGMENT.search(f"{parent}/"):
+            listed = {info.name: info for info in storage.list(parent)}
+            found.update({path: listed[path] for path in group if path in listed})
+            continue
+        for path in group:
+            with suppress(MissingObject):
+                found[path] = storage.stat(path)
+    return found
 
 
 def _common_folder(paths: list[str]) -> str:
@@ -199,26 +211,20 @@ def _common_folder(paths: list[str]) -> str:
     return "/".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
-def _uri(fs: Any, protocol: str, path: str) -> str:
-    if isinstance(fs, LocalFileSystem):
-        return path or "/"
-    return f"{protocol}://{path.removeprefix('/')}"
-
-
 def _near(files: Files, uri: str) -> str:
     """``; did you mean …?`` from what stands beside a local path that is not there."""
-    fs, path = files.resolve(uri)
+    storage, path = files.resolve(uri)
     if is_web(uri):
         return _WEB_LISTS_NOTHING
-    if not isinstance(fs, LocalFileSystem):
+    if not storage.is_local:
         return "; check the bucket, the prefix and the credentials"
     parent = path
     while parent != "/" and (MAGIC.search(parent) or not os.path.isdir(parent)):
         path, parent = parent, os.path.dirname(parent)
     try:
-        names = sorted(n for n in os.listdir(parent) if not n.startswith("."))
-    except OSError as e:
-        return f"; {parent} cannot be listed ({e.strerror})"
+        names = sorted(n for n in storage.names(parent) if not n.startswith("."))
+    except StorageError as e:
+        return f"; {parent}: {e.problem}"
     close = difflib.get_close_matches(os.path.basename(path), names, n=3, cutoff=0.4)
     if close:
         return f"; did you mean {', '.join(join(parent, c) for c in close)}?"

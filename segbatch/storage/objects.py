@@ -1,72 +1,40 @@
-"""What stores tell of an object: its size, its kind, and what changes when its content does."""
+"""What clients of storage say of an object, as ``ObjectInfo``."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
+from segbatch.storage.base import Kind, ObjectInfo
 
-from segbatch.storage.files import EMPTY_SEGMENT, Files
+# Two slashes in a row, which stores keep in their keys; not those after a protocol.
+EMPTY_SEGMENT = re.compile(r"(?<!:)//")
+# What clients call that which changes with the content, or with its last change, the best first.
+_DIGESTS = (
+    *("ETag", "etag", "md5Hash", "md5", "content_md5", "Content-MD5", "generation", "blob_id", "oid", "sha256"),
+    "crc32c",
+)
+_TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created")
+_TAGS = ("ETag", "etag", "md5Hash", "md5", "content_md5", "generation", "LastModified", "last_modified", "mtime")
 
 
-def version_of(info: dict[str, Any]) -> str:
+def described(name: str, info: Mapping[str, Any]) -> ObjectInfo:
+    """Return what a client's ``info`` or listing says of the object ``name``."""
+    size = info["size"]
+    kind: Kind = "folder" if info["type"] == "directory" else "marker" if name.endswith("/") else "file"
+    tag = next((info[key] for key in (*_TAGS, "created") if info.get(key)), "")
+    return ObjectInfo(name, UNKNOWN_SIZE if size is None else int(size), _version(info), "", kind, str(tag).strip('"'))
+
+
+# Of an object whose web server does not state it.
+UNKNOWN_SIZE = -1
+
+
+def _version(info: Mapping[str, Any]) -> str:
     """Changes when the object's content does: its size with the store's tag, or with its time of change."""
-    for name in (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "md5",
-        "content_md5",
-        "Content-MD5",
-        "generation",
-        "blob_id",
-        "oid",
-        "sha256",
-        "crc32c",
-    ):
-        if info.get(name):
-            return f"{info['size']}:{_text(info[name])}"
-    if "mtime_ns" in info:
-        return f"{info['size']}:{info['mtime_ns']}"
-    for name in ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "created"):
-        if info.get(name):
-            return f"{info['size']}:{_text(info[name])}"
-    return f"{info['size']}"
-
-
-def local_info(path: str) -> dict[str, Any]:
-    """What ``info`` of a remote store tells, for a local file, with the time of change in nanoseconds."""
-    found = os.stat(path)
-    kind = "directory" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "other"
-    return {"name": path, "size": found.st_size, "type": kind, "mtime_ns": found.st_mtime_ns}
-
-
-def infos(files: Files, fs: Any, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What the store tells of each of ``paths`` that exists; neighbors are looked up in one listing."""
-    groups: dict[str, list[str]] = {}
-    for path in paths:
-        groups.setdefault(path.rpartition("/")[0], []).append(path)
-    found: dict[str, dict[str, Any]] = {}
-    for parent, group in groups.items():
-        if isinstance(fs, LocalFileSystem):
-            found.update({p: local_info(p) for p in group if os.path.exists(p)})
-            continue
-        if len(group) > 8 and not EMPTY_SEGMENT.search(f"{parent}/"):  # which a client's ls drops
-            try:
-                there = {str(i["name"]): i for i in files.retry(fs, lambda parent=parent: fs.ls(parent, detail=True))}  # type: ignore[misc]
-            except FileNotFoundError:
-                continue
-            found.update({p: there[p] for p in group if p in there})
-            continue
-        for path in group:
-            try:
-                found[path] = files.call(fs, "info", path)
-            except FileNotFoundError:
-                continue
-    return found
+    told = next((info[name] for name in (*_DIGESTS, *_TIMES) if info.get(name)), None)
+    return f"{info['size']}" if told is None else f"{info['size']}:{_text(told)}"
 
 
 def _text(value: Any) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from segbatch.errors import RecordFailure
+from segbatch.storage.base import ObjectInfo
 from segbatch.storage.files import Files
-from segbatch.storage.walk import Found
 
 REASON = "outputs of segbatch"
 _MAX_RECORD_BYTES = 64 * 2**20
@@ -57,14 +57,14 @@ FOLDERS = LAYOUTS[0].folders
 
 
 def without_outputs(
-    files: Files, uri_of: Callable[[str], str], root: str, found: list[Found], whole: bool
-) -> tuple[list[Found], list[str]]:
+    files: Files, uri_of: Callable[[str], str], root: str, found: list[ObjectInfo], whole: bool
+) -> tuple[list[ObjectInfo], list[str]]:
     """(``found`` without the files of outputs, the folders of these outputs as seen from ``root``).
 
     ``root`` is the path of the input in its store, ``uri_of`` makes a URI of a path there. ``whole``: ``found`` is all
     that lies below ``root``, so that a record which is not among it need not be asked for.
     """
-    names = {entry.name for entry, _ in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
+    names = {entry.name for entry in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
     few, above = len(names) <= _MAX_RECORDS, f"{root}/"
 
     @cache
@@ -76,12 +76,12 @@ def without_outputs(
 
     owned: dict[str, set[Layout]] = {}
     for layout in LAYOUTS:
-        for folder in _candidates((f"{above}{entry.name}" for entry, _ in found), layout, few):
+        for folder in _candidates((f"{above}{entry.name}" for entry in found), layout, few):
             if is_output(folder, layout):
                 owned.setdefault(folder, set()).add(layout)
     if not owned:
         return found, []
-    kept = [(entry, problem) for entry, problem in found if not _is_owned(f"{above}{entry.name}", owned)]
+    kept = [entry for entry in found if not _is_owned(f"{above}{entry.name}", owned)]
     return kept, sorted(f"{folder[len(above) :]}/" if folder.startswith(above) else "./" for folder in owned)
 
 

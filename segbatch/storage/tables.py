@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from segbatch.errors import SourceError
+from segbatch.errors import SourceError, StorageError
+from segbatch.storage.base import Storage
 from segbatch.storage.files import Files, outage, shown_uri
-from segbatch.storage.retry import is_transient
 
 _LOGS = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "_spark_metadata": "a sink of Spark streaming"}
 _ICEBERG = "metadata/*.metadata.json"
@@ -40,7 +39,7 @@ def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tup
     for folder, marker in sorted(marks):
         if any(name.startswith(f"{folder}/") or not folder for name in parquet):
             raise _refusal(f"{root}/{folder}".rstrip("/"), marker)
-    fs, path = files.resolve(root)
+    storage, path = files.resolve(root)
     parents = {f"{path}/{name}".rpartition("/")[0] for name in parquet}
     folders = set(_above(path))
     if not whole:
@@ -48,7 +47,7 @@ def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tup
     asked = [(folder, marker) for folder in sorted(folders) for marker in (*_LOGS, _ICEBERG)]
     data = {folder for folder in folders if any(f"{parent}/".startswith(f"{folder}/data/") for parent in parents)}
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        held = pool.map(lambda ask: (ask[1] != _ICEBERG or ask[0] in data) and _holds(files, fs, *ask), asked)
+        held = pool.map(lambda ask: (ask[1] != _ICEBERG or ask[0] in data) and _holds(storage, *ask), asked)
         for (folder, marker), holds in zip(asked, held, strict=True):
             if holds:
                 shown = (
@@ -66,14 +65,13 @@ def _above(path: str) -> Iterator[str]:
             yield path
 
 
-def _holds(files: Files, fs: Any, folder: str, marker: str) -> bool:
+def _holds(storage: Storage, folder: str, marker: str) -> bool:
     try:
         if marker == _ICEBERG:
-            names = files.retry(fs, lambda: fs.find(f"{folder}/metadata"))
-            return any(table_mark(name) for name in names)
-        return bool(files.retry(fs, lambda: fs.exists(f"{folder}/{marker}")))
-    except Exception as e:  # stores refuse in many ways to tell of what lies above the folders that they share
-        if is_transient(e):
+            return any(table_mark(info.name) for info in storage.list(f"{folder}/metadata", recursive=True))
+        return storage.exists(f"{folder}/{marker}")
+    except StorageError as e:  # stores refuse in many ways to describe what lies above the folders that they share
+        if e.transient:
             raise outage(folder, e) from e
         return False
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from urllib.parse import unquote_to_bytes, urljoin
 
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.text import is_web, redact, without_query
 
+# Of a folder's other objects, so many at most are tried.
+_PROBES = 8
 _FILE = re.compile(r"file:(?=/)(?://(?P<host>[^/]*))?(?P<path>.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -120,3 +122,14 @@ def without_dots(uri: str) -> str:
     if parts[-1] in (".", ".."):
         kept.append("")
     return f"{protocol}://{'/'.join([bucket, *kept])}"
+
+
+def nearest(name: str, names: Sequence[str]) -> Iterator[str]:
+    """Some of the other ``names`` in the folder of ``name``, or in the next folder above it that holds any."""
+    folder = name
+    while folder:
+        folder = folder.rpartition("/")[0]
+        others = [other for other in names if other != name and other.startswith(f"{folder}/" if folder else "")]
+        if others:
+            return iter(others[:: -(-len(others) // _PROBES)])
+    return iter(())

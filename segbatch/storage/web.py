@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from fsspec.implementations.http import HTTPFileSystem
 
-from segbatch.storage.retry import MAX_WHOLE
+from segbatch.storage.ranges import MAX_WHOLE_BYTES
 
 _DENIED = (401, 403, 407)
 _GONE = (404, 410)
@@ -20,8 +20,8 @@ class WebFileSystem(HTTPFileSystem):
     """fsspec's client of HTTP, made to say what the server answered: 404 and 410 raise ``FileNotFoundError``, 401 and
     403 ``PermissionError``, everything else the client's own error with its status, so that 5xx can be tried again.
 
-    ``info`` has the ``size``, also of servers that do not state it, up to ``MAX_WHOLE``; ``mimetype``; and ``ranges``,
-    False if the server is known to serve none.
+    ``info`` has the ``size``, also of servers that do not state it, up to ``MAX_WHOLE_BYTES``; ``type``, which is that
+    of a folder for a page without suffix; and ``ranges``, False if the server is known to serve none.
     """
 
     def _raise_not_found_for_status(self, response: aiohttp.ClientResponse, url: str) -> None:
@@ -37,7 +37,7 @@ class WebFileSystem(HTTPFileSystem):
         async with session.head(self.encode_url(url), allow_redirects=True, **options) as r:
             size = _stated_size(r) if r.status < 400 else None
             ranges = {"bytes": True, "none": False}.get(r.headers.get("Accept-Ranges", ""))
-            if size is not None and (size <= MAX_WHOLE or ranges is not None):
+            if size is not None and (size <= MAX_WHOLE_BYTES or ranges is not None):
                 return _described(url, r, size, ranges)
         # Not all servers answer HEAD, or as they answer GET: a signature is mostly of GET alone.
         options["headers"]["Range"] = "bytes=0-0"
@@ -47,13 +47,13 @@ class WebFileSystem(HTTPFileSystem):
             self._raise_not_found_for_status(r, url)
             info = _described(url, r, _stated_size(r), r.status == 206)
             if info["size"] is None:
-                body = await _body(r, MAX_WHOLE + 1)
-                if len(body) <= MAX_WHOLE:
+                body = await _body(r, MAX_WHOLE_BYTES + 1)
+                if len(body) <= MAX_WHOLE_BYTES:
                     info.update(size=len(body), sha256=hashlib.sha256(body).hexdigest())
             return info
 
     async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        """Of a server without ranges the whole object up to ``MAX_WHOLE``, else the part that was asked for."""
+        """Of a server without ranges the whole object up to ``MAX_WHOLE_BYTES``, else the part that was asked for."""
         if end is not None and (start or 0) >= end:
             return b""
         session = await self.set_session()
@@ -65,8 +65,8 @@ class WebFileSystem(HTTPFileSystem):
             self._raise_not_found_for_status(r, url)
             if not is_part or end is None or r.status == 206:
                 return await r.read()
-            body = await _body(r, max(end, MAX_WHOLE + 1))
-            return body if len(body) <= MAX_WHOLE else body[start or 0 : end]
+            body = await _body(r, max(end, MAX_WHOLE_BYTES + 1))
+            return body if len(body) <= MAX_WHOLE_BYTES else body[start or 0 : end]
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         """The options of a request. Nothing is compressed on the way: its size would tell nothing."""
@@ -78,7 +78,10 @@ class WebFileSystem(HTTPFileSystem):
 def _described(url: str, response: aiohttp.ClientResponse, size: int | None, ranges: bool | None) -> dict[str, Any]:
     told = {name: response.headers[name] for name in _TELLING if response.headers.get(name)}
     mimetype = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return {"name": url, "type": "file", "size": size, "ranges": ranges, "mimetype": mimetype, **told}
+    # A page under a name without suffix is how servers show a folder.
+    last = url.partition("?")[0].rpartition("/")[2]
+    kind = "directory" if mimetype == "text/html" and "." not in last else "file"
+    return {"name": url, "type": kind, "size": size, "ranges": ranges, **told}
 
 
 def _stated_size(response: aiohttp.ClientResponse) -> int | None:

@@ -65,7 +65,7 @@ def test_again_there_is_nothing_to_do(copied: Path) -> None:
 
 
 def test_killed_at_every_step(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segbatch.storage.store._REMOVERS", 1)
+    monkeypatch.setattr("segbatch.storage.fetch.CONCURRENT", 1)
     expected = counted(whole)
     seen = set()
     for output in every_kill(whole, tmp_path, lambda o: compact(str(o), target_bytes=half(o))):

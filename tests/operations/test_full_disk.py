@@ -40,7 +40,7 @@ def carrying(plan: Plan) -> Iterable[Receipt]:
 def test_a_full_output_is_named_and_the_same_job_goes_on_when_there_is_space(corpus: str) -> None:
     with disk(64) as output:
         spec = here.spec([corpus], output)
-        with pytest.raises(OutputError, match=rf"{output}/.*: cannot be .*: .*{FULL}; free space there") as e:
+        with pytest.raises(OutputError, match=rf"{output}/.*: cannot be written .*{FULL}\); free space there") as e:
             here.run(spec)
         assert e.value.exit_code == 1
         before = len(rows(output))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from segbatch.errors import Outage
 from segbatch.operations.repair import repair
 from segbatch.operations.verify import verify
+from segbatch.storage.retry import RetryPolicy
 from tests import here
 from tests.corpus import photographs, write_folder, write_tar
 
@@ -114,7 +116,8 @@ def test_an_outage_of_the_input_store_ends_the_comparison(tmp_path: Path, monkey
     Failing().pipe_file("/c.tar", write_tar(tmp_path / "c.tar", SAMPLES[:2]).read_bytes())
     here.run(here.spec(["failing://c.tar"], tmp_path / "out"))
     minutes = itertools.count(0, 100).__next__
-    monkeypatch.setattr("segbatch.storage.retry.retry.__defaults__", (60.0, 0.0, 0.0, lambda s: None, minutes))
+    policy = partial(RetryPolicy, first_wait_seconds=0.0, sleep=lambda seconds: None, clock=minutes)
+    monkeypatch.setattr("segbatch.storage.files.RetryPolicy", policy)
     monkeypatch.setattr(Failing, "reads", 0)
     monkeypatch.setattr(Failing, "error", TimeoutError("no answer"))
     with pytest.raises(Outage):

@@ -84,6 +84,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patched:
         patched.setattr(Store, "move", lambda self, a, b: count(self, a, b, how="move"))
         patched.setattr(Store, "remove", lambda self, a: count(self, a, how="remove"))
+        patched.setattr(Store, "remove_all", lambda self, names: [count(self, a, how="remove") for a in names])
         if crash < 6:
             with pytest.raises(Killed):
                 apply_promotion(store, promotion)

@@ -14,7 +14,7 @@ from segbatch.leaves import Overlaps, bits_of, leaf_name
 from segbatch.records import NO_CHUNKS, Shard
 from segbatch.sources import divided, open_source
 from segbatch.sources.images import ImageList, Images, image_shard
-from segbatch.storage.walk import ObjectInfo
+from segbatch.storage.base import ObjectInfo
 from tests.corpus import photographs, write_folder
 from tests.sources.contract import SIZES
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from segbatch.errors import Outage, RecordFailure
-from segbatch.sources import open_source
-from segbatch.storage import files as sources_io
-from segbatch.storage.files import Files, is_transient, retry
+from segbatch.sources import Source
+from segbatch.sources.formats import ReadOptions
+from segbatch.storage import remote
+from segbatch.storage.failures import is_transient
+from segbatch.storage.files import Files
+from segbatch.storage.retry import RetryPolicy
 from tests.corpus import photographs, tar_bytes, write_manifest, write_parquet
 from tests.sources.contract import read
 
@@ -61,7 +66,19 @@ def _flaky(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     for name, value in {"store": {}, "failures": 0, "calls": 0, "_left": {}, "ignores_ranges": False}.items():
         monkeypatch.setattr(Flaky, name, value)
-    monkeypatch.setattr(sources_io.retry, "__defaults__", (60.0, 0.0, 0.0, lambda s: None, lambda: 0.0))
+
+
+# Retries without waiting, for ever; and at most 60 times.
+PATIENT = RetryPolicy(first_wait_seconds=0.0, sleep=lambda seconds: None, clock=lambda: 0.0)
+
+
+def impatient() -> RetryPolicy:
+    clock = itertools.count()
+    return replace(PATIENT, clock=lambda: float(next(clock)))
+
+
+def source(uri: str, retry: RetryPolicy = PATIENT, **options: Any) -> Source:
+    return Source([uri], ReadOptions(Files(retry=retry), **options))
 
 
 def put(name: str, data: bytes) -> str:
@@ -115,7 +132,7 @@ def test_waits_grow_and_end_at_the_deadline():
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        retry(call, 60.0, 0.25, 15.0, sleep, lambda: now[0])
+        RetryPolicy(sleep=sleep, clock=lambda: now[0]).run(call, 60.0)
     assert sum(waits) <= 60
     assert all(wait <= min(0.25 * 2**n, 15) for n, wait in enumerate(waits))
     assert len(waits) >= 6
@@ -129,7 +146,7 @@ def test_an_error_that_will_not_pass_is_raised_at_once():
         raise PermissionError
 
     with pytest.raises(PermissionError):
-        retry(call)
+        RetryPolicy().run(call, 60.0)
     assert len(calls) == 1
 
 
@@ -150,10 +167,10 @@ def write_inputs(tmp_path: Path) -> dict[str, str]:
 def test_a_store_that_fails_and_recovers_loses_nothing(tmp_path: Path, input: str):
     uri = write_inputs(tmp_path)[input]
     expected = [data for _, data in SAMPLES]
-    assert [r.data for r in read(open_source([uri]))] == expected
+    assert [r.data for r in read(source(uri))] == expected
     quiet, Flaky.calls = Flaky.calls, 0
     Flaky.failures, Flaky._left = 3, {}
-    assert [r.data for r in read(open_source([uri]))] == expected
+    assert [r.data for r in read(source(uri))] == expected
     assert Flaky.calls > quiet
 
 
@@ -162,35 +179,33 @@ def test_an_object_that_keeps_failing_is_an_error_row_and_a_store_stops_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outage: bool
 ):
     inputs = write_inputs(tmp_path)
-    shards = {name: (s := open_source([uri]), next(iter(s.shards()))) for name, uri in inputs.items()}
-    clock = iter(range(10**6))
-    monkeypatch.setattr(sources_io.retry, "__defaults__", (60.0, 0.0, 0.0, lambda s: None, lambda: next(clock)))
+    shards = {name: (s := source(uri, impatient()), next(iter(s.shards()))) for name, uri in inputs.items()}
     Flaky.failures, Flaky._left = 10**6, {}
     if not outage:
         monkeypatch.setattr(Flaky, "info", MemoryFileSystem.info)
-        source, shard = shards["folder"]
-        records = [r for c in source.chunks(shard, 100) for r in c.records]
+        folder, shard = shards["folder"]
+        records = [r for c in folder.chunks(shard, 100) for r in c.records]
         assert {r.error.type for r in records if r.error} == {"UnreadableObject"}
         assert len(records) == len(SAMPLES)
         return
-    source, shard = shards["folder"]
+    folder, shard = shards["folder"]
     with pytest.raises(Outage, match="the store is unavailable") as stopped:
-        list(source.chunks(shard, 100))
+        list(folder.chunks(shard, 100))
     assert stopped.value.exit_code == 1, "nothing is wrong with the configuration"
     assert isinstance(pickle.loads(pickle.dumps(stopped.value)), Outage)
     with pytest.raises(Outage, match="the store is unavailable"):
-        list(open_source([inputs["folder"]]).shards())
+        list(source(inputs["folder"], impatient()).shards())
     for name in ("tar", "parquet"):
-        source, shard = shards[name]
+        opened, shard = shards[name]
         with pytest.raises(Outage, match=r"the store is unavailable .* run the job again when it answers"):
-            list(source.chunks(shard, 100))
+            list(opened.chunks(shard, 100))
 
 
 def test_a_refused_object_is_an_error_row_and_a_store_that_refuses_all_stops_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    source = open_source([write_inputs(tmp_path)["folder"]])
-    (shard,) = source.shards()
+    folder = source(write_inputs(tmp_path)["folder"], impatient())
+    (shard,) = folder.shards()
     refused = [f"/b/folder/{SAMPLES[0][0]}"]
 
     def cat_file(self: Flaky, path: str, *args: Any, **kwargs: Any) -> bytes:
@@ -205,16 +220,14 @@ def test_a_refused_object_is_an_error_row_and_a_store_that_refuses_all_stops_the
 
     monkeypatch.setattr(Flaky, "cat_file", cat_file)
     monkeypatch.setattr(Flaky, "info", info)
-    (chunk,) = source.chunks(shard, 100)
+    (chunk,) = folder.chunks(shard, 100)
     first, *others = chunk.records
     assert first.error is not None
     assert (first.error.type, "access is denied (Forbidden)" in first.error.message) == ("UnreadableObject", True)
     assert [r.data for r in others] == [data for _, data in SAMPLES[1:]]
     refused.clear()
-    clock = iter(range(10**6))
-    monkeypatch.setattr(sources_io.retry, "__defaults__", (60.0, 0.0, 0.0, lambda s: None, lambda: next(clock)))
     with pytest.raises(Outage, match="the store is unavailable"):
-        list(source.chunks(shard, 100))
+        list(folder.chunks(shard, 100))
 
 
 def test_of_a_store_without_ranges_small_objects_are_read_whole_and_large_ones_are_an_error():
@@ -228,7 +241,7 @@ def test_of_a_store_without_ranges_small_objects_are_read_whole_and_large_ones_a
 
 
 def test_whole_objects_by_one_request_or_two(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sources_io, "_FIRST_READ", 10)
+    monkeypatch.setattr(remote, "_FIRST_READ_BYTES", 10)
     files = Files()
     for data, requests in ((b"", 1), (b"0123456789", 1), (b"0123456789ab", 3)):
         uri = put("one", data)
@@ -243,7 +256,7 @@ def test_whole_objects_by_one_request_or_two(monkeypatch: pytest.MonkeyPatch):
 def test_a_record_that_is_too_large_is_an_error_row(tmp_path: Path):
     limit = len(SAMPLES[0][1]) - 1
     for uri in write_inputs(tmp_path).values():
-        records = read(open_source([uri], max_record_bytes=limit))
+        records = read(source(uri, max_record_bytes=limit))
         assert [r.error is not None for r in records] == [len(data) > limit for _, data in SAMPLES]
         assert {r.error.type for r in records if r.error} == {"RecordTooLarge"}
 

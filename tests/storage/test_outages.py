@@ -20,7 +20,8 @@ from segbatch.records import Record, Shard
 from segbatch.sources import Source, divided
 from segbatch.sources.formats import ReadOptions
 from segbatch.storage.files import Files
-from segbatch.storage.reachable import nearest
+from segbatch.storage.retry import RetryPolicy
+from segbatch.storage.uri import nearest
 from tests.corpus import photographs, write_manifest, write_parquet, write_tar
 from tests.disks import mounted
 
@@ -30,7 +31,8 @@ Act = Callable[[Path], object]
 
 def source(*inputs: Path | str, wait: float = 0.0, format: str | None = None) -> Source:
     """Waits for stores of any kind for so many seconds."""
-    return Source([str(i) for i in inputs], ReadOptions(Files(None, wait, wait), format, max_record_bytes=2**17))
+    files = Files(retry=RetryPolicy(deadline_seconds=wait, local_deadline_seconds=wait))
+    return Source([str(i) for i in inputs], ReadOptions(files, format, max_record_bytes=2**17))
 
 
 def planned(inputs: Source) -> list[Shard]:

@@ -8,6 +8,7 @@ import pytest
 
 from segbatch.errors import OutputError
 from segbatch.storage.files import Files
+from segbatch.storage.retry import RetryPolicy
 from segbatch.storage.store import Store
 from tests.store.proxy import KINDS, FaultyProxy
 from tests.store.seaweed import Seaweed
@@ -21,15 +22,13 @@ def impatient(seaweed: Seaweed, proxy: FaultyProxy) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_operation_through_a_store_that_spoils_one_of_three(
-    seaweed: Seaweed, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_operation_through_a_store_that_spoils_one_of_three(seaweed: Seaweed, place: str, kind: str) -> None:
     # A stalled upload is ended by this alone: aiohttp's read timeout does not run while it waits for "100 Continue".
-    monkeypatch.setattr("segbatch.storage.retry._ATTEMPT", 0.5)
     data = bytes(range(256)) * 5000
     with FaultyProxy(seaweed.ports["s3"], spoil=1, of=3, seed=7, kinds=(kind,)) as proxy:
         options = impatient(seaweed, proxy)
-        store, files = Store(f"s3://{place}/out", options), Files(options)
+        retry = RetryPolicy(attempt_seconds=0.5)
+        store, files = Store(f"s3://{place}/out", options, retry), Files(options, retry)
         assert store.create("run.json", data), "its own, even if the answer was lost"
         assert not store.create("run.json", b"late")
         for i in range(4):
@@ -49,11 +48,10 @@ def test_every_operation_through_a_store_that_spoils_one_of_three(
     assert proxy.share >= 0.3
 
 
-def test_a_store_that_never_answers_is_given_up(seaweed: Seaweed, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segbatch.storage.retry._ATTEMPT", 0.5)
-    monkeypatch.setattr("segbatch.storage.store._WRITE_DEADLINE", 5)
+def test_a_store_that_never_answers_is_given_up(seaweed: Seaweed, place: str) -> None:
     with FaultyProxy(seaweed.ports["s3"], spoil=1, of=1, seed=7, kinds=("stalled",)) as proxy:
-        store = Store(f"s3://{place}/out", seaweed.storage_options(proxy.endpoint))
+        retry = RetryPolicy(attempt_seconds=0.5, write_deadline_seconds=5.0)
+        store = Store(f"s3://{place}/out", seaweed.storage_options(proxy.endpoint), retry)
         begun = time.monotonic()
         with pytest.raises(OutputError, match="the store is unavailable; committed chunks are kept"):
             store.write("a", b"x")

@@ -11,6 +11,7 @@ from segbatch.errors import Outage
 from segbatch.sources import Source, divided
 from segbatch.sources.formats import ReadOptions
 from segbatch.storage.files import Files
+from segbatch.storage.retry import RetryPolicy
 from tests.corpus import photographs, write_manifest
 from tests.store.seaweed import Seaweed
 
@@ -18,7 +19,8 @@ PICTURES = photographs(4, side=16)
 
 
 def errors(given: str, shards: list[Any], options: dict[str, Any]) -> list[str | None]:
-    source = Source([given], ReadOptions(Files(options, 1.0, 0.0), max_record_bytes=2**17))
+    files = Files(options, RetryPolicy(deadline_seconds=1.0, local_deadline_seconds=0.0))
+    source = Source([given], ReadOptions(files, max_record_bytes=2**17))
     records = [record for shard in shards for chunk in source.chunks(shard, 4) for record in chunk.records]
     return [record.error.type if record.error else None for record in records]
 

@@ -7,10 +7,12 @@ import pickle
 from typing import Any
 
 import pytest
+import s3fs
 
 from segbatch.errors import OutputError
 from segbatch.storage.files import Files
 from segbatch.storage.listing import list_input
+from segbatch.storage.resolve import read_object
 from segbatch.storage.store import Store
 from tests.store.seaweed import Seaweed
 
@@ -20,7 +22,7 @@ def store(seaweed: Seaweed, place: str) -> Store:
     return Store(f"s3://{place}/out", seaweed.storage_options())
 
 
-def test_write_read_list_move_remove(store: Store) -> None:
+def test_write_read_list_move_remove(store: Store, seaweed: Seaweed) -> None:
     assert store.names("masks") == []
     assert not store.exists("masks/a")
     with pytest.raises(FileNotFoundError):
@@ -34,7 +36,9 @@ def test_write_read_list_move_remove(store: Store) -> None:
     assert store.read("masks/a") == b"two"
     assert store.read("masks/b") == b""
     assert sorted(store.names("masks")) == ["a", "b"]
-    assert not store.fs.dircache, "a listing of half a million objects is not kept"
+    assert not s3fs.S3FileSystem(**seaweed.storage_options()).dircache, (
+        "a listing of half a million objects is not kept"
+    )
     store.move("masks/a", "retired/a")
     store.move("masks/a", "retired/a")
     assert store.names("masks") == ["b"]
@@ -49,15 +53,15 @@ def test_write_read_list_move_remove(store: Store) -> None:
     assert store.read("masks2/c") == b"beside"
 
 
-def test_what_another_client_wrote_is_seen(store: Store, seaweed: Seaweed) -> None:
+def test_what_another_client_wrote_is_seen(store: Store, seaweed: Seaweed, place: str) -> None:
     store.write("masks/a", b"x")
     assert store.names("masks") == ["a"]
-    seaweed.client().pipe_file(store.full("masks/b"), b"y")
+    seaweed.client().pipe_file(f"{place}/out/masks/b", b"y")
     assert sorted(store.names("masks")) == ["a", "b"]
     assert store.exists("masks/b")
 
 
-def test_large_objects_in_parts_and_ranges(store: Store, seaweed: Seaweed) -> None:
+def test_large_objects_in_parts_and_ranges(store: Store, seaweed: Seaweed, place: str) -> None:
     data = bytes(range(256)) * (110 * 2**20 // 256)  # s3fs writes 100 MB and more in parts
     store.write("large", data)
     assert store.read("large") == data
@@ -66,7 +70,7 @@ def test_large_objects_in_parts_and_ranges(store: Store, seaweed: Seaweed) -> No
         assert f.read() == data[-1000:]
         f.seek(70 * 2**20 + 3)
         assert f.read(10) == data[3:13]
-    assert Files(seaweed.storage_options()).read(f"s3://{store.full('large')}", 2**30) == data
+    assert Files(seaweed.storage_options()).read(f"s3://{place}/out/large", 2**30) == data
 
 
 def _race(uri: str, options: dict[str, Any], payload: bytes, barrier: Any, won: Any) -> None:
@@ -157,15 +161,14 @@ def test_requests_are_few(seaweed: Seaweed, place: str, monkeypatch: pytest.Monk
     fs.pipe_file(f"{place}/a.png", b"x" * 1000)
     fs.pipe_file(f"{place}/empty", b"")
     files = Files(seaweed.storage_options())
-    own, _ = files.resolve(f"s3://{place}/a.png")
     asked: list[str] = []
-    call_s3 = type(own)._call_s3
+    call_s3 = s3fs.S3FileSystem._call_s3
 
     async def counted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         asked.append(method)
         return await call_s3(self, method, *args, **kwargs)
 
-    monkeypatch.setattr(type(own), "_call_s3", counted)
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
     assert files.read(f"s3://{place}/a.png", 10**6, 1000) == b"x" * 1000
     assert asked == ["get_object"]
     assert files.read(f"s3://{place}/a.png", 10**6) == b"x" * 1000
@@ -179,8 +182,13 @@ def test_requests_are_few(seaweed: Seaweed, place: str, monkeypatch: pytest.Monk
     with files.open(f"s3://{place}/tar") as stream:
         assert stream.read() == b"x" * 100_000
     assert asked == ["head_object", "get_object"]
+    output = Store(f"s3://{place}", seaweed.storage_options())
     asked.clear()
-    with Store(f"s3://{place}", seaweed.storage_options()).open("tar") as stream:
+    assert output.read("tar") == b"x" * 100_000
+    assert read_object(f"s3://{place}/tar", seaweed.storage_options()) == b"x" * 100_000
+    assert asked == ["get_object"] * 2
+    asked.clear()
+    with output.open("tar") as stream:
         stream.seek(-8, 2)
         assert stream.read() == b"x" * 8
     assert asked == ["head_object", "get_object"]
