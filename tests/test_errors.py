@@ -14,7 +14,7 @@ import segbatch
 from segbatch.errors import JobError, Kind, ModelError, PlatformError, RecordFailure, SegbatchError
 
 EXIT_CODES = {
-    "usage": {2}, "input": {2}, "model": {1, 2}, "output": {1}, "unavailable": {1}, "busy": {5}, "platform": {1},
+    "usage": {2}, "input": {2}, "model": {1, 2}, "output": {1, 2}, "unavailable": {1}, "busy": {5}, "platform": {1},
 }  # fmt: skip
 
 
