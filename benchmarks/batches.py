@@ -18,7 +18,7 @@ import torch
 from crf_inputs import photographs
 
 from segbatch import models
-from segbatch.models.base import TorchModel
+from segbatch.models.runner import TorchModel
 
 NETWORKS = ("deeplabv3plus_mobilenet_v2", "deeplabv3_mobilenet_v3_large:random", "deeplabv3_resnet50:random")
 SIZES = (None, 1, 2, 4, 8)

@@ -18,7 +18,7 @@ from segbatch.config.base import read_config
 from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, SpecError, visible, visible_lines
 from segbatch.labels import LabelSet
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.output.totals import Totals
 from segbatch.report.contact_sheet import Row, contact_sheet
 
@@ -134,8 +134,8 @@ def test_weights_that_unpack_to_more_than_their_file_are_refused():
             out.writestr(member.filename, source.read(member))
     assert len(packed.getvalue()) < 2**16
     with pytest.raises(ModelError, match=r"bomb\.pth.*unpack to 4,1"):
-        checkpoint.parse(packed.getvalue(), "bomb.pth")
-    assert checkpoint.parse(stored.getvalue(), "good.pth")["a"].shape == (2**20,)
+        state_dict.parse(packed.getvalue(), "bomb.pth")
+    assert state_dict.parse(stored.getvalue(), "good.pth")["a"].shape == (2**20,)
 
 
 def test_safetensors_that_lie_are_refused():
@@ -144,7 +144,7 @@ def test_safetensors_that_lie_are_refused():
         return len(text).to_bytes(8, "little") + text + data
 
     tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-    assert checkpoint.parse(made({"a": tensor}, bytes(8)), "w.safetensors")["a"].tolist() == [0, 0]
+    assert state_dict.parse(made({"a": tensor}, bytes(8)), "w.safetensors")["a"].tolist() == [0, 0]
     lies = [
         made({"a": {**tensor, "shape": [2**40]}}, bytes(8)),
         made({"a": {**tensor, "shape": [2**63, 2]}}, bytes(8)),
@@ -159,4 +159,4 @@ def test_safetensors_that_lie_are_refused():
     ]
     for lie in lies:
         with pytest.raises(ModelError, match=r"w\.safetensors"):
-            checkpoint.parse(lie, "w.safetensors")
+            state_dict.parse(lie, "w.safetensors")

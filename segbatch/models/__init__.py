@@ -55,7 +55,7 @@ def build(
 ) -> Model:
     """The model ``name`` (or ``package.module:factory``), in eval mode on its device, ready for ``scores``.
 
-    ``weights``: a named set, ``default``, the URI of a checkpoint (``checkpoint.load``; for networks that come
+    ``weights``: a named set, ``default``, the URI of a checkpoint (``state_dict.load``; for networks that come
     from Caffe, of a ``.caffemodel``), or ``random`` (``random:SEED``), which is untrained, for tests
     and benchmarks. ``classes``: URI of a file of class names. ``device``: ``auto`` (a GPU if there is one),
     ``cpu``, ``cuda``, ``cuda:N``. ``precision``: ``fp32`` or ``bf16`` (see ``supports_bf16``). ``batch_size``
@@ -95,9 +95,9 @@ def names() -> list[ModelInfo]:
 
 def supports_bf16(device: str = "auto") -> bool:
     """Whether ``precision="bf16"`` is native, and so faster than fp32, on ``device`` of this machine."""
-    from segbatch.models import base
+    from segbatch.models import runner
 
-    return base.supports_bf16(device)
+    return runner.supports_bf16(device)
 
 
 def entry(name: str) -> ModelEntry:

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from segbatch.config.training import TrainingRecipe
 from segbatch.errors import ModelError, SpecError, visible
 from segbatch.labels import VOC_LABELS, LabelSet
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.backbones import Backbone
-from segbatch.models.base import TorchModel
 from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
+from segbatch.models.runner import TorchModel
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict, Taken, take
 from segbatch.models.weights import (
@@ -157,7 +157,7 @@ class Architecture:
         digest = content_digest(data)
         taken = self.take(data, chosen)
         self._check(data, taken.state, chosen)
-        checkpoint.check_finite(taken.state, chosen)
+        state_dict.check_finite(taken.state, chosen)
         labels = self._labels(choice, self._count(taken.state))
         tuned = self._named(digest) or weights
         weights = replace(weights, labels=labels, digest=digest, note=taken.note)
@@ -165,7 +165,7 @@ class Architecture:
 
     def take(self, data: bytes, source: str) -> Taken:
         """What fits this network best of a file of weights, whole or not. Raises ``ModelError`` as ``load`` does."""
-        return self.take_loaded(checkpoint.load(data, source), source)
+        return self.take_loaded(state_dict.load(data, source), source)
 
     def take_loaded(self, loaded: Mapping[Any, Any], source: str) -> Taken:
         tensors = functools.cache(lambda count: self._on_meta(count).state_dict())
@@ -179,9 +179,9 @@ class Architecture:
 
     def _check(self, data: bytes, state: StateDict, source: str) -> None:
         try:
-            checkpoint.check(state, self._on_meta(self._count(state)), source, self.name)
+            state_dict.check(state, self._on_meta(self._count(state)), source, self.name)
         except ModelError as e:
-            raise ModelError(f"{e}{nearest(checkpoint.load(data, source), self.name)}") from None
+            raise ModelError(f"{e}{nearest(state_dict.load(data, source), self.name)}") from None
 
     def _named(self, digest: str) -> Weights | None:
         """The named weights that a file is a copy of."""
@@ -190,7 +190,7 @@ class Architecture:
 
     def _state(self, data: bytes, source: str, count: int) -> StateDict:
         state = self.take(data, source).state
-        checkpoint.check(state, self._on_meta(count), source, self.name)
+        state_dict.check(state, self._on_meta(count), source, self.name)
         return state
 
     def _labels(self, choice: ModelRequest, count: int) -> LabelSet:

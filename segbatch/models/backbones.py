@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from segbatch.errors import ModelError, SpecError
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import read_uri
 
@@ -50,7 +50,7 @@ def load(network: nn.Module, backbone: Backbone, uri: str, storage_options: Mapp
     """
     source = uri or f"timm's {backbone.timm}"
     if uri:
-        state = checkpoint.parse(read_uri(uri, "init", storage_options), uri)
+        state = state_dict.parse(read_uri(uri, "init", storage_options), uri)
     else:
         state = _timm_state(backbone.timm, pretrained=True)
     return f"{len(backbone.take(network, state, source))} tensors of {source}"
@@ -87,7 +87,7 @@ def _take(timm: str, network: nn.Module, state: StateDict, source: str) -> list[
         order = [key for key in _timm_state(timm, pretrained=False) if not _is_counter(key)]
         names = dict(zip(wanted, order, strict=False))
     taken = {key: given[name] for key, name in names.items() if name in given}
-    checkpoint.check_keys(taken, wanted, source, "the backbone")
+    state_dict.check_keys(taken, wanted, source, "the backbone")
     network.load_state_dict(taken, strict=False)
     return list(taken)
 

@@ -15,10 +15,10 @@ from segbatch import models
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SpecError
 from segbatch.labels import LabelSet
-from segbatch.models import backbones, checkpoint
+from segbatch.models import backbones, state_dict
 from segbatch.models.architecture import Architecture
-from segbatch.models.base import TorchModel
 from segbatch.models.info import ModelRequest
+from segbatch.models.runner import TorchModel
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import choose, read_labels
 from segbatch.training.augment import padded
@@ -77,7 +77,7 @@ def _load(network: nn.Module, state: StateDict, heads: set[str], source: str, mo
     state = {key: value for key, value in state.items() if key in own or not key.startswith("upscore")}
     anew = sorted(k for k in heads if k in own and (k not in state or state[k].shape != own[k].shape))
     fits = {key: value for key, value in state.items() if key not in anew}
-    checkpoint.check_keys(fits, {key: value for key, value in own.items() if key not in anew}, source, model)
+    state_dict.check_keys(fits, {key: value for key, value in own.items() if key not in anew}, source, model)
     network.load_state_dict(fits, strict=False)
     for name, parameter in network.named_parameters():
         if name in anew and name not in state and name.startswith("score_pool"):

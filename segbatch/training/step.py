@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segbatch.errors import SegbatchError, SpecError
-from segbatch.models.base import supports_bf16
+from segbatch.models.runner import supports_bf16
 from segbatch.training.checkpoint import TrainingState
 from segbatch.training.job import TrainingJob
 from segbatch.training.network import class_keys, collate, set_train_mode

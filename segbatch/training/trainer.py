@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segbatch.config.training import TrainSpec
 from segbatch.evaluation.confusion import Confusion
 from segbatch.logs import LogReporter
-from segbatch.models.base import resolve_device
+from segbatch.models.runner import resolve_device
 from segbatch.protocols import Reporter
 from segbatch.text import duration
 from segbatch.training import artifacts, checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from segbatch.errors import ModelError, RecordFailure
 from segbatch.evaluation.confusion import Confusion
-from segbatch.models.base import TorchModel
+from segbatch.models.runner import TorchModel
 from segbatch.stages.scoring import unrefined_mask
 from segbatch.training.examples import Examples, load_or_placeholder
 

@@ -14,8 +14,8 @@ import torch
 
 from segbatch import models
 from segbatch.models.architecture import Architecture
-from segbatch.models.base import TorchModel
 from segbatch.models.fold import fold_batch_norms
+from segbatch.models.runner import TorchModel
 
 SIZES = [(1, 1), (1, 40), (33, 1), (17, 301), (64, 64), (65, 127), (96, 64)]
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from segbatch.labels import VOC_LABELS
 from segbatch.models import MODELS
-from segbatch.models.base import TorchModel
+from segbatch.models.runner import TorchModel
 from tests.models.contract import ModelContract, photo
 
 NARROW = 16

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbatch.errors import ModelError
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.info import ModelRequest
 from segbatch.models.zoo import caffe
 from segbatch.models.zoo.caffe_names import from_caffe
@@ -107,7 +107,7 @@ FOUR = np.float32([1, 2, 3, 4]).tobytes()
 )
 def test_what_is_wrong_is_said(data: bytes, says: str) -> None:
     with pytest.raises(ModelError, match=says) as e:
-        checkpoint.parse(data, "some/w.caffemodel")
+        state_dict.parse(data, "some/w.caffemodel")
     assert "'some/w.caffemodel'" in str(e.value)
 
 

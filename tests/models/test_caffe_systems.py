@@ -15,8 +15,8 @@ import torch
 from segbatch import models
 from segbatch.errors import ModelError
 from segbatch.models.architecture import Architecture
-from segbatch.models.base import TorchModel
 from segbatch.models.info import DeviceOptions, ModelRequest
+from segbatch.models.runner import TorchModel
 from tests.models import caffe_net, caffe_systems
 from tests.models.caffe_net import Net
 from tests.models.contract import photo

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from segbatch.errors import ModelError
-from segbatch.models.base import TorchModel
+from segbatch.models.runner import TorchModel
 from segbatch.models.zoo.dpn import DPN, LocalFilter, Parsing, of_labels, parse, potts, read_contexts
 from segbatch.models.zoo.receptive_field import layers_of, receptive_field
 from tests.crf.inputs import photograph, random_image, smooth_logits

@@ -16,7 +16,7 @@ from torchvision.models import vgg16, vgg16_bn
 
 from segbatch import models
 from segbatch.errors import ModelError
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.zoo.fcn import FCN, FCN8S_ATONCE
 from segbatch.models.zoo.ports import from_torchvision, load_trunk
 from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16
@@ -53,7 +53,7 @@ def test_torchvisions_trunk_computes_here_what_it_does_there(build: object):
     features = _features(build)
     trunk = VGG16(batch_norm=build is vgg16_bn).eval()
     state = {f"features.{key}": value for key, value in features.state_dict().items()}
-    taken = load_trunk(trunk, checkpoint.parse(_saved(state), "vgg16.pth"), "vgg16.pth")
+    taken = load_trunk(trunk, state_dict.parse(_saved(state), "vgg16.pth"), "vgg16.pth")
     assert set(taken) == set(trunk.state_dict())
     rgb = torch.from_numpy(photo(64, 96)).permute(2, 0, 1)[None].float()
     bgr = rgb.flip(1) - torch.tensor(CAFFE_BGR.mean)[:, None, None]
@@ -136,7 +136,7 @@ def test_the_pytorch_ports_of_fcn_fit_as_they_are(name: str):
     convs, ups = PORTS[name]
     keys = [f"{c}.{part}" for c in convs for part in ("weight", "bias")] + [f"{u}.weight" for u in ups]
     state = entry.convert({key: own[key] for key in keys})  # type: ignore[attr-defined]
-    checkpoint.check(state, on_meta(entry.network, 21), "port.pth", name)  # type: ignore[attr-defined]
+    state_dict.check(state, on_meta(entry.network, 21), "port.pth", name)  # type: ignore[attr-defined]
 
 
 def test_the_constants_that_ports_leave_out_are_those_of_the_network():
@@ -170,5 +170,5 @@ def test_hdf5_is_refused_with_the_way_to_convert_it(tmp_path: Path):
         "    return {'data': {'conv1_1': {'0': np.ones((2, 3, 3, 3), 'f4'), '1': np.ones(2, 'f4')}}}\n"
     )
     subprocess.run([sys.executable, "-c", code[1]], cwd=tmp_path, check=True)
-    found = checkpoint.parse((tmp_path / "FILE.safetensors").read_bytes(), "FILE.safetensors")
+    found = state_dict.parse((tmp_path / "FILE.safetensors").read_bytes(), "FILE.safetensors")
     assert {key: tuple(value.shape) for key, value in found.items()} == {"conv1_1/0": (2, 3, 3, 3), "conv1_1/1": (2,)}

@@ -16,7 +16,7 @@ import torch
 from segbatch import models
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.weights import Weights, read_uri
 from tests.storage.web_server import web_server
 
@@ -57,7 +57,7 @@ def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_weights(content: bytes, suffix: str, says: str) -> None:
     with pytest.raises(ModelError, match=says):
-        checkpoint.parse(content, f"weights{suffix}")
+        state_dict.parse(content, f"weights{suffix}")
 
 
 def test_all_that_does_not_fit_is_in_one_error(tmp_path: Path) -> None:

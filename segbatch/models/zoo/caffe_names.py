@@ -27,7 +27,7 @@ def from_caffe(layers: Mapping[str, str]) -> Callable[[StateDict], StateDict]:
     Blob 0 is the ``weight``, blob 1 the ``bias``. Modules whose name ends in ``.bn`` take Caffe's BN blobs
     [scale, shift], in which the statistics are folded in already (``bn_mode: INFERENCE``). A name that ends in
     ``*`` stands for the first layer that begins so: names of score layers carry the data set. Blobs of other
-    layers keep their names, for ``checkpoint.check`` to list; state dicts that hold no blobs are returned as
+    layers keep their names, for ``state_dict.check`` to list; state dicts that hold no blobs are returned as
     ``ports.from_torchvision`` returns them.
     """
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segbatch.crf.torch_engine import MeanField
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
@@ -85,14 +85,14 @@ def couplings(data: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ModelError: Lists what is missing or of another shape.
     """
-    state = mean_field_state(checkpoint.parse(data, source))
+    state = mean_field_state(state_dict.parse(data, source))
     compatibility = state.get("compatibility")
     classes = len(compatibility) if compatibility is not None and compatibility.ndim else 1
     diagonal = all(state[name].ndim == 1 for name in ("spatial", "bilateral") if name in state)
     with torch.device("meta"):  # a file may claim any number of classes
         layer = MeanField(classes if 0 < classes < 2**15 else 1, diagonal=diagonal)
-    checkpoint.check(state, layer, source, "the layer of CRF-as-RNN")
-    checkpoint.check_finite(state, source)
+    state_dict.check(state, layer, source, "the layer of CRF-as-RNN")
+    state_dict.check_finite(state, source)
     layer.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     spatial, bilateral = (coupling.detach().numpy() for coupling in layer.couplings())
     return spatial, bilateral

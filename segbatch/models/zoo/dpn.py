@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
@@ -207,15 +207,15 @@ def read_contexts(data: bytes, source: str) -> Tensor:
         ModelError: They are missing, or of another shape.
     """
     name = "contexts.weight"
-    found = {key.removeprefix("parsing."): value for key, value in checkpoint.parse(data, source).items()}
+    found = {key.removeprefix("parsing."): value for key, value in state_dict.parse(data, source).items()}
     state = {key: value for key, value in found.items() if key == name}
     contexts = state.get(name)
     outputs, classes = contexts.shape[:2] if contexts is not None and contexts.ndim >= 2 else (0, 0)
     fits = 0 < classes < 2**15 and outputs < 2**20
     with torch.device("meta"):  # a file may claim any number of classes
         wanted = Parsing(classes, max(1, outputs // classes)) if fits else Parsing(1)
-    checkpoint.check(state, wanted, source, "the layers of DPN")
-    checkpoint.check_finite(state, source)
+    state_dict.check(state, wanted, source, "the layers of DPN")
+    state_dict.check_finite(state, source)
     return state[name].float()
 
 

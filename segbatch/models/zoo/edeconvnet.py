@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from segbatch.config.base import read_config
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
-from segbatch.models.base import TorchModel
 from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
+from segbatch.models.runner import TorchModel
 from segbatch.models.weights import content_digest
 from segbatch.models.zoo.deconvnet import DECONVNET, SIDE
 from segbatch.models.zoo.fcn import FCN8S

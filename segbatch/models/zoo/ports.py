@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.backbones import Backbone
 from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import IMAGENET_RGB
@@ -67,7 +67,7 @@ def load_trunk(network: VGG16, state: StateDict, source: str) -> list[str]:
     trunk = tuple(f"{name}." for block in range(1, len(BLOCKS) + 1) for name in VGG16.names(block))
     wanted = {key: value for key, value in own.items() if key.startswith(trunk)}
     taken = {key: state[key] for key in wanted if key in state}
-    checkpoint.check_keys(taken, wanted, source, "the VGG16 trunk")
+    state_dict.check_keys(taken, wanted, source, "the VGG16 trunk")
     for key in ("fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"):
         if key in own and key in state and own[key].shape == state[key].shape:
             taken[key] = state[key]

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from segbatch.errors import ModelError
 from segbatch.labels import LabelSet
-from segbatch.models import checkpoint
+from segbatch.models import state_dict
 from segbatch.models.architecture import Architecture, nearest
 from segbatch.models.info import DeviceOptions, ModelRequest
 from segbatch.models.tiles import Geometry
@@ -208,7 +208,7 @@ def test_tables_that_hold_themselves_and_many_tables_cost_little() -> None:
 
 @pytest.mark.parametrize("form", ["plain", "parallel", "lightning", "ema", "swa", "deepspeed", "nested"])
 def test_without_a_network_the_largest_table_is_taken(form: str) -> None:
-    found = checkpoint.parse(saved({**FORMS[form], "ema_state": {"decay": torch.ones(1)}}), "w.pt")
+    found = state_dict.parse(saved({**FORMS[form], "ema_state": {"decay": torch.ones(1)}}), "w.pt")
     assert same({key: value for key, value in found.items() if key in PLAIN})
 
 
@@ -225,7 +225,7 @@ def test_the_number_of_classes_and_a_network_that_fits_are_named(tmp_path: Path)
 
     path = tmp_path / "w.pt"
     torch.save(under("module."), path)
-    said = message(lambda: checkpoint.load_into(Tiny(5), str(path)))
+    said = message(lambda: state_dict.load_into(Tiny(5), str(path)))
     assert "The final layer has 3 classes, the network is built for 5" in said
     lraspp = "lraspp_mobilenet_v3_large"
     from segbatch import models
@@ -242,7 +242,7 @@ def test_a_network_of_ones_own_is_loaded_under_any_prefix(tmp_path: Path) -> Non
     path = tmp_path / "last.ckpt"
     path.write_bytes(saved(FORMS["lightning"]))
     network = Tiny(3)
-    assert "taken from state_dict under 'model.'" in checkpoint.load_into(network, str(path))
+    assert "taken from state_dict under 'model.'" in state_dict.load_into(network, str(path))
     assert same(network.state_dict())
 
 
@@ -271,4 +271,4 @@ def test_a_program_is_named() -> None:
     file = io.BytesIO()
     torch.jit.save(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), file)
     with pytest.raises(ModelError, match=r"TorchScript program.*state_dict\(\)"):
-        checkpoint.load(file.getvalue(), "w.pt")
+        state_dict.load(file.getvalue(), "w.pt")

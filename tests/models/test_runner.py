@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segbatch import models
 from segbatch.errors import ModelError, NetworkError, RecordFailure, SpecError
 from segbatch.labels import LabelSet
-from segbatch.models.base import TorchModel, is_out_of_memory, resolve_device, supports_bf16
+from segbatch.models.runner import TorchModel, is_out_of_memory, resolve_device, supports_bf16
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import Preprocess
 
