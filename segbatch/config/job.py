@@ -9,6 +9,7 @@ from pydantic import field_validator
 
 from segbatch.config.base import Spec, merge, parse_spec, read_config, setting
 from segbatch.config.crf_mapping import CRFValue, crf_values
+from segbatch.config.image_fields import IMAGE_COLUMN, IMAGE_MEMBER
 
 
 class JobSpec(Spec):
@@ -20,17 +21,8 @@ class JobSpec(Spec):
     output: str = setting("", "where the masks go: a folder or an object-store prefix", effect="runtime")
 
     format: str | None = setting(None, "format of the inputs, where their names do not tell", effect="rows")
-    image_column: str | None = setting(
-        None,
-        "Parquet column that holds the image bytes; by default the one whose first values are images",
-        effect="rows",
-    )
-    image_member: str | None = setting(
-        None,
-        "image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
-        effect="rows",
-        min_length=1,
-    )
+    image_column: str | None = IMAGE_COLUMN
+    image_member: str | None = IMAGE_MEMBER
     id_column: str | None = setting(None, "column that identifies a record (Parquet, manifests)", effect="rows")
     uri_column: str = setting("uri", "manifest column that holds the image URIs", effect="rows")
     key: Literal["first-dot", "last-dot"] = setting(

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 from pydantic import field_validator
 
 from segbatch.config.base import Spec, parse_spec, setting
+from segbatch.config.image_fields import IMAGE_COLUMN, IMAGE_MEMBER
 from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
 from segbatch.records import digest
 
@@ -51,17 +52,8 @@ class TrainSpec(Spec):
         "for shards: the Parquet column that holds the labels, or their ending in a tar, as seg.png",
         effect="rows",
     )
-    image_column: str | None = setting(
-        None,
-        "Parquet column that holds the image bytes; by default the one whose first values are images",
-        effect="rows",
-    )
-    image_member: str | None = setting(
-        None,
-        "image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
-        effect="rows",
-        min_length=1,
-    )
+    image_column: str | None = IMAGE_COLUMN
+    image_member: str | None = IMAGE_MEMBER
     val: list[str] = setting([], "images to validate on; the best weights are kept", effect="rows")
     val_labels: str | None = setting(None, "their labels", effect="rows")
     output: str = setting(..., "where the weights, the curves and the checkpoint go: a folder", effect="runtime")
