@@ -71,7 +71,7 @@ def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tm
     assert code == 0
     assert re.search(r"^input +1 shards \(images\), .*3 records", text, re.MULTILINE)
     assert re.search(r"^chunks +1 of at most 8 records", text, re.MULTILINE)
-    assert re.search(r"^done already +nothing", text, re.MULTILINE)
+    assert re.search(r"^committed +nothing", text, re.MULTILINE)
     assert re.search(r"^model +deeplabv3plus_mobilenet_v2, weights voc", text, re.MULTILINE)
     assert re.search(r"^classes +background, aeroplane", text, re.MULTILINE)
     assert re.search(r"^refiner +densecrf: w_bilateral [\d.]+, theta_alpha [\d.]+", text, re.MULTILINE)
@@ -88,7 +88,7 @@ def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tm
         (["--model", "deeplabv3_resnet5"], r"deeplabv3_resnet50"),
         (["--model", "no.such:thing"], r"cannot import 'no.such'"),
         (["--weights", "nothing.pth"], r"nothing.pth"),
-        (["--segment-actors", "500", "--num-cpus", "2"], r"workers do not fit.*ask for fewer"),
+        (["--segment-actors", "500", "--num-cpus", "2"], r"cannot schedule the workers.*lower"),
         (["--device", "cuda"], r"device 'cuda' is not there"),
         (["--config", "absent.yaml"], r"absent.yaml: no such configuration file"),
         (["--crf-theta-beta", "-1"], r"crf.theta_beta is -1.0; give a finite standard deviation above 0"),

@@ -1,7 +1,8 @@
-"""The command line: parses, calls, prints. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 too many error rows, or a
-shard that failed as a whole.
+"""The command line: each command parses its options, calls one operation, and prints the result.
 
-Of nights also 4, drift, and 5, another night runs.
+Exit codes: 0 success, 1 failed (the same command resumes), 2 usage or configuration error (nothing was written),
+3 more error rows than ``max_error_fraction`` or a failed shard, 4 drift, 5 another run holds the lease,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -43,27 +44,31 @@ app = typer.Typer(
 )
 console = Console()
 
-Output = Annotated[str, typer.Argument(help="the folder or prefix that was --output of a run", show_default=False)]
-Limit = Annotated[int, typer.Option(min=0, help="rows to show")]
-Ignore = Annotated[list[int], typer.Option(help="label value that does not count; may be repeated")]
+Output = Annotated[str, typer.Argument(help="output of a run: a folder or prefix", show_default=False)]
+Limit = Annotated[int, typer.Option(min=0, help="maximum number of rows to show")]
+Ignore = Annotated[list[int], typer.Option(help="label value to ignore; may be repeated")]
 ClassMapFile = Annotated[
     str | None,
-    typer.Option("--map", help="YAML or JSON: label value -> class or 'ignore'; class -> class it is merged into"),
+    typer.Option(
+        "--map", help="YAML or JSON file: label value -> class, or ignore; class -> class that it is merged into"
+    ),
 ]
 LabelSuffix = Annotated[str, typer.Option(help=LABEL_SUFFIX)]
 LabelColors = Annotated[str | None, typer.Option(help=LABEL_COLORS)]
 ReduceZero = Annotated[bool, typer.Option("--reduce-zero-label", help=REDUCE_ZERO)]
-RunConfig = Annotated[str | None, typer.Option("--config", help="the run's configuration, for its storage_options")]
+RunConfig = Annotated[str | None, typer.Option("--config", help="configuration of the run, for its storage_options")]
 
 
 @app.command()
 @with_spec_options
 def run(
     fields: dict[str, Any],
-    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop; writes nothing")] = False,
+    config: Annotated[
+        str | None, typer.Option(help="YAML or JSON file of the same settings; flags override it")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan; nothing is written")] = False,
 ) -> None:
-    """Segment a corpus: image shards in, Parquet masks and per-class statistics out. Give it again to resume."""
+    """Segment a corpus: image shards in, Parquet masks and per-class statistics out. The same command resumes."""
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
     _run(spec, dry_run)
 
@@ -91,16 +96,19 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
 @app.command()
 def nightly(
     config: Annotated[
-        str, typer.Argument(help="YAML or JSON file of the datasets: docs/nightly.md", show_default=False)
+        str, typer.Argument(help="YAML or JSON file of the datasets (docs/nightly.md)", show_default=False)
     ],
     date: Annotated[
-        str | None, typer.Option(help="make up for this night, 2026-11-25: datasets with {date} in their inputs")
+        str | None, typer.Option(help="date to backfill, such as 2026-11-25, of datasets with {date} in their inputs")
     ] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="only this dataset; may be repeated")] = None,
-    until: Annotated[str | None, typer.Option(help="another end, 06:00, or none; the hours do not matter then")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what is new and stop; writes nothing")] = False,
+    dataset: Annotated[list[str] | None, typer.Option(help="process only this dataset; may be repeated")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="deadline of this night, such as 06:00, or none; the configured hours are then ignored"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what is new; nothing is written")] = False,
 ) -> None:
-    """Do what is new of several datasets, one night at a time, until the morning; compare with earlier nights."""
+    """Process what is new in several datasets until a deadline, and compare the masks with those of earlier nights."""
     from segbatch.config.nightly import NightlySpec
     from segbatch.operations.nightly.night import explain, run_night
 
@@ -110,7 +118,7 @@ def nightly(
         reporter_for(console).message(explain(spec, date=day, only=dataset or (), until=until))
         return
     reporter = reporter_for(console)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a night that is told to end gives its lease back
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on SIGTERM a night releases its lease
     night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
     if night is not None:
         reporter.message(f"\n{night.to_markdown()}")
@@ -128,10 +136,10 @@ def _date(given: str | None) -> datetime.date | None:
 def demo(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="folder for the results; those of an earlier demonstration are replaced"),
+        typer.Option("--output", "-o", help="folder for the results; replaces those of an earlier demonstration"),
     ] = Path("demo-out"),
 ) -> None:
-    """A few photographs from installed packages through the built-in network and the dense CRF; no network needed."""
+    """Segment four photographs from installed packages, without network access, and draw a contact sheet."""
     from segbatch.operations.demo import run_demo
 
     outcome, sheet = run_demo(output, reporter_for(console))
@@ -145,18 +153,20 @@ def demo(
 def tune_crf(
     fields: dict[str, Any],
     labels: Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")],
-    write: Annotated[Path, typer.Option(help="where the network and the best parameters go, for run --config")] = Path(
+    write: Annotated[Path, typer.Option(help="file for the network and the best parameters, for run --config")] = Path(
         "crf.yaml"
     ),
-    images: Annotated[int, typer.Option(min=1, help="labeled images to search on")] = 100,
+    images: Annotated[int, typer.Option(min=1, help="number of labeled images to search on")] = 100,
     ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
     class_map: ClassMapFile = None,
     label_suffix: LabelSuffix = "",
     label_colors: LabelColors = None,
     reduce_zero_label: ReduceZero = False,
-    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML or JSON file of the same settings; flags override it")
+    ] = None,
 ) -> None:
-    """Choose the dense CRF's parameters on labeled images, coarse to fine, by mean IoU."""
+    """Search the parameters of the dense CRF that give the highest mean IoU on labeled images, coarse to fine."""
     spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
     reporter = reporter_for(console)
     reporter.phase("starting")  # importing Ray takes a while
@@ -181,10 +191,10 @@ def tune_crf(
 @app.command()
 def stats(
     output: Output,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
     config: RunConfig = None,
 ) -> None:
-    """Per-class statistics of an output: images, pixels, share, confidence."""
+    """Print images, pixels, share and confidence of each class in an output."""
     from segbatch.output.dataset import MaskDataset
 
     show.stats(console, MaskDataset.open(output, storage_options=_storage_options(config)), as_json)
@@ -192,7 +202,7 @@ def stats(
 
 @app.command()
 def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
-    """Error rows of an output: how many of each kind, and the first few."""
+    """Print how many error rows of each type an output has, and the first of them."""
     from segbatch.output.dataset import MaskDataset
 
     dataset = MaskDataset.open(output, storage_options=_storage_options(config))
@@ -203,13 +213,17 @@ def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
 def verify(
     output: Output,
     inputs: Annotated[
-        list[str] | None, typer.Argument(help="the inputs, if they moved; by default those of the run")
+        list[str] | None, typer.Argument(help="inputs, if they were moved (default: those of the run)")
     ] = None,
-    read_input: Annotated[bool, typer.Option("--read-input", help="read the input too; compare every id")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="compute anew what is wrong, and only that")] = False,
+    read_input: Annotated[
+        bool, typer.Option("--read-input", help="also read the inputs, and compare every id")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="recompute what is damaged or missing, and nothing else")
+    ] = False,
     config: RunConfig = None,
 ) -> None:
-    """Prove that each input record is in the output exactly once, each file readable, the statistics right."""
+    """Check that an output has each input record exactly once, readable files, and the right statistics."""
     from segbatch.operations.verify import verify as verify_output
 
     options = _storage_options(config)
@@ -229,10 +243,10 @@ def verify(
 @app.command()
 def compact(
     output: Output,
-    target_mb: Annotated[int, typer.Option(min=1, help="size of the merged files, in 10^6 bytes")] = 128,
+    target_mb: Annotated[int, typer.Option(min=1, help="size of the merged files in megabytes")] = 128,
     config: RunConfig = None,
 ) -> None:
-    """Merge many small mask files into few large ones, when the run is done. Safe to kill; give it again to go on."""
+    """Merge small mask files of a finished run into few large ones. Safe to kill: the same command resumes."""
     from segbatch.operations.compact import compact as compact_output
 
     show.compaction(
@@ -251,23 +265,25 @@ def evaluate(
     output: Output,
     labels: Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")],
     against: Annotated[
-        str | None, typer.Option(help="another output beside it, such as one with --refiner none")
+        str | None, typer.Option(help="second output to compare, such as one with --refiner none")
     ] = None,
     ignore: Ignore = [IGNORE_INDEX],  # noqa: B006
     class_map: ClassMapFile = None,
     label_suffix: LabelSuffix = "",
     label_colors: LabelColors = None,
     reduce_zero_label: ReduceZero = False,
-    write_json: Annotated[Path | None, typer.Option("--json", help="where all figures go, as JSON")] = None,
-    plot: Annotated[Path | None, typer.Option(help="where the plot goes: .png, .svg or .pdf")] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="bootstrap replicates behind the 95 % intervals")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to work on; by default this machine")] = None,
+    write_json: Annotated[Path | None, typer.Option("--json", help="JSON file for all metrics")] = None,
+    plot: Annotated[Path | None, typer.Option(help="file for the plot: .png, .svg or .pdf")] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="bootstrap replicates for the 95 % confidence intervals")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the bootstrap")] = 0,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to run on (default: this machine)")] = None,
     config: RunConfig = None,
 ) -> None:
-    """Score an output on labeled images: accuracy, IoU, boundary F1, bands around boundaries, calibration, intervals.
+    """Compare an output with label images: accuracy, IoU, boundary F1, trimaps, calibration, confidence intervals.
 
-    Calibration is that of regions (all pixels of a class in an image): an output holds no confidence of single pixels.
+    Calibration is measured on regions (all pixels of a class in an image): an output has no confidence per pixel.
     """
     from segbatch.cli import evaluation as show_eval
 
@@ -305,11 +321,13 @@ def evaluate(
 def train(
     fields: dict[str, Any],
     class_map: ClassMapFile = None,
-    config: Annotated[str | None, typer.Option(help="YAML or JSON file with the same keys; flags win")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML or JSON file of the same settings; flags override it")
+    ] = None,
 ) -> None:
-    """Train a network on labeled images; what comes out is for --weights of run. Give it again to resume.
+    """Train a network on labeled images; the result is for run --weights. The same command resumes.
 
-    Where the default is another for some networks, it is what their authors trained with (docs/training.md).
+    Defaults that differ between networks are those of the networks' papers (docs/training.md).
     """
     if class_map is not None:
         fields["class_map"] = read_config(class_map)
@@ -321,9 +339,9 @@ def train(
 
 @app.command()
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
-    """What --model and --weights accept: classes, size, source of the weights, stated accuracy."""
+    """List what --model and --weights accept: classes, size, source of the weights, published accuracy."""
     from segbatch.models import names
 
     show.models(console, names(), as_json)
@@ -338,7 +356,7 @@ def _storage_options(config: str | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point of ``segbatch``: errors are a sentence, not a traceback."""
+    """Run the command line: an error of segbatch is one line on stderr, without a traceback."""
     try:
         app(standalone_mode=True)
     except SegbatchError as e:
@@ -346,7 +364,7 @@ def main() -> None:
             f"[bold red]error:[/bold red] {show.escape(visible_lines(str(e)))}", highlight=False, soft_wrap=True
         )
         sys.exit(e.exit_code)
-    except Exception:  # a defect of segbatch: whoever reports it pastes this somewhere
+    except Exception:  # CLI main: a defect of segbatch, whose traceback may be pasted into a report
         sys.stderr.write(redact_text(traceback.format_exc()))
         sys.exit(1)
     except KeyboardInterrupt:

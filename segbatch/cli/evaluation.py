@@ -1,4 +1,4 @@
-"""What a person sees of an evaluation: the tables, and the plot."""
+"""Print an evaluation as tables, and plot it."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _COLORS = ("tab:blue", "tab:orange")
 
 
 def evaluation(console: Console, found: Evaluation) -> None:
-    """Figures in percent: overall with their 95 % intervals, in bands, of each class; then what was not compared."""
+    """Print all metrics in percent with 95 % confidence intervals, then what was not compared."""
     names = _names(found)
     for name, e in zip(names, found.outputs, strict=True):
         run = f"{e.run['model']} ({e.run['weights']}), refiner {e.run['refiner']}"
         _line(console, f"{name}: {e.output}, {run}; {e.images:,} images")
     if found.difference:
-        _line(console, f"difference: {names[0]} minus {names[1]}, bold where its 95 % interval leaves out 0")
+        _line(console, f"difference: {names[0]} minus {names[1]}, bold where its 95 % interval excludes 0")
     overall = _overall(found, names, "%", _OVERALL)
     calibrated = _overall(found, names, "%, regions", _CALIBRATION)
     bins = _table("%, regions of\nconfidence", *_columns(_RELIABILITY, names))
@@ -81,19 +81,19 @@ def evaluation(console: Console, found: Evaluation) -> None:
                 _line(console, f"    {example}")
 
 
-def _overall(found: Evaluation, names: list[str], title: str, figures: Mapping[str, str]) -> Table:
-    """A row for each figure: its value and interval in each output, and their difference."""
+def _overall(found: Evaluation, names: list[str], title: str, metrics: Mapping[str, str]) -> Table:
+    """Build a table with one row per metric: value and interval in each output, and their difference."""
     table = _table(title, *names, *(["difference"] if found.difference else []))
-    for figure, shown in figures.items():
-        scale, form = (1, ".2f") if figure in _NO_SHARES else (100, ".1f")
-        cells = [_interval(e.metrics[figure], form, scale=scale) for e in found.outputs]
-        difference = [_difference(found.difference[figure], scale)] if found.difference else []
+    for metric, shown in metrics.items():
+        scale, form = (1, ".2f") if metric in _NO_SHARES else (100, ".1f")
+        cells = [_interval(e.metrics[metric], form, scale=scale) for e in found.outputs]
+        difference = [_difference(found.difference[metric], scale)] if found.difference else []
         table.add_row(shown, *cells, *difference)
     return table
 
 
 def check_plot(path: Path) -> None:
-    """Raises ``SpecError`` if a plot cannot be made: before the work, not after it."""
+    """Raise ``SpecError`` if a plot cannot be written, before the evaluation starts."""
     if path.suffix.lower().lstrip(".") not in _PLOTS:
         raise SpecError(f"plot: {path}: a plot is {', '.join('.' + p for p in _PLOTS)}; give it one of these endings")
     if importlib.util.find_spec("matplotlib") is None:
@@ -101,7 +101,7 @@ def check_plot(path: Path) -> None:
 
 
 def plot(found: Evaluation, path: Path) -> None:
-    """The trimap curves, the IoU of each class, and the reliability diagram, with their 95 % intervals."""
+    """Plot the trimap curves, the IoU of each class and the reliability diagram, with 95 % confidence intervals."""
     from matplotlib.figure import Figure
 
     names = _names(found)
@@ -151,38 +151,38 @@ def plot(found: Evaluation, path: Path) -> None:
 
 
 def _names(found: Evaluation) -> list[str]:
-    """A short name for each output: the end of its URI if that tells them apart, else its place."""
+    """Return a short name for each output: the end of its URI where these differ, else first and second."""
     short = [e.output.rstrip("/").rpartition("/")[2] or e.output for e in found.outputs]
     return short if len(set(short)) == len(short) else ["first", "second"]
 
 
-def _columns(figures: Mapping[str, str], names: list[str]) -> list[str]:
-    return [f"{shown}\n{name}" if len(names) > 1 else shown for shown in figures.values() for name in names]
+def _columns(metrics: Mapping[str, str], names: list[str]) -> list[str]:
+    return [f"{shown}\n{name}" if len(names) > 1 else shown for shown in metrics.values() for name in names]
 
 
-def _values(found: Evaluation, figures: Mapping[str, str], place: int) -> list[str]:
-    """One class or band of each figure and output; of two outputs, the first is bold where they surely differ."""
+def _values(found: Evaluation, metrics: Mapping[str, str], place: int) -> list[str]:
+    """Return the cells of one class or trimap; the first of two outputs is bold where the interval excludes 0."""
     cells = []
-    for figure in figures:
+    for metric in metrics:
         for n, e in enumerate(found.outputs):
-            value = e.metrics[figure].value[place]
+            value = e.metrics[metric].value[place]
             cell = "" if np.isnan(value) else f"{100 * value:.2f}"
-            d = found.difference[figure] if found.difference else None
+            d = found.difference[metric] if found.difference else None
             sure = n == 0 and d is not None and (d.low[place] > 0 or d.high[place] < 0)
             cells.append(f"[bold]{cell}[/]" if sure and cell else cell)
     return cells
 
 
-def _interval(figure: ConfidenceInterval, form: str, sign: str = "", scale: int = 100) -> str:
-    if np.isnan(figure.value):
+def _interval(metric: ConfidenceInterval, form: str, sign: str = "", scale: int = 100) -> str:
+    if np.isnan(metric.value):
         return ""
-    low, high = (format(scale * float(v), sign + form) for v in (figure.low, figure.high))
-    return f"{scale * figure.value:{sign}.2f}" + ("" if np.isnan(figure.low) else f" [dim]({low}, {high})[/]")
+    low, high = (format(scale * float(v), sign + form) for v in (metric.low, metric.high))
+    return f"{scale * metric.value:{sign}.2f}" + ("" if np.isnan(metric.low) else f" [dim]({low}, {high})[/]")
 
 
-def _difference(figure: ConfidenceInterval, scale: int) -> str:
-    shown = _interval(figure, ".2f", "+", scale)
-    return f"[bold]{shown}[/]" if figure.low > 0 or figure.high < 0 else shown
+def _difference(metric: ConfidenceInterval, scale: int) -> str:
+    shown = _interval(metric, ".2f", "+", scale)
+    return f"[bold]{shown}[/]" if metric.low > 0 or metric.high < 0 else shown
 
 
 def _table(*columns: str) -> Table:
@@ -194,7 +194,7 @@ def _table(*columns: str) -> Table:
 
 
 def _plain(text: str) -> str:
-    """A class name as matplotlib shall show it: a dollar sign would begin a formula."""
+    """Escape a class name for matplotlib, where a dollar sign starts a formula."""
     return text.replace("$", r"\$")
 
 

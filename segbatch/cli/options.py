@@ -1,4 +1,4 @@
-"""The fields of a spec as command-line flags, so that each is defined, defaulted and explained once."""
+"""Turn the fields of a spec into command-line flags: name, default and help are defined once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GROUPS: dict[type[BaseModel], dict[str, str]] = {
 
 
 def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command(..., fields)`` a flag for every field of JobSpec; those given arrive in ``fields``.
+    """Give ``command(..., fields)`` a flag for every field of JobSpec; ``fields`` receives those that are given.
 
     ``crf`` is spread into ``--crf-theta-alpha`` and the like. Flags that are not given are absent from
     ``fields``, so that a configuration file, then the default, decides.
@@ -113,7 +113,7 @@ def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter
 
 
 def _default(info: Any) -> str:
-    """What the help says that a flag is by itself."""
+    """Return the default of a flag as its help shows it."""
     if info.is_required() or not info.default:
         return ""
     several = isinstance(info.default, list | tuple)
@@ -121,7 +121,7 @@ def _default(info: Any) -> str:
 
 
 def _kind(annotation: Any) -> tuple[type, str | None]:
-    """The type of a flag, and how the help shows it. Choices are checked by JobSpec, in the words of a YAML file."""
+    """Return the type of a flag, and how its help shows it. The spec checks choices, as it does for YAML."""
     inner = [a for a in get_args(annotation) if a is not type(None)] if type(None) in get_args(annotation) else []
     if len(inner) == 1:
         annotation = inner[0]

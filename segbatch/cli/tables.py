@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: tables and closing lines."""
+"""Print results: tables and closing lines."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
 
 
 def outcome(console: Console, result: Outcome) -> None:
-    """The table of classes, the most frequent errors if any, and what the run came to."""
+    """Print the table of classes, the most frequent errors, and the totals of a run."""
     console.print(class_table(result.totals, result.labels))
     if result.totals.failed:
         console.print(error_table(result.totals))
     images = result.totals.records - result.totals.failed
     before = result.chunks - result.computed
-    resumed = f" ({before} of {result.chunks} chunks were there before)" if before else ""
+    resumed = f" ({before} of {result.chunks} chunks were committed before)" if before else ""
     _line(
         console,
         f"{images} masks, {result.totals.failed} errors in {result.seconds:.1f} s{resumed}: {result.output}",
@@ -59,7 +59,7 @@ def outcome(console: Console, result: Outcome) -> None:
 
 
 def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence") -> Table:
-    """Classes that occur, most pixels first: images that contain them, pixels, share, and what is called so."""
+    """Build the table of classes that occur, most pixels first. ``confidence`` is the title of its last column."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("class", "images", "pixels", "share", confidence):
         table.add_column(name, justify="left" if name == "class" else "right")
@@ -76,15 +76,15 @@ def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence"
     return table
 
 
-def error_table(totals: Totals, most: int = 10) -> Table:
-    """The most frequent kinds of errors."""
+def error_table(totals: Totals, max_rows: int = 10) -> Table:
+    """Build the table of the most frequent types of errors."""
     table = Table(box=None, header_style="bold red", pad_edge=False)
     table.add_column("error")
     table.add_column("records", justify="right")
-    for kind, n in sorted(totals.errors.items(), key=lambda item: (-item[1], item[0]))[:most]:
+    for kind, n in sorted(totals.errors.items(), key=lambda item: (-item[1], item[0]))[:max_rows]:
         table.add_row(escape(visible(kind)), f"{n:,}")
-    if len(totals.errors) > most:
-        table.add_row(f"and {len(totals.errors) - most} more kinds", "")
+    if len(totals.errors) > max_rows:
+        table.add_row(f"and {len(totals.errors) - max_rows} more types", "")
     return table
 
 
@@ -102,7 +102,7 @@ def stats(console: Console, found: MaskDataset, as_json: bool) -> None:
         console.print_json(json.dumps(plain), ensure_ascii=True)
         return
     console.print(class_table(found.totals, found.record.labels, found.record.confidence_name))
-    state = "" if found.is_complete else "; the run is not finished, this is what is committed so far"
+    state = "" if found.is_complete else "; the run is not finished: these are the committed chunks"
     _line(
         console,
         f"{found.totals.records - found.totals.failed:,} masks, {found.totals.failed:,} errors{state}",
@@ -114,7 +114,7 @@ def errors(console: Console, totals: Totals, rows: Sequence[MaskRow]) -> None:
     if not totals.failed:
         _line(console, f"no errors among {totals.records:,} records")
         return
-    console.print(error_table(totals, most=50))
+    console.print(error_table(totals, max_rows=50))
     for row in rows:
         if error := row.error:
             _line(console, visible(f"{row.image_id}  {error.stage}/{error.type}: {error.message}"))
@@ -155,14 +155,14 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             _line(console, f"        {i.source}")
             crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
             _line(console, f"        CRF: {crf} ({i.crf.source})")
-    _line(console, "\nor --model package.module:factory for your own; --weights URI for a file of weights")
+    _line(console, "\n--model also takes package.module:factory, and --weights the URI of a file")
     from segbatch import refiners
 
-    _line(console, f"--refiner {', '.join(refiners.names())}, or package.module:factory for your own")
+    _line(console, f"--refiner: {', '.join(refiners.names())}, or package.module:factory")
 
 
 def training(console: Console, result: TrainingResult) -> None:
-    """IoU of each class if that was measured, and where the weights are."""
+    """Print the IoU of each class where there was a validation, and the location of the weights."""
     if result.class_iou is not None and result.mean_iou is not None and result.pixel_accuracy is not None:
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("class")
@@ -182,7 +182,7 @@ def training(console: Console, result: TrainingResult) -> None:
 
 
 def tuning(console: Console, found: Tuning) -> None:
-    """The network alone, the best settings, and the result in a sentence."""
+    """Print the network alone, the best settings, and the conclusion."""
     from segbatch.evaluation.crf_search import COARSE
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -209,7 +209,7 @@ def verification(console: Console, report: Report) -> None:
     _skipped(console, report.skipped)
     _line(
         console,
-        "verified: every record exactly once, statistics as recomputed" if report.ok else "NOT verified",
+        "verified: every record exactly once, statistics equal to the recomputed ones" if report.ok else "NOT verified",
     )
 
 
@@ -220,12 +220,12 @@ def compaction(console: Console, done: Compaction) -> None:
     _line(
         console,
         f"{done.files_before:,} files, {_size(done.bytes_before)}, are now {done.files_after:,}, "
-        f"{_size(done.bytes_after)}; the rows are as before",
+        f"{_size(done.bytes_after)}; the rows are unchanged",
     )
 
 
 def _skipped(console: Console, skipped: Skipped) -> None:
-    """What the input holds besides its records: a line for each reason."""
+    """Print what the inputs hold besides records, one line per reason."""
     for line in skipped.lines():
         _line(console, f"skipped: {visible(line)}")
 

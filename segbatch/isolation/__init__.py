@@ -1,4 +1,4 @@
-"""Stages whose records may crash their process. Other packages import the names below, and ``failures``."""
+"""Run stages whose records may crash their process. Other packages import only these names, and ``failures``."""
 
 from segbatch.isolation.attempts import AttemptCounter, Draining, begin_attempt
 from segbatch.isolation.limits import Limits

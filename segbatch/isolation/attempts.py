@@ -1,4 +1,4 @@
-"""How often each piece of work was begun, counted where the death of a worker does not reach. Does not import Ray."""
+"""The protocol that counts attempts at a chunk outside the workers, so that a crash does not lose the count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from segbatch.errors import PlatformError
 
-# Nodes that are taken away cost attempts too, so this is far more than a record needs to be found out.
+# Lost nodes cost attempts too, so this is far more than are needed to isolate a poison record.
 _MAX_ATTEMPTS = 12
 
 
@@ -15,40 +15,45 @@ class Draining(Exception):
 
 
 class AttemptCounter(Protocol):
-    """Counts begun and not ended work, and the starts of workers, outside the workers."""
+    """Counts attempts that began and did not end, and the starts of workers."""
 
     def begin(self, key: str) -> tuple[int, float]:
-        """Begin ``key``. How often it was begun before and not ended, and the seconds since the last time.
+        """Begin an attempt at ``key``.
 
-        Raises ``Draining`` if no new work is started.
+        Returns:
+            The number of earlier attempts that did not end, and the seconds since the last of them began.
+
+        Raises:
+            Draining: No new work is started.
         """
         ...
 
     def end(self, key: str) -> None:
-        """``key`` is done, and forgotten."""
+        """Forget ``key``: the attempt has ended."""
         ...
 
     def start(self, worker: str) -> tuple[int, str]:
-        """Count a start of ``worker``. How many there were since it was last ready, and the last cause noted, or "".
+        """Count a start of ``worker``. Never raises ``Draining``: chunks in flight need their workers.
 
-        Never raises ``Draining``: a worker that is replaced while the job ends must be able to start.
+        Returns:
+            The number of earlier starts since it was last ready, and the last cause that ``failed`` received, or "".
         """
         ...
 
     def failed(self, worker: str, cause: str) -> None:
-        """Note why the present start of ``worker`` failed."""
+        """Record why the current start of ``worker`` failed."""
         ...
 
     def ready(self, worker: str) -> None:
-        """``worker`` has started."""
+        """Record that ``worker`` has started."""
         ...
 
 
 def begin_attempt(attempts: AttemptCounter, key: str, what: str) -> tuple[int, float]:
-    """``attempts.begin(key)``. Raises ``PlatformError`` that names ``what`` once the retry budget is exhausted."""
+    """Call ``attempts.begin(key)``. Raises ``PlatformError`` about ``what`` once the retry budget is exhausted."""
     earlier, seconds = attempts.begin(key)
     if earlier >= _MAX_ATTEMPTS:
         raise PlatformError(
-            f"{what}: {earlier} workers died over it; see their logs, and whether the machines have enough memory"
+            f"{what}: crashed {earlier} workers; see their logs, and whether the machines have enough memory"
         )
     return earlier, seconds

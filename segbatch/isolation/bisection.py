@@ -1,4 +1,4 @@
-"""Runs a chunk that crashed its worker so that only the record that caused it is lost. Does not import Ray."""
+"""Run a chunk that crashed its worker again, so that only the record that caused the crash is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child process that runs a stage, and how it ended if a record crashed it. Does not import Ray."""
+"""Run a stage in a child process, and report how the process ended if a record crashed it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from segbatch.records import Chunk
 
 _POLL_SECONDS = 0.05
 _BUILD_SECONDS = 600.0
-# Sent by people, by the system when memory is short, when a machine goes down: not caused by a record.
+# Sent by people, by the kernel when memory is short, by a machine that shuts down: not caused by a record.
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class ChildExit:
-    """How a child process ended: ``kind`` is crash, killed, time or memory, ``cause`` a phrase for the error row.
+    """How a child process ended.
 
-    The phrase does not depend on time or machine. ``stages`` has the stage of each record in flight, by position.
-    ``ready`` is whether the child had survived the canary.
+    Attributes:
+        kind: ``crash``, ``killed``, ``time`` or ``memory``.
+        cause: A phrase for the error row, which does not depend on time or machine.
+        stages: The stage of each record in flight, by position.
+        ready: Whether the child had survived the canary.
     """
 
     kind: str
@@ -60,7 +63,7 @@ class ChildProcess:
         )
         theirs.close()
         self._ready = False
-        with suppress(OSError):  # it died already: the first run tells
+        with suppress(OSError):  # it has ended already, which the first run reports
             self._connection.send_bytes(pickle.dumps(build))
 
     def run(self, chunk: Chunk) -> Chunk | ChildExit:
@@ -155,7 +158,7 @@ def main() -> None:
                 connection.send(("done", stage(connection.recv(), in_flight)))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
-        except Exception as e:
+        except Exception as e:  # the child process: whatever the stage raises is raised in the parent
             if lost_gpu(e):
                 connection.send(("lost", f"lost the GPU: {str(e).splitlines()[0]}"))
             else:
@@ -165,13 +168,13 @@ def main() -> None:
 def _portable(e: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(e))
-    except Exception:
+    except Exception:  # the child process: a foreign class may fail to pickle in any way
         return RuntimeError(f"{type(e).__name__}: {e}")
     return e
 
 
 def _bind_to_parent() -> None:
-    """Die with the parent, leave no core file, and be the first that the system ends when memory is short."""
+    """End with the parent, write no core file, and be the kernel's first choice when memory is short."""
     if sys.platform != "linux":
         return
     import resource

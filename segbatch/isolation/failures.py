@@ -1,4 +1,4 @@
-"""What a person needs to know of a failure that crossed processes. Does not import Ray."""
+"""Turn a failure that crossed processes into one error with its cause and remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segbatch.errors import PlatformError, SegbatchError
 logger = logging.getLogger(__name__)
 
 RESUME = "committed chunks are kept; the same command resumes"
-# Ray's exceptions that are a condition of the machine, by name; the others only carry what happened to us.
+# Ray's exceptions that describe a condition of the machine, by name; the others only wrap a worker's exception.
 _RAY_CONDITIONS = {
     "OutOfDiskError": "No space left on device for the objects that Ray spills (RAY_TMPDIR, by default /tmp): free "
     "space there, or set RAY_TMPDIR to a folder on a larger disk",
@@ -35,7 +35,7 @@ _LAST_LINE = re.compile(r"(?:(?<=\n)|^)(?P<name>[A-Za-z_][\w.]*)(?:: (?P<text>.*
 
 
 class WorkerFailure(SegbatchError):
-    """Carries the ``error`` of a worker to the driver unchanged: Ray adds advice to the message of what it carries."""
+    """Carries the ``error`` of a worker to the driver unchanged: Ray adds advice to the message of an exception."""
 
     def __init__(self, error: SegbatchError) -> None:
         super().__init__(str(error), like=error)
@@ -47,21 +47,20 @@ class WorkerFailure(SegbatchError):
 
 @contextmanager
 def carried(what: str) -> Iterator[None]:
-    """Within, every exception leaves as ``WorkerFailure`` that says ``what`` failed.
+    """Turn every exception within into a ``WorkerFailure`` about ``what``, and log its traceback.
 
-    It is made where the whole chain of causes still exists: pickling keeps only the outermost. The traceback goes
-    to the worker's log.
+    This happens in the worker, where the whole chain of causes still exists: pickling keeps only the outermost.
     """
     try:
         yield
-    except Exception as e:
+    except Exception as e:  # Ray failures: everything that leaves a worker goes through here
         error = _portable(failure(e, what))
         logger.error("%s: failed", what, exc_info=e)
         raise WorkerFailure(error) from None
 
 
 def failure(e: BaseException, what: str = "a worker failed") -> SegbatchError:
-    """The error of segbatch in the causes of ``e``; else one made of the exceptions among them that are not Ray's."""
+    """Return the ``SegbatchError`` among the causes of ``e``, or build one from the causes that are not Ray's."""
     chain = list(causes(e))
     for link in chain:
         if isinstance(link, SegbatchError) and not _is_ray(link):
@@ -77,7 +76,7 @@ def failure(e: BaseException, what: str = "a worker failed") -> SegbatchError:
 
 
 def _described(what: str, lines: list[str], e: BaseException) -> SegbatchError:
-    """From the outermost exception to the deepest, as one or two lines, with what can be done."""
+    """Build an error that names the outermost and the deepest cause, the place, and the remedy."""
     text = lines[0] if lines[0] == lines[-1] else f"{lines[0]} (caused by {lines[-1]})"
     parts = [f"{what}: {text}", place(e), remedy(e)]
     return PlatformError("; ".join(filter(None, parts)) + f"\n{RESUME}")
@@ -92,7 +91,7 @@ def _text(link: BaseException) -> str:
 
 
 def _nested(text: str) -> SegbatchError | str | None:
-    """The last exception in a traceback that Ray gives as text only, for want of an object it could restore."""
+    """Return the last exception of a traceback that Ray passes on as text, where it could not restore the object."""
     found: SegbatchError | str | None = None
     lines = _ADVICE.sub("", text).splitlines()
     for before, line in itertools.pairwise(lines):
@@ -110,10 +109,10 @@ def _nested(text: str) -> SegbatchError | str | None:
 
 
 def _portable(error: SegbatchError) -> SegbatchError:
-    """``error``, or if it does not survive pickling one that says the same."""
+    """Return ``error``, or a ``SegbatchError`` with its message if it does not survive pickling."""
     try:
         if str(pickle.loads(pickle.dumps(error))) == str(error):
             return error
-    except Exception:  # of any class: it is somebody else's __reduce__
+    except Exception:  # Ray failures: a foreign __reduce__ may raise anything
         pass
     return SegbatchError(str(error), like=error)

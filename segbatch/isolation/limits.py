@@ -1,4 +1,4 @@
-"""Limits on time and memory of a process that runs a stage. Does not import Ray."""
+"""Limits on the time and memory of a process that runs a stage."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from segbatch.config.job import JobSpec
 
-# What ``stall_seconds`` is meant for; more pixels in flight have proportionally more time. A window of records is at
-# most this large, so only single images that are larger have more.
+# ``stall_seconds`` is for so many pixels in flight; more have proportionally more time. A batch of records is never
+# larger, so only single images have more.
 _PIXELS = 16_000_000
 _DAY_SECONDS = 86_400.0
 _RUNS = 4
@@ -20,7 +20,12 @@ _MEMORY_SHARE = 0.7
 
 @dataclass(frozen=True)
 class Limits:
-    """``stall_seconds`` for up to 16 megapixels in flight; ``memory`` in bytes that a process may hold (None: any)."""
+    """What a process may take.
+
+    Attributes:
+        stall_seconds: Time without a finished record, with up to 16 megapixels in flight.
+        memory: Bytes, or None for any number.
+    """
 
     stall_seconds: float
     memory: int | None
@@ -34,10 +39,10 @@ class Limits:
         return min(self.stall_seconds * max(1.0, pixels / _PIXELS), threading.TIMEOUT_MAX)
 
     def chunk_seconds(self, records: int, max_pixels: int) -> float:
-        """What these limits allow a chunk of ``records`` at most, and never less than a day.
+        """Return the longest time that a chunk may take, at least a day.
 
-        Each record may take its time, in a first run, whole in quarantine, alone, and whole again. What nobody limits,
-        such as waiting for nodes or passing over the committed chunks of a large compressed shard, has the day.
+        Each record may take its time limit in a first run, in quarantine, alone, and in quarantine again. The day is
+        for what has no limit: waiting for nodes, reading past the committed chunks of a large compressed shard.
         """
         return max(_DAY_SECONDS, _RUNS * records * self.seconds(max_pixels))
 
@@ -52,7 +57,7 @@ def resident(pid: int | str) -> int | None:
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory of this machine, or of the container if that has less; None where Linux does not tell."""
+    """Return the bytes of memory of this machine, or of the container if that has less; None if unknown."""
     if sys.platform != "linux":
         return None
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

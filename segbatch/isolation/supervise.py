@@ -1,4 +1,4 @@
-"""Runs a stage for a worker under limits, or in quarantine if the chunk crashed a worker. Does not import Ray."""
+"""Run a stage for a worker: under limits, or in quarantine if the chunk has crashed a worker."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from segbatch.storage.failures import is_transient
 
 logger = logging.getLogger(__name__)
 
-# Of one worker without being ready in between; one that meets its cause every time ends the job within a minute.
+# Starts in a row of one worker; a cause that persists then stops the job within a minute.
 _MAX_STARTS = 4
 
 
 def supervise(
     build: Callable[[], Stage], attempts: AttemptCounter, limits: Limits, worker: str
 ) -> Callable[[Chunk], Chunk]:
-    """Build a stage in this worker; returns it as a function of a chunk that isolates records which crash the process.
+    """Build a stage in this worker, and return a function that runs it and isolates records that crash the process.
 
     The first attempt at a chunk runs in this process, which ends itself beyond ``limits``; Ray then starts the worker
     again, and the chunk comes back. Further attempts run in child processes, where a record that crashes them becomes
@@ -46,11 +46,12 @@ def supervise(
 def started(
     build: Callable[[], Stage], attempts: AttemptCounter, worker: str, stop: Callable[[str], None] = end_process
 ) -> Stage:
-    """``build()`` at the start of ``worker``, whose name outlives its process.
+    """Return ``build()`` at the start of ``worker``, whose name outlives its process.
 
-    A failure that another start may not meet (a store that hiccups, memory that is short, a node's GPU) ends the
-    process by ``stop``: Ray then starts the worker again. Raises ``SegbatchError`` with the cause for any other, and
-    after ``_MAX_STARTS`` starts in a row.
+    A transient failure (storage, memory, a node's GPU) ends the process by ``stop``, and Ray starts the worker again.
+
+    Raises:
+        SegbatchError: The failure is not transient, or ``_MAX_STARTS`` starts in a row failed.
     """
     stage = worker.partition(" ")[0]
     earlier, cause = attempts.start(worker)
@@ -59,7 +60,7 @@ def started(
         raise PlatformError(f"{stage} worker: {earlier} starts in a row failed: {why}")
     try:
         built = build()
-    except Exception as e:
+    except Exception as e:  # Ray failures: the start of a worker may fail in any way
         error = failure(e, f"{stage} worker: start {earlier + 1} of at most {_MAX_STARTS} failed")
         if _is_certain(e) or earlier + 1 >= _MAX_STARTS:
             raise error from e
@@ -72,7 +73,7 @@ def started(
 
 
 def _is_certain(error: Exception) -> bool:
-    """Whether every start will meet ``error``: segbatch says so, and nothing that may pass is behind it."""
+    """Whether every start would fail so: an error of segbatch without a transient cause."""
     return isinstance(error, SegbatchError) and not any(
         is_transient(cause) or isinstance(cause, MemoryError | Outage) for cause in causes(error)
     )
@@ -92,7 +93,7 @@ class _Supervised:
         earlier, seconds = begin_attempt(self._attempts, key, f"{filename} at {name}, in quarantine too")
         if earlier:
             fields = {"chunk": filename, "stage": name, "attempts": earlier}
-            event(logger, logging.WARNING, "a worker died over a chunk; it runs in quarantine", **fields)
+            event(logger, logging.WARNING, "a chunk crashed its worker and runs in quarantine", **fields)
             done = quarantine(self._stage, self._build, chunk, self._limits, seconds >= self._limits.stall_seconds)
         else:
             done = self._watched(chunk)
@@ -103,7 +104,7 @@ class _Supervised:
         try:
             with self._watchdog:
                 return self._stage(chunk, self._watchdog)
-        except Exception as e:
+        except Exception as e:  # Ray failures: raised again, unless the process has lost its GPU
             if lost_gpu(e):
                 end_process(f"the GPU is lost to this process: {e}")
             raise

@@ -1,4 +1,4 @@
-"""Ends the process of a worker that exceeds its limits. Does not import Ray."""
+"""End the process of a worker that exceeds its limits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from segbatch.isolation.limits import Limits, resident
 from segbatch.protocols import InFlight
 
 _MEMORY_CHECK_SECONDS = 0.1
-# Of the time limit; a new deadline that differs by less is not set, since setting it starts a thread.
+# Fraction of the time limit. A deadline that changes by less is kept, since setting one starts a thread.
 _SLACK = 0.01
 
 
 class Watchdog(InFlight):
     """Ends this process if a stage, within ``with watchdog:``, finishes no record in time or holds too much memory.
 
-    The time is kept by ``faulthandler``, whose thread needs no GIL: a decoder that never gives it back is ended
-    too, and where it hung is in the worker's log. It may be ended by a hundredth of the limit early or late.
+    ``faulthandler`` keeps the time, in a thread that needs no GIL: a decoder that never releases the GIL is ended too,
+    and the worker's log shows where it hung. The deadline is exact to a hundredth of the time limit.
     """
 
     def __init__(self, limits: Limits) -> None:

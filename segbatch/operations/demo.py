@@ -1,4 +1,4 @@
-"""The demonstration: photographs that installed packages carry, through the whole job."""
+"""Run the whole job on photographs that installed packages contain."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ _PHOTOGRAPHS = {
 
 
 def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[Outcome, Path]:
-    """Run the job on the photographs, written beside its output; its outcome, and the contact sheet PNG.
+    """Segment the photographs into ``output`` and draw a contact sheet.
 
-    Raises ``SpecError`` if the packages that carry the photographs are not installed.
+    Returns:
+        The result of the run, and the path of the contact sheet (PNG).
+
+    Raises:
+        SpecError: The packages that contain the photographs are not installed, or ``output`` holds other files.
     """
     photographs = {name: _photograph(*where) for name, where in _PHOTOGRAPHS.items()}
     folder = (output / "photographs").absolute()

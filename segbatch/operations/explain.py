@@ -1,4 +1,4 @@
-"""What a job would do, in words."""
+"""Describe a job without running it: ``run --dry-run``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from segbatch.ray_backend.connection import cluster, is_connected, is_remote
 
 
 def explain(spec: JobSpec) -> str:
-    """The plan: shards, chunks, what is done already, model, classes, refiner, workers. Writes nothing.
+    """Return the plan as text: shards, chunks, committed chunks, model, classes, refiner, workers. Writes nothing.
 
-    Raises what a run would raise before its work begins, and ``ModelError`` for a network whose scores of sample images
-    have a wrong size.
+    Raises:
+        SegbatchError: What a run would raise before it computes, and ``ModelError`` for a network whose scores of
+            sample images have a wrong size.
     """
     plan = make_plan(spec)
     if plan.job.model.wrong_size:
@@ -47,7 +48,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         **_joined(plan.job.notes),
         "chunks": f"{'about ' if unknown else ''}{total:,} of at most {plan.chunk_size} records",
-        "done already": f"{done:,} chunks, {plan.shards_done():,} whole shards" if not plan.is_first else "nothing",
+        "committed": f"{done:,} chunks, {plan.shards_done():,} complete shards" if not plan.is_first else "nothing",
         **Outdated.of(shards, plan.ledger).notices(plan.output.store, plan.ledger),
         **({"retried": f"{len(plan.retried):,} chunks with error rows"} if plan.retried else {}),
         "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
@@ -74,7 +75,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
 
 
 def _joined(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """A line for each subject, in which all that is said of it stands."""
+    """Join the notes about each subject into one line."""
     lines: dict[str, str] = {}
     for name, text in notes:
         lines[name] = f"{lines[name]}; {text}" if name in lines else text

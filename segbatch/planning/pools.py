@@ -1,4 +1,4 @@
-"""How many workers of each kind, and what each holds, so that the job always fits and reading never starves."""
+"""Choose how many workers each stage has and what each reserves, so that Ray can schedule the job without deadlock."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from dataclasses import dataclass, replace
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
 
-# Shares of the cores that the pools reserve where the network runs on CPU. They are bookkeeping for Ray's
-# scheduler: the pools have a worker a core each, and the operating system gives a core to whoever has work.
-# What is not reserved is left for read tasks; without it Ray waits for ever and says nothing.
+# Fractions of the cores that each pool reserves where the network runs on CPUs. They only bound what Ray schedules:
+# each pool has one worker per core, and the operating system runs the worker that has work. Read tasks use the cores
+# that are not reserved; without any, Ray 2.60 deadlocks silently.
 _SEGMENT_SHARE, _REFINE_SHARE = 0.4, 0.4
 _READ_CPUS = 0.2
-# A pool that can grow asks for no worker that would have fewer chunks than this: starting a node takes minutes.
+# Chunks per worker below which a pool does not grow: starting a node takes minutes.
 _CHUNKS_EACH = 4
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What may be used: cores and GPUs in total, and of the largest node.
+    """The cores and GPUs that a job may use.
 
-    ``elastic``: a cluster, which nodes may join and leave. ``most_*``: what its autoscaler may bring it to, in total
-    and of GPUs in one node; 0 if there is none, or it does not tell.
+    Attributes:
+        cpus, gpus: In total.
+        node_cpus, node_gpus: Of the largest node.
+        elastic: Whether nodes may join and leave.
+        max_cpus, max_gpus, max_node_gpus: What an autoscaler may reach, in total and in one node; 0 if unknown.
     """
 
     cpus: float
@@ -32,9 +35,9 @@ class Hardware:
     node_cpus: float
     node_gpus: float
     elastic: bool = False
-    most_cpus: float = 0
-    most_gpus: float = 0
-    most_node_gpus: float = 0
+    max_cpus: float = 0
+    max_gpus: float = 0
+    max_node_gpus: float = 0
 
     @staticmethod
     def local(spec: JobSpec) -> Hardware:
@@ -43,16 +46,17 @@ class Hardware:
         return Hardware(cpus, gpus, cpus, gpus)
 
     def grown(self) -> Hardware:
-        """As its autoscaler may make it."""
-        cpus, gpus = max(self.cpus, self.most_cpus), max(self.gpus, self.most_gpus)
-        return replace(self, cpus=cpus, gpus=gpus, node_cpus=cpus, node_gpus=max(self.node_gpus, self.most_node_gpus))
+        """Return the hardware that its autoscaler may reach."""
+        cpus, gpus = max(self.cpus, self.max_cpus), max(self.gpus, self.max_gpus)
+        return replace(self, cpus=cpus, gpus=gpus, node_cpus=cpus, node_gpus=max(self.node_gpus, self.max_node_gpus))
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Workers of each stage at first, and what one of them holds. ``*_most``: what the pool may grow to (0: fixed).
+    """The workers of each stage at the start of a job, and what each worker reserves.
 
-    A pool that can grow can shrink to one worker too, when nodes are taken away or it is not what is waited for.
+    ``max_segment_actors`` and ``max_refine_actors`` are what the pools may grow to; 0 means a fixed size. A pool that
+    can grow can also shrink to one worker.
     """
 
     segment_actors: int
@@ -63,13 +67,15 @@ class Pools:
     read_cpus: float
     threads: int
     device: str
-    segment_most: int = 0
-    refine_most: int = 0
+    max_segment_actors: int = 0
+    max_refine_actors: int = 0
 
     def describe(self) -> str:
         cpus = f"{self.segment_cpus:g} CPU"
         cpus = f"({cpus} + {self.segment_gpus:g} GPU)" if self.segment_gpus else cpus
-        segment, refine = (f" (1 to {most})" if most else "" for most in (self.segment_most, self.refine_most))
+        segment, refine = (
+            f" (1 to {limit})" if limit else "" for limit in (self.max_segment_actors, self.max_refine_actors)
+        )
         return (
             f"{self.segment_actors} segment{segment} x {cpus}, "
             f"{self.refine_actors} refine{refine} x {self.refine_cpus:g} CPU, reads at {self.read_cpus:g} CPU each"
@@ -77,13 +83,16 @@ class Pools:
 
 
 def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
-    """Pools for ``chunks`` pieces of work (an estimate). Raises ``PlanError`` with the arithmetic if it cannot fit.
+    """Choose the pools for an estimated number of chunks.
 
-    On a cluster they are what fits it now, and follow it from there. If its nodes are yet to come (all of them, or
-    those with GPUs), the pools begin with one worker each, which makes the autoscaler start them.
+    On a cluster they fit its current nodes, and follow it as it grows and shrinks. If none of its nodes has started, or
+    none with a GPU, each pool starts with one worker, which makes the autoscaler start the nodes.
+
+    Raises:
+        PlanError: The workers do not fit, with the arithmetic.
     """
-    wanted = spec.device != "cpu" and hardware.most_gpus > 0
-    if hardware.most_cpus >= 1 and (hardware.cpus < 1 or (wanted and not hardware.gpus)):
+    wanted = spec.device != "cpu" and hardware.max_gpus > 0
+    if hardware.max_cpus >= 1 and (hardware.cpus < 1 or (wanted and not hardware.gpus)):
         pools = replace(_fitting(spec, hardware.grown(), chunks), segment_actors=1, refine_actors=1)
     else:
         pools = _fitting(spec, hardware, chunks)
@@ -93,13 +102,13 @@ def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
     refine_needed = 4 * needed if pools.segment_gpus else needed
     return replace(
         pools,
-        segment_most=spec.segment_actors or max(pools.segment_actors, needed),
-        refine_most=spec.refine_actors or max(pools.refine_actors, refine_needed),
+        max_segment_actors=spec.segment_actors or max(pools.segment_actors, needed),
+        max_refine_actors=spec.refine_actors or max(pools.refine_actors, refine_needed),
     )
 
 
 def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
-    """Pools that this hardware holds at once."""
+    """Choose pools that this hardware can run at once."""
     on_gpu = spec.device != "cpu" and hardware.gpus > 0
     if spec.device.startswith("cuda") and not hardware.gpus:
         raise PlanError(f"device: {spec.device} asked for, but there is no GPU; use device auto or cpu")
@@ -117,12 +126,12 @@ def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
     gpus_each = spec.num_gpus or 1.0
     if gpus_each > hardware.node_gpus:
         raise PlanError(f"num_gpus: {gpus_each:g} a worker, but no node has more than {hardware.node_gpus:g} GPUs")
-    most = int(hardware.gpus / gpus_each + 1e-6)
-    segment = spec.segment_actors or min(chunks, most)
-    if segment > most:
+    fitting = int(hardware.gpus / gpus_each + 1e-6)
+    segment = spec.segment_actors or min(chunks, fitting)
+    if segment > fitting:
         raise PlanError(
             f"segment_actors: {segment} x {gpus_each:g} GPU = {segment * gpus_each:g}, "
-            f"but there are {hardware.gpus:g} GPUs; ask for at most {most}, or a smaller num_gpus"
+            f"but there are {hardware.gpus:g} GPUs; ask for at most {fitting}, or a smaller num_gpus"
         )
     segment_cpus = _fraction(min(1.0, 0.25 * cores / segment))
     left = cores - segment * segment_cpus - max(2 * _READ_CPUS, 0.1 * cores)
@@ -138,14 +147,14 @@ def _checked(pools: Pools, hardware: Hardware) -> Pools:
     held = pools.segment_actors * pools.segment_cpus + pools.refine_actors * pools.refine_cpus
     if held + pools.read_cpus > hardware.cpus + 1e-6 or min(pools.segment_cpus, pools.refine_cpus) < 0.01:
         raise PlanError(
-            f"the workers do not fit: {pools.describe()} = {held + pools.read_cpus:g} CPUs with one read, "
-            f"but there are {hardware.cpus:g}; ask for fewer segment_actors or refine_actors"
+            f"cannot schedule the workers: {pools.describe()} = {held + pools.read_cpus:g} CPUs with one read, "
+            f"{hardware.cpus:g} available; lower segment_actors or refine_actors"
         )
     return pools
 
 
 def _fraction(cpus: float) -> float:
-    """Rounded down to what Ray can count (1/10000), and at most one core."""
+    """Round down to thousandths, which Ray can count, and to at most one core."""
     return min(1.0, int(cpus * 1000) / 1000)
 
 

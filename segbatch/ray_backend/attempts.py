@@ -1,4 +1,4 @@
-"""Counts attempts in a small actor of the job's own, which dies with the job and with no worker."""
+"""Count the attempts of a job in a small actor that outlives its workers and ends with the job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOOK_SECONDS = 1.0
 
 
 class _Counter:
-    """Holds a number for each chunk that is in hand somewhere, or was in a worker that died: never for those done."""
+    """The actor. It holds one entry per chunk that is in flight, or was in flight in a worker that crashed."""
 
     def __init__(self) -> None:
         self._begun: dict[str, tuple[int, float]] = {}
@@ -57,14 +57,14 @@ class _Counter:
 
 
 class RayAttempts:
-    """Implements ``isolation.AttemptCounter``. Made by the driver, carried to the workers.
+    """Implement ``isolation.AttemptCounter`` for workers on any node. Created by the driver; picklable.
 
-    Should the counter not answer, or its node be lost, the attempt counts as the first: a poison record then costs
-    one worker more.
+    If the actor does not answer, or its node is lost, the attempt counts as the first: a poison record may then crash
+    one more worker.
     """
 
     def __init__(self) -> None:
-        # Beside the driver if it can be: then it is lost with the job alone.
+        # On the driver's node where possible: only the loss of the driver then loses the counts.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         counter: Any = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Counter)  # type: ignore[call-overload]
         self._counter = counter.remote()
@@ -92,7 +92,7 @@ class RayAttempts:
         return started
 
     def failed(self, worker: str, cause: str) -> None:
-        """Waits until it is noted: the process ends next."""
+        """Wait until the actor has the cause: the process ends next."""
         with suppress(RayError):
             ray.get(self._counter.failed.remote(worker, cause), timeout=_ANSWER_SECONDS)
 
@@ -101,7 +101,7 @@ class RayAttempts:
 
     @contextmanager
     def stopping(self, should_stop: Callable[[], bool]) -> Iterator[None]:
-        """Within, ``should_stop`` is polled once per second; once it is true, ``begin`` raises ``Draining``."""
+        """Poll ``should_stop`` once per second; once true, ``begin`` raises ``Draining`` in every worker."""
         over = threading.Event()
 
         def look() -> None:

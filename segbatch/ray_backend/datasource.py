@@ -1,4 +1,4 @@
-"""The plan as a Ray datasource: one row is one chunk, so Ray can neither split nor merge it."""
+"""Read the slices of a plan as a Ray datasource whose rows are chunks, which Ray can neither split nor merge."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from segbatch.records import ShardSlice
 from segbatch.sources import Source
 from segbatch.storage.files import shown_uri
 
-# Beyond this many, slices are grouped: Ray keeps some hundred kilobytes for every task of a running dataset.
+# Ray 2.60 keeps some hundred kilobytes per task of a running dataset: more slices than this are grouped.
 _MAX_TASKS = 1000
 # Fewer slices of one chunk than this have a task each: reading them in parallel counts for more.
 _SMALL_TASKS = 64
 
 
 class ShardDatasource(Datasource):
-    """Reads the slices of a plan, each as a few one-row tables."""
+    """Reads each slice as tables of one row, one per chunk."""
 
     def __init__(self, source: Source, slices: Sequence[ShardSlice], chunk_size: int, attempts: AttemptCounter) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class ShardDatasource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """One task per slice, or per group of slices if there are very many; Ray's ``parallelism`` is not used."""
+        """Return one task per slice, or per group of slices if there are very many. ``parallelism`` is not used."""
         groups = _groups(self._slices)
         per_task = -(-len(groups) // _MAX_TASKS) or 1
         tasks = [list(itertools.chain(*groups[i : i + per_task])) for i in range(0, len(groups), per_task)]

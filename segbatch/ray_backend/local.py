@@ -1,4 +1,4 @@
-"""Ray on this machine for this machine and this user alone: on loopback, with a token, in a folder of its own."""
+"""Start Ray for one process: it listens on loopback, asks for a token, and keeps its files in a private folder."""
 
 from __future__ import annotations
 
@@ -36,40 +36,43 @@ _held: IO[str] | None = None
 _own_token = False
 
 
-def start(here: Hardware, **options: Any) -> None:
-    """Start Ray with the cores and GPUs of ``here``. ``stop`` ends it; so does the end of the process.
+def start(hardware: Hardware, **options: Any) -> None:
+    """Start Ray with the cores and GPUs of ``hardware``. ``stop`` ends it, and so does the end of the process.
 
-    Every port listens on loopback, and asks for a token that is drawn for this run and is written to no file;
-    sockets, logs and spilled objects are in a new folder that no other user can enter, removed at the end
-    (of a driver that was killed, at the next start). Ray gives itself 30 seconds to start, which a busy machine may
-    exceed: it is tried ``_TRIES`` times, then ``PlatformError`` is raised.
-    ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` and ``RAY_TMPDIR`` are heeded where they are set.
-    Says so in the log if Ray listens elsewhere all the same.
+    Every port listens on loopback and asks for a token that is drawn for this run and written to no file; a warning is
+    logged if Ray listens elsewhere. Sockets, logs and spilled objects are in a new folder that no other user can
+    enter. It is removed at the end or, after a driver was killed, at the next start. ``RAY_AUTH_MODE``,
+    ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` and ``RAY_TMPDIR`` are honored where they are set.
+
+    Ray allows itself 30 seconds to start, which a busy machine may exceed: it is started up to ``_TRIES`` times.
+
+    Raises:
+        PlatformError: Ray did not start.
     """
     _refuse_full_disk()
     for left in reversed(range(_TRIES)):
         try:
-            _start(here, options)
+            _start(hardware, options)
             break
-        except Exception as e:
+        except Exception as e:  # Ray failures: it raises many types when it does not start
             if not left:
                 raise PlatformError(
                     f"Ray did not start on this machine in {_TRIES} attempts: {e}\n"
-                    "give the same command again when the machine is less busy; Ray's own logs are kept with "
+                    "run the same command when the machine is less busy; Ray's logs are kept with "
                     "RAY_TMPDIR=FOLDER"
                 ) from e
-            logger.warning("Ray did not start (%s), once more", e)
+            logger.warning("Ray did not start (%s); trying again", e)
     addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         logger.warning("Ray listens on %s, not on loopback alone; see SECURITY.md", ", ".join(sorted(addresses)))
 
 
 def _refuse_full_disk() -> None:
-    """Ray itself finds no better words for it than that it timed out, three times."""
+    """Raise ``SegbatchError`` where Ray has no space to start: Ray itself reports a timeout, three times."""
     try:
         folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         problem = no_space(folder, _LEAST_FREE) if os.path.isdir(folder) else ""
-    except OSError as e:  # there is no folder in which anything can be written
+    except OSError as e:  # no temporary folder is writable
         problem = str(e)
     if problem:
         raise PlatformError(
@@ -78,7 +81,7 @@ def _refuse_full_disk() -> None:
         )
 
 
-def _start(here: Hardware, options: dict[str, Any]) -> None:
+def _start(hardware: Hardware, options: dict[str, Any]) -> None:
     global _folder
     _draw_token()
     folder: dict[str, Any] = {}
@@ -89,11 +92,11 @@ def _start(here: Hardware, options: dict[str, Any]) -> None:
     atexit.register(stop)
     try:
         with _on_loopback():
-            # "local" always starts anew: a head that was killed leaves a stale address file, which breaks "auto".
+            # Not "auto", which fails on the stale address file of a head that was killed.
             ray.init(
                 address="local",
-                num_cpus=int(here.cpus),
-                num_gpus=int(here.gpus),
+                num_cpus=int(hardware.cpus),
+                num_gpus=int(hardware.gpus),
                 include_dashboard=False,
                 **options,
                 **folder,
@@ -104,7 +107,7 @@ def _start(here: Hardware, options: dict[str, Any]) -> None:
 
 
 def stop() -> None:
-    """End Ray in this process, and remove what ``start`` made, if it did."""
+    """Disconnect from Ray and, if ``start`` started it, end it and remove its folder and token."""
     global _folder, _own_token
     ray.shutdown()
     if _folder is not None:
@@ -120,7 +123,7 @@ def stop() -> None:
 
 
 def _own_folder(base: str) -> str:
-    """A new folder in ``base``, locked for as long as this process lives; those that nobody holds are removed."""
+    """Create a folder in ``base`` that is locked while this process lives; remove folders that no process locks."""
     for lock in Path(base).glob(f"{_PREFIX}*/{_LOCK}"):
         try:
             if lock.parent.stat().st_uid != os.getuid():
@@ -128,7 +131,7 @@ def _own_folder(base: str) -> str:
             with lock.open("a") as held:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(lock.parent, ignore_errors=True)
-        except OSError:  # somebody holds it, or was quicker
+        except OSError:  # locked by a live process, or removed by another
             continue
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     global _held
@@ -139,7 +142,7 @@ def _own_folder(base: str) -> str:
 
 
 def _draw_token() -> None:
-    """Ray's own default is one token for ever, in a file below the home directory that others may read."""
+    """Set a token for this run: by default Ray keeps one token forever, in a file that others may read."""
     global _own_token
     chosen = os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or "RAY_AUTH_TOKEN_PATH" in os.environ
     if chosen or _TOKEN in os.environ:
@@ -151,11 +154,11 @@ def _draw_token() -> None:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Ray's servers bind to loopback if that is the node's address, and to every address otherwise.
+    """Make Ray's servers bind to loopback, which they do if that is the node's address.
 
-    ``_node_ip_address="127.0.0.1"`` does not make it so: Ray 2.60 replaces it by the machine's address. What does
-    is the switch by which Ray stays on one machine, as it does on macOS and Windows by default. It is read from
-    ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER`` when Ray is imported, which is past.
+    Ray 2.60 replaces ``_node_ip_address="127.0.0.1"`` by the machine's address, unless clusters are disabled, as they
+    are by default on macOS and Windows. Ray reads that setting from ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER`` when it is
+    imported, which has happened already.
     """
     name = "ENABLE_RAY_CLUSTER"
     before = getattr(ray_constants, name, None)

@@ -1,4 +1,4 @@
-"""The stages of a job on Ray Data: read, segment, refine and commit."""
+"""Run the stages of a job on Ray Data: read, segment, refine and commit."""
 
 from __future__ import annotations
 
@@ -104,22 +104,22 @@ def build_dataset(spec: JobSpec | None = None, /, **settings: Any) -> Dataset:
 
 
 def _stages(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
-    """read -> segment -> refine (+ commit). One row is one chunk: batches of one row are the only legal ones."""
+    """Build the dataset read -> segment -> refine (+ commit), whose rows are chunks; hence ``batch_size=1``."""
     with DataContext.current(_context(plan)):  # a dataset keeps a copy of the context that it is made in
         return _dataset(plan, pools, writer, attempts, logs)
 
 
 def _context(plan: Plan) -> DataContext:
-    """The caller's settings of Ray Data, but for those by which Ray would end or thin out a job on its own."""
+    """Return the caller's settings of Ray Data, except those by which Ray would stop a job or drop chunks."""
     spec = plan.job.spec
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    # Ray's default ends a job in which no chunk moved for 30 minutes, which a chunk within our limits may take.
+    # Ray 2.60 stops a job in which no chunk moved for 30 minutes; the limits of segbatch allow a chunk more.
     context.execution_no_progress_timeout_s = Limits.of(spec).chunk_seconds(plan.chunk_size, spec.max_pixels)
-    context.wait_for_min_actors_s = -1  # nodes may take any time to come
+    context.wait_for_min_actors_s = -1  # nodes may take any time to start
     context.max_errored_blocks = 0  # more would drop chunks
-    # A worker counts its failed starts (see isolation.supervise); an exception of its start is meant to end the job.
+    # isolation.supervise counts failed starts; the exception that remains after the last one stops the job.
     context.actor_init_retry_on_errors = False
     context.max_consecutive_actor_init_deaths = 0
     context.raise_original_map_exception = True  # Ray's own exception loses its cause on the way to the driver
@@ -134,7 +134,7 @@ def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttem
     scored = chunks.map_batches(
         SegmentWorker,
         fn_constructor_args=(segment_config(plan.job, pools), limits, attempts, logs),
-        compute=_pool(pools.segment_actors, pools.segment_most),
+        compute=_pool(pools.segment_actors, pools.max_segment_actors),
         num_cpus=pools.segment_cpus,
         num_gpus=pools.segment_gpus,
         batch_size=1,
@@ -143,18 +143,19 @@ def _dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttem
     return scored.map_batches(
         RefineWorker,
         fn_constructor_args=(refine_config(plan.job, pools), limits, attempts, logs, writer),
-        compute=_pool(pools.refine_actors, pools.refine_most),
+        compute=_pool(pools.refine_actors, pools.max_refine_actors),
         num_cpus=pools.refine_cpus,
         batch_size=1,
         batch_format="pyarrow",
     )
 
 
-def _pool(size: int, most: int) -> ActorPoolStrategy:
-    """A fixed pool, or one that follows the cluster up to ``most`` workers; two chunks are sent to each at a time."""
-    if not most:
+def _pool(size: int, max_size: int) -> ActorPoolStrategy:
+    """Return a fixed pool, or one of 1 to ``max_size`` workers; each has up to two chunks in flight."""
+    if not max_size:
         return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2)
-    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(size, most), max_tasks_in_flight_per_actor=2)
+    initial = min(size, max_size)
+    return ActorPoolStrategy(min_size=1, max_size=max_size, initial_size=initial, max_tasks_in_flight_per_actor=2)
 
 
 class SegmentWorker:
@@ -173,7 +174,7 @@ class SegmentWorker:
                 return row.slice(0, 0)
 
 
-# A chunk that is committed has what its receipt says, one that is held back is packed.
+# The receipt of a committed chunk; or, in ``held``, a chunk that is not committed.
 _OUTCOME = pa.schema(
     [
         ("footer", pa.binary()),
@@ -187,9 +188,10 @@ _OUTCOME = pa.schema(
 
 
 class RefineWorker:
-    """An actor that refines and, given a writer, commits: then its row is the receipt, else the rows of the chunk.
+    """An actor that refines, and commits if it has a writer. It returns a receipt, or without a writer the masks.
 
-    A chunk whose last records failed is left for the driver to commit, which sees whether others succeed.
+    A chunk whose last records failed is returned uncommitted: only the driver sees whether the records of other chunks
+    succeed (``planning.breaker``).
     """
 
     def __init__(
@@ -243,11 +245,11 @@ def _log_commit(receipt: Receipt, chunk: Chunk) -> None:
 
 
 def _outcomes(chunks: Dataset) -> Generator[Receipt | Chunk]:
-    """Receipts as the commits happen, and chunks that are not committed yet. Raises ``SegbatchError`` of a worker."""
+    """Yield receipts of committed chunks, and uncommitted chunks. Raises the ``SegbatchError`` of a worker."""
     try:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():
                 yield unpack_chunk(row["held"]) if row["held"] else Receipt.from_row(row)
-    except Exception as e:
+    except Exception as e:  # Ray failures: of many types, each carries a worker's error or names a condition of Ray
         raise failure(e) from e

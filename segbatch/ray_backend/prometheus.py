@@ -1,4 +1,4 @@
-"""What Prometheus can ask of a running job, on the metrics port of each Ray node: ``ray_`` and the names below."""
+"""Metrics of a running job for Prometheus, exported by each Ray node under these names with the prefix ``ray_``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segbatch.output.receipt import Receipt
 
 
 class Metric(NamedTuple):
-    """``kind`` is Counter (Prometheus then shows ``_total``) or Gauge; no label takes more than some dozen values."""
+    """A counter, which Prometheus shows with the suffix ``_total``, or a gauge. Labels have a few dozen values."""
 
     kind: type[Counter] | type[Gauge]
     labels: tuple[str, ...]
@@ -27,26 +27,26 @@ METRICS = {
     ),
     "segbatch_bytes": Metric(Counter, ("direction",), "bytes of images read, and of result files written"),
     "segbatch_chunk_retries": Metric(
-        Counter, ("stage",), "chunks begun again since a worker died over them; they run in quarantine"
+        Counter, ("stage",), "chunks started again after they crashed a worker; they run in quarantine"
     ),
-    "segbatch_chunks_left": Metric(Gauge, (), "chunks that the run has still to commit, as the driver knows"),
+    "segbatch_chunks_left": Metric(Gauge, (), "chunks that the run has not committed"),
 }
 
 
 def count(name: str, value: float = 1, **labels: str) -> None:
-    """Add to a counter. Does nothing where Ray does not run, and for nothing."""
+    """Add to a counter. Does nothing where Ray is not running."""
     if value > 0 and ray.is_initialized():
         _instance(name, ray.get_runtime_context().get_job_id()).inc(value, labels)
 
 
 def gauge(name: str, value: float) -> None:
-    """Set a gauge. Does nothing where Ray does not run."""
+    """Set a gauge. Does nothing where Ray is not running."""
     if ray.is_initialized():
         _instance(name, ray.get_runtime_context().get_job_id()).set(value)
 
 
 def committed(receipt: Receipt, seconds: float) -> None:
-    """Count a chunk whose commit took so many seconds."""
+    """Count a committed chunk. ``seconds`` is how long its commit took."""
     count("segbatch_records", receipt.totals.records - receipt.totals.failed, outcome="mask")
     count("segbatch_records", receipt.totals.failed, outcome="error")
     for key, number in receipt.totals.errors.items():
@@ -59,6 +59,6 @@ def committed(receipt: Receipt, seconds: float) -> None:
 
 @functools.cache
 def _instance(name: str, job: str) -> Any:
-    """One for each time that this process joins Ray: those of before report to nobody."""
+    """Return the metric for this connection to Ray: one that was created for an earlier connection is not exported."""
     metric = METRICS[name]
     return metric.kind(name, metric.help, metric.labels)

@@ -1,4 +1,4 @@
-"""One function for many arguments, as Ray tasks; and a worker's stage for a few chunks without a dataset."""
+"""Call a function for many arguments in Ray tasks, and score a few chunks without a dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def shared(value: T) -> T:
-    """A reference to ``value`` in the object store: tasks that are given it receive the value, which is copied once."""
+    """Put ``value`` into the object store once, and return a reference; tasks that take it receive the value."""
     reference: Any = ray.put(value)
     return reference
 
@@ -53,7 +53,7 @@ def map_tasks(
 
 
 def segment_chunks(job: Job, pools: Pools, logs: Logs, chunks: Sequence[Chunk]) -> Iterator[tuple[int, Chunk]]:
-    """Score ``chunks`` by the segment workers of a job, whose chunks must be retried by nobody.
+    """Score ``chunks`` by the segment workers of a job. A chunk that crashes its worker is not retried.
 
     Yields the position of each chunk and the chunk with its scores, as they finish. Raises ``SegbatchError``.
     """

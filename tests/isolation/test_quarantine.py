@@ -100,7 +100,7 @@ def test_a_network_in_quarantine_gives_the_same_scores_to_the_bit(tmp_path: Path
 
 
 class Counted:
-    """Says that so many workers died over the chunk."""
+    """Reports that the chunk has crashed so many workers."""
 
     def __init__(self, earlier: int) -> None:
         self.earlier, self.ended = earlier, []
@@ -124,7 +124,7 @@ class Counted:
 def test_the_job_ends_if_a_chunk_takes_its_workers_out_of_quarantine_too() -> None:
     given, attempts = chunk(40), Counted(12)
     with pytest.raises(
-        SegbatchError, match=r"^s\.00000000\.000000-00000-end\.parquet at refine, in quarantine too: 12 workers"
+        SegbatchError, match=r"^s\.00000000\.000000-00000-end\.parquet at refine, in quarantine too: crashed 12 workers"
     ):
         supervise(poisons.fatal, attempts, LIMITS, "refine 1")(given)
     attempts.earlier = 0

@@ -50,12 +50,12 @@ def nodes(cpus, gpus=0, **most):
 
 @given(st.integers(1, 512), st.integers(0, 16), st.integers(0, 512), st.integers(0, 16), st.integers(1, 10**6))
 def test_a_cluster_is_filled_as_a_machine_is_and_the_pools_may_grow(cpus, gpus, more_cpus, more_gpus, chunks):
-    most = {"most_cpus": cpus + more_cpus, "most_gpus": gpus + more_gpus, "most_node_gpus": gpus + more_gpus}
+    most = {"max_cpus": cpus + more_cpus, "max_gpus": gpus + more_gpus, "max_node_gpus": gpus + more_gpus}
     hardware = Hardware(cpus, gpus, cpus, gpus, True, **most)
     pools = plan_pools(spec(), hardware, chunks)
-    assert pools.segment_most >= pools.segment_actors >= 1
-    assert pools.refine_most >= pools.refine_actors >= 1
-    assert pools.segment_most <= max(pools.segment_actors, chunks / 4 + 1)
+    assert pools.max_segment_actors >= pools.segment_actors >= 1
+    assert pools.max_refine_actors >= pools.refine_actors >= 1
+    assert pools.max_segment_actors <= max(pools.segment_actors, chunks / 4 + 1)
     if gpus or not more_gpus:
         fixed = plan_pools(spec(), machine(cpus, gpus), chunks)
         assert (pools.segment_actors, pools.refine_actors) == (fixed.segment_actors, fixed.refine_actors)
@@ -66,23 +66,23 @@ def test_a_cluster_is_filled_as_a_machine_is_and_the_pools_may_grow(cpus, gpus, 
 
 def test_pools_of_one_machine_are_fixed():
     pools = plan_pools(spec(), machine(8), 1000)
-    assert (pools.segment_most, pools.refine_most) == (0, 0)
+    assert (pools.max_segment_actors, pools.max_refine_actors) == (0, 0)
     assert "to" not in pools.describe()
 
 
 def test_a_growing_cluster_is_asked_for_no_more_than_there_is_work():
     pools = plan_pools(spec(), nodes(16), 400)
     assert pools.describe().startswith("16 segment (1 to 100) x 0.4 CPU, 16 refine (1 to 100) x 0.4 CPU")
-    assert plan_pools(spec(segment_actors=4, refine_actors=6), nodes(16), 400).segment_most == 4
-    assert plan_pools(spec(), nodes(16), 8).segment_most == 8
+    assert plan_pools(spec(segment_actors=4, refine_actors=6), nodes(16), 400).max_segment_actors == 4
+    assert plan_pools(spec(), nodes(16), 8).max_segment_actors == 8
 
 
 def test_nodes_that_are_yet_to_come_are_asked_for_by_one_worker_of_each_kind():
-    none_yet = nodes(0, most_cpus=64)
+    none_yet = nodes(0, max_cpus=64)
     pools = plan_pools(spec(), none_yet, 400)
-    assert (pools.segment_actors, pools.refine_actors, pools.segment_most) == (1, 1, 100)
+    assert (pools.segment_actors, pools.refine_actors, pools.max_segment_actors) == (1, 1, 100)
     assert 0.4 <= pools.segment_cpus <= 1
-    gpus_to_come = nodes(8, most_cpus=72, most_gpus=8, most_node_gpus=4)
+    gpus_to_come = nodes(8, max_cpus=72, max_gpus=8, max_node_gpus=4)
     pools = plan_pools(spec(), gpus_to_come, 400)
     assert (pools.device, pools.segment_actors, pools.segment_gpus) == ("cuda", 1, 1.0)
     assert plan_pools(spec(device="cpu"), gpus_to_come, 400).segment_actors == 8
@@ -94,10 +94,10 @@ def test_nodes_that_are_yet_to_come_are_asked_for_by_one_worker_of_each_kind():
         ({"device": "cuda"}, machine(8), "cuda asked for, but there is no GPU"),
         ({"num_gpus": 2}, Hardware(32, 4, 8, 1), "2 a worker, but no node has more than 1 GPUs"),
         ({"segment_actors": 9, "num_gpus": 0.5}, machine(32, 4), r"9 x 0.5 GPU = 4.5, but there are 4 GPUs"),
-        ({"segment_actors": 500}, machine(2), "the workers do not fit"),
-        ({}, nodes(0), "the workers do not fit"),
+        ({"segment_actors": 500}, machine(2), "cannot schedule the workers"),
+        ({}, nodes(0), "cannot schedule the workers"),
         ({"device": "cuda"}, nodes(8), "there is no GPU"),
-        ({"num_gpus": 2}, nodes(8, most_cpus=16, most_gpus=4, most_node_gpus=1), "no node has more than 1 GPUs"),
+        ({"num_gpus": 2}, nodes(8, max_cpus=16, max_gpus=4, max_node_gpus=1), "no node has more than 1 GPUs"),
     ],
 )
 def test_what_cannot_be_scheduled_is_refused_with_the_arithmetic(fields, hardware, message):

@@ -30,7 +30,7 @@ def test_a_registered_format_is_planned_read_and_named_in_help_and_messages(tmp_
     assert (said["records"], said["errors"]) == (7, 1)
     assert "webdataset|parquet|images|manifest|base64-lines" in said["help"]
     assert "1 shards (base64-lines)" in said["plan"]
-    assert "done already 2 chunks, 1 whole shards" in said["plan"]
+    assert "committed 2 chunks, 1 complete shards" in said["plan"]
     assert "1 shards (base64-lines)" in said["chosen"]
     assert "unknown format 'base64-line'; did you mean 'base64-lines'?" in said["unknown format"]
     assert ".b64" in said["unknown suffix"]
