@@ -136,8 +136,8 @@ def render(rows: list[list[str]], measured_on: str) -> str:
     lines = [head, ["---"] * len(head), *rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     note = (
-        f"Stride is that of the scores a network hands on, speed that of one picture of {HEIGHT} × {WIDTH} in fp32. "
-        "Published figures are of their authors' weights, as they state them."
+        f"Stride: input pixels per cell of the scores. Speed: one image of {HEIGHT} × {WIDTH} at a time, in fp32. "
+        "Published mIoU: as the authors state it for their own weights."
     )
     return f"{BEGIN}\n{body}\n\n{note}\n{END}"
 
