@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from segbatch.codecs import mask_png as png
 from segbatch.errors import SHARD_FAILURES, OutputError
-from segbatch.operations.verify_input import check_input
+from segbatch.operations.verify_input import InputCheck
 from segbatch.output.check import chunk_problems
 from segbatch.output.consistency import (
     ALTERED,
@@ -132,7 +132,7 @@ def verify(
     failed_shards = (f"a shard failed: {message}" for chunk in chunks for message in chunk.failed_shards)
     for problem in (*failed_shards, *statistics_problems(opened, totals), *skipped_problems(record, members)):
         report.add_problem(problem)
-    check_input(report, record, ledger, {c.name: c for c in chunks}, inputs, storage_options, read_input)
+    InputCheck(report, record, ledger, {c.name: c for c in chunks}).run(inputs, storage_options, read_input)
     for name in report.altered:
         if name not in report.damaged:  # what is wrong with its rows is known, and says which of its chunks are
             report.mark_damaged(name, None, ALTERED)

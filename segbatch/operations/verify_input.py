@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -34,57 +35,69 @@ class Committed(Protocol):
     skipped: Skipped
 
 
-def check_input(
-    report: Report,
-    record: RunRecord,
-    ledger: Ledger,
-    chunks: Mapping[str, Committed],
-    inputs: list[str] | None,
-    storage_options: dict[str, Any] | None,
-    read_input: bool,
-) -> None:
-    """Compare the ``chunks`` that could be read, by file name, with the inputs; with ``read_input`` id by id.
+@dataclass
+class InputCheck:
+    """Compares an output with its inputs, and adds what differs to the report.
 
-    Raises ``SegbatchError`` if the inputs cannot be listed, ``Outage`` if their store stops answering.
+    Attributes:
+        chunks: Committed chunks that could be read, by file name.
     """
-    if record.rows_version < _SHARD_NAMES_SINCE:
-        report.against = (
-            f"not compared with the input: it has rows version {record.rows_version}, whose shards have other names "
-            f"than since version {_SHARD_NAMES_SINCE}"
-        )
-        return
-    source = open_inputs(recorded_spec(record, inputs, storage_options), is_resumed=True)
-    corpus = _listed(source, record, moved=inputs is not None)
-    shards = divided(corpus.shards, record.chunk_size)
-    for problem in missing(shards, ledger):
-        report.add_problem(problem)
-    for name in stale(shards, ledger):
-        report.add_problem(f"{name}: its shard is not in the input, or has changed since; run the job again")
-    # Outputs and folders are no files: this output itself may lie below its input, where it was not when its run began.
-    for problem in skipped_files_problems(record, corpus.skipped, (OUTPUTS, FOLDER)):
-        report.add_problem(problem)
-    records, members = 0, 0
-    for shard in shards:
-        names = list(ledger.committed(shard.id).filenames(shard.id))
-        if not ledger.committed(shard.id).complete or not all(name in chunks for name in names):
-            continue  # told already
-        _check_count(report, ledger, shard, {name: len(chunks[name].hashes) for name in names})
+
+    report: Report
+    record: RunRecord
+    ledger: Ledger
+    chunks: Mapping[str, Committed]
+
+    def run(self, inputs: list[str] | None, storage_options: dict[str, Any] | None, read_input: bool) -> None:
+        """Compare shards and their numbers of records, and with ``read_input`` the id of each record.
+
+        Args:
+            inputs: Where the inputs are now; None for those of the run.
+
+        Raises:
+            SegbatchError: The inputs cannot be listed, or their store becomes unavailable.
+        """
+        if self.record.rows_version < _SHARD_NAMES_SINCE:
+            self.report.against = (
+                f"not compared with the input: it has rows version {self.record.rows_version}, whose shards have other "
+                f"names than since version {_SHARD_NAMES_SINCE}"
+            )
+            return
+        source = open_inputs(recorded_spec(self.record, inputs, storage_options), is_resumed=True)
+        corpus = _listed(source, self.record, moved=inputs is not None)
+        shards = divided(corpus.shards, self.record.chunk_size)
+        self._check_listing(shards, corpus.skipped)
+        records, members = 0, 0
+        for shard in shards:
+            names = list(self.ledger.committed(shard.id).filenames(shard.id))
+            if not self.ledger.committed(shard.id).complete or not all(name in self.chunks for name in names):
+                continue  # is a problem already
+            committed = {name: self.chunks[name] for name in names}
+            self._check_count(shard, committed)
+            if read_input:
+                comparison = _Comparison(self.report, self.ledger, shard, committed)
+                comparison.read(source, self.record.chunk_size)
+                records, members = records + comparison.records, members + comparison.skipped
+        self.report.against = f"compared with {len(shards):,} input shards"
         if read_input:
-            comparison = _Comparison(report, ledger, shard, {name: chunks[name] for name in names})
-            comparison.read(source, record.chunk_size)
-            records, members = records + comparison.records, members + comparison.skipped
-    report.against = f"compared with {len(shards):,} input shards"
-    if read_input:
-        report.against += f", all {records:,} records read"
-        report.against += f" and {members:,} members that are none" if members else ""
+            self.report.against += f", all {records:,} records read"
+            self.report.against += f" and {members:,} members that are none" if members else ""
 
+    def _check_listing(self, shards: Sequence[Shard], skipped: Skipped) -> None:
+        for problem in missing(shards, self.ledger):
+            self.report.add_problem(problem)
+        for name in stale(shards, self.ledger):
+            self.report.add_problem(f"{name}: its shard is not in the input, or has changed since; run the job again")
+        # Outputs and folders are not files: this output may lie below its input, where it was not when its run started.
+        for problem in skipped_files_problems(self.record, skipped, (OUTPUTS, FOLDER)):
+            self.report.add_problem(problem)
 
-def _check_count(report: Report, ledger: Ledger, shard: Shard, rows: Mapping[str, int]) -> None:
-    total = sum(rows.values())
-    if shard.records is not None and total != shard.records:
-        report.add_problem(f"{shard.name}: {shard.records} records in the input, {total} rows in the output")
-        for name in rows:
-            report.damaged.setdefault(ledger.file_of(name), set()).add(name)
+    def _check_count(self, shard: Shard, committed: Mapping[str, Committed]) -> None:
+        total = sum(len(chunk.hashes) for chunk in committed.values())
+        if shard.records is not None and total != shard.records:
+            self.report.add_problem(f"{shard.name}: {shard.records} records in the input, {total} rows in the output")
+            for name in committed:
+                self.report.damaged.setdefault(self.ledger.file_of(name), set()).add(name)
 
 
 class _Comparison:
@@ -92,25 +105,25 @@ class _Comparison:
 
     def __init__(self, report: Report, ledger: Ledger, shard: Shard, committed: dict[str, Committed]) -> None:
         self._report, self._ledger, self._shard = report, ledger, shard
-        self._unmet = committed
+        self._missing = committed
         self.records = self.skipped = 0
 
     def read(self, source: Source, chunk_size: int) -> None:
-        """Note in the report whatever differs, or that the shard cannot be read."""
+        """Add to the report what differs, or that the shard cannot be read."""
         try:
             for chunk in source.chunks(self._shard, chunk_size):
                 self._compare(chunk)
         except SourceError as e:
             self._report.add_problem(f"{self._shard.name}: cannot be compared with its input: {e}")
             return
-        for name in self._unmet:
+        for name in self._missing:
             self._mark_damaged(name, f"{name}: its input ends before it")
 
     def _compare(self, chunk: Chunk) -> None:
         self.records += len(chunk.records)
         self.skipped += chunk.skipped.count
         name = chunk.id.filename
-        committed = self._unmet.pop(name, None)
+        committed = self._missing.pop(name, None)
         if committed is None:
             self._report.add_problem(
                 f"{self._shard.name}: chunk {chunk.id.index} of its input ({name}) is not in the output"
