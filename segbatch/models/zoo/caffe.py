@@ -1,9 +1,9 @@
-"""Blobs out of ``.caffemodel`` files: the few messages of Caffe's protobuf that hold weights, and no more.
+"""Blobs of ``.caffemodel`` files: the messages of Caffe's protobuf that contain weights.
 
-A file is untrusted input. Nothing in it is executed; every length is checked against the bytes that are there;
-messages nest to a fixed depth; memory is bounded by the file's size, as each number that is returned was read
-from bytes of its own, and the number of blobs is limited. Field numbers are those of ``caffe.proto`` (BVLC
-Caffe), the wire format is protobuf's published encoding.
+A file is untrusted input. Nothing in it is executed; every length is checked against the available bytes; messages nest
+to a fixed depth; memory is bounded by the size of the file, as each returned number was read from its own bytes, and
+the number of blobs is limited. Field numbers are those of ``caffe.proto`` (BVLC Caffe), the wire format is the
+published encoding of protobuf.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ Value = int | memoryview
 
 
 class _Damaged(Exception):
-    """What is wrong with the file, without its name."""
+    """The file is damaged; the message does not name it."""
 
 
 def read(data: bytes, source: str) -> dict[str, Tensor]:
-    """Blobs as float32 tensors, named ``LAYER/INDEX``, in the file's order; layers without blobs are left out.
+    """Return the blobs as float32 tensors, named ``LAYER/INDEX``, in the order of the file.
 
-    Reads both ``layers`` (V1LayerParameter) and ``layer`` (LayerParameter); blobs with a ``shape``, or with
-    num, channels, height and width; float data, packed or not, and double data. Raises ``ModelError``, which
-    names ``source``, for a file that is damaged, or holds no blobs.
+    Reads both ``layers`` (V1LayerParameter) and ``layer`` (LayerParameter); blobs with a ``shape``, or with num,
+    channels, height and width; float data, packed or not, and double data. Layers without blobs are omitted.
+
+    Raises:
+        ModelError: The file is damaged, or contains no blobs; names ``source``.
     """
     blobs: dict[str, Tensor] = {}
     try:
@@ -75,7 +77,7 @@ def _read_layer(message: memoryview, name_field: int, blobs_field: int, blobs: d
 
 @dataclass
 class _Blob:
-    """What the fields of a BlobProto said so far; repeated fields may come in pieces."""
+    """The fields of a BlobProto so far; repeated fields may come in parts."""
 
     old: dict[int, int] = field(default_factory=dict)
     shape: list[int] | None = None
@@ -87,7 +89,7 @@ def _read_blob(message: memoryview, key: str) -> Tensor:
     blob, whole = _Blob(), None
     for number, value in _fields(message):
         if number == _DATA:
-            # As Caffe writes it: one piece, which needs no copy before the last.
+            # Caffe writes one part, which needs no copy.
             if whole is None and not blob.singles and isinstance(value, memoryview):
                 whole = value
                 continue
@@ -172,7 +174,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at ``at``, less than 2**64, and where it ends."""
+    """The number at position ``at``, less than 2**64, and the position after it."""
     value = 0
     for index, byte in enumerate(message[at : at + 10]):
         value |= (byte & 0x7F) << (7 * index)

@@ -1,4 +1,4 @@
-"""Caffe's blobs by layer and number, as ``caffe.read`` gives them, to the parameters of a network here."""
+"""Caffe's blobs, as ``caffe.read`` returns them, to the keys of the networks here."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ _EPS = 1e-5  # of nn.BatchNorm2d
 
 
 def conv_layers() -> list[str]:
-    """conv1_1 to conv5_3."""
+    """Return the names conv1_1 to conv5_3."""
     return [name for block in range(1, len(BLOCKS) + 1) for name in VGG16.names(block)]
 
 
 def from_caffe(layers: Mapping[str, str]) -> Callable[[StateDict], StateDict]:
-    """A converter of state dicts: the blobs of ``layers`` (Caffe's name -> module here) get this network's keys.
+    """Return a converter of state dicts that gives Caffe's blobs the keys of a network.
 
-    Blob 0 is the ``weight``, blob 1 the ``bias``. Modules whose name ends in ``.bn`` take Caffe's BN blobs
-    [scale, shift], in which the statistics are folded in already (``bn_mode: INFERENCE``). A name that ends in
-    ``*`` stands for the first layer that begins so: names of score layers carry the data set. Blobs of other
-    layers keep their names, for ``state_dict.check`` to list; state dicts that hold no blobs are returned as
-    ``ports.from_torchvision`` returns them.
+    Blob 0 is the ``weight``, blob 1 the ``bias``. Modules whose name ends in ``.bn`` take the blobs [scale, shift] of a
+    Caffe BN layer, in which the statistics are folded (``bn_mode: INFERENCE``). Blobs of other layers keep their names,
+    for ``state_dict.check`` to list; state dicts without blobs are converted by ``ports.from_torchvision``.
+
+    Args:
+        layers: Caffe's name -> module. A name that ends in ``*`` stands for the first layer with that prefix: names of
+            score layers end in that of the data set.
     """
 
     def convert(state: StateDict) -> StateDict:
@@ -49,7 +51,7 @@ def from_caffe(layers: Mapping[str, str]) -> Callable[[StateDict], StateDict]:
             converted[f"{module}.{'bias' if index else 'weight'}"] = value
             if normalizes and index == 0:
                 converted[f"{module}.running_mean"] = torch.zeros_like(value)
-                # With eps the divisor is 1: nothing is left to normalize.
+                # With eps the divisor is 1: the statistics are folded into scale and shift.
                 converted[f"{module}.running_var"] = torch.full_like(value, 1 - _EPS)
         return converted
 
@@ -63,5 +65,5 @@ def _find(name: str, present: list[str]) -> str:
 
 
 def _flat(value: Tensor) -> Tensor:
-    """A vector that old Caffe files hold as (1, 1, 1, n) or (1, n, 1, 1); other shapes unchanged."""
+    """A vector that old Caffe files store as (1, 1, 1, n) or (1, n, 1, 1); other shapes unchanged."""
     return value.reshape(-1) if sum(side != 1 for side in value.shape) <= 1 else value

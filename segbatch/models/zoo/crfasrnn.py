@@ -1,7 +1,7 @@
-"""CRF-as-RNN: FCN-8s and the mean field of a dense CRF as its last layers, trained together.
+"""CRF-as-RNN: FCN-8s with the mean field of a dense CRF as its last layers, trained together.
 
-Zheng et al., "Conditional Random Fields as Recurrent Neural Networks" (ICCV 2015), sections 3-5, as the authors'
-Caffe definition and layer compute it: an older FCN-8s, whose upsampling of scores is learned, then the layer.
+Zheng et al., "Conditional Random Fields as Recurrent Neural Networks" (ICCV 2015), sec. 3-5, as the authors' Caffe
+definition and layer compute it: an older FCN-8s, whose upsampling of scores is trained, followed by the layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segbatch.models.zoo.fcn import FCN, recipe
 from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, bilinear_kernel, pixels
 
-# The three blobs of Caffe's MultiStageMeanfield layer, and how the authors' PyTorch port calls them.
+# The three blobs of Caffe's MultiStageMeanfield layer, and their names in the authors' PyTorch port.
 _BLOBS = {"inference1/0": "spatial", "inference1/1": "bilateral", "inference1/2": "compatibility"}
 _PORT = {
     "crfrnn.spatial_ker_weights": "spatial",
@@ -30,12 +30,17 @@ _PORT = {
 
 
 class CRFasRNN(FCN):
-    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits after ``iterations`` steps of mean field.
+    """CRF-as-RNN: (N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits after mean field.
 
-    In training mode ``train_iterations`` steps; ``diagonal`` as in ``MeanField``, which is the layer ``crf``. Its
-    image is ``x`` with the mean put back, rounded to whole gray levels. (The authors' layer sees BGR minus the
-    mean: the same Gaussians, on a lattice that lies elsewhere.) In eval mode on a CPU one image is refined at a
-    time, which is as fast and bounds the memory: about 0.5 KB a pixel plus 30 bytes a pixel and label.
+    Zheng et al. 2015, sec. 4-5. The layer ``crf`` receives ``x`` with the mean added, rounded to whole levels. (The
+    authors' layer receives BGR minus the mean: the same Gaussians on a shifted lattice.) In eval mode on a CPU one
+    image is refined at a time, which is as fast and bounds the memory: about 0.5 KB per pixel and 30 bytes per pixel
+    and label.
+
+    Args:
+        iterations: Steps of mean field in eval mode.
+        train_iterations: Steps of mean field in training mode.
+        diagonal: As for ``MeanField``.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class CRFasRNN(FCN):
         narrow: int = 1,
     ) -> None:
         super().__init__(classes, finest=8, narrow=narrow)
-        # score2 and score4 of the older FCN-8s: they begin bilinear, and learn; score2 has a bias.
+        # score2 and score4 of the older FCN-8s: initially bilinear, and trained; score2 has a bias.
         self.add_module("upscore2", _learned_upsample(classes, bias=True))
         self.add_module("upscore_pool4", _learned_upsample(classes, bias=False))
         self.crf = MeanField(classes, iterations, train_iterations, diagonal=diagonal)
@@ -62,13 +67,13 @@ class CRFasRNN(FCN):
 
 
 def mean_field_state(state: StateDict) -> StateDict:
-    """The parameters of ``MeanField`` in a file of any of the kinds that ``CRFASRNN`` takes; empty if it has none."""
+    """Return the parameters of ``MeanField`` in a state dict of any kind that ``CRFASRNN`` reads."""
     found: StateDict = {}
     for key, value in state.items():
         if key in _BLOBS:
             found[_BLOBS[key]] = value.reshape(value.shape[-2:]) if value.shape[:-2] == (1, 1) else value
         elif key in _PORT:
-            # The port adds what Caffe's layer subtracts.
+            # The port adds the term that Caffe's layer subtracts.
             found[_PORT[key]] = -value if key.endswith("compatibility_matrix") else value
         elif key.removeprefix("crf.") in _BLOBS.values():
             found[key.removeprefix("crf.")] = value
@@ -99,7 +104,7 @@ def couplings(data: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _learned_upsample(classes: int, bias: bool) -> nn.ConvTranspose2d:
-    """Bilinear by a factor of 2 to begin with, each class by itself."""
+    """Upsampling by a factor of 2 whose initial weights are bilinear and separate for each class."""
     up = nn.ConvTranspose2d(classes, classes, 4, stride=2, bias=bias)
     up.weight = nn.Parameter(torch.eye(classes)[:, :, None, None] * bilinear_kernel(4))
     if up.bias is not None:
@@ -108,7 +113,7 @@ def _learned_upsample(classes: int, bias: bool) -> nn.ConvTranspose2d:
 
 
 def _layers() -> dict[str, str]:
-    """Caffe's layers with blobs, under their older names, and the modules here."""
+    """Older names of Caffe's layers with blobs -> modules."""
     older = {
         "score-fr": "score_fr",
         "score2": "upscore2",
@@ -121,10 +126,10 @@ def _layers() -> dict[str, str]:
 
 
 def _convert(state: StateDict) -> StateDict:
-    """Keys of TVG_CRFRNN_COCO_VOC.caffemodel, or of its PyTorch port, under those here."""
-    rest = {key: value for key, value in state.items() if key not in _BLOBS and key not in _PORT}
-    layers = {key: value for key, value in state.items() if key not in rest}
-    return from_caffe(_layers())(rest) | {f"crf.{name}": value for name, value in mean_field_state(layers).items()}
+    """Rename the keys of TVG_CRFRNN_COCO_VOC.caffemodel, or of its PyTorch port."""
+    network = {key: value for key, value in state.items() if key not in _BLOBS and key not in _PORT}
+    layers = {key: value for key, value in state.items() if key not in network}
+    return from_caffe(_layers())(network) | {f"crf.{name}": value for name, value in mean_field_state(layers).items()}
 
 
 CRFASRNN = Architecture(

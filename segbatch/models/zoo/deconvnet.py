@@ -1,7 +1,7 @@
 """DeconvNet: VGG16 down to one vector, and learned deconvolution and unpooling back to 224 x 224.
 
-Noh, Hong & Han, "Learning Deconvolution Network for Semantic Segmentation" (ICCV 2015), section 3 and its
-appendix, layer by layer as its Caffe definition.
+Noh, Hong & Han, "Learning Deconvolution Network for Semantic Segmentation" (ICCV 2015), sec. 3 and its appendix, layer
+by layer as its Caffe definition.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from segbatch.models.zoo.ports import VGG16_BN_BACKBONE
 from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16, Unpool, initialize, normalized, pool
 
 SIDE = 224
-# Channels that come out of the deconvolutions of blocks 5 to 1.
+# Output channels of the deconvolutions of blocks 5 to 1.
 _DECODER = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2: (128, 64), 1: (64, 64)}
 
 
 class DeconvNet(VGG16):
-    """(N, 3, 224, 224) BGR minus the mean -> (N, classes, 224, 224) logits, and no other size.
+    """DeconvNet: (N, 3, 224, 224) BGR minus the mean -> (N, classes, 224, 224) logits.
 
-    fc6 sees the whole window, so that an image that is larger is seen through windows of 224 x 224 at its own
-    scale, a sliding grid; the paper scales object proposals to that size instead.
+    Noh et al. 2015, sec. 3. No other size is possible, as fc6 covers the whole window. Larger images are scored in
+    windows of 224 x 224 at their own scale, on a sliding grid; the paper scales object proposals to that size instead
+    (``edeconvnet``).
     """
 
     def __init__(self, classes: int, *, narrow: int = 1) -> None:
@@ -45,7 +46,7 @@ class DeconvNet(VGG16):
 
     @staticmethod
     def decoder(block: int) -> list[str]:
-        """Names of the deconvolutions of block 5 to 1, in order: ``deconv5_1, deconv5_2, ...``"""
+        """Return the names of the deconvolutions of block 5 to 1: ``deconv5_1, deconv5_2, ...``"""
         return [f"deconv{block}_{i}" for i in range(1, len(_DECODER[block]) + 1)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,14 +65,14 @@ class DeconvNet(VGG16):
         return self.seg_score(x)
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the scores."""
+        """Return the layers from the image to the scores, for the receptive field."""
         up = [name for block in _DECODER for name in (f"unpool{block}", *self.decoder(block))]
         ends = [self.fc6, self.fc7, self.fc6_deconv]
         return [*self.trunk(), *ends, *(self.get_submodule(name) for name in up), self.seg_score]
 
 
 def _layers() -> dict[str, str]:
-    """Caffe's layers with blobs, and their modules here."""
+    """Names of Caffe's layers with blobs -> modules."""
     layers = {"fc6": "fc6.conv", "bnfc6": "fc6.bn", "fc7": "fc7.conv", "bnfc7": "fc7.bn"}
     layers |= {"fc6-deconv": "fc6_deconv.conv", "fc6-deconv-bn": "fc6_deconv.bn", "seg-score*": "seg_score"}
     for name in conv_layers():

@@ -1,8 +1,8 @@
-"""DeepLab v1 on VGG16: the basic network, LargeFOV, and LargeFOV with scores of several layers (MSc).
+"""DeepLab v1 on VGG16: the basic network, LargeFOV, and LargeFOV with multi-scale scores (MSc).
 
-Chen, Papandreou, Kokkinos, Murphy & Yuille, "Semantic Image Segmentation with Deep Convolutional Nets and
-Fully Connected CRFs" (ICLR 2015), sections 3 and 4.3, layer by layer as its Caffe definitions. The basic
-network and LargeFOV differ in more than fc6: in all their pooling. Meant to be followed by a dense CRF.
+Chen, Papandreou, Kokkinos, Murphy & Yuille, "Semantic Image Segmentation with Deep Convolutional Nets and Fully
+Connected CRFs" (ICLR 2015), sec. 3 and 4.3, layer by layer as its Caffe definitions. The basic network and LargeFOV
+differ in fc6 and in all of their pooling. A dense CRF is meant to follow.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ STRIDE = 8
 
 
 class _DeepLab(VGG16):
-    """Scores at stride 8, upsampled as Caffe's Interp does, and cropped to the image.
+    """Dilated VGG16 with scores at stride 8, upsampled as by Caffe's Interp layer and cropped.
 
-    ``remainder``: the image is padded by the mean (zero) at the bottom and the right until its sides are 8 m +
-    remainder, as the authors' 514 and 513 are. ``offset``: rows and columns of the upsampled scores before the
-    image begins. The scores lie at pixels 8 k - offset, not on the grid of ``interfaces.Model``; they are
-    given at stride 1, where both agree.
+    Chen et al. 2015, sec. 3.1. The cells lie at pixels 8 k - offset, not on the grid of ``protocols.Model``: scores are
+    returned at stride 1, where both grids agree.
+
+    Attributes:
+        remainder: The image is padded by the mean (zero) at the bottom and right until its sides are 8 m + remainder,
+            such as the authors' 514 and 513.
+        offset: Rows and columns of the upsampled scores before the image begins.
     """
 
     remainder: int
     offset: int
 
     def coarse(self, x: Tensor) -> Tensor:
-        """Scores (N, classes, h, w) on the network's own grid, as they are trained."""
+        """Return the scores (N, classes, h, w) on the network's own grid, on which it is trained."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,17 +52,20 @@ class _DeepLab(VGG16):
 
 
 class DeepLab(_DeepLab):
-    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits: fc6 is 4 x 4 with holes of 4.
+    """DeepLab v1: (N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits.
 
-    ``pool4_padding`` is 1 as in the authors' test network, and 0 in their training network, whose scores are
-    one fewer along each axis: train on ``coarse``.
+    Chen et al. 2015, sec. 3. fc6 has a kernel of 4 x 4 with dilation 4.
+
+    Args:
+        pool4_padding: 1 as in the authors' test network; 0 in their training network, whose scores are one fewer along
+            each axis.
     """
 
     remainder, offset = 2, 7
 
     def __init__(self, classes: int, *, pool4_padding: int = 1, narrow: int = 1) -> None:
         pools = [*(pool(2, 2, 1) for _ in range(3)), pool(2, 1, pool4_padding), pool(3, 1, 1)]
-        super().__init__(pools=pools, conv5_hole=2, narrow=narrow)
+        super().__init__(pools=pools, conv5_dilation=2, narrow=narrow)
         hidden = 4096 // narrow
         self.fc6 = nn.Conv2d(512 // narrow, hidden, 4, padding=6, dilation=4)
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
@@ -72,20 +78,23 @@ class DeepLab(_DeepLab):
         return self.fc8(y)
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the scores."""
+        """Return the layers from the image to the scores, for the receptive field."""
         return [*self.trunk(), self.fc6, self.fc7, self.fc8]
 
 
 class DeepLabLargeFOV(_DeepLab):
-    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits: fc6 is 3 x 3 with holes of 12.
+    """DeepLab v1 LargeFOV: (N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits.
 
-    ``multi_scale`` adds the scores of five branches, from the image and from pool1 to pool4 (MSc).
+    Chen et al. 2015, sec. 3.2. fc6 has a kernel of 3 x 3 with dilation 12.
+
+    Args:
+        multi_scale: Add the scores of five branches, from the image and from pool1 to pool4 (MSc, sec. 4.3).
     """
 
     remainder, offset = 1, 0
 
     def __init__(self, classes: int, *, multi_scale: bool = False, narrow: int = 1) -> None:
-        super().__init__(pools=[pool(3, stride, 1) for stride in (2, 2, 2, 1, 1)], conv5_hole=2, narrow=narrow)
+        super().__init__(pools=[pool(3, stride, 1) for stride in (2, 2, 2, 1, 1)], conv5_dilation=2, narrow=narrow)
         self.multi_scale, hidden = multi_scale, 1024 // narrow
         self.pool5a = nn.AvgPool2d(3, 1, 1)
         self.fc6 = nn.Conv2d(512 // narrow, hidden, 3, padding=12, dilation=12)
@@ -116,7 +125,7 @@ class DeepLabLargeFOV(_DeepLab):
         return self.get_submodule(f"{name}_ms")(x)
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the scores of fc8, which see the most."""
+        """Return the layers from the image to the scores of fc8, which have the largest receptive field."""
         return [*self.trunk(), self.pool5a, self.fc6, self.fc7, self.fc8]
 
 
@@ -128,10 +137,10 @@ def _msc(classes: int, *, narrow: int = 1) -> DeepLabLargeFOV:
 
 
 def _layers(multi_scale: bool = False) -> dict[str, str]:
-    """Caffe's layers with blobs, and their modules here. Names of score layers end in the data set's name.
+    """Names of Caffe's layers with blobs -> modules. Names of score layers end in that of the data set.
 
-    The names of the MSc branches (``pool1_conv, pool1_fc, pool1_ms_*``) are those of networks derived from
-    it, and ``data_*`` follows from them: the definition itself could not be read.
+    The names of the MSc branches (``pool1_conv, pool1_fc, pool1_ms_*``) are those of networks derived from it, and
+    ``data_*`` follows from them: the definition itself was not available.
     """
     layers = {name: name for name in (*conv_layers(), "fc6", "fc7")} | {"fc8_*": "fc8"}
     for name in BRANCHES if multi_scale else ():
@@ -140,7 +149,10 @@ def _layers(multi_scale: bool = False) -> dict[str, str]:
 
 
 def coarse_scores(network: _DeepLab, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores on the network's own grid, and subsampled labels (Chen et al. 2015, sec. 3.1)."""
+    """Return the scores on the network's own grid, and subsampled labels.
+
+    Chen et al. 2015, sec. 3.1. Cells beyond the labels are cut off.
+    """
     height, width = x.shape[2:]
     right, bottom = ((network.remainder - side) % STRIDE for side in (width, height))
     scores = network.coarse(F.pad(x, (0, right, 0, bottom)))

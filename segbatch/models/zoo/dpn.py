@@ -1,7 +1,7 @@
 """DPN: a VGG16 for the unary term, and one step of mean field as convolution and pooling after it.
 
-Liu, Li, Luo, Loy & Tang, "Semantic Image Segmentation via Deep Parsing Network" (ICCV 2015), section 4; b1 to b15 are
-the paper's names of the layers. What it does not settle, or settles otherwise, is said at ``Parsing``.
+Liu, Li, Luo, Loy & Tang, "Semantic Image Segmentation via Deep Parsing Network" (ICCV 2015), sec. 4; b1 to b15 are the
+paper's names of the layers. ``Parsing`` states what the paper leaves open, and what differs from it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,21 @@ from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, crop, initi
 STRIDE = 8
 MIXTURES = 5
 _CONTEXT = 9  # side of b13's filters
-_TILE = 8  # pixels along a side that share one table of weights in b12
-_AT_ONCE = 2**18  # weights that b12 holds at once: they stay in a processor's cache
+_TILE = 8  # side in pixels of the tiles that share one table of weights in b12
+_MAX_WEIGHTS = 2**18  # of b12 at once: they fit into a processor's cache
 
 
 class LocalFilter(nn.Module):
-    """b12: the mean of each pixel's surroundings, weighted by how near in place and color they are.
+    """b12: the mean over a window around each pixel, weighted by proximity in position and color.
 
-    ``window`` x ``window`` pixels around each pixel j, from ``window // 2`` before it on, those outside the image left
-    out; weights d(j, z) = exp(-|p_j - p_z|² / 2 theta_alpha² - |I_j - I_z|² / 2 theta_beta²), over their sum. Thetas
-    in pixels and gray levels. Nothing is learned: all classes and images share the rule.
+    Liu et al. 2015, sec. 4.1. The weights are d(j, z) = exp(-|p_j - p_z|² / 2 theta_alpha² - |I_j - I_z|² / 2
+    theta_beta²), divided by their sum over the pixels inside the image. Nothing is trained: all classes and images
+    share the weights.
+
+    Args:
+        window: Side of the window in pixels, which begins ``window // 2`` before the pixel.
+        theta_alpha: Standard deviation of the position in pixels.
+        theta_beta: Standard deviation of the color in levels.
     """
 
     stride = 1
@@ -43,27 +48,27 @@ class LocalFilter(nn.Module):
         self.kernel_size, self.theta_alpha, self.theta_beta = window, theta_alpha, theta_beta
 
     def forward(self, images: Tensor, values: Tensor) -> Tensor:
-        """Images uint8 (B, H, W, 3), values float (B, C, H, W) -> (B, C, H, W). Differentiable in the values."""
+        """Filter values (B, C, H, W) by images uint8 (B, H, W, 3). Differentiable in the values."""
         height, width = values.shape[2:]
         before, side = self.kernel_size // 2, _TILE + self.kernel_size - 1
         rows, columns = -(-height // _TILE), -(-width // _TILE)
         bottom, right = (n * _TILE + side - _TILE - before - m for n, m in ((rows, height), (columns, width)))
         pad = (before, right, before, bottom)
         guide = F.pad(images.permute(0, 3, 1, 2).to(values.dtype) / self.theta_beta, pad)
-        # A plane of ones goes along and becomes the sum of the weights inside the image.
+        # A channel of ones becomes the sum of the weights inside the image.
         known = F.pad(torch.cat([values, torch.ones_like(values[:, :1])], 1), pad)
         places = self._places(side, values)
-        learning = torch.is_grad_enabled() and values.requires_grad
+        needs_gradient = torch.is_grad_enabled() and values.requires_grad
         strips = []
         for top in range(0, rows * _TILE, _TILE):
             strip = guide[:, :, top : top + side], known[:, :, top : top + side], places
-            # The weights of a strip are 100 times what they weigh: computed again for the backward pass.
-            strips.append(recompute(_strip, *strip, use_reentrant=False) if learning else _strip(*strip))
+            # The weights take 100 times the memory of the values: they are recomputed in the backward pass.
+            strips.append(recompute(_strip, *strip, use_reentrant=False) if needs_gradient else _strip(*strip))
         filtered = torch.cat(strips, 2)[:, :, :height, :width]
         return filtered[:, :-1] / filtered[:, -1:]
 
     def _places(self, side: int, like: Tensor) -> Tensor:
-        """Logarithm of the weights by place: (pixels of a tile, pixels of its surroundings), -inf beyond the window."""
+        """Logarithm of the weights by position, (pixels of a tile, of its window); -inf beyond the window."""
         at, before = torch.arange(side, device=like.device), self.kernel_size // 2
         gap = at - before - torch.arange(_TILE, device=like.device)[:, None]
         inside = (gap >= -before) & (gap < self.kernel_size - before)
@@ -72,7 +77,7 @@ class LocalFilter(nn.Module):
 
 
 def _strip(guide: Tensor, known: Tensor, places: Tensor) -> Tensor:
-    """One row of tiles: colors and values (B, *, side, W + side - tile) -> weighted sums (B, *, tile, W)."""
+    """Filter a row of tiles: colors, values (B, *, side, W + side - tile) -> sums (B, *, tile, W)."""
     batch, channels, side, _ = known.shape
     before = (side - _TILE + 1) // 2
 
@@ -87,9 +92,9 @@ def _strip(guide: Tensor, known: Tensor, places: Tensor) -> Tensor:
     # (a, -|a|²/2, 1) · (b, 1, -|b|²/2) = -|a - b|²/2
     own, colors = _with(own, own.square().sum(2) / -2, 1), _with(colors, 1, colors.square().sum(2) / -2)
     sums = []
-    step = max(1, _AT_ONCE // places.numel())
+    step = max(1, _MAX_WEIGHTS // places.numel())
     for a, b, v in zip(own.split(step), colors.split(step), values.split(step), strict=True):
-        # Below e⁻⁶⁰ nothing counts, and soon numbers are too small for a processor to be quick with.
+        # Below e⁻⁶⁰ weights are negligible, and denormal numbers would be slow.
         weights = torch.baddbmm(places, a, b.transpose(1, 2)).clamp_(min=-60).exp_()
         sums.append(weights @ v)
     tiles = torch.cat(sums).reshape(batch, -1, _TILE, _TILE, channels)
@@ -97,22 +102,22 @@ def _strip(guide: Tensor, known: Tensor, places: Tensor) -> Tensor:
 
 
 def _with(x: Tensor, *more: Tensor | int) -> Tensor:
-    """(N, P, D) with further columns (N, P), or of one number."""
+    """Append columns (N, P), or constant ones, to (N, P, D)."""
     columns = [c if isinstance(c, Tensor) else torch.full_like(x[:, :, 0], c) for c in more]
     return torch.cat([x, torch.stack(columns, 2)], 2)
 
 
 class Parsing(nn.Module):
-    """b12 to b15: one step of mean field with triple penalties and a mixture of label contexts (eq. 4, 8).
+    """b12 to b15: one step of mean field with triple penalties and a mixture of label contexts.
 
-    With q the softmax of the scores,
-    ``o12(j, v) = q(j, v) Σ_z d(j, z) q(z, v)`` (b12), ``o13(i, u, k) = Σ_j Σ_v μ_k(u, v, j - i) o12(j, v)`` (b13),
-    ``o14(i, u) = min_k o13(i, u, k)`` (b14), and ``softmax(ln q - o14)`` over the labels (b15). ``contexts`` holds μ,
-    filters of 9 x 9 (mixtures of label 0 first, then of label 1, ...), zero beyond the image; they begin as ``potts``.
+    Liu et al. 2015, eq. 4 and 8. With q the softmax of the scores, ``o12(j, v) = q(j, v) Σ_z d(j, z) q(z, v)`` (b12),
+    ``o13(i, u, k) = Σ_j Σ_v μ_k(u, v, j - i) o12(j, v)`` (b13), ``o14(i, u) = min_k o13(i, u, k)`` (b14), and
+    ``softmax(ln q - o14)`` over the labels (b15). ``contexts`` contains μ, filters of 9 x 9 (mixtures of label 0 first,
+    then of label 1, ...), zero beyond the image; initially ``potts``.
 
-    The paper takes d for a weighted sum of squared distances, which weighs most what is least alike; here it is the
-    Gaussian of that sum, over its sum in the window. Its table gives b11 a sigmoid; here the softmax makes q a
-    distribution over labels, which mean field starts from, and which scores of any network have.
+    In the paper d is a weighted sum of squared distances, which gives the largest weight to the least similar pixels;
+    here it is the Gaussian of that sum, normalized over the window. The paper's table gives b11 a sigmoid; here the
+    softmax makes q a distribution over labels, which mean field starts from, and which the scores of any network have.
     """
 
     def __init__(self, classes: int, mixtures: int = MIXTURES) -> None:
@@ -123,24 +128,29 @@ class Parsing(nn.Module):
         self.contexts.weight = nn.Parameter(potts(classes, mixtures))
 
     def forward(self, images: Tensor, logits: Tensor) -> Tensor:
-        """Images uint8 (B, H, W, 3), logits (B, C, H, W) -> logits whose softmax is b15."""
+        """Refine logits (B, C, H, W) of images uint8 (B, H, W, 3) to logits whose softmax is b15."""
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         with torch.autocast(logits.device.type, enabled=False):
             unary = logits.to(dtype).log_softmax(1)
             return unary - self.penalties(images, unary.exp())
 
     def penalties(self, images: Tensor, q: Tensor) -> Tensor:
-        """o14 (B, C, H, W) of the marginals q (B, C, H, W)."""
+        """Return o14 (B, C, H, W) of the marginals q (B, C, H, W)."""
         contexts: Tensor = self.contexts(q * self.local(images, q))
         return contexts.unflatten(1, (-1, self.mixtures)).amin(2)
 
 
 def potts(classes: int, mixtures: int = MIXTURES, weight: float = 5.0) -> Tensor:
-    """Contexts float32 (classes * mixtures, classes, 9, 9) in which every other label costs the same.
+    """Return contexts in which all other labels have the same penalty.
 
-    The first context looks all around, by a Gaussian; the others at one half of that each, all ways around. The least
-    penalty of them (b14) is then that of the side on which a label is at home, so that boundaries stay. A pixel
-    amid another label pays ``weight``.
+    The first context is a Gaussian around the pixel; the others are halves of it, in all directions. The minimum over
+    them (b14) is then the penalty of the side on which a label belongs, which keeps boundaries.
+
+    Args:
+        weight: Penalty of a pixel surrounded by another label.
+
+    Returns:
+        float32 (classes * mixtures, classes, 9, 9).
     """
     at = torch.arange(_CONTEXT) - _CONTEXT // 2
     rows, columns = at[:, None].double(), at[None, :].double()
@@ -155,7 +165,7 @@ def potts(classes: int, mixtures: int = MIXTURES, weight: float = 5.0) -> Tensor
 
 
 class Upsample(nn.Module):
-    """(N, C, h, w) -> (N, C, 8 h, 8 w), linear between the centers of cells, constant beyond the outermost."""
+    """Bilinear upsampling (N, C, h, w) -> (N, C, 8 h, 8 w), constant beyond the outermost cells."""
 
     kernel_size, stride, transposed = 2 * STRIDE, STRIDE, True
 
@@ -164,15 +174,16 @@ class Upsample(nn.Module):
 
 
 class DPN(VGG16):
-    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits, for any H and W; their softmax is b15.
+    """DPN: (N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits, whose softmax is b15.
 
-    VGG16 without pool4 and pool5, so that cells are 8 pixels apart; holes of 2 in conv5 and of 4 in fc6 (the paper's
-    5 x 5 and 25 x 25 filters) keep what they see. ``unary`` gives the scores before b12, on which training begins.
+    Liu et al. 2015, sec. 4, table 1. VGG16 without pool4 and pool5, so that cells are 8 pixels apart. Dilation 2 in
+    conv5 and 4 in fc6 (the paper's filters of 5 x 5 and 25 x 25) preserves the receptive field. ``unary`` returns the
+    scores before b12, which are trained first.
     """
 
     def __init__(self, classes: int, *, mixtures: int = MIXTURES, narrow: int = 1) -> None:
         # Pools of one pixel are none.
-        super().__init__(pools=[*(pool() for _ in range(3)), pool(1, 1), pool(1, 1)], conv5_hole=2, narrow=narrow)
+        super().__init__(pools=[*(pool() for _ in range(3)), pool(1, 1), pool(1, 1)], conv5_dilation=2, narrow=narrow)
         hidden = 4096 // narrow
         self.fc6 = nn.Conv2d(512 // narrow, hidden, 7, padding=12, dilation=4)
         self.fc7 = nn.Conv2d(hidden, hidden, 1)
@@ -182,7 +193,7 @@ class DPN(VGG16):
         self.parsing = Parsing(classes, mixtures)
 
     def unary(self, x: Tensor) -> Tensor:
-        """The scores (N, classes, H, W) of b11, before its softmax."""
+        """Return the logits (N, classes, H, W) of b11."""
         y = F.dropout(F.relu(self.fc6(self.features(x)[-1])), 0.5, self.training)
         y = F.dropout(F.relu(self.fc7(y)), 0.5, self.training)
         return crop(self.upscore(self.fc8(y)), 0, x)
@@ -191,7 +202,7 @@ class DPN(VGG16):
         return self.parsing(pixels(x), self.unary(x))
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the scores."""
+        """Return the layers from the image to the scores, for the receptive field."""
         layers = [self.fc6, self.fc7, self.fc8, self.upscore, self.parsing.local, self.parsing.contexts]
         return [*self.trunk(), *layers]
 
@@ -221,9 +232,15 @@ def read_contexts(data: bytes, source: str) -> Tensor:
 
 @torch.inference_mode()
 def parse(image: np.ndarray, logits: np.ndarray, contexts: Tensor | None = None) -> np.ndarray:
-    """b12 to b15 after any network: uint8 (H, W, 3), float32 (C, H, W) -> marginals float32 (C, H, W).
+    """Apply b12 to b15 to the scores of any network.
 
-    ``contexts`` as ``Parsing`` has them for these C labels; by default ``potts``.
+    Args:
+        image: uint8 (H, W, 3).
+        logits: float32 (C, H, W).
+        contexts: As in ``Parsing``, for these C labels; ``potts`` by default.
+
+    Returns:
+        Marginals float32 (C, H, W).
     """
     classes = len(logits)
     layers = Parsing(classes, MIXTURES if contexts is None else len(contexts) // classes)
@@ -234,12 +251,12 @@ def parse(image: np.ndarray, logits: np.ndarray, contexts: Tensor | None = None)
 
 
 def of_labels(contexts: Tensor, class_ids: np.ndarray) -> Tensor:
-    """The contexts of the labels ``class_ids`` alone, in that order."""
+    """Return the contexts among the labels ``class_ids``, in that order."""
     ids, classes = torch.from_numpy(class_ids.astype(np.int64)), contexts.shape[1]
     return contexts.unflatten(0, (classes, -1))[ids][:, :, ids].flatten(0, 1)
 
 
-# b13 by the paper's name; no file of the authors' could be read.
+# b13 by the paper's name; no file of the authors was available.
 _LAYERS = {name: name for name in (*conv_layers(), "fc6", "fc7")} | {"fc8*": "fc8", "b13": "parsing.contexts"}
 
 DPN_VGG16 = Architecture(

@@ -1,8 +1,8 @@
-"""EDeconvNet: DeconvNet on many boxes of an image, put together, and weighed by what FCN-8s says of the whole.
+"""EDeconvNet: DeconvNet on many boxes of an image, aggregated and multiplied by FCN-8s on the whole.
 
-Noh, Hong & Han, "Learning Deconvolution Network for Semantic Segmentation" (ICCV 2015), section 4.3-4.4: instance-wise
-segmentation aggregated by the pixelwise maximum (eq. 1), and the ensemble with FCN-8s, as its published inference
-multiplies the two; what it does not settle (how boxes are scaled, zero where no box is) is said at ``EDeconvNet``.
+Noh, Hong & Han, "Learning Deconvolution Network for Semantic Segmentation" (ICCV 2015), sec. 4.3-4.4: instance-wise
+segmentation aggregated by the pixelwise maximum (eq. 1), and the ensemble with FCN-8s, which the published inference
+multiplies. ``EDeconvNet`` states what the paper leaves open: how boxes are scaled, and zero where no box is.
 """
 
 from __future__ import annotations
@@ -36,13 +36,19 @@ _EXAMPLE = "{deconvnet: DeconvNet.caffemodel, fcn8s: fcn8s-heavy-pascal.caffemod
 
 
 class EDeconvNet:
-    """Two networks and the boxes that one of them looks into; implements ``segbatch.protocols.Model``.
+    """DeconvNet in boxes of an image, times FCN-8s; implements ``segbatch.protocols.Model``.
 
-    ``proposals`` gives the boxes of an image, the best first (default: ``proposals.grid``); the first ``most`` are
-    used. Each is cut out, scaled to 224 x 224 whatever its shape (linearly, over all pixels that a new one stands for),
-    scored by ``deconvnet``, and its scores scaled back. Where boxes overlap the largest score of each class counts,
-    and no less than 0, which is also the score where no box is. The result times max(0, score of ``fcn``) is what
-    the softmax, and a CRF after it, are taken of.
+    Noh et al. 2015, sec. 4.3-4.4. Each box is cut out, scaled to 224 x 224 whatever its shape (bilinearly with
+    antialiasing), scored by ``deconvnet``, and its scores are scaled back. Where boxes overlap, the maximum of each
+    class is taken, at least 0, which is also the score outside of all boxes (eq. 1). The scores are the product with
+    max(0, scores of ``fcn``).
+
+    Args:
+        proposals: Returns the boxes of an image, the best first; by default ``proposals.grid``.
+        most: Maximum number of boxes per image.
+
+    Raises:
+        ModelError: The two networks have different classes.
     """
 
     name = _NAME
@@ -71,9 +77,16 @@ class EDeconvNet:
         return self.labels.names
 
     def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
-        """Images uint8 (H, W, 3) RGB and their ids, which proposals of a file go by -> float32 (C, H, W) each.
+        """Score images uint8 (H, W, 3) RGB; see ``protocols.Model``.
 
-        Raises ``RecordFailure`` NoProposals for an image without a box, and what ``TorchModel.scores`` raises.
+        Args:
+            image_ids: Keys of the proposals of a file.
+
+        Returns:
+            float32 (C, H, W) each.
+
+        Raises:
+            RecordFailure: ``NoProposals`` for an image without a box.
         """
         names: Sequence[str | None] = image_ids or [None] * len(images)
         return [self._scores(image, name) for image, name in zip(images, names, strict=True)]
@@ -103,7 +116,7 @@ def _scaled_scores(scores: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What ``--weights`` comes to."""
+    """What ``--weights`` names."""
 
     deconvnet: str
     fcn8s: str
@@ -112,14 +125,15 @@ class _Parts:
     identity: tuple[str, ...]
 
     def digest(self, *networks: str) -> str:
-        """Of the boxes, and of networks with these digests."""
+        """Return the digest of the boxes and of networks with these digests."""
         return content_digest("\n".join([*self.identity, *networks]).encode())
 
 
 class EDeconvNetEntry:
-    """The registry's entry. ``--weights`` is a YAML or JSON file of the keys ``deconvnet`` and ``fcn8s`` (weights of
-    these), and, if wanted, ``proposals`` (see ``FileProposals``; default: a sliding grid) and ``most`` (50). Paths
-    in it are relative to it.
+    """The registry's entry.
+
+    ``--weights`` is a YAML or JSON file with the keys ``deconvnet`` and ``fcn8s`` (weights of these), and optionally
+    ``proposals`` (see ``FileProposals``; default: a sliding grid) and ``most`` (50). Paths in it are relative to it.
     """
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
@@ -199,7 +213,7 @@ class EDeconvNetEntry:
 
 
 def _beside(config: str, path: str) -> str:
-    """``path``, which is absolute, a URI, or relative to the folder of ``config``; ``random`` stays."""
+    """Return ``path``; if it is relative, the path below the folder of ``config``."""
     if is_uri(path) or path.startswith("/") or path.partition(":")[0] == "random":
         return path
     folder = without_query(config).rpartition("/")[0]

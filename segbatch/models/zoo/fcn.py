@@ -1,8 +1,8 @@
-"""Fully convolutional networks on VGG16: FCN-32s, FCN-16s, FCN-8s, and FCN-8s trained at once.
+"""FCN-32s, FCN-16s, FCN-8s, and FCN-8s trained at once: fully convolutional networks on VGG16.
 
-Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015), sections 3-4,
-layer by layer as its Caffe definitions (voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce): conv1_1 pads
-100 pixels so that fc6 fits into any image, and each crop takes off what that padding put on.
+Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015), sec. 3-4, layer by
+layer as its Caffe definitions (voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce): conv1_1 pads by 100 pixels so that
+fc6 fits into any image, and crops remove that padding again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from segbatch.models.zoo.ports import VGG16_BACKBONE
 from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialize
 
 Finest = Literal[32, 16, 8]
-# What the network that is trained at once multiplies by, before scores are taken.
+# Factors of the features before they are scored, in the network that is trained at once.
 _SCALES = {"scale_pool4": 0.01, "scale_pool3": 0.0001}
 
 
 class BilinearUpsample(nn.Module):
-    """(N, C, h, w) -> (N, C, stride (h - 1) + kernel, ...), each class by itself.
+    """Bilinear upsampling, (N, C, h, w) -> (N, C, stride (h - 1) + kernel, ...).
 
-    The weights are a buffer, C x C as in Caffe's Deconvolution: zero but on the diagonal, and never trained.
-    A file of weights may hold others.
+    Long et al. 2015, sec. 3.3. The weights are a buffer (C, C, kernel, kernel), as in Caffe's Deconvolution layer: zero
+    off the diagonal, and not trained. A file of weights may contain others.
     """
 
     transposed = True
@@ -47,7 +47,7 @@ class BilinearUpsample(nn.Module):
 
 
 class FixedScale(nn.Module):
-    """Caffe's Scale with one constant, not trained: (N, C, H, W) times ``weight`` (C,)."""
+    """Multiplication of (N, C, H, W) by a constant ``weight`` (C,), as an untrained Scale layer of Caffe."""
 
     def __init__(self, channels: int, value: float) -> None:
         super().__init__()
@@ -59,15 +59,16 @@ class FixedScale(nn.Module):
 
 
 class FCN(VGG16):
-    """(N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits, for any H and W.
+    """FCN on VGG16: (N, 3, H, W) BGR minus the mean -> (N, classes, H, W) logits.
 
-    ``finest`` is the stride of the finest scores: 32 (fc7 alone), 16 (+ pool4) or 8 (+ pool3). ``at_once``
-    scales pool4 by 0.01 and pool3 by 0.0001 before they are scored, as the network that is trained in one
-    stage.
+    Long et al. 2015, sec. 4.2, fig. 3. The centers of the network's own cells lie at 8 k - 23.5 (8s), not on the grid
+    of ``protocols.Model``. Hence the scores have stride 1, where both grids agree, after the network's own upsampling:
+    they equal Caffe's ``score``.
 
-    The network's own grid of scores lies 3 pixels beside that of ``interfaces.Model`` (its cell centers are 8 k
-    - 23.5 for 8s), so the scores are given at stride 1, where both agree, after the network's own upsampling:
-    they are Caffe's ``score``, exactly.
+    Args:
+        finest: Stride of the finest scores that are added: 32 (fc7 alone), 16 (and pool4) or 8 (and pool3).
+        at_once: Scale pool4 by 0.01 and pool3 by 0.0001 before they are scored, as in the network trained in one stage.
+        narrow: As for ``VGG16``.
     """
 
     def __init__(self, classes: int, *, finest: Finest = 8, at_once: bool = False, narrow: int = 1) -> None:
@@ -107,12 +108,12 @@ class FCN(VGG16):
         return crop(self.upscore8(y), 31, x)
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the coarsest scores."""
+        """Return the layers from the image to the coarsest scores, for the receptive field."""
         return [*self.trunk(), self.fc6, self.fc7, self.score_fr]
 
 
 def _layers(finest: Finest, at_once: bool) -> dict[str, str]:
-    """Caffe's layers with blobs, and the modules that have their numbers."""
+    """Names of Caffe's layers with blobs -> modules."""
     scores = {32: ["upscore"], 16: ["upscore2", "score_pool4", "upscore16"]}
     scores[8] = ["upscore2", "score_pool4", "upscore_pool4", "score_pool3", "upscore8"]
     scales = ["scale_pool4", "scale_pool3"] if at_once else []
@@ -120,7 +121,7 @@ def _layers(finest: Finest, at_once: bool) -> dict[str, str]:
 
 
 def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
-    """The keys of files under those here. PyTorch's ports hold no scales: they are constants of the network."""
+    """Rename the keys of a file. PyTorch ports contain no scales: these are constants of the network."""
     converted = from_caffe(_layers(finest, at_once))(state)
     if at_once:
         for name, value in _SCALES.items():
@@ -131,9 +132,10 @@ def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
 
 
 def recipe(lr: float) -> TrainingRecipe:
-    """Return the recipe of the published solvers ("heavy learning", Long et al. 2015), at one network's rate.
+    """Return the recipe of the solvers published with FCN, at the rate of one network.
 
-    One image of its own size, the loss summed over its pixels, high momentum; biases at twice the rate.
+    "Heavy learning" (Long et al. 2015): one image of its own size, the loss summed over its pixels, high momentum;
+    biases at twice the rate.
     """
     return TrainingRecipe(
         batch_size=1,

@@ -1,8 +1,8 @@
-"""Weights that others published of VGG16, under their names: for the trunk that FCN, DeepLab and the rest begin with.
+"""Published VGG16 weights under the names of the networks here: the trunk of FCN, DeepLab and others.
 
-Known are torchvision's ``vgg16`` and ``vgg16_bn`` (``features.N, classifier.N``), timm's (``pre_logits.fc1``), and
-the original VGG_ILSVRC_16_layers.caffemodel. The PyTorch ports of FCN that keep Caffe's names (``conv1_1.weight``,
-``fc6.weight``, ``score_fr.weight``, ``upscore2.weight``) need no conversion: these are the names here.
+Supported are torchvision's ``vgg16`` and ``vgg16_bn`` (``features.N, classifier.N``), timm's (``pre_logits.fc1``), and
+the original VGG_ILSVRC_16_layers.caffemodel. PyTorch ports of FCN that keep Caffe's names (``conv1_1.weight``,
+``fc6.weight``, ``score_fr.weight``, ``upscore2.weight``) need no conversion.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _FC_KERNELS = {"fc6": 7, "fc7": 1}
 
 
 def from_torchvision(state: StateDict) -> StateDict:
-    """A state dict of torchvision's or timm's VGG16 under the names of the trunk here; any other is returned as it is.
+    """Rename a state dict of torchvision's or timm's VGG16; return any other unchanged.
 
-    torchvision's network is fed RGB of mean 0 and deviation 1; the first convolution is changed so that it gives the
-    same for BGR in 0...255 minus Caffe's mean (at the border of the image, where zeros are padded, nearly). The dense
-    layers become convolutions; the classifier of ImageNet's classes keeps its name.
+    torchvision's network takes RGB of mean 0 and deviation 1; the first convolution is changed to give the same output
+    for BGR of 0 to 255 minus Caffe's mean (approximately at the border, where zeros are padded). Dense layers become
+    convolutions; the classifier of ImageNet's classes keeps its name.
     """
     if "features.0.weight" not in state:
         return state
@@ -76,7 +76,7 @@ def load_trunk(network: VGG16, state: StateDict, source: str) -> list[str]:
 
 
 def _features(norms: bool) -> dict[str, str]:
-    """``features.N`` -> the module here. Each convolution is followed by its ReLU, each block by its pooling."""
+    """``features.N`` -> module. Each convolution is followed by its ReLU, each block by its pooling."""
     names, at = {}, 0
     for block in range(1, len(BLOCKS) + 1):
         for name in VGG16.names(block):
@@ -89,7 +89,7 @@ def _features(norms: bool) -> dict[str, str]:
 
 
 def _for_bgr(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The first convolution for ``CAFFE_BGR`` that was trained for ``IMAGENET_RGB``: of ``(x / 255 - mean) / std``."""
+    """The first convolution, trained on ``IMAGENET_RGB`` = ``(x / 255 - mean) / std``, for ``CAFFE_BGR``."""
     if min(weight.numel(), bias.numel()) == 0 or weight.shape[0] != bias.shape[0]:
         return weight, bias
     scale, shift = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in IMAGENET_RGB.affine())

@@ -1,4 +1,4 @@
-"""Boxes of an image in which objects are looked for: out of a file, or a sliding grid of several sizes."""
+"""Object proposals: boxes of an image, read from a file, or on a sliding grid of several sizes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from segbatch.text import without_query
 # (image uint8 (H, W, 3), its id or None) -> int (N, 4): top, left, height, width in pixels, the best box first.
 Proposals = Callable[[np.ndarray, str | None], np.ndarray]
 SIDES = ("top", "left", "height", "width")
-# Sides of the grid's squares as parts of the shorter side of the image; they overlap by half.
+# Sides of the grid's squares as fractions of the shorter side of the image.
 _SCALES = (1.0, 2 / 3, 1 / 2, 1 / 3)
 
 
 def grid(height: int, width: int, most: int) -> np.ndarray:
-    """The whole image, then squares that overlap by half, coarse to fine: int (N, 4), N at most ``most``.
+    """Return the whole image, then squares that overlap by half, coarse to fine: int (N, 4).
 
-    Each size covers the image. A size that would come to more than ``most`` boxes is left out, and all below it.
+    N is at most ``most``. Each size covers the image. The first size that would exceed ``most`` boxes ends the list.
     """
     boxes = [(0, 0, height, width)]
     for scale in _SCALES:
@@ -41,17 +41,20 @@ def grid(height: int, width: int, most: int) -> np.ndarray:
 
 
 def from_grid(most: int) -> Proposals:
-    """Proposals that look at nothing but the size of the image."""
+    """Return proposals that depend on the size of the image only."""
     return lambda image, image_id: grid(image.shape[0], image.shape[1], most)
 
 
 class FileProposals:
-    """The boxes of a file, by ``image_id`` as the output has it. The file is held in memory.
+    """The boxes in a file, by ``image_id`` as in the output. They are held in memory.
 
-    ``data`` is Parquet or CSV with the columns ``image_id, top, left, height, width`` and, if the order of the rows
-    is not that of their merit, ``score``; or JSON, ``{image_id: [[top, left, height, width], ...]}``. ``uri`` tells
-    which by its suffix. Raises ``ModelError`` for another file. Calling it raises ``RecordFailure`` NoProposals for an
-    image of which the file says nothing.
+    Args:
+        data: Parquet or CSV with the columns ``image_id, top, left, height, width`` and, unless the rows are in
+            descending order, ``score``; or JSON, ``{image_id: [[top, left, height, width], ...]}``.
+        uri: Its suffix is the format.
+
+    Raises:
+        ModelError: The file cannot be read as proposals.
     """
 
     def __init__(self, data: bytes, uri: str) -> None:
@@ -69,6 +72,11 @@ class FileProposals:
         self._boxes, self._rows = _sorted(table, uri)
 
     def __call__(self, image: np.ndarray, image_id: str | None) -> np.ndarray:
+        """Return the boxes of an image, the best first.
+
+        Raises:
+            RecordFailure: ``NoProposals``, the file has none for this id.
+        """
         if image_id is None:
             raise ValueError(f"the proposals of {self._uri!r} are by image id; call scores(images, ids)")
         rows = self._rows.get(image_id)
@@ -83,15 +91,17 @@ class FileProposals:
 
 
 def read_proposals(uri: str, storage_options: Mapping[str, Any] | None = None) -> tuple[FileProposals, bytes]:
-    """The proposals behind a path or URI, and the bytes of the file."""
+    """Read the proposals at a path or URI; also return the bytes of the file."""
     data = read_uri(uri, "proposals", storage_options, {*OF_WEIGHTS, "a Parquet file"})
     return FileProposals(data, uri), data
 
 
 def clipped(boxes: np.ndarray, height: int, width: int, most: int) -> np.ndarray:
-    """The first ``most`` of the boxes that meet the image, cut off at its border: int (N, 4).
+    """Return the first ``most`` boxes that intersect the image, clipped to it: int (N, 4).
 
-    Raises ``RecordFailure`` NoProposals if none does, and ``ValueError`` for an array that holds no boxes.
+    Raises:
+        RecordFailure: ``NoProposals``, none intersects it.
+        ValueError: The array does not contain boxes.
     """
     boxes = np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.issubdtype(boxes.dtype, np.integer):
@@ -108,7 +118,7 @@ def clipped(boxes: np.ndarray, height: int, width: int, most: int) -> np.ndarray
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where windows of ``side`` begin that cover ``length`` and overlap by about half."""
+    """Positions of windows of ``side`` that cover ``length`` and overlap by about half."""
     count = 1 + -(-2 * (length - side) // side)
     return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 
@@ -134,7 +144,7 @@ _READERS: dict[str, Callable[[bytes], pa.Table]] = {
 
 
 def _sorted(table: pa.Table, uri: str) -> tuple[np.ndarray, dict[str, slice]]:
-    """Boxes by image and, within one, by merit; and which rows are an image's."""
+    """Boxes by image and, within one, by score; and the rows of each image."""
     absent = [name for name in ("image_id", *SIDES) if name not in table.column_names]
     if absent:
         raise ModelError(

@@ -1,9 +1,9 @@
-"""How much of the image one score sees, how far apart the scores are, and where they lie: pure arithmetic.
+"""Size, stride and position of receptive fields.
 
-Going down from the output, ``r`` neighboring outputs of a layer see ``s (r - 1) + k`` of its inputs; an
-atrous kernel of hole (dilation) ``h`` acts as one of ``k + (k - 1)(h - 1)`` (Chen et al. 2015, "Semantic Image
-Segmentation with Deep Convolutional Nets and Fully Connected CRFs", section 3.1). A transposed layer, which
-writes ``k`` outputs every ``s``, goes the other way.
+From the output to the image, ``r`` neighboring outputs of a layer see ``s (r - 1) + k`` of its inputs; a kernel with
+dilation ``d`` acts as one of ``k + (k - 1)(d - 1)`` (Chen et al. 2015, "Semantic Image Segmentation with Deep
+Convolutional Nets and Fully Connected CRFs", sec. 3.1). For a transposed layer, which writes ``k`` outputs every ``s``,
+the direction is reversed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer along an axis: what the receptive field depends on. ``transposed`` layers enlarge."""
+    """The properties of a layer along one axis on which the receptive field depends."""
 
     kernel: int
     stride: int = 1
@@ -33,9 +33,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """``size`` pixels of the image that a score sees at most, ``stride`` pixels from one score to the next.
+    """The receptive field of scores.
 
-    ``center`` is the pixel at the middle of what score 0 sees; negative where it lies in the padding.
+    Attributes:
+        size: Maximum number of pixels that a score depends on, along an axis.
+        stride: Pixels from one score to the next.
+        center: Pixel at the center of the field of score 0; negative in the padding.
     """
 
     size: int
@@ -44,7 +47,7 @@ class ReceptiveField:
 
 
 def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
-    """The receptive field of the output of ``layers``, which are given from the image on."""
+    """Return the receptive field of the output of ``layers``, given from the image on."""
     layers = list(layers)
     size = 1
     for layer in reversed(layers):
@@ -65,16 +68,18 @@ def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
 
 
 def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
-    """The layers among ``modules`` along one axis: convolutions, transposed ones, and pooling.
+    """Return the convolutions, transposed convolutions and poolings among ``modules``, along one axis.
 
-    An ``nn.Sequential`` stands for what is in it; activations, normalization and dropout are passed over.
-    Raises ``ValueError`` for a layer that is not square, and for one it does not know.
+    An ``nn.Sequential`` is replaced by its modules; activations, normalization and dropout are skipped.
+
+    Raises:
+        ValueError: A layer is not square, or its ``kernel_size`` and ``stride`` are not known.
     """
     return [_layer(module) for module in _spatial(modules)]
 
 
 def _spatial(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules that move or mix pixels, in order, ``nn.Sequential`` opened."""
+    """The modules that move or mix pixels, in order."""
     found: list[nn.Module] = []
     for module in modules:
         if isinstance(module, nn.Sequential):

@@ -1,8 +1,8 @@
-"""SegNet and SegNet-Basic: the decoder puts values back where the encoder's maxima were.
+"""SegNet and SegNet-Basic: encoder-decoders that unpool with the positions of the encoder's maxima.
 
-Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
-Segmentation" (arXiv 1511.00561; PAMI 2017), sections 3 and 3.1, layer by layer as the Caffe definitions of the
-SegNet tutorial. Both take raw BGR values of 0…255, as their data layer gave them, and score every pixel.
+Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation"
+(arXiv 1511.00561; PAMI 2017), sec. 3 and 3.1, layer by layer as the Caffe definitions of the SegNet tutorial. Inputs
+are raw BGR values of 0 to 255, as that data layer gave them; every pixel has scores.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ _MULTIPLE = 8
 
 
 class SegNet(VGG16):
-    """(N, 3, H, W) raw BGR -> (N, classes, H, W) logits: VGG16 and its mirror, with batch normalization.
+    """SegNet, VGG16 and its mirror image: (N, 3, H, W) raw BGR -> (N, classes, H, W) logits.
 
-    ``dropout`` is that around the poolings and unpoolings while training: 0.5 in the Pascal network.
+    Badrinarayanan et al. 2015, sec. 3, fig. 2.
+
+    Args:
+        dropout: Probability of the dropout around poolings and unpoolings in training mode: 0.5 in the Pascal network.
     """
 
     def __init__(self, classes: int, *, dropout: float = 0.0, narrow: int = 1) -> None:
@@ -47,7 +50,7 @@ class SegNet(VGG16):
 
     @staticmethod
     def decoder(block: int) -> list[str]:
-        """Names of the decoder's convolutions of block 5 to 1, in order: ``conv5_3_D, conv5_2_D, ...``"""
+        """Return the names of the decoder's convolutions of block 5 to 1: ``conv5_3_D, conv5_2_D, ...``"""
         return [f"{name}_D" for name in reversed(VGG16.names(block))]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,21 +72,22 @@ class SegNet(VGG16):
         return F.dropout(x, self.dropout, self.training)
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the scores."""
+        """Return the layers from the image to the scores, for the receptive field."""
         up = [name for block in range(5, 0, -1) for name in (f"upsample{block}", *self.decoder(block))]
         return [*self.trunk(), *(self.get_submodule(name) for name in up)]
 
 
 class SegNetBasic(nn.Module):
-    """(N, 3, H, W) raw BGR -> (N, classes, H, W) logits: four 7 x 7 encoders of 64 channels, and four decoders.
+    """SegNet-Basic: (N, 3, H, W) raw BGR -> (N, classes, H, W) logits.
 
-    The decoders have no ReLU, as in the Caffe definition.
+    Badrinarayanan et al. 2015, sec. 3.1. Four encoders of 64 channels with kernels of 7 x 7, and four decoders, without
+    ReLU as in the Caffe definition.
     """
 
     def __init__(self, classes: int, *, narrow: int = 1) -> None:
         super().__init__()
         width = 64 // narrow
-        # Across channels; Caffe's alpha is divided by the window too.
+        # Across channels. Caffe also divides alpha by the size of the window.
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
         for level in range(1, 5):
             self.add_module(f"conv{level}", normalized(nn.Conv2d(3 if level == 1 else width, width, 7, padding=3)))
@@ -107,14 +111,14 @@ class SegNetBasic(nn.Module):
         return self.conv_classifier(x)
 
     def path(self) -> list[nn.Module]:
-        """The layers from the image to the scores."""
+        """Return the layers from the image to the scores, for the receptive field."""
         down = [f"{name}{level}" for level in range(1, 5) for name in ("conv", "pool")]
         up = [f"{name}{level}" for level in range(4, 0, -1) for name in ("upsample", "conv_decode")]
         return [self.get_submodule(name) for name in (*down, *up, "conv_classifier")]
 
 
 def _pairs(names: list[str]) -> dict[str, str]:
-    """Convolutions and their BN layers, which Caffe's definitions call ``NAME_bn``."""
+    """Names of convolutions and of their BN layers (``NAME_bn``) in Caffe's definitions -> modules."""
     return {name: f"{name}.conv" for name in names} | {f"{name}_bn": f"{name}.bn" for name in names}
 
 
@@ -129,7 +133,7 @@ def _basic_layers() -> dict[str, str]:
 
 
 def _train_network(classes: int) -> SegNet:
-    """The network as its authors trained it: with dropout for the 21 classes of PASCAL VOC."""
+    """Return the network as its authors trained it: with dropout for the 21 classes of PASCAL VOC."""
     return SegNet(classes, dropout=0.5 if classes == 21 else 0.0)
 
 

@@ -1,8 +1,8 @@
-"""The VGG16 trunk that FCN, SegNet, DeconvNet and DeepLab v1 share, and what else they have in common.
+"""VGG16 and the layers that FCN, SegNet, DeconvNet, DeepLab v1, CRF-as-RNN and DPN share.
 
-Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (ICLR 2015),
-configuration D, as Caffe computes it: convolutions round sizes down, pooling rounds them up. Layers have the
-names of the Caffe definitions, so that state dicts read like them.
+Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (ICLR 2015), table 1,
+configuration D, as Caffe computes it: sizes are rounded down by convolutions and up by pooling. Modules have the names
+of the layers in the Caffe definitions.
 """
 
 from __future__ import annotations
@@ -24,17 +24,25 @@ TILE_PIXELS = 2**20
 
 
 def pool(kernel: int = 2, stride: int = 2, padding: int = 0, *, masks: bool = False) -> nn.MaxPool2d:
-    """Max-pooling as in Caffe: sizes round up. ``masks`` returns where the maxima were, too."""
+    """Return max pooling that rounds sizes up, as Caffe's does.
+
+    Args:
+        masks: Also return the positions of the maxima, for ``Unpool``.
+    """
     return nn.MaxPool2d(kernel, stride, padding, ceil_mode=True, return_indices=masks)
 
 
 class VGG16(nn.Module):
-    """conv1_1 to pool5 of VGG16. Networks derive from it, and add what comes after.
+    """The layers conv1_1 to pool5 of VGG16; a base of networks.
 
-    ``pools`` are the five poolings (default: 2 x 2, stride 2); ``first_padding`` is that of conv1_1,
-    ``conv5_hole`` the dilation of conv5_1 to conv5_3. ``batch_norm`` follows each convolution with one, which
-    makes ``conv1_1`` the pair ``conv1_1.conv, conv1_1.bn``. ``narrow`` divides the channels of all inner
-    layers, for tests.
+    Simonyan & Zisserman 2015, table 1, configuration D.
+
+    Args:
+        pools: The five poolings; 2 x 2 with stride 2 by default.
+        first_padding: Padding of conv1_1.
+        conv5_dilation: Dilation of conv5_1 to conv5_3.
+        batch_norm: Follow each convolution by batch normalization: ``conv1_1`` becomes ``conv1_1.conv, conv1_1.bn``.
+        narrow: Divide the channels of all inner layers by this, for tests.
     """
 
     def __init__(
@@ -42,7 +50,7 @@ class VGG16(nn.Module):
         *,
         pools: Sequence[nn.MaxPool2d] | None = None,
         first_padding: int = 1,
-        conv5_hole: int = 1,
+        conv5_dilation: int = 1,
         batch_norm: bool = False,
         narrow: int = 1,
     ) -> None:
@@ -51,26 +59,26 @@ class VGG16(nn.Module):
         inputs = 3
         for block, (channels, _) in enumerate(BLOCKS, 1):
             for name in self.names(block):
-                hole = conv5_hole if block == 5 else 1
-                padding = first_padding if name == "conv1_1" else hole
-                conv = nn.Conv2d(inputs, channels // narrow, 3, padding=padding, dilation=hole)
+                dilation = conv5_dilation if block == 5 else 1
+                padding = first_padding if name == "conv1_1" else dilation
+                conv = nn.Conv2d(inputs, channels // narrow, 3, padding=padding, dilation=dilation)
                 self.add_module(name, normalized(conv) if batch_norm else conv)
                 inputs = channels // narrow
             self.add_module(f"pool{block}", pool() if pools is None else pools[block - 1])
 
     @staticmethod
     def names(block: int) -> list[str]:
-        """Names of the convolutions of block 1 to 5, in order."""
+        """Return the names of the convolutions of block 1 to 5, in order."""
         return [f"conv{block}_{i}" for i in range(1, BLOCKS[block - 1][1] + 1)]
 
     def block(self, block: int, x: Tensor) -> Tensor:
-        """The convolutions of one block, each followed by ReLU: (N, C, H, W) -> (N, channels, H, W)."""
+        """Apply the convolutions of a block, each followed by ReLU: (N, C, H, W) -> (N, channels, H, W)."""
         for name in self.names(block):
             x = F.relu(self.get_submodule(name)(x))
         return x
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Outputs of pool1 to pool5 for images (N, 3, H, W); not for pools that return masks."""
+        """Return the outputs of pool1 to pool5 for images (N, 3, H, W), if no pool returns masks."""
         pooled = []
         for block in range(1, 6):
             x = self.get_submodule(f"pool{block}")(self.block(block, x))
@@ -84,22 +92,27 @@ class VGG16(nn.Module):
 
 
 class Unpool(nn.Module):
-    """Puts each value back where its maximum was, zeros elsewhere (Badrinarayanan et al. 2015; Noh et al. 2015).
+    """Unpooling: every value returns to where its maximum was, all other positions are 0.
 
-    ``indices`` are positions in the plane before pooling, flat, as ``nn.MaxPool2d`` returns them; ``size`` is
-    that plane's (height, width), which pooling that rounds up does not tell.
+    Badrinarayanan et al. 2015, fig. 3; Noh et al. 2015, sec. 3.2.1.
     """
 
     kernel_size, stride, transposed = 2, 2, True
 
     def forward(self, x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+        """Unpool (N, C, h, w) to (N, C, *size).
+
+        Args:
+            indices: Flat positions in the plane before pooling, as ``nn.MaxPool2d`` returns them.
+            size: (height, width) of that plane, which does not follow from pooling that rounds up.
+        """
         height, width = size
         plane = x.new_zeros(*x.shape[:2], height * width)
         return plane.scatter_(2, indices.flatten(2), x.flatten(2)).unflatten(2, (height, width))
 
 
 def normalized(conv: nn.Module) -> nn.Sequential:
-    """A convolution (or transposed one) and the batch normalization of what comes out of it."""
+    """Return a convolution or transposed convolution followed by batch normalization."""
     layers = nn.Sequential()
     layers.add_module("conv", conv)
     layers.add_module("bn", nn.BatchNorm2d(conv.out_channels))  # type: ignore[arg-type]
@@ -107,7 +120,7 @@ def normalized(conv: nn.Module) -> nn.Sequential:
 
 
 def initialize(network: nn.Module) -> None:
-    """He et al. 2015: random weights that keep the scale of what passes through ReLUs; biases zero."""
+    """Initialize convolutions by He et al. 2015, eq. 10: variance 2 / fan-in, biases 0."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             if module.weight.device.type != "meta":
@@ -117,21 +130,24 @@ def initialize(network: nn.Module) -> None:
 
 
 def pixels(x: Tensor) -> Tensor:
-    """What ``CAFFE_BGR`` made (N, 3, H, W) from, as uint8 (N, H, W, 3) RGB, for layers that look at the image."""
+    """Return the images uint8 (N, H, W, 3) RGB from which ``CAFFE_BGR`` made (N, 3, H, W).
+
+    For layers that need the image, as those of mean field do.
+    """
     mean = torch.tensor(CAFFE_BGR.mean, dtype=x.dtype, device=x.device)[:, None, None]
     return (x.detach() + mean).round().clamp(0, 255).to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous()
 
 
 def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    """Caffe's Crop: rows and columns from ``offset`` on, as many as ``like`` has."""
+    """Crop (N, C, H, W) from row and column ``offset`` on to the size of ``like``, as Caffe's Crop."""
     height, width = like.shape[2:]
     return x[:, :, offset : offset + height, offset : offset + width]
 
 
 def bilinear_kernel(kernel: int) -> Tensor:
-    """Weights float32 (kernel, kernel) with which a transposed convolution interpolates linearly.
+    """Return the weights float32 (kernel, kernel) of bilinear upsampling by a transposed convolution.
 
-    Long et al. 2015, section 3.3; for an odd factor the kernel is centered on a pixel, else between two.
+    Long et al. 2015, sec. 3.3. The kernel is centered on a pixel if its size is odd, else between two.
     """
     factor = (kernel + 1) // 2
     center = factor - 1.0 if kernel % 2 else factor - 0.5
