@@ -1,4 +1,4 @@
-"""The protocols between the parts, on one page. Nothing here knows of Ray."""
+"""The protocols between the packages, on one page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 class Model(Protocol):
     """A network in eval mode on its device.
 
-    What a ``module:factory`` returns needs less: ``models.custom`` completes it.
+    A network of a user's own needs fewer members: ``models.custom`` completes it.
 
     Attributes:
-        name: For messages.
+        name: Shown in messages.
         labels: One class per channel of the scores.
         stride: Pixels per cell of the scores, in each direction.
         digest: Identifies what the network computes. Workers compare it with the plan's.
@@ -81,32 +81,32 @@ class Refiner(Protocol):
 
 
 class InFlight:
-    """Tracks which records of a chunk, by position, a stage has in flight. This one does nothing."""
+    """A no-op tracker of the records of a chunk that a stage has in flight."""
 
     def begin(self, stage: str, positions: Sequence[int], pixels: int) -> None:
-        """The records at ``positions``, of ``pixels`` pixels in total, have entered ``stage``."""
+        """Record that the records at ``positions``, ``pixels`` pixels in total, have entered ``stage``."""
 
     def end(self, positions: Sequence[int]) -> None:
-        """The records at ``positions`` are done."""
+        """Record that the records at ``positions`` are done."""
 
 
 UNTRACKED = InFlight()
 
 
 class Stage(Protocol):
-    """One step of the job, in a worker that holds what it needs: a network, a refiner."""
+    """One step of the job, with the network or the refiner that it needs loaded in its worker."""
 
     name: str
 
     def __call__(self, chunk: Chunk, in_flight: InFlight) -> Chunk:
         """Return the chunk with all its records, in order, each with the result of this stage or with an ``error``.
 
-        Reports to ``in_flight`` which records it is working on. An exception is the fault of no record.
+        Reports to ``in_flight`` which records it is working on. An exception is not caused by any record.
         """
         ...
 
     def canary(self) -> Chunk:
-        """Return sample images: a stage that crashes on them is broken on this machine, whatever the records are."""
+        """Return sample images. A stage that crashes on them is broken on this machine, whatever the records are."""
         ...
 
 

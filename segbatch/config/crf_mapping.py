@@ -1,4 +1,4 @@
-"""The ``crf`` mapping of a job: its keys, types and help follow from the fields of ``crf.CRFSettings``."""
+"""The ``crf`` mapping of a job: keys, types and help texts are those of the fields of ``crf.CRFSettings``."""
 
 from __future__ import annotations
 

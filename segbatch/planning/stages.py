@@ -1,4 +1,4 @@
-"""What the workers of a job build their stages from."""
+"""The stages of a job, described for its workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells a stage that is broken in this process from images that it cannot process. Does not import Ray."""
+"""Distinguish a stage that is broken in this process from images that it cannot process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from segbatch.stages.failures import last_failures
 
 
 class SelfChecking:
-    """A stage that runs sample images whenever the last records of a chunk failed in it.
+    """A stage that runs sample images after each chunk whose last records failed in it.
 
     Args:
-        name: The stage.
+        name: The stage's name.
         what: The network or refiner, for messages.
-        run: What the stage does with a chunk.
+        run: Processes a chunk.
         samples: The sample images.
-        is_trusted: Whether they succeed where nothing is broken. If not, that is found out before the first chunk: some
-            networks refuse images of another size than theirs.
+        is_trusted: Whether the sample images are known to succeed unless the process is broken. If not, they are run
+            before the first chunk: some networks refuse images of any size but one.
     """
 
     def __init__(
@@ -39,19 +39,24 @@ class SelfChecking:
         self._passes = True if is_trusted else None
 
     def __call__(self, chunk: Chunk, in_flight: InFlight) -> Chunk:
-        """Raises ``NetworkError`` if the sample images fail that succeeded before: a lost device, a missing kernel."""
+        """Process a chunk.
+
+        Raises:
+            NetworkError: The sample images fail, and succeeded before: the device is lost, or a kernel is missing.
+        """
         if self._passes is None:
             self._passes = self._fault() is None
         done = self._run(chunk, in_flight)
         failed = last_failures(done.records, self.name)
         if failed and self._passes and (fault := self._fault()):
             raise NetworkError(
-                f"{self._what} is broken on this machine: after {len(failed)} images that failed, sample images fail "
-                f"that did not before: {fault}; check the device, its driver and libraries, and run the same command"
+                f"{self._what} is broken on this machine: {len(failed)} images failed, and so do sample images that "
+                f"succeeded before: {fault}; check the device, its driver and libraries, and run the same command"
             )
         return done
 
     def canary(self) -> Chunk:
+        """Return the sample images."""
         return self._samples
 
     def _fault(self) -> str | None:

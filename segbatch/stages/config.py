@@ -1,4 +1,4 @@
-"""What workers build their stages from: picklable, without the job and the pools."""
+"""Picklable descriptions of the stages, from which workers build them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from segbatch.stages.segment import Segment
 from segbatch.text import redact
 
 _CHANGED = "changed since the job was planned"
-_REMEDY = (
-    "the same files must be on every machine, and stay as they are until the job is done; run the same command again"
-)
+_REMEDY = "every machine must have the same files, unchanged until the job is done; run the same command again"
 
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """The stage that decodes and scores.
+    """Everything that a worker needs to build the stage that decodes and scores.
 
     Args:
         model: A name of the registry, or ``package.module:factory``.
-        planned: The network as the plan knows it, with which the one that is loaded is compared.
+        planned: The network as it was planned. The one that the worker loads is compared with it.
         keep_images: Whether the refiner needs the images.
     """
 
@@ -43,7 +41,7 @@ class SegmentConfig:
         """Load the network in this process.
 
         Raises:
-            NetworkError: It is another one than the job was planned with.
+            NetworkError: The network that was loaded is not the one that was planned.
         """
         model = models.entry(self.model).build(self.request, self.device)
         self._refuse_changed(model)
@@ -54,7 +52,7 @@ class SegmentConfig:
             keep_images=self.keep_images,
             threads=self.device.threads or 1,
         )
-        # A network that goes by ids need not know those of the sample images.
+        # A network that looks something up by id may not know the ids of the sample images.
         is_trusted = not (self.planned.wrong_size or self.planned.untried or self.planned.needs_ids)
         return SelfChecking("segment", f"network {self.model}", segment, sample_chunk(), is_trusted=is_trusted)
 
@@ -73,10 +71,10 @@ class SegmentConfig:
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """The stage that refines, encodes and counts.
+    """Everything that a worker needs to build the stage that refines, encodes and counts.
 
     Args:
-        planned: The refiner as the plan knows it, with which the one that is loaded is compared.
+        planned: The refiner as it was planned. The one that the worker loads is compared with it.
         labels: The network's classes.
         stride: Of the network's scores, in pixels.
     """
@@ -93,7 +91,7 @@ class RefineConfig:
         """Load the refiner in this process.
 
         Raises:
-            NetworkError: It is another one than the job was planned with.
+            NetworkError: The refiner that was loaded is not the one that was planned.
         """
         request = self.planned.request
         refiner = refiners.build(request)

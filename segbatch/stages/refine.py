@@ -1,4 +1,4 @@
-"""Refine, encode the mask, count the classes."""
+"""The stage that refines scores, encodes the mask and counts the classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from segbatch.stages.failures import failed
 
 
 def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[tuple[ClassCount, ...], float]:
-    """Classes present in a mask (H, W), most pixels first, and the mean of ``confidence`` float32 (H, W)."""
+    """Count the classes of a mask.
+
+    Args:
+        mask: Class ids (H, W).
+        confidence: Probability of the predicted class, float32 (H, W).
+
+    Returns:
+        One entry per class in the mask, most pixels first, and the mean confidence of the image.
+    """
     ids = mask.ravel()
     pixels = np.bincount(ids, minlength=num_classes)
     sums = np.bincount(ids, weights=confidence.ravel(), minlength=num_classes)
@@ -33,12 +41,14 @@ def count(mask: np.ndarray, confidence: np.ndarray, num_classes: int) -> tuple[t
 
 
 class Refine:
-    """Sharpen the boundaries, encode the mask, count the classes.
+    """Refine the scores of each record, encode the mask and count its classes.
 
     Args:
-        temperature: What the network's logits are divided by for ``confidence``, which is its probability of the final
-            label of each pixel.
-        has_marginal: Whether records get the mean of the refiner's own probabilities, too.
+        max_pixels: Larger images are not decoded.
+        temperature: Divisor of the network's logits. Their softmax is ``confidence``: the network's probability of the
+            class that each pixel has in the refined mask.
+        has_marginal: Whether records also get the mean of the refiner's own probabilities.
+        threads: Records that are refined at once.
     """
 
     def __init__(
@@ -54,21 +64,21 @@ class Refine:
         self.refiner, self.labels, self.max_pixels = refiner, labels, max_pixels
         self.temperature, self.has_marginal = temperature, has_marginal
         self._palette = labels.palette()
-        # One thread more would do nothing but hand over.
+        # A pool of one thread would add a thread that only waits for it.
         self._map = ThreadPoolExecutor(threads).map if threads > 1 else map
 
     def __call__(self, chunk: Chunk, in_flight: InFlight = UNTRACKED) -> Chunk:
-        """The chunk with ``mask``, ``classes`` and ``confidence``, or an ``error``, in every record."""
+        """Return the chunk with ``mask``, ``classes`` and ``confidence``, or an ``error``, in every record."""
         begun = time.perf_counter()
 
-        def one(place: int) -> Record:
-            record = chunk.records[place]
-            in_flight.begin("refine", [place], (record.height or 0) * (record.width or 0))
+        def refine(position: int) -> Record:
+            record = chunk.records[position]
+            in_flight.begin("refine", [position], (record.height or 0) * (record.width or 0))
             refined = self._one(record)
-            in_flight.end([place])
+            in_flight.end([position])
             return refined
 
-        records = list(self._map(one, range(len(chunk.records))))
+        records = list(self._map(refine, range(len(chunk.records))))
         return replace(chunk, records=records, timings={**chunk.timings, "refine": time.perf_counter() - begun})
 
     def _one(self, record: Record) -> Record:

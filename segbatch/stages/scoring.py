@@ -1,4 +1,4 @@
-"""The scores of a network that are kept, and its own mask: the only definition of either."""
+"""The definition of the scores that are kept, and of the unrefined mask."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from segbatch.errors import RecordFailure
 from segbatch.records import Scores
 from segbatch.refiners.none import NoRefiner
 
-# Raise it when the same input would give other rows: it is part of the fingerprint.
+# Part of the fingerprint. Raise it when a change here gives other rows for the same input.
 ROWS_VERSION = 5
 
 
 def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prune: float) -> Scores:
-    """Log-probabilities float16 of the classes of ``logits`` (C, h, w) that can win at some pixel of the image.
+    """Return the log-probabilities of the candidate classes of an image: those that can be the arg-max at a pixel.
 
-    Kept are classes whose probability reaches ``prune`` in some cell, and those that can have the highest
-    score between cells: in no 2x2 neighborhood does another class's lowest score exceed all of theirs.
-    Taking a constant from all classes of a cell leaves interpolation, arg-max and softmax as they were.
-    Raises ``RecordFailure`` for scores that are not finite.
+    Kept are classes whose probability reaches ``prune`` in some cell, and classes that can have the highest
+    score between cells: all but those whose scores lie, in every 2x2 neighborhood, below the lowest score of another
+    class. The softmax subtracts the same constant from all classes of a cell, which changes neither interpolation nor
+    arg-max nor a later softmax.
+
+    Args:
+        logits: float32 (C, h, w).
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        stride: Pixels per cell.
+        prune: Probability in [0, 0.5); 0 keeps all classes.
+
+    Raises:
+        RecordFailure: A logit is not finite.
     """
     if not np.isfinite(logits).all():
         raise RecordFailure(
@@ -31,25 +41,35 @@ def coarse_scores(logits: np.ndarray, height: int, width: int, stride: int, prun
     logp = logits - (top + np.log(np.exp(logits - top).sum(axis=0)))
     keep = np.ones(len(logp), bool)
     if prune > 0:
-        surest = _neighborhood(np.minimum, logp).max(axis=0)
-        can_win = (_neighborhood(np.maximum, logp) >= surest).any(axis=(1, 2))
-        keep = can_win | (logp.max(axis=(1, 2)) >= np.log(prune))
+        bound = _neighborhood(np.minimum, logp).max(axis=0)
+        is_candidate = (_neighborhood(np.maximum, logp) >= bound).any(axis=(1, 2))
+        keep = is_candidate | (logp.max(axis=(1, 2)) >= np.log(prune))
     lowest = np.finfo(np.float16).min
     values = np.maximum(logp[keep], lowest).astype(np.float16)
     return Scores(values, np.flatnonzero(keep).astype(np.int16), height, width, stride)
 
 
 def unrefined_mask(logits: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
-    """The network's own mask, as of ``run --refiner none``: class ids int16 (height, width), of logits (C, h, w).
+    """Return the mask of ``run --refiner none``.
 
-    Raises ``RecordFailure`` for scores that are not finite.
+    Args:
+        logits: float32 (C, h, w).
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        stride: Pixels per cell.
+
+    Returns:
+        Class ids, int16 (height, width).
+
+    Raises:
+        RecordFailure: A logit is not finite.
     """
     scores = coarse_scores(logits, height, width, stride, default_prune(len(logits)))
     return NoRefiner().refine(None, scores)[0]
 
 
 def _neighborhood(reduce: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
-    """``reduce`` over every 2x2 neighborhood of (C, h, w); a side of one cell stays as it is."""
+    """Apply ``reduce`` to every 2x2 neighborhood of (C, h, w). A side of one cell is not reduced."""
     if x.shape[1] > 1:
         x = reduce(x[:, :-1], x[:, 1:])
     if x.shape[2] > 1:

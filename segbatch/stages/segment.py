@@ -1,4 +1,4 @@
-"""Decode, run the network in batches, keep the coarse scores."""
+"""The stage that decodes images, runs the network in batches and keeps the coarse scores."""
 
 from __future__ import annotations
 
@@ -18,19 +18,28 @@ from segbatch.records import Chunk, Record
 from segbatch.stages.failures import failed
 from segbatch.stages.scoring import coarse_scores
 
-# Decoded pixels that are held at once: bounds a worker's memory whatever the sizes of the images.
+# Decoded pixels of a window. Two windows are in memory at once, whatever the sizes of the images.
 _WINDOW_PIXELS = 16_000_000
 
 
 class Segment:
-    """Decode, run the network in batches, keep the coarse scores of the classes that can win."""
+    """Decode images, run the network in batches and keep the coarse scores of the candidate classes.
+
+    The next window of images is decoded while the network scores the current one.
+
+    Args:
+        max_pixels: Larger images become error rows without being decoded.
+        prune: See ``scoring.coarse_scores``.
+        keep_images: Whether the encoded images stay in the records, for the refiner.
+        threads: Images that are decoded at once.
+    """
 
     def __init__(self, model: Model, *, max_pixels: int, prune: float, keep_images: bool, threads: int = 1) -> None:
         self.model, self.max_pixels, self.prune, self.keep_images = model, max_pixels, prune, keep_images
         self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, chunk: Chunk, in_flight: InFlight = UNTRACKED) -> Chunk:
-        """The chunk with ``scores`` or an ``error`` in every record; image bytes stay if the refiner needs them."""
+        """Return the chunk with ``scores`` or an ``error`` in every record."""
         begun = time.perf_counter()
         records: list[Record] = []
         windows = _windows(chunk.records)
@@ -38,10 +47,10 @@ class Segment:
         while ahead:
             (window, pixels), ahead = ahead, self._decode(next(windows, None), in_flight)
             decoded = [future.result() for future in window]
-            places = range(len(records), len(records) + len(window))
-            in_flight.begin("segment", places, pixels)
+            positions = range(len(records), len(records) + len(window))
+            in_flight.begin("segment", positions, pixels)
             records.extend(self._score(decoded))
-            in_flight.end(places)
+            in_flight.end(positions)
         timings = {**chunk.timings, "segment": time.perf_counter() - begun}
         return replace(chunk, records=records, timings=timings)
 
@@ -51,7 +60,7 @@ class Segment:
         if window is None:
             return None
         first, records, claimed = window
-        # A damaged header claims any size; what is more than max_pixels is refused, and needs no time.
+        # A damaged header may claim any size; an image above max_pixels is refused and takes no time.
         pixels = min(claimed, len(records) * self.max_pixels)
         in_flight.begin("decode", range(first, first + len(records)), pixels)
         return [self._pool.submit(self._decode_one, record) for record in records], pixels
@@ -95,17 +104,17 @@ class Segment:
 
 
 def _windows(records: Sequence[Record]) -> Iterator[tuple[int, list[Record], int]]:
-    """Runs of records whose images together have at most ``_WINDOW_PIXELS``, or one record.
+    """Divide records into windows of at most ``_WINDOW_PIXELS``, or of one record.
 
-    With the place of the first one, and their pixels.
+    Yields the position of the first record, the records, and their pixels by their headers.
     """
     window: list[Record] = []
     held = 0
-    for place, record in enumerate(records):
+    for position, record in enumerate(records):
         size = image_size(record.data) if record.data else None
         area = size[0] * size[1] if size else 0
         if window and held + area > _WINDOW_PIXELS:
-            yield place - len(window), window, held
+            yield position - len(window), window, held
             window, held = [], 0
         window.append(record)
         held += area
