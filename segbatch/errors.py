@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Literal
 
-from segbatch.text import redact_text
+from segbatch.text import escape_invalid_utf8, redact_text
 
 WRONG_PLATFORM = (
     f"segbatch runs on Linux, and this is {sys.platform}; use WSL 2 on Windows, a Linux container or machine on macOS"
 )
-
-# Control characters of C0 and C1, which terminals obey, marks that reorder text, line separators, lone surrogates.
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: str) -> str:
-    """``text`` of a stranger on one line, in which nothing acts on a terminal or a log: ``\\x1b[31m``, ``\\n``."""
-    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def visible_lines(text: str) -> str:
-    """The same of text that has lines of its own."""
-    return "\n".join(map(visible, text.split("\n")))
-
 
 Kind = Literal["usage", "input", "model", "output", "unavailable", "busy", "platform"]
 
@@ -35,7 +20,8 @@ class SegbatchError(Exception):
     Each error belongs to one of three families, by what must change before the same work can succeed: a
     ``RecordFailure`` is one record, a ``JobError`` the job, a ``PlatformError`` the store, machine or cluster.
 
-    The message is redacted, since it may quote a client's exception that names a URI with its credentials.
+    The message is redacted, since it may quote a client's exception that names a URI with its credentials, and made
+    valid Unicode, since names of files need not be.
 
     Attributes:
         kind: What failed, for callers that handle errors by class.
@@ -50,7 +36,7 @@ class SegbatchError(Exception):
     exit_code: int = 1
 
     def __init__(self, message: str = "", *, like: SegbatchError | type[SegbatchError] | None = None) -> None:
-        super().__init__(redact_text(message))
+        super().__init__(escape_invalid_utf8(redact_text(message)))
         if like is not None:
             self.kind, self.exit_code = like.kind, like.exit_code
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.errors import UNSEEN, SpecError, visible
+from segbatch.errors import SpecError
+from segbatch.text import CONTROL_CHARACTERS, escape_control_characters
 
 IGNORE_INDEX = 255
 # Label values of pixels of a color that no table names: this minus the color, 0xRRGGBB.
@@ -53,9 +54,10 @@ class LabelSet:
         if not names:
             raise SpecError("a model needs at least one class; the list of classes is empty")
         for name in names:
-            if UNSEEN.search(name) or not 0 < len(name) <= _MAX_NAME_LENGTH:
+            if CONTROL_CHARACTERS.search(name) or not 0 < len(name) <= _MAX_NAME_LENGTH:
+                shown = escape_control_characters(name[:_MAX_NAME_LENGTH])
                 raise SpecError(
-                    f"class name {visible(name[:_MAX_NAME_LENGTH])!r}: a name has 1 to {_MAX_NAME_LENGTH} characters, "
+                    f"class name {shown!r}: a name has 1 to {_MAX_NAME_LENGTH} characters, "
                     "none of which is a line break or a control character; change it in the list of classes"
                 )
         chosen = voc_color_map(len(names)).tolist() if colors is None else colors

@@ -6,6 +6,8 @@ import re
 from urllib.parse import quote, unquote
 
 HIDDEN = "(hidden)"
+# Of C0 and C1, which terminals obey, marks that reorder text, line separators, lone surrogates.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 _LINK = re.compile(rf"({_PROTOCOL})://(.*)", re.DOTALL)
@@ -252,6 +254,16 @@ def _decoded(text: str) -> str:
 def escape_invalid_utf8(text: str) -> str:
     """``text`` as valid Unicode, for ids: undecodable bytes become ``\\udcXX`` escapes that can be read."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def escape_control_characters(text: str) -> str:
+    """Return untrusted text on one line, in which nothing acts on a terminal or a log: ``\\x1b[31m``, ``\\n``."""
+    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def escape_lines(text: str) -> str:
+    """Return the same of text that has lines of its own."""
+    return "\n".join(map(escape_control_characters, text.split("\n")))
 
 
 def duration(seconds: float) -> str:

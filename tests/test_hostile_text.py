@@ -16,11 +16,12 @@ from segbatch.class_list import parse_class_list
 from segbatch.cli import tables as show
 from segbatch.config.base import read_config
 from segbatch.config.job import JobSpec
-from segbatch.errors import ModelError, SpecError, visible, visible_lines
+from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models import state_dict
 from segbatch.output.totals import Totals
 from segbatch.report.contact_sheet import Row, contact_sheet
+from segbatch.text import escape_control_characters, escape_lines
 
 # Sets the title, clears the screen, 8-bit CSI, turns text round, and ends the line to begin one of its own.
 ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\u202egnp.exe\rok\n3 masks, 0 errors\x00\ud800"
@@ -64,11 +65,11 @@ def test_ordinary_aliases_are_read(tmp_path: Path):
 
 
 def test_visible_keeps_what_can_be_read_and_shows_what_acts():
-    assert visible("Straße 東京 😀 [b]") == "Straße 東京 😀 [b]"
-    assert visible("a\x1b[31mb\nc\x9b") == "a\\x1b[31mb\\nc\\x9b"
-    assert visible_lines("a\nb\x07") == "a\nb\\x07"
-    assert visible(ESCAPES).isprintable()
-    visible(ESCAPES).encode()
+    assert escape_control_characters("Straße 東京 😀 [b]") == "Straße 東京 😀 [b]"
+    assert escape_control_characters("a\x1b[31mb\nc\x9b") == "a\\x1b[31mb\\nc\\x9b"
+    assert escape_lines("a\nb\x07") == "a\nb\\x07"
+    assert escape_control_characters(ESCAPES).isprintable()
+    escape_control_characters(ESCAPES).encode()
 
 
 def _shown(*calls: object) -> str:

@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from segbatch.errors import WRONG_PLATFORM
+from segbatch.text import escape_lines
 
 if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
@@ -30,7 +31,7 @@ from segbatch.cli.progress import reporter_for
 from segbatch.config.base import merge, read_config
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
-from segbatch.errors import SegbatchError, SpecError, visible_lines
+from segbatch.errors import SegbatchError, SpecError
 from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO
 from segbatch.text import redact_text
 
@@ -361,7 +362,9 @@ def main() -> None:
         app(standalone_mode=True)
     except SegbatchError as e:
         Console(stderr=True).print(
-            f"[bold red]error:[/bold red] {show.escape(visible_lines(str(e)))}", highlight=False, soft_wrap=True
+            f"[bold red]error:[/bold red] {show.escape(escape_lines(str(e)))}",
+            highlight=False,
+            soft_wrap=True,
         )
         sys.exit(e.exit_code)
     except Exception:  # CLI main: a defect of segbatch, whose traceback may be pasted into a report

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segbatch.errors import SpecError, visible, visible_lines
+from segbatch.errors import SpecError
+from segbatch.text import escape_control_characters, escape_lines
 
 if TYPE_CHECKING:
     from segbatch.evaluation.bootstrap import ConfidenceInterval
@@ -67,7 +68,9 @@ def evaluation(console: Console, found: Evaluation) -> None:
     occurs = sum(e.confusion.sum(axis=0) + e.confusion.sum(axis=1) for e in found.outputs)
     for c in sorted(np.flatnonzero(occurs).tolist(), key=lambda c: -true[c]):
         classes.add_row(
-            escape(visible(found.classes[c])), f"{100 * true[c] / true.sum():.2f}", *_values(found, _CLASS, c)
+            escape(escape_control_characters(found.classes[c])),
+            f"{100 * true[c] / true.sum():.2f}",
+            *_values(found, _CLASS, c),
         )
     for table in (overall, calibrated, near, classes, bins):
         console.print()
@@ -188,7 +191,7 @@ def _difference(metric: ConfidenceInterval, scale: int) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for n, column in enumerate(columns):
-        title = "\n".join(escape(visible(line)) for line in column.split("\n"))
+        title = "\n".join(escape(escape_control_characters(line)) for line in column.split("\n"))
         table.add_column(title, justify="right" if n else "left", overflow="fold")
     return table
 
@@ -199,7 +202,7 @@ def _plain(text: str) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(visible_lines(text), highlight=False, soft_wrap=True, markup=False)
+    console.print(escape_lines(text), highlight=False, soft_wrap=True, markup=False)
 
 
 __all__ = ["check_plot", "evaluation", "plot"]

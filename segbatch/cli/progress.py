@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from segbatch.errors import visible_lines
 from segbatch.logs import LogReporter, event
 from segbatch.protocols import Progress, Reporter
-from segbatch.text import duration, redact_text
+from segbatch.text import duration, escape_lines, redact_text
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class ConsoleReporter(Reporter):
         self._console = console
 
     def message(self, text: str) -> None:
-        self._console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
+        self._console.print(escape_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
     def warning(self, text: str) -> None:
         self.message(f"warning: {text}")

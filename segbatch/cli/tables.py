@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segbatch.errors import visible, visible_lines
 from segbatch.labels import LabelSet
 from segbatch.output.stats import ClassRow, class_rows
 from segbatch.output.totals import Totals
 from segbatch.skipped import Skipped
-from segbatch.text import redact_text
+from segbatch.text import escape_control_characters, escape_lines, redact_text
 
 if TYPE_CHECKING:
     from segbatch.evaluation.crf_search import Tuning
@@ -47,7 +46,7 @@ def outcome(console: Console, result: Outcome) -> None:
     if result.retired:
         _line(console, f"{result.retired} chunks of inputs that changed or are gone were archived")
     for message in result.failed_shards:
-        _line(console, f"a shard failed: {visible(message)}")
+        _line(console, f"a shard failed: {escape_control_characters(message)}")
     if unnamed := result.totals.failed_shards - len(result.failed_shards):
         _line(console, f"and {unnamed:,} more shards failed; see `segbatch errors {result.output}`")
     if result.error_fraction > result.max_error_fraction:
@@ -66,7 +65,7 @@ def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence"
     rows = sorted((r for r in class_rows(totals, labels) if r.images), key=lambda r: -r.pixels)
     for r in rows[:_MAX_CLASSES]:
         r_, g, b = labels.colors[r.class_id]
-        swatch = f"[rgb({r_},{g},{b})]■[/] {escape(visible(r.name))}"
+        swatch = f"[rgb({r_},{g},{b})]■[/] {escape(escape_control_characters(r.name))}"
         table.add_row(swatch, f"{r.images:,}", f"{r.pixels:,}", f"{r.share:.2%}", f"{r.confidence or 0:.3f}")
     if len(rows) > _MAX_CLASSES:
         table.add_row(f"and {len(rows) - _MAX_CLASSES} more", "", "", "", "")
@@ -82,7 +81,7 @@ def error_table(totals: Totals, max_rows: int = 10) -> Table:
     table.add_column("error")
     table.add_column("records", justify="right")
     for kind, n in sorted(totals.errors.items(), key=lambda item: (-item[1], item[0]))[:max_rows]:
-        table.add_row(escape(visible(kind)), f"{n:,}")
+        table.add_row(escape(escape_control_characters(kind)), f"{n:,}")
     if len(totals.errors) > max_rows:
         table.add_row(f"and {len(totals.errors) - max_rows} more types", "")
     return table
@@ -117,7 +116,7 @@ def errors(console: Console, totals: Totals, rows: Sequence[MaskRow]) -> None:
     console.print(error_table(totals, max_rows=50))
     for row in rows:
         if error := row.error:
-            _line(console, visible(f"{row.image_id}  {error.stage}/{error.type}: {error.message}"))
+            _line(console, escape_control_characters(f"{row.image_id}  {error.stage}/{error.type}: {error.message}"))
     if len(rows) < totals.failed:
         _line(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
 
@@ -168,7 +167,7 @@ def training(console: Console, result: TrainingResult) -> None:
         table.add_column("class")
         table.add_column("IoU, %", justify="right")
         for name, value in zip(result.labels.names, result.class_iou, strict=True):
-            table.add_row(escape(visible(name)), "" if value != value else f"{100 * value:.1f}")
+            table.add_row(escape(escape_control_characters(name)), "" if value != value else f"{100 * value:.1f}")
         console.print(table)
         _line(
             console,
@@ -198,7 +197,7 @@ def tuning(console: Console, found: Tuning) -> None:
 
 def verification(console: Console, report: Report) -> None:
     for problem in report.problems:
-        _line(console, f"problem: {visible(problem)}")
+        _line(console, f"problem: {escape_control_characters(problem)}")
     if report.more:
         _line(console, f"and {report.more} more problems")
     _line(
@@ -227,7 +226,7 @@ def compaction(console: Console, done: Compaction) -> None:
 def _skipped(console: Console, skipped: Skipped) -> None:
     """Print what the inputs hold besides records, one line per reason."""
     for line in skipped.lines():
-        _line(console, f"skipped: {visible(line)}")
+        _line(console, f"skipped: {escape_control_characters(line)}")
 
 
 def _size(count: int) -> str:
@@ -236,7 +235,7 @@ def _size(count: int) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(visible_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
+    console.print(escape_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
 
 __all__ = [

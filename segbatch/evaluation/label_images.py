@@ -15,10 +15,10 @@ from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap
 from segbatch.labels import CLASSES, IGNORE_INDEX, INDICES, UNKNOWN_COLOR, LabelOptions, LabelSet
 from segbatch.sources.images import IMAGE_EXTENSIONS
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
 from segbatch.storage.listing import list_input
 from segbatch.storage.uri import join
-from segbatch.text import without_query
+from segbatch.text import redact, without_query
 
 _MAX_LABEL_BYTES = 2**30
 _MAX_TABLE_BYTES = 2**20
@@ -54,7 +54,7 @@ def list_labels(files: Files, labels: str) -> list[LabelFile]:
     ]
     if not images:
         held = f"{len(entries)} files such as {entries[0][1].name!r}" if entries else "no files"
-        raise SpecError(f"labels: {shown_uri(labels)} holds no images, only {held}; give a folder of label images")
+        raise SpecError(f"labels: {redact(labels)} holds no images, only {held}; give a folder of label images")
     return sorted(images, key=lambda label: label.name)
 
 
@@ -77,11 +77,11 @@ def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet 
         try:
             text = files.read(colors, _MAX_TABLE_BYTES).decode("utf-8-sig")
         except (RecordFailure, OSError, UnicodeDecodeError) as e:
-            raise SpecError(f"label_colors: {shown_uri(colors)} cannot be read: {e}; give {FORMS}") from e
-        found = parse_class_list(text, shown_uri(colors), needs_ids=False)
+            raise SpecError(f"label_colors: {redact(colors)} cannot be read: {e}; give {FORMS}") from e
+        found = parse_class_list(text, redact(colors), needs_ids=False)
         if found.colors is None:
             raise SpecError(
-                f"label_colors: {shown_uri(colors)} names {len(found.names)} classes and no colors; give a table with "
+                f"label_colors: {redact(colors)} names {len(found.names)} classes and no colors; give a table with "
                 "the columns name,r,g,b"
             )
         table = found.label_set()
@@ -107,8 +107,8 @@ class LabelReader:
         try:
             data = self.files.read(uri, _MAX_LABEL_BYTES)
         except (RecordFailure, OSError) as e:
-            raise SpecError(f"labels: {shown_uri(uri)} cannot be read: {e}") from e
-        return self.decode(data, shown_uri(uri))
+            raise SpecError(f"labels: {redact(uri)} cannot be read: {e}") from e
+        return self.decode(data, redact(uri))
 
     def decode(self, data: bytes, name: str) -> Label:
         """The same of an encoded label image that was read from ``name``."""

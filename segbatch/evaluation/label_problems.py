@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segbatch.errors import visible
 from segbatch.evaluation.class_map import IGNORED, UNKNOWN
 from segbatch.evaluation.label_counts import LabelCounts, percent
 from segbatch.labels import IGNORE_INDEX
+from segbatch.text import escape_control_characters
 
 _MAX_CLASSES_SHOWN = 5
 _MAX_ABSENT_SHOWN = 30
@@ -24,7 +24,7 @@ def contradictions(counts: LabelCounts, check_palettes: bool) -> list[str]:
         return [f"none of {len(counts.unreadable)} can be used, the first: {first[0]}"] if first else []
     by_class, ignored, unknown = counts.by_class, counts.values_of(IGNORED), counts.values_of(UNKNOWN)
     names = counts.classes.names
-    shown = ", ".join(visible(n) for n in names[:_MAX_CLASSES_SHOWN])
+    shown = ", ".join(escape_control_characters(n) for n in names[:_MAX_CLASSES_SHOWN])
     classes = f"{len(names)} classes ({shown}{', …' if len(names) > _MAX_CLASSES_SHOWN else ''})"
     found = []
     if check_palettes and (other := _renumbered(counts)):
@@ -45,7 +45,7 @@ def contradictions(counts: LabelCounts, check_palettes: bool) -> list[str]:
 
 
 def _one_class(counts: LabelCounts, classes: str, others: Sequence[int]) -> str:
-    name, first = visible(counts.classes.names[int(counts.by_class.argmax())]), others[0]
+    name, first = escape_control_characters(counts.classes.names[int(counts.by_class.argmax())]), others[0]
     return (
         f"every pixel that counts is {name!r}, of {classes}; the others do not count: {counts.shown(others)}. "
         f"If {first} is a class, say so in --map FILE, as '{first}: CLASS'; "
@@ -78,7 +78,7 @@ def doubts(counts: LabelCounts) -> list[str]:
         found.append(f"{percent(counts.fraction(ignored))} of the pixels are ignored: {counts.shown(ignored)}")
     absent = counts.absent
     if absent:
-        shown = ", ".join(visible(name) for name in absent[:_MAX_ABSENT_SHOWN])
+        shown = ", ".join(escape_control_characters(name) for name in absent[:_MAX_ABSENT_SHOWN])
         omitted = f" and {len(absent) - _MAX_ABSENT_SHOWN} more" if len(absent) > _MAX_ABSENT_SHOWN else ""
         beside = f" (ignored: {counts.shown(ignored)})" if ignored else ""
         found.append(f"{len(absent)} of {len(counts.classes.names)} classes are in no label: {shown}{omitted}{beside}")
@@ -87,7 +87,7 @@ def doubts(counts: LabelCounts) -> list[str]:
 
 def _remedy(counts: LabelCounts, unknown: Sequence[int]) -> str:
     if list(unknown) == [len(counts.classes.names)] and not counts.by_class[0]:
-        first = visible(counts.classes.names[0])
+        first = escape_control_characters(counts.classes.names[0])
         return f"if values count from 1, --reduce-zero-label makes 0 ignored and 1 {first!r}"
     if min(unknown) < 0:
         return "name these colors in the table of --label-colors"
@@ -113,12 +113,14 @@ def _renumbered(counts: LabelCounts) -> str | None:
     if not wrong:
         return None
     _, value, color = max(wrong)
-    drawn = "what is ignored" if colors[color] == IGNORED else repr(visible(labels.names[colors[color]]))
+    drawn = (
+        "what is ignored" if colors[color] == IGNORED else repr(escape_control_characters(labels.names[colors[color]]))
+    )
     meaning = counts.meanings[value]
     meant = {IGNORED: "ignored", UNKNOWN: "no class"}.get(meaning) or repr(counts.classes.names[meaning])
     fraction = sum(p for p, _, _ in wrong) / counts.palette.total()
     return (
         f"the palettes say other classes than the values for {percent(fraction)} of the pixels: value {value}, which "
-        f"is {visible(meant)}, is drawn in {color}, the color of {drawn}. --label-colors classes believes the "
-        "colors, --label-colors indices the values"
+        f"is {escape_control_characters(meant)}, is drawn in {color}, the color of {drawn}. --label-colors classes "
+        "believes the colors, --label-colors indices the values"
     )

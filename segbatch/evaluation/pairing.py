@@ -7,12 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from segbatch.errors import SpecError, visible
+from segbatch.errors import SpecError
 from segbatch.evaluation.label_images import LabelFile
 from segbatch.sources import FORMATS
 from segbatch.sources.images import IMAGE_EXTENSIONS
-from segbatch.storage.files import shown_uri
-from segbatch.text import without_query
+from segbatch.text import escape_control_characters, redact, without_query
 
 _SHARDS = (*FORMATS["webdataset"].extensions, *FORMATS["parquet"].extensions)
 MAX_EXAMPLES = 5
@@ -122,7 +121,7 @@ def has_name(labels: Sequence[LabelFile], suffix: Suffix) -> Callable[[ImageName
 def refusal(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix, given: str, where: str) -> str:
     """Why none of ``images`` was paired with one of ``labels``, with a name of either side and what may help."""
     used = f" with --label-suffix {suffix}" if suffix != Suffix() else ""
-    text = f"labels: none of the {len(images):,} images of {where} has a label in {shown_uri(given)}{used}"
+    text = f"labels: none of the {len(images):,} images of {where} has a label in {redact(given)}{used}"
     if not images:
         return text
     if len(pair(images, labels, suffix).label_images) == len(images):
@@ -140,7 +139,7 @@ def refusal(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Su
 
 def _first(names: Sequence[str]) -> str:
     shown = sorted(names)[:MAX_EXAMPLES]
-    return ", ".join(map(visible, shown)) + (", …" if len(names) > MAX_EXAMPLES else "")
+    return ", ".join(map(escape_control_characters, shown)) + (", …" if len(names) > MAX_EXAMPLES else "")
 
 
 def _best(

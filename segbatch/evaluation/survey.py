@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.errors import SpecError, visible
+from segbatch.errors import SpecError
 from segbatch.evaluation.class_map import IGNORED, UNKNOWN, ClassMap, shown_value
 from segbatch.evaluation.label_counts import InspectedLabel, LabelCounts, percent
 from segbatch.evaluation.label_problems import contradictions, doubts, unusable
 from segbatch.labels import LabelSet
+from segbatch.text import escape_control_characters
 
 MAX_LABELS = 1000  # inspected, evenly spaced among all
 _MAX_CLASSES_SHOWN = 30
@@ -63,7 +64,7 @@ class LabelSurvey:
         """Return the survey as messages."""
         inspected = "all" if self.inspected == self.labels else f"{self.inspected:,} of them"
         fractions = sorted(self.class_fractions.items(), key=lambda item: -item[1])
-        present = [f"{visible(name)} {percent(fraction)}" for name, fraction in fractions if fraction]
+        present = [f"{escape_control_characters(name)} {percent(fraction)}" for name, fraction in fractions if fraction]
         omitted = f" and {len(present) - _MAX_CLASSES_SHOWN} more" if len(present) > _MAX_CLASSES_SHOWN else ""
         values = [shown_value(v.value) for v in self.values if v.meaning == "ignored"]
         ignored = f"; ignored {percent(self.ignored)} ({', '.join(values[:_MAX_IGNORED_SHOWN])})" if values else ""

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from segbatch.errors import PlatformError, visible
+from segbatch.errors import PlatformError
 from segbatch.isolation.child import ChildExit, ChildProcess
 from segbatch.isolation.limits import Limits
 from segbatch.logs import event
 from segbatch.protocols import Stage
 from segbatch.records import Chunk, Record, RecordError
+from segbatch.text import escape_control_characters
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,11 @@ class _Bisection:
                 self._poison[position] = RecordError(
                     stage, POISON, f"the record {outcome.cause}, also when it ran alone"
                 )
-                fields = {"chunk": self._chunk.id.filename, "image": visible(record.image_id), "stage": stage}
+                fields = {
+                    "chunk": self._chunk.id.filename,
+                    "image": escape_control_characters(record.image_id),
+                    "stage": stage,
+                }
                 event(logger, logging.WARNING, "a record is poison", **fields, cause=outcome.cause)
                 return
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segbatch.config.training import TrainingRecipe
-from segbatch.errors import ModelError, SpecError, visible
+from segbatch.errors import ModelError, SpecError
 from segbatch.labels import VOC_LABELS, LabelSet
 from segbatch.models import state_dict
 from segbatch.models.backbones import Backbone
@@ -30,7 +30,7 @@ from segbatch.models.weights import (
     content_digest,
     read_labels,
 )
-from segbatch.text import redact
+from segbatch.text import escape_control_characters, redact
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Architecture:
         """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""
         weights, _ = self._resolve(choice, read_named=choice.check)
         if weights.note:
-            logger.info("weights %s: %s", redact(weights.source), visible(weights.note))
+            logger.info("weights %s: %s", redact(weights.source), escape_control_characters(weights.note))
         return self._info(weights)
 
     def build(self, choice: ModelRequest, execution: DeviceOptions) -> TorchModel:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segbatch.errors import ModelError, SpecError, visible
+from segbatch.errors import ModelError, SpecError
 from segbatch.models.weights import content_digest
 from segbatch.registry import suggest
+from segbatch.text import escape_control_characters
 
 _MAX_TEXT = 500  # characters
 
@@ -89,7 +90,7 @@ def reason(error: Exception) -> str:
 
 def shown(text: str) -> str:
     """A value of a user's code, cut and on one line, for a message."""
-    return visible(text[:_MAX_TEXT])
+    return escape_control_characters(text[:_MAX_TEXT])
 
 
 def _defined(factory: Callable[..., Any]) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from segbatch.errors import NetworkError, WrongSize, visible
+from segbatch.errors import NetworkError, WrongSize
 from segbatch.protocols import Model
 from segbatch.records import Scores
+from segbatch.text import escape_control_characters
 
 _SAMPLE_IDS = ("sample image 1", "sample image 2")
 
@@ -90,8 +91,9 @@ def _checked(model: Model, array: Any, image: np.ndarray, image_id: str) -> np.n
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
             return np.asarray(array, np.float32)
     raise fault(
-        f"network {model.name}: scores of {visible(image_id)} ({height} x {width} pixels): float32 {expected} "
-        f"expected, for {len(model.labels)} classes and stride {model.stride} (sides rounded up); got {_kind(array)}; "
+        f"network {model.name}: scores of {escape_control_characters(image_id)} ({height} x {width} pixels): float32 "
+        f"{expected} expected, for {len(model.labels)} classes and stride {model.stride} (sides rounded up); got "
+        f"{_kind(array)}; "
         f"{hint}"
     )
 

@@ -25,8 +25,9 @@ from segbatch.output.run_record import RunRecord
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
 from segbatch.storage.store import Store
+from segbatch.text import redact
 
 _TASKS_PER_CORE = 4
 _FILES_PER_TASK = 16
@@ -171,7 +172,7 @@ def evaluate(
     _add_unequal(parts, [label.name for label in truths])
     metrics = [part.sums.metrics() for part in parts]
     return Evaluation(
-        labels=shown_uri(labels),
+        labels=redact(labels),
         ignore=options.ignore,
         survey=survey,
         classes=classes.names,

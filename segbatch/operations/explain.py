@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from segbatch.config.job import JobSpec
-from segbatch.errors import ModelError, visible
+from segbatch.errors import ModelError
 from segbatch.output.reconcile import Outdated
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Hardware, plan_pools
 from segbatch.ray_backend.connection import cluster, is_connected, is_remote
+from segbatch.text import escape_control_characters
 
 
 def explain(spec: JobSpec) -> str:
@@ -68,7 +69,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     notes = [
         *(("damaged", f"{problem}; is computed again") for problem in damaged),
         *(("removes", text) for text in removed),
-        *(("skipped", visible(text)) for text in plan.job.skipped.lines()),
+        *(("skipped", escape_control_characters(text)) for text in plan.job.skipped.lines()),
         *(("warning", text) for text in plan.warnings()),
     ]
     return "\n".join(f"{key:13}{value}" for key, value in [*lines.items(), *notes])
@@ -79,4 +80,4 @@ def _joined(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
     lines: dict[str, str] = {}
     for name, text in notes:
         lines[name] = f"{lines[name]}; {text}" if name in lines else text
-    return {name: visible(text) for name, text in lines.items()}
+    return {name: escape_control_characters(text) for name, text in lines.items()}

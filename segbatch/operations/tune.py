@@ -31,7 +31,8 @@ from segbatch.records import Chunk, ChunkId, Record
 from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.refiners.none import NoRefiner
 from segbatch.sources.images import image_names
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
+from segbatch.text import redact
 
 _BATCH = 8
 _MAX_DECODED = 64  # images whose size is compared with their label's before any work
@@ -106,7 +107,7 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
         for text in unknown.lines():
             reporter.message(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
         if not network.pixel_accuracy >= 0:  # NaN
-            raise SpecError(f"labels: no pixel in {shown_uri(labels)} counts; give other labels, or another --ignore")
+            raise SpecError(f"labels: no pixel in {redact(labels)} counts; give other labels, or another --ignore")
         reporter.message(f"the network alone: mean IoU {network.mean_iou:.4f}")
         reporter.phase("searching, images refined", max_trials(rounds) * len(records))
         trials = search(crf_settings(job.refiner.request.values), rounds, measurement.trials, reporter)
@@ -174,7 +175,7 @@ def _compare(
         mask, _ = refiner.refine(decode(record.data, spec.max_pixels), record.scores)
         truth, values = class_map.truth(reader.read(uri).values)
         if truth.shape != mask.shape:
-            raise SpecError(f"labels: {shown_uri(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
+            raise SpecError(f"labels: {redact(uri)} is {truth.shape}, its image {record.image_id} is {mask.shape}")
         total.add(truth, class_map.mask(mask))
         for value, pixels in values.items():
             unknown.add(value, pixels, record.image_id)

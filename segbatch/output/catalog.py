@@ -22,8 +22,8 @@ from segbatch.output.sums import Tally
 from segbatch.output.totals import SparseTotals
 from segbatch.records import Shard
 from segbatch.skipped import Skipped
-from segbatch.storage.files import shown_uri
 from segbatch.storage.store import Store
+from segbatch.text import escape_invalid_utf8, redact
 
 _VERSION = VERSION_KEY.encode()
 _SCHEMA = pa.schema(
@@ -139,7 +139,7 @@ def enter(
         is_change = is_known or (shard.key in earlier_keys and shard.id not in earlier_ids)
         entered[shard.name] = ShardRow(
             name=shard.name,
-            uri=shown_uri(shard.uri),
+            uri=escape_invalid_utf8(redact(shard.uri)),
             shard_id=shard.id,
             # Shards of a plain `segbatch run` are of no night.
             night=date if shard.key in promoted or row is not None else "",

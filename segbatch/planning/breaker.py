@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from segbatch.errors import NetworkError, visible
+from segbatch.errors import NetworkError
 from segbatch.logs import event
 from segbatch.output.receipt import Receipt
 from segbatch.packing import pack_chunk, unpack_chunk
 from segbatch.planning.plan import Plan
 from segbatch.records import Chunk, Record
 from segbatch.stages.failures import STAGES, has_passed, last_failures
+from segbatch.text import escape_control_characters
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +134,9 @@ class Breaker:
                 before, first = causes.get(kind, (0, message))
                 causes[kind] = (before + count, first)
         ordered = sorted(causes.items(), key=lambda cause: -cause[1][0])[:_MAX_CAUSES]
-        said = "; ".join(f"{n} x {kind}: {visible(message[:_MAX_MESSAGE])}" for kind, (n, message) in ordered)
+        said = "; ".join(
+            f"{n} x {kind}: {escape_control_characters(message[:_MAX_MESSAGE])}" for kind, (n, message) in ordered
+        )
         count, shards = sum(f.count for f in streak), len({f.shard for f in streak})
         return NetworkError(
             f"{self._names[stage]} failed on the last {count} images ({shards} shard{'s' * (shards > 1)}), one after "

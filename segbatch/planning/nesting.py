@@ -9,7 +9,7 @@ from functools import cache
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
 from segbatch.sources.corpus import store_of
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
 from segbatch.storage.listing import expand_braces
 from segbatch.storage.outputs import FOLDERS
 from segbatch.storage.uri import as_plain
@@ -25,12 +25,12 @@ def refuse_nesting(spec: JobSpec) -> None:
     """
     files = Files(spec.storage_options)
     real_folder = cache(os.path.realpath)
-    output, shown_output = _place(files, spec.output, real_folder), shown_uri(spec.output)
+    output, shown_output = _place(files, spec.output, real_folder), redact(spec.output)
     for given in spec.inputs:
         for uri in dict.fromkeys((given, *expand_braces(given))):
             if _place(files, uri, real_folder) == output:
                 raise PlanError(
-                    f"output {shown_output}: is the input {shown_uri(given)} itself, and the masks would lie among its "
+                    f"output {shown_output}: is the input {redact(given)} itself, and the masks would lie among its "
                     f"files; give another --output, such as {shown_output.rstrip('/')}/segmented: an output below its "
                     "input is left out of the listing"
                 )
@@ -38,7 +38,7 @@ def refuse_nesting(spec: JobSpec) -> None:
             place = _place(files, fixed, real_folder)
             if place[: len(output)] == output and FOLDERS.intersection(place[len(output) : len(output) + 1]):
                 raise PlanError(
-                    f"input {shown_uri(given)}: lies in {place[len(output)]}/ of the output {shown_output}, "
+                    f"input {redact(given)}: lies in {place[len(output)]}/ of the output {shown_output}, "
                     "where segbatch writes; give another --output"
                 )
 

@@ -18,7 +18,7 @@ from segbatch.planning.chunking import MAX_SLICE_CHUNKS
 from segbatch.ray_backend.prometheus import count
 from segbatch.records import ShardSlice
 from segbatch.sources import Source
-from segbatch.storage.files import shown_uri
+from segbatch.text import redact
 
 # Ray 2.60 keeps some hundred kilobytes per task of a running dataset: more slices than this are grouped.
 _MAX_TASKS = 1000
@@ -71,7 +71,7 @@ class _Read:
 
     def _rows(self) -> Iterator[pa.Table]:
         for part in self._slices:
-            what = f"{shown_uri(part.shard.uri)} at reading"
+            what = f"{redact(part.shard.uri)} at reading"
             with carried(what):
                 key = f"read {part.shard.id} {part.wanted.first}"
                 try:

@@ -7,10 +7,10 @@ from segbatch.errors import MissingInput, SourceError
 from segbatch.sources.formats import FORMATS
 from segbatch.sources.manifest import Manifest
 from segbatch.storage.base import ObjectInfo
-from segbatch.storage.files import shown_name, shown_uri
+from segbatch.storage.files import shown_name
 from segbatch.storage.listing import Listed
 from segbatch.storage.uri import join
-from segbatch.text import escape_invalid_utf8, without_query
+from segbatch.text import escape_invalid_utf8, redact, without_query
 
 _UNKNOWN = "with an unknown suffix"
 
@@ -34,10 +34,8 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
             item.skipped.add(_UNKNOWN, escape_invalid_utf8(shown_name(item.root, entry.name)))
         else:
             if archive := archive_by_name(without_query(uri)):
-                raise SourceError(f"{shown_uri(uri)}: by its name {archive}")
-            raise SourceError(
-                f"{shown_uri(uri)}: its name tells no format; known: {_known()}; or set the option format"
-            )
+                raise SourceError(f"{redact(uri)}: by its name {archive}")
+            raise SourceError(f"{redact(uri)}: its name tells no format; known: {_known()}; or set the option format")
     if item.by == "folder":
         groups = _meant(item, groups, format)
     if not groups:
@@ -47,7 +45,7 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
         if archive:
             remedy = f"; that is {archive}"
         raise MissingInput(
-            f"{shown_uri(item.root)}: holds no shard and no image, only {held}"
+            f"{redact(item.root)}: holds no shard and no image, only {held}"
             f"{remedy if _UNKNOWN in item.skipped.kinds else ''}"
         )
     return groups
@@ -67,7 +65,7 @@ def _meant(item: Listed, groups: dict[str, list[ObjectInfo]], format: str | None
     if len(meant) > 1:
         counts = ", ".join(f"{len(e)} of {f} ({e[0].name})" for f, e in meant.items())
         raise SourceError(
-            f"{shown_uri(item.root)}: a mix of formats: {counts}; set the option format to the one that is meant"
+            f"{redact(item.root)}: a mix of formats: {counts}; set the option format to the one that is meant"
         )
     return meant
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from segbatch.errors import SourceError
-from segbatch.storage.files import shown_uri
 from segbatch.storage.uri import split_uri
+from segbatch.text import redact
 
 _SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
@@ -42,7 +42,7 @@ def prefix_below(root: str, folder: str, what: str) -> str:
             if path[: len(above)] == above:
                 return "".join(f"{part}/" for part in path[len(above) :])
     raise OutsideRoot(
-        f"{shown_uri(what)}: lies outside of {shown_uri(root)}, the corpus root that the first run of this output has "
+        f"{redact(what)}: lies outside of {redact(root)}, the corpus root that the first run of this output has "
         "fixed, to which all ids are relative; choose another --output, or move the input below that root"
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from segbatch.contents import FIRST_BYTES
 from segbatch.records import Shard
-from segbatch.storage.files import Files, shard_failure, shown_uri
+from segbatch.storage.files import Files, shard_failure
+from segbatch.text import redact
 
 _CHECKED = 3
 
@@ -23,7 +24,7 @@ def mistaken(
     kinds = [kind_of(shard, first_bytes(files, shard.uri)) for shard in shards[:_CHECKED]]
     if not kinds or not all(kinds):
         return None
-    return f"{shown_uri(shards[0].uri)}: not {expected}, but {kinds[0]}{as_others(len(kinds), len(shards))}"
+    return f"{redact(shards[0].uri)}: not {expected}, but {kinds[0]}{as_others(len(kinds), len(shards))}"
 
 
 def as_others(checked: int, total: int) -> str:

@@ -21,7 +21,7 @@ from segbatch.sources.formats import InputFile, Listing, PlannedShards, ReadOpti
 from segbatch.storage.base import ObjectInfo
 from segbatch.storage.failures import is_transient
 from segbatch.storage.fetch import fetch
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
 from segbatch.storage.uri import join, nearest
 from segbatch.text import escape_invalid_utf8, redact
 
@@ -62,7 +62,7 @@ class Images:
         kinds = [recognized(first_bytes(options.files, uri)) for uri, _ in images]
         if kinds and all(kind.startswith(LFS_POINTER) for kind in kinds):
             total = sum(shard.records or 0 for shard in shards)
-            yield f"{shown_uri(images[0][0])}: not an image, but {kinds[0]}{as_others(len(images), total)}"
+            yield f"{redact(images[0][0])}: not an image, but {kinds[0]}{as_others(len(images), total)}"
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         """Return the shard as shards of at most ``size`` images, by the hashes of their names.
@@ -96,7 +96,7 @@ class Images:
             for _, rows, _ in wanted_rows(len(images), size, wanted):
                 for row in rows:
                     image_id, uri = _id_and_uri(shard.uri, images[row].name)
-                    record = Record(escape_invalid_utf8(image_id), shown_uri(uri), row)
+                    record = Record(escape_invalid_utf8(image_id), escape_invalid_utf8(redact(uri)), row)
                     yield record, images[row].uri or uri, images[row].size
 
         neighbors = _Neighbors(options.files, shard.uri, images)
@@ -134,13 +134,13 @@ def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
     """
     if len(entries) > MAX_LOOSE_IMAGES:
         raise SourceError(
-            f"{shown_uri(root)}: {len(entries):,} loose images, more than {MAX_LOOSE_IMAGES:,}: listing them anew for "
+            f"{redact(root)}: {len(entries):,} loose images, more than {MAX_LOOSE_IMAGES:,}: listing them anew for "
             "every run is slow. Write a manifest (CSV, JSONL or Parquet with a column uri) and give that as input"
         )
     ordered = sorted(entries, key=lambda e: e.name)
     for entry, after in itertools.pairwise(ordered):
         if entry.name == after.name:
-            raise SourceError(f"{shown_uri(entry.name)}: is named by two inputs; each image may be given once")
+            raise SourceError(f"{redact(entry.name)}: is named by two inputs; each image may be given once")
     return _shard(root, "", ordered, keep_versions=True)
 
 
@@ -181,7 +181,7 @@ class ImageList:
     def of(shard: Shard) -> ImageList:
         if shard.layout is None:
             raise SourceError(
-                f"{shown_uri(shard.uri)}: a shard of loose images without its layout; plan it by open_source"
+                f"{redact(shard.uri)}: a shard of loose images without its layout; plan it by open_source"
             )
         return cast(ImageList, shard.layout)
 
@@ -194,7 +194,7 @@ class ImageList:
 def image_names(shard: Shard) -> list[tuple[str, str]]:
     """Return the ids and redacted URIs of a shard's images, as its records will have them."""
     named = (_id_and_uri(shard.uri, image.name) for image in ImageList.of(shard).images())
-    return [(escape_invalid_utf8(image_id), shown_uri(uri)) for image_id, uri in named]
+    return [(escape_invalid_utf8(image_id), escape_invalid_utf8(redact(uri))) for image_id, uri in named]
 
 
 def _first_images(shard: Shard) -> list[tuple[str, int]]:

@@ -22,10 +22,9 @@ from segbatch.sources.rows import open_rows, renamed_ids, row_id
 from segbatch.sources.text_rows import ID_NAMES, Line, TextIndex, TextRows
 from segbatch.sources.unique_ids import RenamedIds
 from segbatch.storage.fetch import fetch
-from segbatch.storage.files import shown_uri
 from segbatch.storage.hosts import Hosts, sampled
 from segbatch.storage.uri import beside, uris_beside
-from segbatch.text import without_query
+from segbatch.text import escape_invalid_utf8, redact, without_query
 
 _PARQUET = (".parquet", ".pq")
 _PLANNED_AT_ONCE = 8
@@ -101,13 +100,13 @@ class _Reading:
     def _records(self, ranges: list[range]) -> Iterator[tuple[Record, str, int | None]]:
         """Yield, for ``fetch``, records without bytes and the URIs of their bytes, or error rows."""
         for row, name, line in self._rows(ranges):
-            record = Record(row_id(self._shard, row, name), shown_uri(self._shard.uri), row)
+            record = Record(row_id(self._shard, row, name), escape_invalid_utf8(redact(self._shard.uri)), row)
             try:
                 uri = self._uri(row, line)
             except RecordFailure as e:
                 yield record.failed(e.stage, e.type, e.message), "", None
                 continue
-            yield Record(record.image_id, shown_uri(uri), row), uri, None
+            yield Record(record.image_id, escape_invalid_utf8(redact(uri)), row), uri, None
 
     def _uri(self, row: int, line: Line) -> str:
         if line.uri is not None:
@@ -130,7 +129,7 @@ class _Reading:
         except RecordFailure as e:
             raise SourceError(f"{e.message}; it could be read when the job was planned: run the job again") from None
         except _UNREADABLE as e:
-            raise SourceError(f"{shown_uri(uri)}: the manifest can no longer be read: {e}; run the job again") from None
+            raise SourceError(f"{redact(uri)}: the manifest can no longer be read: {e}; run the job again") from None
 
 
 def _plan(shard: Shard, options: ReadOptions) -> tuple[Shard, list[tuple[str, str]]]:
@@ -149,7 +148,7 @@ def _plan(shard: Shard, options: ReadOptions) -> tuple[Shard, list[tuple[str, st
     except RecordFailure as e:
         raise SourceError(e.message) from None
     except _UNREADABLE as e:
-        raise SourceError(f"{shown_uri(shard.uri)}: the manifest cannot be read: {e}") from None
+        raise SourceError(f"{redact(shard.uri)}: the manifest cannot be read: {e}") from None
 
 
 def is_parquet(uri: str) -> bool:
@@ -162,8 +161,7 @@ def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple
     fields.refuse_twice(column, "--uri-column")
     if column not in fields.kinds or not is_text(plain(fields.kinds[column])):
         raise SourceError(
-            f"{shown_uri(uri)}: no text column {column!r}; the columns are {describe(schema)}; "
-            "set the option uri_column"
+            f"{redact(uri)}: no text column {column!r}; the columns are {describe(schema)}; set the option uri_column"
         )
     key, ids, _ = choose_id(fields, options, ID_NAMES, column)
     return column, key, ids or f"column {column}"

@@ -23,9 +23,10 @@ from segbatch.sources.ids import texts
 from segbatch.sources.parquet_plan import ParquetIndex, no_images, plan_tables
 from segbatch.sources.rows import ParquetRows, Row, open_rows, renamed_ids, row_id, shard_error
 from segbatch.storage.fetch import fetch
-from segbatch.storage.files import shown_uri, too_large
+from segbatch.storage.files import too_large
 from segbatch.storage.hosts import Hosts, sampled
 from segbatch.storage.uri import beside, uris_beside
+from segbatch.text import escape_invalid_utf8, redact
 
 
 class Parquet:
@@ -129,7 +130,7 @@ class _Reading:
     def _record(self, row: Row, paths: _Paths) -> tuple[Record, str, int | None]:
         """Return, for ``fetch``, a record with its bytes or an error, or with the URI of its bytes."""
         number = row.number
-        record = Record(row_id(self._shard, number, row.id), shown_uri(self._shard.uri), number)
+        record = Record(row_id(self._shard, number, row.id), escape_invalid_utf8(redact(self._shard.uri)), number)
         try:
             if row.failure is not None:
                 raise row.failure
@@ -137,7 +138,7 @@ class _Reading:
             path = "" if data else paths.of(number)
             if path:
                 uri = beside(self._shard.uri, path)
-                return replace(record, source=shown_uri(uri)), uri, None
+                return replace(record, source=escape_invalid_utf8(redact(uri))), uri, None
             if data is None:
                 raise RecordFailure("read", "MissingBytes", f"row {number} has no image bytes (null){paths.nor_path}")
             if data.size > self._options.max_record_bytes:

@@ -20,7 +20,7 @@ from segbatch.sources.ids import is_text, plain
 from segbatch.sources.manifest import Manifest
 from segbatch.sources.rows import open_rows
 from segbatch.sources.unique_ids import RenamedIds
-from segbatch.storage.files import shown_uri
+from segbatch.text import redact
 
 _FOOTER_READERS = 8
 
@@ -80,13 +80,13 @@ def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_fi
                 planned[place] = replace(planned[place], format=Manifest.name)
             return Counter({note: len(members) for note in notes})
         if is_first:
-            raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
+            raise SourceError(f"{redact(members[0].uri)}: {e}") from None
     except SeveralColumns as e:
         if any(shard.records for shard in members):
-            raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
+            raise SourceError(f"{redact(members[0].uri)}: {e}") from None
     except SourceError as e:
         if is_first:
-            raise SourceError(f"{shown_uri(members[0].uri)}: {e}") from None
+            raise SourceError(f"{redact(members[0].uri)}: {e}") from None
     if group.choice is None:
         return Counter()
     for place in group.places:
@@ -126,6 +126,6 @@ def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
     if sample.has_images or not sample.lengths:
         return None
     return (
-        f"{shown_uri(table.uri)}: column {shown(columns.image)} holds no image in its first rows: {sample.says}; "
+        f"{redact(table.uri)}: column {shown(columns.image)} holds no image in its first rows: {sample.says}; "
         "choose another column by --image-column, or name this one if its images are further down"
     )

@@ -19,9 +19,9 @@ from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
 from segbatch.sources.unique_ids import RenamedIds, UniqueIds
 from segbatch.storage.failures import brief
-from segbatch.storage.files import Files, shard_failure, shown_name, shown_uri
+from segbatch.storage.files import Files, shard_failure, shown_name
 from segbatch.storage.uri import folder_of
-from segbatch.text import escape_invalid_utf8
+from segbatch.text import escape_invalid_utf8, redact
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
@@ -171,7 +171,7 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
         return ParquetRows(files, uri)
     except pa.ArrowException as e:
         other = recognized(first_bytes(files, uri), {"a Parquet file"})
-        message = f"{shown_uri(uri)}: not {f'Parquet, but {other}' if other else f'a whole Parquet file ({brief(e)})'}"
+        message = f"{redact(uri)}: not {f'Parquet, but {other}' if other else f'a whole Parquet file ({brief(e)})'}"
         raise RecordFailure("read", "CorruptShard", message) from None
     except Exception as e:  # storage translation: clients of stores have exceptions of their own
         failure = shard_failure(uri, e)
@@ -208,4 +208,6 @@ def row_id(shard: Shard, row: int, name: str | None) -> str:
 
 def shard_error(shard: Shard, failure: RecordFailure) -> Record:
     """The one row that stands for a shard which cannot be read at all."""
-    return Record(f"{shard.name}/#0", shown_uri(shard.uri), 0).failed(failure.stage, failure.type, failure.message)
+    return Record(f"{shard.name}/#0", escape_invalid_utf8(redact(shard.uri)), 0).failed(
+        failure.stage, failure.type, failure.message
+    )

@@ -21,7 +21,7 @@ from segbatch.sources.formats import ReadOptions
 from segbatch.sources.ids import number_text
 from segbatch.sources.line_stream import LineStream
 from segbatch.sources.unique_ids import RenamedIds, id_hash
-from segbatch.storage.files import Files, shown_name, shown_uri
+from segbatch.storage.files import Files, shown_name
 from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8, redact, redact_text, without_query
 
@@ -117,7 +117,7 @@ class TextRows:
         """
         if index.size != self._size:
             raise SourceError(
-                f"{shown_uri(self._uri)}: has {self._size} bytes, {index.size} when the job was planned: run it again"
+                f"{redact(self._uri)}: has {self._size} bytes, {index.size} when the job was planned: run it again"
             )
         id_of = index.renamed.mapping()
         row, lines = 0, self._lines(*self._begin)
@@ -153,16 +153,16 @@ class TextRows:
         """(byte, line number) of the first row; finds the columns of a CSV."""
         allowed = {"gzip data"} if self._stream is not self._raw else {"JSON"} if self._json else set()
         if other := recognized(self._raw.peek(), allowed):  # not read: a short file would be requested twice
-            raise SourceError(f"{shown_uri(self._uri)}: not a manifest, but {other}")
+            raise SourceError(f"{redact(self._uri)}: not a manifest, but {other}")
         if self._stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise SourceError(f"{shown_uri(self._uri)}: is UTF-16; save it as UTF-8")
+            raise SourceError(f"{redact(self._uri)}: is UTF-16; save it as UTF-8")
         if self._json:
             return 0, 0
         lines = LineStream(self._stream, 0, 0)
         try:
             header = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None) or []
         except csv.Error as e:
-            raise SourceError(f"{shown_uri(self._uri)}: its first line names no columns: {e}") from None
+            raise SourceError(f"{redact(self._uri)}: its first line names no columns: {e}") from None
         names = [escape_invalid_utf8(name).strip() for name in header]
         self._columns = dict.fromkeys(names)
         self._at = self._column(names, self._options.uri_column, "uri_column")
@@ -179,7 +179,7 @@ class TextRows:
         self._check(name, option)
         if names.count(name) > 1:
             raise SourceError(
-                f"{shown_uri(self._uri)}: {names.count(name)} columns are called {name!r}; rename them, or set the "
+                f"{redact(self._uri)}: {names.count(name)} columns are called {name!r}; rename them, or set the "
                 f"option {option} to another one: {', '.join(names[:_MAX_SHOWN])}"
             )
         return names.index(name)
@@ -191,7 +191,7 @@ class TextRows:
         near = [column for column in columns if set(re.split(r"[^a-z]+", column.lower())) & _WORDS[option]]
         hint = f" to the one that is meant, such as {' or '.join(near[:_MAX_SHOWN])}" if near else ""
         raise SourceError(
-            f"{shown_uri(self._uri)}: no column {name!r}; the columns are "
+            f"{redact(self._uri)}: no column {name!r}; the columns are "
             f"{', '.join(columns[:_MAX_SHOWN]) or 'none'}; set the option {option}{hint}"
         )
 

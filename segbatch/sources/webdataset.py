@@ -21,8 +21,8 @@ from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.samples import NAME_PARTS, ImageRule, Sample
 from segbatch.sources.tar import Member, open_tar
 from segbatch.sources.unique_ids import UniqueIds, id_hash
-from segbatch.storage.files import shard_failure, shown_uri
-from segbatch.text import escape_invalid_utf8, without_query
+from segbatch.storage.files import shard_failure
+from segbatch.text import escape_invalid_utf8, redact, without_query
 
 _CHECKED = 3  # tars whose first members are looked at
 _SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
@@ -80,7 +80,7 @@ class WebDataset:
             return
         for shard in shards[:_CHECKED]:
             if found := contradiction(shard, options, partial(Reading, shard, options, 2**62, NO_CHUNKS)):
-                yield f"{shown_uri(shard.uri)}: {found}"
+                yield f"{redact(shard.uri)}: {found}"
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         """See ``Format.divide``."""
@@ -107,7 +107,7 @@ class Reading:
 
     def __init__(self, shard: Shard, options: ReadOptions, size: int, wanted: ChunkSelection) -> None:
         self._shard, self._options, self._size, self._wanted = shard, options, size, wanted
-        self._source = shown_uri(shard.uri)
+        self._source = escape_invalid_utf8(redact(shard.uri))
         self._rule = ImageRule(options.image_member, options.label_column)
         self._row = 0
         self._ids, self._waiting = UniqueIds(), _Waiting()

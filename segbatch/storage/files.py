@@ -11,7 +11,7 @@ from segbatch.storage.failures import brief, problem_of
 from segbatch.storage.resolve import Resolver
 from segbatch.storage.retry import RetryPolicy
 from segbatch.storage.uri import split_uri
-from segbatch.text import escape_invalid_utf8, redact
+from segbatch.text import redact
 
 T = TypeVar("T")
 # Whether the place of a URI is there, although reading it fails so.
@@ -167,11 +167,6 @@ class _Checked(io.RawIOBase):
             raise
 
 
-def shown_uri(uri: str) -> str:
-    """``uri`` as rows and messages may show it: redacted, and valid Unicode."""
-    return escape_invalid_utf8(redact(uri))
-
-
 def shown_name(root: str, name: str) -> str:
     """``name``, a URI or relative to the URI ``root``, as ids show it: redacted."""
     if "://" not in root or "://" in name or name.startswith("/"):
@@ -184,7 +179,7 @@ def too_large(what: str, size: int, limit: int) -> RecordFailure:
     return RecordFailure(
         "read",
         "RecordTooLarge",
-        f"{shown_uri(what)}: {size:,} bytes, more than max_record_bytes = {limit:,}; "
+        f"{redact(what)}: {size:,} bytes, more than max_record_bytes = {limit:,}; "
         "raise max_record_bytes if such images are meant",
     )
 
@@ -192,7 +187,7 @@ def too_large(what: str, size: int, limit: int) -> RecordFailure:
 def unreadable(uri: str, error: Exception) -> RecordFailure:
     """Return the error row of an object that cannot be read: why, in one short line."""
     kind = "MissingObject" if isinstance(error, FileNotFoundError) else "UnreadableObject"
-    return RecordFailure("read", kind, f"{shown_uri(uri)}: {problem_of('read', error)}")
+    return RecordFailure("read", kind, f"{redact(uri)}: {problem_of('read', error)}")
 
 
 def shard_failure(uri: str, error: Exception) -> RecordFailure:
@@ -211,6 +206,6 @@ def outage(uri: str, error: Exception) -> Outage:
     """Return the error that stops the job because the storage of ``uri`` is away."""
     cause = error.__cause__ or error
     return Outage(
-        f"{shown_uri(uri)}: the store is unavailable ({type(cause).__name__}: {brief(cause)}): its folder, bucket or "
+        f"{redact(uri)}: the store is unavailable ({type(cause).__name__}: {brief(cause)}): its folder, bucket or "
         "host is away; what is committed is kept: run the job again when it answers"
     )

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 from segbatch.errors import RecordFailure, SourceError, StorageError
 from segbatch.storage.failures import is_transient
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
 from segbatch.storage.uri import split_uri
-from segbatch.text import is_web
+from segbatch.text import is_web, redact
 
 # A host that did not answer in the time of the retries is not asked for as long; its records are error rows meanwhile.
 _SHUT_SECONDS = 30.0
@@ -50,7 +50,7 @@ class Hosts:
         host = host_of(uri)
         if self._clock() < self._shut.get(host, 0.0):
             raise RecordFailure(
-                "read", "UnreadableObject", f"{shown_uri(uri)}: its host did not answer before, and was not asked again"
+                "read", "UnreadableObject", f"{redact(uri)}: its host did not answer before, and was not asked again"
             )
         data = self._files.read(uri, limit, size, self.is_reachable)
         self._answered.add(host)

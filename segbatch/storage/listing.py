@@ -14,7 +14,7 @@ from typing import Literal
 from segbatch.errors import MissingInput, MissingObject, SourceError, StorageError
 from segbatch.skipped import Skipped
 from segbatch.storage.base import ObjectInfo, Storage
-from segbatch.storage.files import Files, outage, shown_name, shown_uri
+from segbatch.storage.files import Files, outage, shown_name
 from segbatch.storage.hidden import hidden_reason
 from segbatch.storage.objects import EMPTY_SEGMENT, UNKNOWN_SIZE
 from segbatch.storage.outputs import REASON as OUTPUTS
@@ -23,7 +23,7 @@ from segbatch.storage.ranges import MAX_WHOLE_BYTES
 from segbatch.storage.tables import table_mark
 from segbatch.storage.uri import as_plain, folder_of, join, split_uri, without_dots
 from segbatch.storage.walk import MAGIC, REASONS, below, matches, pattern_roots
-from segbatch.text import escape_invalid_utf8, is_web, without_query
+from segbatch.text import escape_invalid_utf8, is_web, redact, without_query
 
 # From so many objects of one folder on, the folder is listed instead.
 _NEIGHBORS = 8
@@ -104,13 +104,13 @@ def list_input(files: Files, given: str) -> list[Listed]:
         return [_list_one(files, uri) for uri in plain]
     except StorageError as e:
         if isinstance(e, FileNotFoundError) or isinstance(e.__cause__, NotADirectoryError):
-            raise MissingInput(f"{shown_uri(given)}: nothing is there{_near(files, given)}") from None
+            raise MissingInput(f"{redact(given)}: nothing is there{_near(files, given)}") from None
         if isinstance(e.__cause__, PermissionError):
             remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
-            raise SourceError(f"{shown_uri(given)}: {e.problem}; check {remedy}") from e
+            raise SourceError(f"{redact(given)}: {e.problem}; check {remedy}") from e
         if e.transient:
             raise outage(given, e) from e
-        raise SourceError(f"{shown_uri(given)}: {e.problem}") from e
+        raise SourceError(f"{redact(given)}: {e.problem}") from e
 
 
 def _list_one(files: Files, uri: str) -> Listed:
@@ -131,7 +131,7 @@ def _list_one(files: Files, uri: str) -> Listed:
 def _folder(files: Files, storage: Storage, path: str) -> Listed:
     found = list(below(storage, path))
     if not found and not storage.is_local:
-        raise MissingObject(f"{shown_uri(storage.uri_of(path))}: does not exist")
+        raise MissingObject(f"{redact(storage.uri_of(path))}: does not exist")
     return _chosen(files, storage, path, found)
 
 
@@ -160,10 +160,10 @@ def _web_object(files: Files, uri: str) -> Listed:
     name = without_query(uri)[len(folder) + 1 :]
     info = storage.stat(path) if name else None
     if info is None or info.kind == "folder":
-        raise SourceError(f"{shown_uri(uri)}: is a folder{_WEB_LISTS_NOTHING}")
+        raise SourceError(f"{redact(uri)}: is a folder{_WEB_LISTS_NOTHING}")
     if info.size == UNKNOWN_SIZE:
         raise SourceError(
-            f"{shown_uri(uri)}: the server does not tell its size, and it is above {MAX_WHOLE_BYTES:,} bytes; download "
+            f"{redact(uri)}: the server does not tell its size, and it is above {MAX_WHOLE_BYTES:,} bytes; download "
             "it, and give the file"
         )
     return Listed(folder, [replace(info, name=uri[len(folder) + 1 :])], "name")
@@ -178,7 +178,7 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
     if lacking:
         error = MissingInput if len(lacking) == len(paths) else SourceError
         raise error(
-            f"{shown_uri(given)}: {len(lacking)} of {len(paths)} are not there, the first is {shown_uri(lacking[0])}"
+            f"{redact(given)}: {len(lacking)} of {len(paths)} are not there, the first is {redact(lacking[0])}"
             f"{_near(files, lacking[0])}"
         )
     if any(found[p].kind == "folder" for p in paths):

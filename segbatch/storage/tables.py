@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from segbatch.errors import SourceError, StorageError
 from segbatch.storage.base import Storage
-from segbatch.storage.files import Files, outage, shown_uri
+from segbatch.storage.files import Files, outage
+from segbatch.text import redact
 
 _LOGS = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "_spark_metadata": "a sink of Spark streaming"}
 _ICEBERG = "metadata/*.metadata.json"
@@ -79,7 +80,7 @@ def _holds(storage: Storage, folder: str, marker: str) -> bool:
 def _refusal(folder: str, marker: str) -> SourceError:
     kind = _LOGS.get(marker, "an Iceberg table")
     return SourceError(
-        f"{shown_uri(folder)}: is {kind} (it holds {marker}), whose Parquet files are not all current: removed "
+        f"{redact(folder)}: is {kind} (it holds {marker}), whose Parquet files are not all current: removed "
         "ones lie among them; export its current version to a folder of its own and give that folder, or, if rows "
         "are removed by rewriting files alone, name the current files as inputs, each by its full name"
     )

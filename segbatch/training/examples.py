@@ -14,9 +14,10 @@ from segbatch.errors import RecordFailure, SpecError
 from segbatch.evaluation.class_map import ClassMap
 from segbatch.evaluation.label_images import Label, LabelReader, is_image, list_labels
 from segbatch.evaluation.pairing import ImageName, Suffix, pair, refusal
-from segbatch.storage.files import Files, shown_uri
+from segbatch.storage.files import Files
 from segbatch.storage.listing import list_input
 from segbatch.storage.uri import join
+from segbatch.text import escape_invalid_utf8, redact
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ImageFiles:
 
     def label(self, index: int) -> tuple[str, Label]:
         uri = self.pairs[index][1]
-        return shown_uri(uri), self.reader.read(uri)
+        return escape_invalid_utf8(redact(uri)), self.reader.read(uri)
 
     def image(self, index: int) -> np.ndarray:
         return decode(self.files.read(self.pairs[index][0], _MAX_IMAGE_BYTES), self.max_pixels)
@@ -89,7 +90,7 @@ def image_files(
     ]
     found = pair(images, truths, Suffix.of(suffix))
     if not found.labels:
-        raise SpecError(refusal(images, truths, Suffix.of(suffix), labels, ", ".join(map(shown_uri, inputs))))
+        raise SpecError(refusal(images, truths, Suffix.of(suffix), labels, ", ".join(map(redact, inputs))))
     pairs = sorted((images[i].uri, label.uri) for i, label in found.labels.items())
     return ImageFiles(pairs, classes, files, reader, max_pixels), found.notes()
 

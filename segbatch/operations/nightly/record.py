@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator
 
-from segbatch.errors import OutputError, visible
+from segbatch.errors import OutputError
 from segbatch.evaluation.drift import Content
 from segbatch.output.layout import DATE
 from segbatch.output.stored import StoredRecord
 from segbatch.output.totals import SparseTotals
 from segbatch.storage.store import Store
+from segbatch.text import escape_control_characters
 
 NIGHTS = "nights"
 RECORD = "night.json"
@@ -165,7 +166,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 def _plain(text: str) -> str:
     """Text of a stranger (names of shards and classes) on one line of Markdown, without markup of its own."""
-    shown = html.escape(visible("; ".join(text.splitlines())), quote=False)
+    shown = html.escape(escape_control_characters("; ".join(text.splitlines())), quote=False)
     return re.sub(r"([|`*\\[\]])", r"\\\1", shown)
 
 
