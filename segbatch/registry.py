@@ -12,27 +12,27 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A mapping from a public name to what it builds."""
+    """A mapping from a public name to what it builds; ``entries`` in the order of their registration."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._items: dict[str, T] = {}
+        self.entries: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> None:
-        if name in self._items:
+        if name in self.entries:
             raise ValueError(f"{self.kind} {name!r} is registered already")
-        self._items[name] = item
+        self.entries[name] = item
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._items:
-            raise SpecError(f"unknown {self.kind} {name!r}{suggest(name, self._items)}")
-        return self._items[name]
+        if name not in self.entries:
+            raise SpecError(f"unknown {self.kind} {name!r}{suggest(name, self.entries)}")
+        return self.entries[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items
+        return name in self.entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+        return iter(self.entries)
 
 
 def suggest(name: str, known: object) -> str:

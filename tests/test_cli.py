@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str]]
 @pytest.fixture
 def segbatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Calls the command line in this process; (exit code, all it printed)."""
-    monkeypatch.setattr(cli.console, "_width", 200)
+    monkeypatch.setattr(cli.console, "width", 200)
 
     def call(*args: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["segbatch", *args])

@@ -103,7 +103,7 @@ def test_the_nights_of_an_earlier_version_are_read() -> None:
 
 
 def test_an_earlier_training_is_resumed_or_the_refusal_says_why(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS._items, "tiny", "tests.training.tiny:TINY")
+    monkeypatch.setitem(MODELS.entries, "tiny", "tests.training.tiny:TINY")
     fields = {
         "model": "tiny",
         "ignore": [9],

@@ -8,7 +8,7 @@ from segbatch.errors import SourceError
 from segbatch.records import Chunk, ChunkId, ChunkSelection, Record, Shard
 from segbatch.skipped import Skipped
 
-_MAX_CHUNK_BYTES = 4 * 2**30
+MAX_CHUNK_BYTES = 4 * 2**30
 
 
 def chunked(
@@ -78,10 +78,10 @@ def _within_limit(record: Record, held_bytes: int) -> tuple[Record, int]:
     Some kilobytes of a compressed archive or of a Parquet dictionary can stand for any number of large images.
     """
     total = held_bytes + len(record.data or b"")
-    if total <= _MAX_CHUNK_BYTES:
+    if total <= MAX_CHUNK_BYTES:
         return record, total
     message = (
-        f"{len(record.data or b''):,} bytes, with which its chunk has {total:,}, more than {_MAX_CHUNK_BYTES:,}; "
+        f"{len(record.data or b''):,} bytes, with which its chunk has {total:,}, more than {MAX_CHUNK_BYTES:,}; "
         "if such images are meant, choose a smaller chunk_size for a new output"
     )
     return record.failed("read", "ChunkTooLarge", message), held_bytes

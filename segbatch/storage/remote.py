@@ -20,7 +20,7 @@ from segbatch.storage.ranges import RangeReader, refuse_unreadable
 from segbatch.storage.retry import RetryPolicy
 from segbatch.text import redact
 
-_FIRST_READ_BYTES = 32 * 2**20
+FIRST_READ_BYTES = 32 * 2**20
 
 
 class RemoteStorage:
@@ -147,7 +147,7 @@ class RemoteStorage:
 
     def _read_unknown(self, name: str, path: str, limit: int | None) -> bytes:
         """One request for most objects; the size is asked for only if the first read does not reach the end."""
-        first = _FIRST_READ_BYTES if limit is None else min(limit, _FIRST_READ_BYTES)
+        first = FIRST_READ_BYTES if limit is None else min(limit, FIRST_READ_BYTES)
         try:
             data = self._range(path, 0, first + 1)
         except Exception as e:  # the boundary to clients of storage

@@ -257,7 +257,7 @@ def test_what_cannot_be_evaluated(work: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.console, "_width", 80)
+    monkeypatch.setattr(cli.console, "width", 80)
     args = ["eval", str(work / "crf"), "--labels", str(work / "labels"), "--against", str(work / "network")]
     files = ["--json", str(tmp_path / "new" / "found.json"), "--plot", str(tmp_path / "new" / "found.png")]
     result = CliRunner().invoke(cli.app, [*args, *files, "--resamples", "100"], catch_exceptions=False)

@@ -176,7 +176,7 @@ def test_a_value_that_a_dictionary_repeats_is_not_unpacked_a_thousand_times(tmp_
 
 @pytest.mark.parametrize("kind", ["tar.gz", "parquet"])
 def test_a_chunk_holds_no_more_than_its_limit(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(chunking, "_MAX_CHUNK_BYTES", 2500)
+    monkeypatch.setattr(chunking, "MAX_CHUNK_BYTES", 2500)
     path = tmp_path / f"a.{kind}"
     if kind == "parquet":
         pq.write_table(pa.table({"image": [bytes(1000)] * 7 + [b"x"]}), path)

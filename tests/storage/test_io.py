@@ -241,7 +241,7 @@ def test_of_a_store_without_ranges_small_objects_are_read_whole_and_large_ones_a
 
 
 def test_whole_objects_by_one_request_or_two(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(remote, "_FIRST_READ_BYTES", 10)
+    monkeypatch.setattr(remote, "FIRST_READ_BYTES", 10)
     files = Files()
     for data, requests in ((b"", 1), (b"0123456789", 1), (b"0123456789ab", 3)):
         uri = put("one", data)

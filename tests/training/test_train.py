@@ -50,8 +50,8 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module", autouse=True)
 def networks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS._items, "tiny", "tests.training.tiny:TINY")
-        patch.setitem(MODELS._items, "plain", "tests.training.tiny:PLAIN")
+        patch.setitem(MODELS.entries, "tiny", "tests.training.tiny:TINY")
+        patch.setitem(MODELS.entries, "plain", "tests.training.tiny:PLAIN")
         yield
 
 

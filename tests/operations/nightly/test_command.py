@@ -41,7 +41,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def nightly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Calls the command in this process; (exit code, all it printed)."""
-    monkeypatch.setattr(cli.console, "_width", 200)
+    monkeypatch.setattr(cli.console, "width", 200)
     before = signal.getsignal(signal.SIGTERM)
 
     def call(*args: str) -> tuple[int, str]:
