@@ -28,7 +28,7 @@ _GROUPS: dict[type[BaseModel], dict[str, str]] = {
         "inputs": "Images and labels",
         "model": "Network",
         "epochs": "Batches and augmentation",
-        "lr": "Learning",
+        "lr": "Optimization",
         "workers": "Where it runs, and what it keeps",
     },
 }

@@ -42,22 +42,22 @@ class TrainSpec(Spec):
 
     inputs: list[str] = setting(
         ...,
-        "images to train on: folders, globs, or shards (tar, Parquet), on any fsspec URI",
+        "training images: folders, globs, or shards (tar, Parquet), on any fsspec URI",
         effect="rows",
         min_length=1,
     )
-    labels: str | None = setting(None, "folder or glob of images of class ids, named like the images", effect="rows")
+    labels: str | None = setting(None, "folder or glob of label images, named like the images", effect="rows")
     label_column: str | None = setting(
         None,
-        "for shards: the Parquet column that holds the labels, or their ending in a tar, as seg.png",
+        "for shards: the Parquet column of the labels, or the ending of their names in a tar, such as seg.png",
         effect="rows",
     )
     image_column: str | None = IMAGE_COLUMN
     image_member: str | None = IMAGE_MEMBER
-    val: list[str] = setting([], "images to validate on; the best weights are kept", effect="rows")
-    val_labels: str | None = setting(None, "their labels", effect="rows")
-    output: str = setting(..., "where the weights, the curves and the checkpoint go: a folder", effect="runtime")
-    ignore: list[int] = setting([255], "label value that does not count; may be repeated", effect="rows")
+    val: list[str] = setting([], "validation images; the weights of the highest mean IoU are kept", effect="rows")
+    val_labels: str | None = setting(None, "folder or glob of the labels of --val", effect="rows")
+    output: str = setting(..., "folder of the weights, the curves and the checkpoint", effect="runtime")
+    ignore: list[int] = setting([255], "ignored label value; may be repeated", effect="rows")
     class_map: dict[Any, Any] | None = setting(
         None, "label value -> class or 'ignore' (see segbatch eval)", effect="rows"
     )
@@ -67,74 +67,79 @@ class TrainSpec(Spec):
     storage_options: dict[str, Any] = setting(
         {}, "passed to fsspec; never written to the output or to logs", effect="secret"
     )
-    max_pixels: int = setting(200_000_000, "larger images are left out", effect="rows", gt=0)
+    max_pixels: int = setting(200_000_000, "maximum pixels of an image; larger ones are left out", effect="rows", gt=0)
 
     model: str = setting("deeplabv3plus_mobilenet_v2", "a name of `segbatch models`", effect="rows")
-    classes: str | None = setting(None, "file of class names: one a line, JSON, YAML or a table", effect="rows")
+    classes: str | None = setting(None, "file of class names: one per line, JSON, YAML or a table", effect="rows")
     init: str = setting(
         "scratch",
-        "weights to begin with: scratch; a named set or URI of this network's; backbone (ImageNet, from "
-        "timm) or backbone:URI",
+        "initial weights: scratch; a named set or URI of this network's; backbone (ImageNet, from timm) or "
+        "backbone:URI",
         effect="rows",
     )
 
-    epochs: float = setting(50, "passes over the images", effect="rows", gt=0)
-    until: float | None = setting(None, "stop after so many of the epochs; a later run may go on", effect="call", gt=0)
-    batch_size: int = setting(8, "images an update, over all workers", effect="rows", gt=0)
-    accumulate: int = setting(
-        1, "forward passes, one after another, that each worker's share takes", effect="runtime", gt=0
+    epochs: float = setting(50, "passes over the training images", effect="rows", gt=0)
+    until: float | None = setting(
+        None, "stop after so many of the epochs; a later call may continue", effect="call", gt=0
     )
+    batch_size: int = setting(8, "images per update, over all workers", effect="rows", gt=0)
+    accumulate: int = setting(1, "sequential forward passes per update in each worker", effect="runtime", gt=0)
     crop: tuple[int, int] | None = setting(
-        None, "height and width of what is cut out; by default the whole image", effect="rows"
+        None, "height and width of random crops; by default the whole image", effect="rows"
     )
-    scale: tuple[float, float] = setting((1.0, 1.0), "images are scaled by a factor from this range", effect="rows")
-    flip: bool = setting(True, "mirror half of the images", effect="rows")
+    scale: tuple[float, float] = setting((1.0, 1.0), "range of the random scale of images", effect="rows")
+    flip: bool = setting(True, "mirror images with probability 0.5", effect="rows")
     jitter: float = setting(
-        0.0, "brightness, contrast and saturation change by up to this share", effect="rows", ge=0, lt=1
+        0.0, "maximum relative change of brightness, contrast and saturation", effect="rows", ge=0, lt=1
     )
 
     lr: float = setting(0.01, "learning rate", effect="rows", gt=0)
     schedule: Literal["poly", "fixed"] = setting("poly", "poly: lr * (1 - progress) ** power; or fixed", effect="rows")
-    power: float = setting(0.9, "of the poly schedule", effect="rows", ge=0)
-    warmup: int = setting(0, "updates over which lr rises from 0", effect="rows", ge=0)
-    momentum: float = setting(0.9, "of the gradient descent", effect="rows", ge=0, lt=1)
-    weight_decay: float = setting(1e-4, "of weights; biases and normalizations have none", effect="rows", ge=0)
-    head_lr: float = setting(1.0, "lr of the layers that depend on the classes, as a multiple", effect="rows", gt=0)
-    bias_lr: float = setting(1.0, "lr of biases, as a multiple", effect="rows", ge=0)
+    power: float = setting(0.9, "exponent of the poly schedule", effect="rows", ge=0)
+    warmup: int = setting(0, "updates of linear warmup from 0", effect="rows", ge=0)
+    momentum: float = setting(0.9, "momentum of SGD", effect="rows", ge=0, lt=1)
+    weight_decay: float = setting(1e-4, "weight decay, without biases and normalizations", effect="rows", ge=0)
+    head_lr: float = setting(
+        1.0, "factor of the learning rate of layers that depend on the classes", effect="rows", gt=0
+    )
+    bias_lr: float = setting(1.0, "factor of the learning rate of biases", effect="rows", ge=0)
     balance: Literal["none", "median-frequency"] = setting("none", "weights of the classes in the loss", effect="rows")
-    balance_power: float = setting(1.0, "exponent of these weights; 0.5 is milder", effect="rows", gt=0)
+    balance_power: float = setting(1.0, "exponent of the class weights; 0.5 is milder", effect="rows", gt=0)
     calibrate: bool = setting(
-        False, "take these weights out of the scores that are written: learnt by, not preferred", effect="rows"
+        False, "subtract the logarithm of the class weights from the bias of the written weights", effect="rows"
     )
-    reduction: Literal["mean", "sum"] = setting("mean", "loss of a batch: mean or sum over its pixels", effect="rows")
+    reduction: Literal["mean", "sum"] = setting(
+        "mean", "reduction of the loss over the pixels of a batch: mean or sum", effect="rows"
+    )
     hardest: float = setting(
-        1.0, "share of the pixels that count, those of the highest loss", effect="rows", gt=0, le=1
+        1.0, "fraction of the pixels that count, those of the highest loss (OHEM)", effect="rows", gt=0, le=1
     )
-    freeze_norm: bool = setting(False, "leave the statistics of batch normalization as they were loaded", effect="rows")
+    freeze_norm: bool = setting(False, "keep the statistics of batch normalization as loaded", effect="rows")
     freeze: list[str] = setting(
         [],
-        "beginning of a module's name, as backbone.0, or a pattern, as conv*, that stays; may be repeated",
+        "module that is not trained: prefix of its name, such as backbone.0, or a pattern, such as conv*; may be "
+        "repeated",
         effect="rows",
     )
     ema: float = setting(
-        0.0, "decay of a moving average of the weights, which then is the result", effect="rows", ge=0, lt=1
+        0.0, "decay of the moving average of the weights that becomes the result", effect="rows", ge=0, lt=1
     )
 
-    workers: int = setting(1, "processes that share each batch, by Ray Train", effect="runtime", gt=0)
+    workers: int = setting(1, "processes that share each batch (Ray Train)", effect="runtime", gt=0)
     address: str | None = setting(
-        None, "their Ray cluster: auto, or host:port of its head; by default here", effect="runtime"
+        None, "Ray cluster of the workers: auto, or host:port of its head; by default this machine", effect="runtime"
     )
-    seed: int = setting(0, "of everything random", effect="rows", ge=0)
+    seed: int = setting(0, "seed of all random numbers", effect="rows", ge=0)
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "auto is bf16 on a GPU that computes in it", effect="rows"
+        "auto", "arithmetic of the network; auto is bf16 on a GPU that supports it", effect="rows"
     )
     device: str = setting("auto", "auto, cpu or cuda", effect="runtime", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    threads: int | None = setting(None, "threads that torch computes with", effect="runtime", gt=0)
+    threads: int | None = setting(None, "threads of torch", effect="runtime", gt=0)
     loaders: int = setting(2, "threads that read and augment images", effect="runtime", gt=0)
     validate_every: float = setting(1.0, "epochs between validations", effect="rows", gt=0)
     checkpoint_minutes: float = setting(5.0, "minutes between checkpoints", effect="runtime", ge=0)
-    weights_precision: Literal["fp32", "fp16"] = setting("fp16", "of the weights that are written", effect="rows")
-    overwrite: bool = setting(False, "remove what another training left in the output", effect="call")
+    weights_precision: Literal["fp32", "fp16"] = setting("fp16", "precision of the written weights", effect="rows")
+    overwrite: bool = setting(False, "delete the files of another training from the output", effect="call")
 
     @field_validator("inputs", "val", mode="before")
     @classmethod
@@ -156,14 +161,18 @@ class TrainSpec(Spec):
         return value
 
     def label_options(self) -> LabelOptions:
-        """How labels are paired and read."""
+        """Return how labels are paired with images and read."""
         return LabelOptions(
             tuple(self.ignore), self.class_map, self.label_suffix, self.label_colors, self.reduce_zero_label
         )
 
     @staticmethod
     def create(**fields: Any) -> TrainSpec:
-        """A spec from keyword arguments. Raises ``SpecError`` that names the field, the value and the remedy."""
+        """Return a spec from keyword arguments.
+
+        Raises:
+            SpecError: Names the field, the value and the remedy.
+        """
         return parse_spec(TrainSpec, fields)
 
     def completed_by(self, recipe: TrainingRecipe) -> TrainSpec:
@@ -172,7 +181,7 @@ class TrainSpec(Spec):
         return parse_spec(TrainSpec, {**recipe, **given})
 
     def decisive(self) -> dict[str, str]:
-        """What two trainings must share to be one: everything that changes what is computed."""
+        """Return the settings that two calls of one training share: all that change what is computed."""
         decisive = {key: repr(value) for key, value in self.plain("rows").items()}
         if self.image_member is None:  # trainings of earlier versions go on
             del decisive["image_member"]

@@ -1,4 +1,4 @@
-"""A network that can be built for any number of classes, with the weights that are known for it."""
+"""A network for any number of classes, with its known weights and its training recipe."""
 
 from __future__ import annotations
 
@@ -45,19 +45,23 @@ def upsampled_scores(network: nn.Module, x: Tensor, truth: Tensor) -> tuple[Tens
 
 @dataclass(frozen=True)
 class Architecture:
-    """An entry of the registry that builds a ``TorchModel``. Adding a network is one of these.
+    """An entry of the registry that builds a ``TorchModel``; a new network is one of these.
 
-    ``network`` makes the module for a number of classes: normalized (N, 3, H, W) to logits
-    (N, C, H / stride, W / stride). ``head`` is the state-dict key whose first dimension is that number.
-    ``weights`` are the named sets, the default first; a file of weights is taken to be preprocessed as
-    ``preprocess`` says and, without ``--classes``, to have the classes of the first named set, or else of
-    ``labels``, that are as many. ``convert`` turns the state dict of a file into this network's keys. ``refines`` names
-    layers that do what a refiner would, if there are any.
-
-    Four attributes are for training alone. ``recipe`` holds what the authors trained with. ``train_network`` makes the
-    module that is trained, where it differs from ``network`` without differing in its state dict.
-    ``training_scores(network, x, truth)`` gives the scores (N, C, h, w) of a batch and its class ids (N, h, w) on the
-    grid on which the loss is taken. ``backbone`` is the part that takes ImageNet weights.
+    Attributes:
+        network: Builds the module for a number of classes: normalized (N, 3, H, W) -> logits (N, C, H / stride, W /
+            stride).
+        head: Key in the state dict whose first dimension is the number of classes.
+        preprocess: Of the weights in a file.
+        weights: The named sets, the default first.
+        labels: Classes of the weights in a file without ``--classes``, unless a named set has as many.
+        convert: Renames the keys of a file's state dict to those of the network.
+        refines: Names the layers that refine scores as a refiner does, if there are any.
+        recipe: Settings that the authors trained with.
+        train_network: Builds the module that is trained, if it differs from ``network``; its state dict must be the
+            same.
+        training_scores: Called with the network, images (N, 3, H, W) and class ids (N, H, W); returns scores (N, C, h,
+            w) and class ids (N, h, w) on the grid of the loss.
+        backbone: The part that takes ImageNet weights, if there is one.
     """
 
     name: str
@@ -76,16 +80,16 @@ class Architecture:
     backbone: Backbone | None = None
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
-        """The model that ``choice`` would build; named weights are read for it only if ``choice.check``."""
+        """Return the model that ``build`` would return; named weights are read only if ``choice.check``."""
         weights, _ = self._resolve(choice, read_named=choice.check)
         if weights.note:
             logger.info("weights %s: %s", redact(weights.source), escape_control_characters(weights.note))
         return self._info(weights)
 
     def build(self, choice: ModelRequest, execution: DeviceOptions) -> TorchModel:
-        """The model with its weights, on its device."""
+        """Return the model with its weights, on its device."""
         weights, state = self._resolve(choice, read_named=True)
-        # Initialization must not advance the caller's random numbers, and is what ``random`` weights are.
+        # ``random`` weights are the initialization. The caller's random numbers must not advance.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(weights.source) if weights.origin == "seed" else 0)
             network = self.network(len(weights.labels))
@@ -139,7 +143,7 @@ class Architecture:
         )
 
     def _resolve(self, choice: ModelRequest, *, read_named: bool) -> tuple[Weights, StateDict | None]:
-        """The weights that are meant, their labels and digest final, and their content if it was read."""
+        """The weights with final labels and digest, and their content if it was read."""
         if choice.weights == "random" or choice.weights.startswith("random:"):
             return self._random(choice), None
         chosen = choose(self.name, self.weights, choice.weights)
@@ -164,7 +168,7 @@ class Architecture:
         return replace(weights, temperature=tuned.temperature, crf=tuned.crf), taken.state
 
     def take(self, data: bytes, source: str) -> Taken:
-        """What fits this network best of a file of weights, whole or not. Raises ``ModelError`` as ``load`` does."""
+        """Return the tensors of a file that fit this network best, complete or not. Raises ``ModelError``."""
         return self.take_loaded(state_dict.load(data, source), source)
 
     def take_loaded(self, loaded: Mapping[Any, Any], source: str) -> Taken:
@@ -172,7 +176,7 @@ class Architecture:
         return take(loaded, source, lambda state: tensors(self._count(state)), self.convert)
 
     def _count(self, state: StateDict) -> int:
-        """The number of classes that the head in ``state`` has. One that cannot be a head is of another shape."""
+        """The number of classes of the head in ``state``, or of ``labels`` if there is no such head."""
         head = state.get(self.head)
         fits = head is not None and head.ndim > 0 and 0 < head.shape[0] < 2**15  # class ids are int16
         return head.shape[0] if head is not None and fits else len(self.labels)
@@ -184,7 +188,7 @@ class Architecture:
             raise ModelError(f"{e}{nearest(state_dict.load(data, source), self.name)}") from None
 
     def _named(self, digest: str) -> Weights | None:
-        """The named weights that a file is a copy of."""
+        """The named weights whose file has this digest."""
         named = (w for w in map(Weights.identified, self.weights.values()) if w.digest)
         return next((w for w in named if digest.startswith(w.digest)), None)
 
@@ -223,14 +227,14 @@ class Architecture:
         )
 
     def _on_meta(self, count: int) -> nn.Module:
-        """The network without memory or values, to count and compare with."""
+        """The network without memory or values."""
         with torch.device("meta"):
             return self.network(count)
 
 
 def nearest(loaded: Mapping[Any, Any], model: str) -> str:
-    """``; they fit MODEL`` of the other networks of the registry that a file fits as a whole, or else mostly."""
-    from segbatch.models import MODELS, entry  # which names this module
+    """Return a hint for messages: the network of the registry that a file fits, or mostly fits."""
+    from segbatch.models import MODELS, entry  # circular: the registry names this module
 
     best, share = "", 0.0
     for name in MODELS:

@@ -1,8 +1,7 @@
-"""DeepLab v3+ on MobileNetV2: the small network that comes with the package, with its weights.
+"""DeepLab v3+ on MobileNetV2: the built-in network, whose weights are part of the package.
 
-Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (ECCV 2018),
-sections 3.1-3.2, on Sandler et al., "MobileNetV2" (CVPR 2018). Encoder at output stride 16, scores at stride
-4.
+Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation" (ECCV 2018), sec.
+3.1-3.2, on Sandler et al., "MobileNetV2" (CVPR 2018). The encoder has output stride 16, the scores stride 4.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
 
 
 def _backbone() -> nn.Sequential:
-    """MobileNetV2, its last stride turned into dilation: (N, 3, H, W) -> (N, 320, H/16, W/16)."""
+    """MobileNetV2 with its last stride replaced by dilation: (N, 3, H, W) -> (N, 320, H/16, W/16)."""
     features = mobilenet_v2(weights=None).features[:18]
     for block in features[14:]:
         for conv in block.modules():
@@ -47,7 +46,10 @@ def _backbone() -> nn.Sequential:
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling with image-level features: (N, 320, h, w) -> (N, 128, h, w)."""
+    """Atrous spatial pyramid pooling with image-level features: (N, 320, h, w) -> (N, 128, h, w).
+
+    Chen et al. 2018, sec. 3.1.
+    """
 
     def __init__(self, inputs: int = 320, width: int = 128) -> None:
         super().__init__()
@@ -64,7 +66,10 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """(N, 3, H, W) normalized RGB -> (N, classes, H/4, W/4) logits, for H and W that are multiples of 16."""
+    """DeepLab v3+: (N, 3, H, W) normalized RGB -> (N, classes, H/4, W/4) logits.
+
+    Chen et al. 2018, sec. 3.1, fig. 2. H and W must be multiples of 16.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -75,8 +80,8 @@ class DeepLabV3Plus(nn.Module):
         self.classifier = nn.Conv2d(128, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The first two blocks stay float32: their BatchNorms divide by tiny variances, which turned bf16's
-        # rounding into 1-5 % of the pixels; 3 % of the time buys them back (see data/README.md).
+        # The first two blocks compute in float32: their BatchNorms divide by tiny variances, so that rounding to
+        # bf16 changed 1-5 % of the pixels; float32 costs 3 % of the time (see data/README.md).
         with torch.autocast(x.device.type, enabled=False):
             x = self.backbone[:2](x)
         x = self.backbone[2:4](x)

@@ -1,8 +1,7 @@
-"""torchvision's segmentation networks with their published weights, read before their last upsampling.
+"""torchvision's segmentation networks and their published weights, without the final upsampling.
 
-The networks run at the image's own size. torchvision states its accuracies at a shorter side of 520 pixels,
-which the published weights were trained near: photographs of about that size give what is stated, much larger
-ones are better scaled down first.
+The networks run at the image's own size. torchvision states accuracies at a shorter side of 520 pixels, near which the
+weights were trained: much larger images are better scaled down first.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Coarse(nn.Module):
         super().__init__()
         self.backbone: nn.Module = network.get_submodule("backbone")
         self.classifier: nn.Module = network.get_submodule("classifier")
-        # LRASPP's classifier takes both maps of features, the others the last one.
+        # The classifier of LRASPP takes both feature maps, the others the last one.
         self._last_only = not isinstance(network, segmentation.LRASPP)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,17 +43,17 @@ def _coarse(builder: Callable[..., nn.Module], classes: int) -> nn.Module:
 
 
 def _without_auxiliary(state: StateDict) -> StateDict:
-    """Without the second classifier that only training needs."""
+    """The state dict without the auxiliary classifier, which only training needs."""
     return {key: value for key, value in state.items() if not key.startswith("aux_classifier.")}
 
 
 def _published(name: str) -> Weights:
-    """torchvision's default weights of a network: address, hash, classes and accuracy are what it states."""
+    """torchvision's default weights of a network; URL, hash, classes and accuracy are from its metadata."""
     enum = getattr(segmentation, _ENUMS[name]).DEFAULT
     transforms, meta = enum.transforms(), enum.meta
     names = [c.strip("_") for c in meta["categories"]]
-    measured, figures = next(iter(meta["_metrics"].items()))
-    miou, pixel_accuracy = figures["miou"] / 100, figures["pixel_acc"] / 100
+    measured, metrics = next(iter(meta["_metrics"].items()))
+    miou, pixel_accuracy = metrics["miou"] / 100, metrics["pixel_acc"] / 100
     return Weights(
         "published",
         "url",

@@ -1,1 +1,1 @@
-"""Training: labeled images in, weights out that ``segbatch run --weights`` takes. Nothing here knows of Ray."""
+"""Training: labeled images in, weights for ``segbatch run --weights`` out. Does not import Ray."""

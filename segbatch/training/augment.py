@@ -1,4 +1,4 @@
-"""Random scale, crop, mirror image and colors, from a generator that is given: the same example twice, if asked."""
+"""Augmentation: random scale, crop, mirror image and colors, from a given generator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ _GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Augment:
-    """How an example is changed before it is learnt from.
+    """The random changes of an example.
 
-    ``crop``: (height, width) of what comes out, or None for all of the scaled image. ``scale``: the range of the
-    factor, drawn evenly. ``flip``: whether half of the images are mirrored. ``jitter``: brightness, contrast and
-    saturation are multiplied by up to 1 +- this. ``fill``: the color where a scaled image is smaller than the crop.
+    Attributes:
+        crop: (height, width) of the result; None for the whole scaled image.
+        scale: Range of the uniformly distributed factor of the size.
+        flip: Mirror with probability 0.5.
+        jitter: Brightness, contrast and saturation are multiplied by a factor within 1 +- this.
+        fill: Color of the padding where a scaled image is smaller than the crop.
     """
 
     crop: tuple[int, int] | None = None
@@ -29,7 +32,15 @@ class Augment:
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __call__(self, image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (H, W, 3) and class ids int32 (H, W) -> the same, changed; ``IGNORED`` where nothing is known."""
+        """Return a changed example.
+
+        Args:
+            image: uint8 (H, W, 3).
+            truth: Class ids int32 (H, W).
+
+        Returns:
+            The same types; class ids are ``IGNORED`` in the padding.
+        """
         factor = rng.uniform(*self.scale)
         image, truth = self._cut(image, truth, factor, rng)
         if self.flip and rng.random() < 0.5:
@@ -41,10 +52,10 @@ class Augment:
     def _cut(
         self, image: np.ndarray, truth: np.ndarray, factor: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A random window of the scaled image; only that window is ever scaled."""
+        """A random window of the scaled image; only this window is scaled."""
         height, width = truth.shape
         full = max(1, round(height * factor)), max(1, round(width * factor))
-        rows, cols = (min(side, most) for side, most in zip(full, self.crop or full, strict=True))
+        rows, cols = (min(side, limit) for side, limit in zip(full, self.crop or full, strict=True))
         top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(full, (rows, cols), strict=True))
         if full == (height, width):
             return image[top : top + rows, left : left + cols], truth[top : top + rows, left : left + cols]
@@ -62,7 +73,11 @@ def padded(
     size: tuple[int, int],
     fill: tuple[int, int, int] | Literal["edge"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both at ``size``, larger at the bottom and the right by a color or by the border repeated, ``IGNORED`` there."""
+    """Return an image and its class ids, padded at the bottom and right to ``size``.
+
+    Args:
+        fill: A color, or ``edge`` to repeat the border. Class ids are ``IGNORED`` in the padding.
+    """
     height, width = truth.shape
     if (height, width) == size:
         return image, truth
@@ -77,7 +92,7 @@ def padded(
 
 
 def _jittered(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Brightness, contrast about the mean gray, saturation about each pixel's gray, by these factors."""
+    """Change brightness, contrast about the mean gray and saturation about each pixel's gray by factors."""
     brightness, contrast, saturation = factors
     pixels = image.astype(np.float32) * brightness
     gray = pixels @ _GRAY

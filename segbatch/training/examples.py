@@ -1,4 +1,4 @@
-"""Labeled images to learn from, by number: decoded as ``segbatch run`` does, labeled as for ``segbatch eval``."""
+"""Labeled images by index, decoded as ``segbatch run`` does and labeled as for ``segbatch eval``."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ _MAX_IMAGE_BYTES = 512 * 2**20
 
 
 class Examples(Protocol):
-    """Images with labels, in a fixed order. Picklable, and read from several threads at once."""
+    """Images with labels, in a fixed order. Picklable, and thread-safe."""
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(image uint8 (H, W, 3) RGB, class ids int32 (H, W), negative where nothing counts).
+        """Return the image uint8 (H, W, 3) RGB, and class ids int32 (H, W), negative where ignored.
 
-        Raises ``RecordFailure`` for an image that cannot be read, ``SpecError`` for a label that is wrong.
+        Raises:
+            RecordFailure: The image cannot be read.
+            SpecError: The label cannot be read, or has another size.
         """
         ...
 
     def label(self, index: int) -> tuple[str, Label]:
-        """The name of a label, and the label as it is read. Raises ``SpecError``."""
+        """Return the name of a label, and the label as it is read. Raises ``SpecError``."""
         ...
 
     def image(self, index: int) -> np.ndarray:
-        """The image uint8 (H, W, 3) RGB. Raises ``RecordFailure``."""
+        """Return the image uint8 (H, W, 3) RGB. Raises ``RecordFailure``."""
         ...
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image and label files, paired by name. Unknown label values are said once each, and do not count."""
+    """Image and label files, paired by name. Unknown label values are logged, and ignored."""
 
     pairs: Sequence[tuple[str, str]]
     classes: ClassMap
@@ -74,10 +76,17 @@ class ImageFiles:
 def image_files(
     inputs: Sequence[str], labels: str, suffix: str, classes: ClassMap, reader: LabelReader, max_pixels: int
 ) -> tuple[ImageFiles, list[str]]:
-    """The images of folders, prefixes and globs that have a label, see ``pairing.pair``, in order of their URIs.
+    """Return the images of folders, prefixes and globs that have a label, in order of their URIs.
 
-    Also what has no partner, in sentences. Raises ``SpecError`` if no image has one, or if names do not tell whose a
-    label is; ``SourceError`` for what cannot be listed.
+    Args:
+        suffix: See ``labels.LabelOptions``.
+
+    Returns:
+        The examples, and messages about images and labels without a partner.
+
+    Raises:
+        SpecError: No image has a label, or names do not tell which image a label belongs to; see ``pairing.pair``.
+        SourceError: A folder cannot be listed.
     """
     files = reader.files
     truths = list_labels(files, labels)
@@ -96,7 +105,11 @@ def image_files(
 
 
 def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str) -> np.ndarray:
-    """Label values (H, W) as class ids. Raises ``SpecError`` if the label is not of the image's size."""
+    """Return label values (H, W) as class ids.
+
+    Raises:
+        SpecError: The label has another size than its image.
+    """
     if label.shape != image.shape[:2]:
         raise SpecError(
             f"labels: {name} is {label.shape[0]} x {label.shape[1]}, its image is {image.shape[0]} x {image.shape[1]}; "
@@ -110,7 +123,10 @@ def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str)
 
 
 def load_or_placeholder(examples: Examples, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same, where an image that cannot be read is one gray pixel that does not count: it ends no training."""
+    """Return an example; for an image that cannot be read, one ignored gray pixel.
+
+    A warning is logged then.
+    """
     try:
         return examples.load(index)
     except RecordFailure as e:

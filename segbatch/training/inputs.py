@@ -1,4 +1,4 @@
-"""From what a person names to labeled images: folders of files, or shards that hold both."""
+"""The labeled images that a spec names: folders of files, or shards that contain both."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from segbatch.storage.files import Files
 from segbatch.training.examples import Examples, image_files
 from segbatch.training.spool import spool
 
-_IMAGES_DECODED = 64  # of those whose labels are looked at, for their sizes
+_MAX_DECODED = 64  # images whose size is compared with their label's before any work
 
 
 def open_examples(
     spec: TrainSpec, inputs: list[str], labels: str | None, names: LabelSet
 ) -> tuple[Examples, LabelSurvey]:
-    """The examples of ``inputs``, and what a look at their labels says.
+    """Return the examples of ``inputs``, and a survey of their labels.
 
-    With a folder ``labels`` they are image files, else the records of shards. ``names`` are the classes. Raises
-    ``SpecError`` for what cannot be paired and for labels that cannot be meant so, ``SourceError`` for what cannot be
-    listed or read.
+    Args:
+        labels: Folder or glob of label images; None for shards that contain the labels.
+        names: The classes.
+
+    Raises:
+        SpecError: Images and labels cannot be paired, or the labels are unusable.
+        SourceError: An input cannot be listed or read.
     """
     files = Files(spec.storage_options)
     options = spec.label_options()
@@ -33,7 +37,7 @@ def open_examples(
         examples, notes = image_files(inputs, labels, options.suffix, classes, reader, spec.max_pixels)
     else:
         examples, notes = spool(*_shards(spec, inputs), classes, reader, spec.max_pixels)
-    every = max(1, len(examples) // _IMAGES_DECODED)
+    every = max(1, len(examples) // _MAX_DECODED)
 
     def inspect(index: int) -> InspectedLabel:
         name, label = examples.label(index)
@@ -48,13 +52,13 @@ def open_examples(
 def _size(examples: Examples, index: int) -> tuple[int, int] | None:
     try:
         height, width, _ = examples.image(index).shape
-    except RecordFailure:  # is left out where the training meets it
+    except RecordFailure:  # the training leaves it out
         return None
     return height, width
 
 
 def _shards(spec: TrainSpec, inputs: list[str]) -> tuple[Source, Source | str]:
-    """The source of the images, and that of the labels or the ending of the members of tars that hold them."""
+    """The source of the images, and that of the labels, or the ending of their member names in tars."""
     if spec.label_column is None:
         raise SpecError("labels: give a folder of label images, or for shards --label-column")
     images = open_source(

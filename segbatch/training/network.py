@@ -1,4 +1,4 @@
-"""A network of the registry as it is trained: its beginning weights, its input, and the grid it learns on."""
+"""A network in training: initial weights, batches, frozen modules and parameter groups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segbatch.training.augment import padded
 
 
 def architecture_of(name: str) -> Architecture:
-    """The network that is called ``name``. Raises ``SpecError`` for what cannot be trained as one network."""
+    """Return the network ``name``. Raises ``SpecError`` if segbatch cannot train it."""
     architecture = models.entry(name).architecture()
     if architecture is None:
         trainable = [n for n in models.MODELS if models.entry(n).architecture() is not None]
@@ -34,9 +34,10 @@ def architecture_of(name: str) -> Architecture:
 
 
 def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:
-    """The classes that are learnt: of ``classes``, else of the weights that are begun with, else the network's own.
+    """Return the classes to train: of the spec, else of the initial weights, else the network's default.
 
-    Raises ``SpecError`` if the weights have a number of classes that the network knows no names for.
+    Raises:
+        SpecError: The initial weights have a number of classes whose names are not known.
     """
     if spec.classes is not None:
         return read_labels(spec.classes, None, architecture.name, spec.storage_options)
@@ -47,10 +48,14 @@ def labels_of(spec: TrainSpec, architecture: Architecture) -> LabelSet:
 
 
 def init_network(spec: TrainSpec, architecture: Architecture, labels: LabelSet) -> tuple[nn.Module, str]:
-    """The network to train, on the CPU, and a sentence on where its weights come from.
+    """Return the network to train, on the CPU, and a description of its initial weights.
 
-    What ``init`` names is loaded where it has the network's shapes; layers whose shape depends on the classes begin
-    anew if their number differs, all else that does not fit is a ``ModelError``.
+    Weights that ``spec.init`` names are loaded. Layers whose shape depends on the number of classes are re-initialized
+    if the number differs.
+
+    Raises:
+        ModelError: Other tensors are missing or of another shape.
+        SpecError: The network has no backbone for ImageNet weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -73,20 +78,22 @@ def init_network(spec: TrainSpec, architecture: Architecture, labels: LabelSet) 
 
 def _load(network: nn.Module, state: StateDict, heads: set[str], source: str, model: str) -> str:
     own = network.state_dict()
-    # The fixed upsampling of an earlier stage (FCN-32s before 16s before 8s) is no part of this network.
+    # This network does not have the fixed upsampling of an earlier stage (FCN-32s before 16s before 8s).
     state = {key: value for key, value in state.items() if key in own or not key.startswith("upscore")}
-    anew = sorted(k for k in heads if k in own and (k not in state or state[k].shape != own[k].shape))
-    fits = {key: value for key, value in state.items() if key not in anew}
-    state_dict.check_keys(fits, {key: value for key, value in own.items() if key not in anew}, source, model)
+    reinitialized = sorted(k for k in heads if k in own and (k not in state or state[k].shape != own[k].shape))
+    fits = {key: value for key, value in state.items() if key not in reinitialized}
+    state_dict.check_keys(fits, {key: value for key, value in own.items() if key not in reinitialized}, source, model)
     network.load_state_dict(fits, strict=False)
     for name, parameter in network.named_parameters():
-        if name in anew and name not in state and name.startswith("score_pool"):
-            nn.init.zeros_(parameter)  # a skip that FCN's stage adds (Long et al. 2015, sec. 4.2)
-    return f"weights {source}" + (f"; {', '.join(anew)} anew, for {len(own[anew[0]])} classes" if anew else "")
+        if name in reinitialized and name not in state and name.startswith("score_pool"):
+            nn.init.zeros_(parameter)  # the skip that a stage of FCN adds (Long et al. 2015, sec. 4.2)
+    return f"weights {source}" + (
+        f"; {', '.join(reinitialized)} re-initialized for {len(own[reinitialized[0]])} classes" if reinitialized else ""
+    )
 
 
 def class_keys(architecture: Architecture) -> set[str]:
-    """Keys of the state dict whose shape depends on the number of classes."""
+    """Return the keys of the state dict whose shape depends on the number of classes."""
     with torch.device("meta"):
         one, other = (architecture.network(classes).state_dict() for classes in (3, 5))
     return {key for key, value in one.items() if value.shape != other[key].shape}
@@ -120,9 +127,10 @@ def collate(
 
 
 def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
-    """The modules that ``freeze`` names, by the beginning of their names or a pattern such as ``conv*``.
+    """Return the modules that ``freeze`` names, by a prefix of their names or a pattern such as ``conv*``.
 
-    Raises ``SpecError`` for one that is none.
+    Raises:
+        SpecError: No module has such a name.
     """
     found = []
     for prefix in prefixes:
@@ -139,7 +147,7 @@ def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
 
 
 def set_train_mode(network: nn.Module, spec: TrainSpec) -> None:
-    """Training mode, but for what stays as it is: frozen modules, and normalizations if ``freeze_norm``."""
+    """Set training mode, except for frozen modules, and for normalizations if ``spec.freeze_norm``."""
     network.train()
     for module in network.modules():
         if spec.freeze_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -177,7 +185,7 @@ def parameter_groups(network: nn.Module, spec: TrainSpec, heads: set[str]) -> li
 def inference_model(
     architecture: Architecture, labels: LabelSet, state: Mapping[str, Tensor], device: torch.device, batch_size: int
 ) -> TorchModel:
-    """The model that ``segbatch run --weights`` makes of ``state``, for figures that hold for what is shipped."""
+    """Return the model that ``segbatch run --weights`` builds of ``state``."""
     network = architecture.network(len(labels))
     network.load_state_dict(copy.deepcopy(dict(state)))
     return TorchModel(

@@ -1,4 +1,4 @@
-"""What is minimized: cross entropy over the pixels that count."""
+"""The loss: cross entropy over the pixels that are not ignored, and class weights."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def segmentation_loss(
 
 
 def median_frequency(truths: Iterable[np.ndarray], classes: int) -> np.ndarray:
-    """Weights float32 (classes,): the median frequency over each class's own (Eigen & Fergus 2015, sec. 4.3.2).
+    """Return class weights by median frequency balancing, float32 (classes,).
 
-    The frequency of a class is its share of the pixels that count in the images that hold it. A class that occurs
-    nowhere has the weight 0.
+    Eigen & Fergus 2015, sec. 4.3.2: the median frequency divided by that of each class. The frequency of a class is its
+    fraction of the pixels in the images that contain it, without ignored ones. A class that occurs nowhere has weight
+    0.
     """
     pixels, present = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     for truth in truths:

@@ -1,4 +1,4 @@
-"""Labeled images out of shards, copied once into a local file: training reads them in any order, again and again."""
+"""Labeled images of shards, copied to a local file, which training reads in random order."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 
 
 class Spool:
-    """Encoded images and labels in one temporary file, which has no name and goes with the process.
+    """Encoded images and labels in an unnamed temporary file that is deleted with the process.
 
-    Implements ``Examples``. It is read from several threads at once, and holds 32 bytes of memory an image.
+    Implements ``Examples``. Thread-safe; holds 32 bytes of memory per image.
     """
 
     def __init__(self, classes: ClassMap, reader: LabelReader, max_pixels: int) -> None:
@@ -44,13 +44,13 @@ class Spool:
         return len(self._places) // 4
 
     def put(self, data: bytes) -> tuple[int, int]:
-        """Where the bytes are now: offset and length."""
+        """Append bytes and return their offset and length."""
         self._file.write(data)
         self._end += len(data)
         return self._end - len(data), len(data)
 
     def add(self, image: tuple[int, int], label: tuple[int, int]) -> None:
-        """One more example, of bytes that were ``put``."""
+        """Add an example of bytes that were ``put``."""
         self._places.extend((*image, *label))
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,13 +75,19 @@ def spool(
 ) -> tuple[Spool, list[str]]:
     """Copy the records of shards that have a label.
 
-    ``labels``: for Parquet a source of the same shards whose "images" are the labels, paired by row; for tars the
-    ending of the members that hold them, such as ``png`` or ``seg.png``, paired by key. Also says, in sentences, how
-    many records have none or cannot be read. Raises ``SpecError`` if nothing is left, ``SourceError`` for what cannot
-    be listed.
+    Args:
+        labels: For Parquet a source of the same shards whose "images" are the labels, paired by row; for tars the
+            ending of the names of label members, such as ``png`` or ``seg.png``, paired by key.
+
+    Returns:
+        The examples, and messages about records without a label and those that cannot be read.
+
+    Raises:
+        SpecError: No record has both.
+        SourceError: A shard cannot be listed.
     """
     out, without, failed = Spool(classes, reader, max_pixels), 0, 0
-    # The same files, planned with the column of the labels.
+    # The same files, listed with the column of the labels.
     planned = {} if isinstance(labels, str) else {shard.uri: shard for shard in labels.shards()}
     for shard in images.shards():
         found = {key: out.put(data) for key, data in _labels(planned.get(shard.uri, shard), labels, reader.files)}
@@ -118,5 +124,5 @@ def _labels(shard: Shard, labels: Source | str, files: Files) -> Iterator[tuple[
 
 
 def _key(shard: Shard, record: Record) -> str | int:
-    """What pairs a record with its label: the key of a sample, the row of a file."""
+    """What pairs a record with its label: the key of a sample, or the row of a file."""
     return record.index if shard.format == "parquet" else record.image_id.removeprefix(f"{shard.name}/")

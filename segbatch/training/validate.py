@@ -1,4 +1,4 @@
-"""How good weights are, as they would be shipped: the masks of ``segbatch run --refiner none``, against the labels."""
+"""Validation by the masks that ``segbatch run --refiner none`` computes with the same weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ _BATCH = 4
 
 
 def confusion(model: TorchModel, examples: Examples, indices: Sequence[int]) -> Confusion:
-    """Counts over the examples ``indices``.
+    """Return the confusion matrix of the examples ``indices``.
 
-    Raises ``ModelError`` and ``RecordFailure`` as the model does, and ``ModelError`` for scores that are not finite.
+    Raises:
+        ModelError: The scores of an image are not finite.
+        RecordFailure: The model cannot score an image, see ``TorchModel.scores``.
     """
     total = Confusion(len(model.labels))
     for i in range(0, len(indices), _BATCH):

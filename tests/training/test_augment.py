@@ -1,4 +1,4 @@
-"""Examples as they are learnt from: image and label stay together, and the same place gives the same example."""
+"""Augmented examples: image and label stay together, and the same place gives the same example."""
 
 from __future__ import annotations
 

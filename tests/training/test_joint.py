@@ -1,4 +1,4 @@
-"""CRF-as-RNN by ``segbatch train``, from FCN-8s: its mean field learns too, or is left as it is by ``freeze``."""
+"""CRF-as-RNN by ``segbatch train``, from FCN-8s: its mean field is trained too, or kept by ``freeze``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.training.tiny import LABELS, pictures
 
 
 def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Zheng et al. 2015, sec. 5: on the same pictures from the same beginning, the loss ends lower."""
+    """Zheng et al. 2015, sec. 5: on the same images from the same weights, the loss is lower."""
     network = partial(crfasrnn.CRFasRNN, narrow=16)
     monkeypatch.setattr(crfasrnn, "CRFASRNN", replace(crfasrnn.CRFASRNN, network=network, labels=LABELS))
     folder = pictures(tmp_path / "pictures", 4, height=32, width=32)
@@ -34,7 +34,7 @@ def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.M
     save_file(before, tmp_path / "fcn8s.safetensors")
     (tmp_path / "classes.txt").write_text("\n".join(LABELS.names))
 
-    def learn(name: str, init: Path, freeze: list[str]) -> Path:
+    def train_from(name: str, init: Path, freeze: list[str]) -> Path:
         spec = TrainSpec.create(
             model="crfasrnn",
             inputs=[str(folder / "images")],
@@ -61,11 +61,11 @@ def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.M
         train(spec)
         return tmp_path / name / "weights.safetensors"
 
-    begun = learn("begun", tmp_path / "fcn8s.safetensors", ["crf"])
-    states = {n: load_file(learn(n, begun, f)) for n, f in (("frozen", ["crf"]), ("joint", []))}
-    as_given = network(len(LABELS)).crf.state_dict()
-    for name, learnt in (("frozen", False), ("joint", True)):
-        assert all(torch.equal(states[name][f"crf.{key}"], value) != learnt for key, value in as_given.items())
+    begun = train_from("begun", tmp_path / "fcn8s.safetensors", ["crf"])
+    states = {n: load_file(train_from(n, begun, f)) for n, f in (("frozen", ["crf"]), ("joint", []))}
+    initial = network(len(LABELS)).crf.state_dict()
+    for name, trained in (("frozen", False), ("joint", True)):
+        assert all(torch.equal(states[name][f"crf.{key}"], value) != trained for key, value in initial.items())
     losses = {name: loss(network(len(LABELS)), state, folder) for name, state in states.items()}
     assert losses["joint"] < 0.8 * losses["frozen"]
 

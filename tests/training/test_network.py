@@ -1,4 +1,4 @@
-"""Networks as they are trained: the grid that is learnt on, what they begin with, what learns how fast."""
+"""Networks in training: the grid of the loss, initial weights, parameter groups."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def columns(side: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_largefov_learns_on_the_pixels_that_its_scores_lie_at() -> None:
+def test_the_loss_of_largefov_is_on_the_pixels_at_its_scores() -> None:
     network = DeepLabLargeFOV(5, narrow=16).eval()
     x = torch.randn(1, 3, 321, 321) * 50
     scores, truth = DEEPLAB_V1_LARGEFOV.training_scores(network, x, columns(321))
@@ -47,12 +47,12 @@ def test_largefov_learns_on_the_pixels_that_its_scores_lie_at() -> None:
 
 
 @torch.no_grad()
-def test_deeplab_learns_on_the_pixels_that_its_test_network_scores() -> None:
+def test_the_loss_of_deeplab_is_on_the_pixels_that_its_test_network_scores() -> None:
     """The training network has no padding in pool4, and one cell less; inside, both give the same scores."""
-    learning, tested = DeepLab(5, pool4_padding=0, narrow=16).eval(), DeepLab(5, narrow=16).eval()
-    tested.load_state_dict(learning.state_dict())
+    trained, tested = DeepLab(5, pool4_padding=0, narrow=16).eval(), DeepLab(5, narrow=16).eval()
+    tested.load_state_dict(trained.state_dict())
     x = torch.randn(1, 3, 306, 306) * 50
-    scores, truth = DEEPLAB_V1.training_scores(learning, x, columns(306))
+    scores, truth = DEEPLAB_V1.training_scores(trained, x, columns(306))
     assert scores.shape[2:] == truth.shape[1:] == (39, 39)
     at = truth[0, :, 0] // 1000
     inner = slice(14, -14)
@@ -61,7 +61,7 @@ def test_deeplab_learns_on_the_pixels_that_its_test_network_scores() -> None:
 
 
 @torch.no_grad()
-def test_other_networks_learn_on_every_pixel() -> None:
+def test_the_loss_of_other_networks_is_on_every_pixel() -> None:
     network = DeepLabV3Plus(4).eval()
     x, labels = torch.randn(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.int64)
     scores, truth = DEEPLABV3PLUS_MOBILENET_V2.training_scores(network, x, labels)
@@ -74,7 +74,7 @@ def test_weights_of_other_classes_keep_all_but_the_head() -> None:
     entry = architecture_of(spec.model)
     camvid = entry.weights["camvid"].labels
     network, told = init_network(spec, entry, camvid)
-    assert "classifier.bias, classifier.weight anew, for 11 classes" in told
+    assert "classifier.bias, classifier.weight re-initialized for 11 classes" in told
     heads = class_keys(entry)
     assert heads == {"classifier.bias", "classifier.weight"}
     state = network.state_dict()
@@ -103,7 +103,7 @@ def test_a_mobilenet_of_timm_becomes_the_backbone(tmp_path: Path) -> None:
     told = backbones.load(network, DEEPLABV3PLUS_MOBILENET_V2.backbone, str(tmp_path / "timm.safetensors"), {})
     assert told.startswith("255 tensors of ")
     x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():  # up to stride 16, before the network here turns strides into holes
+    with torch.no_grad():  # up to stride 16, after which the network here has dilation
         ours, theirs = network.backbone[:14](x), teacher.blocks[:5](teacher.bn1(teacher.conv_stem(x)))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -131,14 +131,14 @@ def test_what_is_no_such_backbone_is_refused(tmp_path: Path) -> None:
             init_network(spec, entry, labels_of(spec, entry))
 
 
-# Large networks of torchvision, begun as their smaller sisters are.
+# Large networks of torchvision, built as their smaller variants are.
 SLOW = {"deeplabv3_resnet101", "fcn_resnet101", "fcn_resnet50", "deeplabv3_resnet50"}
 
 
 @pytest.mark.parametrize(
     "model", [n for n in models.MODELS if n not in SLOW and models.entry(n).architecture() is not None]
 )
-def test_every_network_of_the_registry_can_be_begun(model: str) -> None:
+def test_every_network_of_the_registry_can_be_trained(model: str) -> None:
     """Its paper's defaults are a valid spec, and its layers fall into groups that are all of it."""
     entry = architecture_of(model)
     spec = TrainSpec.create(**NEEDED, model=model, ignore=[255]).completed_by(entry.recipe)
@@ -170,13 +170,13 @@ def test_what_is_not_one_network_is_refused() -> None:
             architecture_of(name)
 
 
-def test_frozen_parts_do_not_learn() -> None:
+def test_frozen_modules_are_not_trained() -> None:
     network = DeepLabV3Plus(4)
     spec = TrainSpec.create(**NEEDED, freeze=["backbone.1"], head_lr=10, freeze_norm=False)
     groups = parameter_groups(network, spec, {"classifier.weight", "classifier.bias"})
-    learning = {id(p) for g in groups for p in g["params"]}
-    assert not any(id(p) in learning or p.requires_grad for p in network.backbone[1].parameters())
-    assert all(id(p) in learning for p in network.backbone[10].parameters())  # not taken for a part of backbone.1
+    trained = {id(p) for g in groups for p in g["params"]}
+    assert not any(id(p) in trained or p.requires_grad for p in network.backbone[1].parameters())
+    assert all(id(p) in trained for p in network.backbone[10].parameters())  # not taken for a part of backbone.1
     assert {g["lr"] for g in groups for p in g["params"] if p is network.classifier.weight} == {10 * spec.lr}
     set_train_mode(network, spec)
     assert not network.backbone[1].training
@@ -187,7 +187,7 @@ def test_frozen_parts_do_not_learn() -> None:
 
 
 @pytest.mark.parametrize("stage", [(32, 16), (16, 8)])
-def test_a_stage_of_fcn_begins_with_the_one_before(stage: tuple[int, int]) -> None:
+def test_a_stage_of_fcn_starts_from_the_one_before(stage: tuple[int, int]) -> None:
     before, after = (FCN(5, finest=finest, narrow=16) for finest in stage)  # type: ignore[arg-type]
     state = before.state_dict()
     heads = {key for key in after.state_dict() if "score" in key}

@@ -19,7 +19,7 @@ NEEDED = {"inputs": ["a"], "labels": "b", "output": "c"}
 
 @pytest.fixture
 def case() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Scores, class ids with a third of them void, and the loss of each pixel that counts (NumPy)."""
+    """Scores, class ids with a third of them ignored, and the loss of each pixel that counts (NumPy)."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(2, 4, 5, 6))
     truth = rng.integers(-1, 4, (2, 5, 6))
@@ -53,7 +53,7 @@ def test_the_loss_is_its_definition(
 
 
 @pytest.mark.parametrize("ohem_fraction", [1.0, 0.5])
-def test_nothing_is_learnt_where_nothing_is_known(ohem_fraction: float) -> None:
+def test_ignored_pixels_have_no_gradient(ohem_fraction: float) -> None:
     scores = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = segmentation_loss(scores, torch.full((1, 4, 4), -1), ohem_fraction=ohem_fraction)
     loss.backward()
@@ -71,7 +71,7 @@ def test_rare_classes_weigh_more() -> None:
     np.testing.assert_allclose(got, [*(0.3 / frequencies), 0], rtol=1e-6)
 
 
-def test_poly_falls_to_nothing_after_a_rise() -> None:
+def test_poly_decays_to_zero_after_a_warmup() -> None:
     spec = TrainSpec.create(**NEEDED, power=0.5, warmup=4)
     factors = [learning_rate_factor(spec, u, 100) for u in range(100)]
     assert factors[0] == pytest.approx(0.25)
@@ -81,7 +81,7 @@ def test_poly_falls_to_nothing_after_a_rise() -> None:
     assert {learning_rate_factor(fixed, u, 100) for u in range(100)} == {1.0}
 
 
-def test_the_average_forgets_as_it_should_also_after_a_resume() -> None:
+def test_the_average_is_exponential_also_after_a_resume() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
     state = TrainingState()
     average = make_average(network, 0.5, state)

@@ -77,7 +77,7 @@ def trained(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> R
     return output, train(spec_of(data, output), reporter=Said(told)), told
 
 
-def test_it_learns_and_leaves_what_run_takes(data: dict[str, Any], trained: Run) -> None:
+def test_a_training_writes_weights_that_run_takes(data: dict[str, Any], trained: Run) -> None:
     output, result, told = trained
     assert told[:2] == [
         "labels: 10, all inspected: ground 74.2 %, blue 11.9 %, red 10.6 %; ignored 3.3 % (value 9)",
@@ -183,7 +183,7 @@ def test_another_training_is_not_continued(data: dict[str, Any], trained: Run) -
         train(spec_of(data, trained[0], lr=0.3))
 
 
-def test_nothing_is_done_twice_and_overwrite_begins_anew(data: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_is_done_twice_and_overwrite_starts_again(data: dict[str, Any], tmp_path: Path) -> None:
     short = {"epochs": 1, "val": [], "val_labels": None}
     first = train(spec_of(data, tmp_path, **short))
     assert first.mean_iou is None
@@ -192,7 +192,7 @@ def test_nothing_is_done_twice_and_overwrite_begins_anew(data: dict[str, Any], t
     train(spec_of(data, tmp_path, **short), reporter=Said(told))
     assert any("resumed after update 2" in line for line in told)
     assert (tmp_path / "weights.safetensors").read_bytes() == before
-    train(spec_of(data, tmp_path, **short, seed=1, overwrite=True))  # a new beginning
+    train(spec_of(data, tmp_path, **short, seed=1, overwrite=True))
     assert (tmp_path / "weights.safetensors").read_bytes() != before
 
 

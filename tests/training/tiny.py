@@ -1,4 +1,4 @@
-"""A small network, and pictures that it can learn: rectangles of the classes' colors on the first one's."""
+"""A small network, and pictures it can be trained on: rectangles of the classes' colors on the first one's."""
 
 from __future__ import annotations
 
