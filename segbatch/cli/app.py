@@ -111,7 +111,8 @@ def nightly(
 ) -> None:
     """Process what is new in several datasets until a deadline, and compare the masks with those of earlier nights."""
     from segbatch.config.nightly import NightlySpec
-    from segbatch.operations.nightly.night import explain, run_night
+    from segbatch.operations.nightly.explain import explain
+    from segbatch.operations.nightly.night import run_night
 
     spec = NightlySpec.load(config)
     day = _date(date)

@@ -190,11 +190,11 @@ class NightlySpec(BaseModel):
 
 @dataclass(frozen=True)
 class Hours:
-    """A night's ``date``, its ``deadline`` in Unix time or None, and whether it has ``begun``."""
+    """A night's ``date``, its ``deadline`` in Unix time or None, and whether it has ``has_begun``."""
 
     date: datetime.date
     deadline: float | None
-    begun: bool
+    has_begun: bool
 
 
 def _zone(name: str) -> datetime.tzinfo:

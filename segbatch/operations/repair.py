@@ -48,7 +48,6 @@ def repair(
     opened.unpublish()
     for text in opened.set_aside({**dict.fromkeys(report.extraneous, ()), **report.damaged}):
         reporter.message(text)
-    opened.remove_superseded()
     outcome = run(spec)
     reporter.message(
         f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics and totals are written again"

@@ -108,19 +108,8 @@ def verify(
     """
     opened = Output.open(output, storage_options)
     record, report = opened.record, Report()
-    damaged: dict[str, OutputError] = {}
-    ledger = opened.ledger(damaged)
-    digests: dict[str, str] = {}
-    try:
-        digests = recorded_digests(opened)
-    except DamagedTable as e:
-        report.add_problem(str(e).rpartition(f"{opened.uri}/")[2])
-    for name, error in damaged.items():
-        report.mark_damaged(name, None, _without_place(error, name))
-    for problem in ledger_problems(ledger):
-        report.add_problem(problem)
-    report.extraneous += ledger.foreign
-    chunks = list(_read(opened.store, record, ledger, digests, report))
+    ledger = _list(opened, report)
+    chunks = list(_read(opened.store, record, ledger, _digests(opened, report), report))
     totals = Totals(len(record.classes))
     for chunk in chunks:
         totals.add(chunk.totals)
@@ -139,34 +128,55 @@ def verify(
     return report
 
 
+def _list(output: Output, report: Report) -> Ledger:
+    """List the committed chunks; files that should not be there, or cannot be read, go into ``report``."""
+    damaged: dict[str, OutputError] = {}
+    ledger = output.ledger(damaged)
+    for name, error in damaged.items():
+        report.mark_damaged(name, None, _without_place(error, name))
+    for problem in ledger_problems(ledger):
+        report.add_problem(problem)
+    report.extraneous += ledger.foreign
+    return ledger
+
+
+def _digests(output: Output, report: Report) -> dict[str, str]:
+    """Return the digests that the last run recorded; that they cannot be read goes into ``report``."""
+    try:
+        return recorded_digests(output)
+    except DamagedTable as e:
+        report.add_problem(str(e).rpartition(f"{output.uri}/")[2])
+        return {}
+
+
 def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, str], report: Report) -> Iterator[_Chunk]:
     """Every chunk that counts; what is wrong goes into ``report``."""
     names = [file.name for file in ledger.files()]
 
-    def one(name: str) -> tuple[str, list[_Chunk]] | OutputError:
+    def one(name: str) -> tuple[str, list[_Chunk], OutputError | None]:
         try:
             digest, found = read_whole(store, name)
         except OutputError as e:
-            return e
-        return digest, [_check_chunk(name, r, rows, record) for r, rows in found if ledger.file_of(r.filename) == name]
+            return "", [], e
+        counted = [(receipt, rows) for receipt, rows in found if ledger.file_of(receipt.filename) == name]
+        return digest, [_check_chunk(name, receipt, rows, record) for receipt, rows in counted], None
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(names), 256):
-            some = names[start : start + 256]
-            for name, found in zip(some, pool.map(one, some), strict=True):
+            batch = names[start : start + 256]
+            for name, (digest, chunks, error) in zip(batch, pool.map(one, batch), strict=True):
                 report.files += 1
-                if isinstance(found, OutputError):
-                    report.mark_damaged(name, None, _without_place(found, name))
+                if error is not None:
+                    report.mark_damaged(name, None, _without_place(error, name))
                     continue
-                digest, of_file = found
-                if not of_file:
+                if not chunks:
                     report.mark_damaged(name, None, "is the file of another chunk, under this name")
-                for chunk in of_file:
+                for chunk in chunks:
                     for problem in chunk.problems:
                         report.mark_damaged(name, chunk.name, problem)
                 if digests and digests.get(name) != digest:
                     report.altered.append(name)
-                yield from of_file
+                yield from chunks
 
 
 def _without_place(error: OutputError, name: str) -> str:

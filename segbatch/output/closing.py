@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from segbatch.errors import OutputError
 from segbatch.output import compaction
+from segbatch.output.file_table import FileTable
 from segbatch.output.layout import SUCCESS
 from segbatch.output.reconcile import missing, others, stale
 from segbatch.output.run_record import SkippedInputs, Timings
@@ -73,9 +74,10 @@ def _refuse_missing(output: Output, lines: list[str]) -> None:
 
 def _remove_superseded(output: Output, outdated: list[str]) -> None:
     """Take rows that do not count out of ``masks/``: those that are in another file too, and those of ``outdated``."""
-    output.rewritten(compaction.remove_superseded(output.store, output.files.ledger, output.claim))
-    output.rewritten(compaction.retire(output.store, output.files.ledger, outdated, output.claim))
-    output.files.save(output.store, output.claim)
+    store, claim = output.store, output.claim
+    output.refresh(FileTable.of(compaction.remove_superseded(store, output.files.ledger, claim)))
+    output.refresh(FileTable.of(compaction.retire(store, output.files.ledger, outdated, claim)))
+    output.files.save(store, claim)
 
 
 def close(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.errors import OutputError
-from segbatch.output.file_table import FileRow
+from segbatch.output.file_table import FileRow, FileTable
 from segbatch.output.layout import MASKS, RETIRED, SUCCESS, generation
 from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, digest_of, merged_footer
@@ -54,7 +54,8 @@ def compact(output: Output, target_bytes: int, reporter: Reporter) -> Compaction
     before, written = output.files.files.sizes(), 0
     if output.files.ledger.redundant or output.files.ledger.partial:  # of a killed compaction, or of a late worker
         output.unpublish()
-        output.rewritten(remove_superseded(output.store, output.files.ledger, output.claim))
+        rows = remove_superseded(output.store, output.files.ledger, output.claim)
+        output.refresh(FileTable.of(rows))
         _check(output)
     while groups := list(_groups(output.files.ledger, output.files.files.sizes(), target_bytes)):
         output.unpublish()
@@ -64,7 +65,7 @@ def compact(output: Output, target_bytes: int, reporter: Reporter) -> Compaction
             _delete(output.store, names)
             written += 1
             reporter.message(f"{len(names):,} files merged into one, {written:,} of {len(groups):,}")
-        output.rewritten(rows)
+        output.refresh(FileTable.of(rows))
         _check(output)
     output.files.save(output.store, output.claim)
     if not output.record.sums().failed_shards and not output.is_finished:

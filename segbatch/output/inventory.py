@@ -13,7 +13,7 @@ from segbatch.output.file_table import DamagedTable, FileRow, FileTable
 from segbatch.output.layout import MASKS, SET_ASIDE, generation, is_result
 from segbatch.output.ledger import Ledger
 from segbatch.output.receipt import Receipt, digest_of, footer_of
-from segbatch.output.result_file import parse_file, unreadable
+from segbatch.output.result_file import gone, parse_file
 from segbatch.output.run_record import Claim
 from segbatch.storage.base import ObjectInfo
 from segbatch.storage.store import Store
@@ -112,24 +112,24 @@ def _examine(
     rows: list[FileRow] = []
     damaged: dict[str, str] = {}
 
-    def examine(name: str) -> FileRow | str:
+    def examine(name: str) -> tuple[FileRow | None, str]:
         try:
-            return _examine_one(store, claim, name, listing[name], expected[name], folder)
+            return _examine_one(store, claim, name, listing[name], expected[name], folder), ""
         except ValueError as e:
-            return str(e)
-        except FileNotFoundError as e:
-            raise unreadable(store, name, e, folder) from None
+            return None, str(e)
+        except FileNotFoundError:
+            raise gone(store, name, folder) from None
 
     own, merged = [n for n in expected if not generation(n)], [n for n in expected if generation(n)]
     for readers, names in ((_READERS, own), (_MERGED_READERS, merged)):
         with ThreadPoolExecutor(readers) as pool:
             for start in range(0, len(names), _NAMES_A_BATCH):
                 batch = names[start : start + _NAMES_A_BATCH]
-                for name, found in zip(batch, pool.map(examine, batch), strict=True):
-                    if isinstance(found, FileRow):
-                        rows.append(found)
+                for name, (row, problem) in zip(batch, pool.map(examine, batch), strict=True):
+                    if row is None:
+                        damaged[name] = problem
                     else:
-                        damaged[name] = found
+                        rows.append(row)
     return rows, damaged
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from segbatch.errors import SHARD_FAILURES, OutputError, PlanError
 from segbatch.output import closing, compaction, owned, promotion
 from segbatch.output.catalog import ShardRow, read_catalog
-from segbatch.output.file_table import FileRow, FileTable
+from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory, set_aside
 from segbatch.output.layout import INCOMING, MASKS, RUN, SUCCESS
 from segbatch.output.ledger import Ledger
@@ -91,7 +91,7 @@ class Output:
 
     @property
     def claim(self) -> Claim:
-        """The claim of the job that it belongs to."""
+        """Which job it belongs to."""
         return self.record.claim
 
     @property
@@ -124,7 +124,7 @@ class Output:
         """List the result files again, after this process has ``written`` some."""
         self.files = self.files.again(self.store, self.claim, written)
 
-    def refresh_staged(self, written: FileTable | None = None) -> None:
+    def refresh_staged(self, written: FileTable) -> None:
         """List the staging area again, after this process has ``written`` some files there."""
         self.staged = self.staged.again(self.store, self.claim, written)
 
@@ -181,6 +181,10 @@ class Output:
 
     # Writing
 
+    def unpublish(self) -> None:
+        """Delete ``_SUCCESS``, before anything else changes."""
+        self.store.remove(SUCCESS)
+
     def refuse_foreign(self, overwrite: bool) -> None:
         """Raise ``PlanError`` if a job must not write here.
 
@@ -225,10 +229,11 @@ class Output:
     def begin(self, recomputed: Collection[str] = ()) -> None:
         """Prepare for commits: damaged files and chunks to be ``recomputed`` leave ``masks/``, and so does _SUCCESS."""
         self.clean()
-        self.store.remove(SUCCESS)
+        self.unpublish()
         self.claim.check(self.store)
         if recomputed:
-            self.rewritten(compaction.retire(self.store, self.files.ledger, sorted(recomputed), self.claim))
+            rows = compaction.retire(self.store, self.files.ledger, sorted(recomputed), self.claim)
+            self.refresh(FileTable.of(rows))
 
     def clean(self) -> None:
         """Set damaged files aside, and record the others, so that the next run need not read them."""
@@ -238,16 +243,12 @@ class Output:
             self.files.save(self.store, self.claim)
         self.staged.set_aside(self.store)
 
-    def rewritten(self, rows: Iterable[FileRow]) -> None:
-        """List the result files again, after ``rows`` were written and their sources deleted."""
-        self.refresh(FileTable.of(rows))
-
     def writer(self, staged: bool = False) -> Writer:
         """Return what commits chunks, into ``masks/`` or into the staging area. Picklable."""
         return Writer(self.store, self.claim, INCOMING if staged else MASKS)
 
     def finish(self, shards: Sequence[Shard], tally: Tally, skipped: Skipped, seconds: float) -> int:
-        """Publish what is committed; see ``output.closing.finish``."""
+        """See ``output.closing.finish``."""
         return closing.finish(self, shards, tally, skipped, seconds)
 
     def complete_promotion(self) -> bool:
@@ -262,23 +263,15 @@ class Output:
         catalog: dict[str, ShardRow],
         confirm: Callable[[], None],
     ) -> promotion.Promoted:
-        """Promote the complete shards of the staging area; see ``output.promotion.promote``."""
+        """See ``output.promotion.promote``."""
         return promotion.promote(self, shards, date, tally, catalog, confirm)
 
     def compact(self, target_bytes: int, reporter: Reporter | None = None) -> compaction.Compaction:
-        """Merge small result files; see ``output.compaction.compact``."""
+        """See ``output.compaction.compact``."""
         return compaction.compact(self, target_bytes, reporter or Reporter())
 
-    def remove_superseded(self) -> None:
-        """Delete rows that are in a newer file too, once that file is read and found complete."""
-        compaction.remove_superseded(self.store, self.ledger(), self.claim)
-
-    def unpublish(self) -> None:
-        """Delete ``_SUCCESS``, before anything else changes."""
-        self.store.remove(SUCCESS)
-
     def set_aside(self, files: Mapping[str, Collection[str]]) -> Iterator[str]:
-        """Move files out of ``masks/``; the undamaged chunks of each are kept in a new file.
+        """Move files out of ``masks/``, keep the undamaged chunks of each in a new file, and remove superseded rows.
 
         Args:
             files: Of each file its damaged chunks; none if nothing of it can be used.
@@ -294,6 +287,7 @@ class Output:
                 kept = f"; its undamaged chunks are in {MASKS}/{rows[0].name}" if rows else ""
             (target,) = set_aside(self.store, [name]).values()
             yield f"{MASKS}/{name}: moved to {target.removesuffix(name)}{kept}"
+        compaction.remove_superseded(self.store, self.ledger(), self.claim)
 
     def describe_clear(self) -> list[str]:
         """Return what ``join`` with overwrite would delete, one line per kind with the first names."""

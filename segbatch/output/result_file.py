@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -31,17 +32,14 @@ class ResultFile:
     def batches(self, store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows that count, up to ``_BATCH_ROWS`` at a time. Raises ``OutputError`` as ``read`` does."""
         start = 0
-        try:
-            with store.open(f"{MASKS}/{self.name}") as f:
-                for batch in pq.ParquetFile(f, pre_buffer=True).iter_batches(_BATCH_ROWS, columns=columns):
-                    batch = batch.replace_schema_metadata()
-                    for first, stop in self.ranges or ((0, start + batch.num_rows),):
-                        first, stop = max(0, first - start), min(stop - start, batch.num_rows)
-                        if first < stop:
-                            yield batch.slice(first, stop - first)
-                    start += batch.num_rows
-        except (OSError, ValueError, OutputError) as e:
-            raise unreadable(store, self.name, e) from e
+        with translated(store, self.name), store.open(f"{MASKS}/{self.name}") as f:
+            for batch in pq.ParquetFile(f, pre_buffer=True).iter_batches(_BATCH_ROWS, columns=columns):
+                batch = batch.replace_schema_metadata()
+                for first, stop in self.ranges or ((0, start + batch.num_rows),):
+                    first, stop = max(0, first - start), min(stop - start, batch.num_rows)
+                    if first < stop:
+                        yield batch.slice(first, stop - first)
+                start += batch.num_rows
 
     def row(self, store: Store, position: int) -> pa.Table:
         """The row at ``position`` among those that count; only its row group is read. Raises as ``read`` does."""
@@ -50,22 +48,16 @@ class ResultFile:
                 position += first
                 break
             position -= stop - first
-        try:
-            with store.open(f"{MASKS}/{self.name}") as f:
-                file, group = pq.ParquetFile(f, pre_buffer=True), 0
-                while position >= (rows := file.metadata.row_group(group).num_rows):
-                    position, group = position - rows, group + 1
-                return file.read_row_group(group).slice(position, 1)
-        except (OSError, ValueError, OutputError) as e:
-            raise unreadable(store, self.name, e) from e
+        with translated(store, self.name), store.open(f"{MASKS}/{self.name}") as f:
+            file, group = pq.ParquetFile(f, pre_buffer=True), 0
+            while position >= (rows := file.metadata.row_group(group).num_rows):
+                position, group = position - rows, group + 1
+            return file.read_row_group(group).slice(position, 1)
 
     def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
         """The rows that count, as columns of ``schema``. Raises ``OutputError`` for a file that is none of ours."""
-        try:
-            with store.open(f"{MASKS}/{self.name}") as f:
-                table = pq.read_table(f, columns=columns).replace_schema_metadata()
-        except (OSError, ValueError, OutputError) as e:
-            raise unreadable(store, self.name, e) from e
+        with translated(store, self.name), store.open(f"{MASKS}/{self.name}") as f:
+            table = pq.read_table(f, columns=columns).replace_schema_metadata()
         if self.ranges is None:
             return table
         return pa.concat_tables([table.slice(0, 0), *(table.slice(a, b - a) for a, b in self.ranges)])
@@ -73,12 +65,9 @@ class ResultFile:
 
 def read_footer(store: Store, filename: str, folder: str = MASKS) -> list[Receipt]:
     """The receipts of all chunks in a file, in order of its rows. Raises ``OutputError`` if it is none of ours."""
-    try:
-        with store.open(f"{folder}/{filename}") as f:
-            size = f.seek(0, os.SEEK_END)
-            return receipts_of((pq.read_schema(f).metadata or {})[FOOTER_KEY], size)
-    except (OSError, ValueError, KeyError, TypeError, OutputError) as e:
-        raise unreadable(store, filename, e, folder) from e
+    with translated(store, filename, folder), store.open(f"{folder}/{filename}") as f:
+        size = f.seek(0, os.SEEK_END)
+        return receipts_of((pq.read_schema(f).metadata or {})[FOOTER_KEY], size)
 
 
 def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
@@ -91,11 +80,9 @@ def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
 
 def read_whole(store: Store, filename: str) -> tuple[str, list[tuple[Receipt, pa.Table]]]:
     """The digest of a file's bytes, and what ``read_file`` gives."""
-    try:
+    with translated(store, filename):
         data = store.read(f"{MASKS}/{filename}")
         return digest_of(data), parse_file(data)
-    except (OSError, ValueError, OutputError) as e:
-        raise unreadable(store, filename, e) from e
 
 
 def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
@@ -128,18 +115,29 @@ def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) ->
             yield from zip(names, pool.map(lambda n: read_footer(store, n, folder), names), strict=True)
 
 
-def unreadable(store: Store, filename: str, e: Exception, folder: str = MASKS) -> OutputError:
-    """What a person needs to know of a result file that could not be read."""
-    if isinstance(e, OutputError):
-        return e
-    where, reason = f"{store.uri}/{folder}/{filename}", " ".join(str(e).split())
-    if isinstance(e, FileNotFoundError):
-        return OutputError(
-            f"{where}: is gone since the output was listed, as a compaction or another run does it; try again"
-        )
-    if isinstance(e, StorageError):  # while the stream of ``Store.open`` was read
-        return OutputError(str(e), like=e if e.kind == "unavailable" else None)
+@contextmanager
+def translated(store: Store, filename: str, folder: str = MASKS) -> Iterator[None]:
+    """Raise ``OutputError`` for whatever a damaged result file, or one that is gone, makes of reading it."""
+    where = f"{store.uri}/{folder}/{filename}"
+    try:
+        yield
+    except OutputError:
+        raise
+    except FileNotFoundError:
+        raise gone(store, filename, folder) from None
+    except StorageError as e:  # while the stream of ``Store.open`` was read
+        raise OutputError(str(e), like=e if e.kind == "unavailable" else None) from e
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        reason = f"{type(e).__name__}: {' '.join(str(e).split())}"
+        raise OutputError(
+            f"{where}: not a readable result file ({reason}); `segbatch verify --repair` computes its rows again, as "
+            "do deleting it and the same `segbatch run`"
+        ) from e
+
+
+def gone(store: Store, filename: str, folder: str = MASKS) -> OutputError:
+    """The error for a result file that was listed, and is not there any more."""
     return OutputError(
-        f"{where}: not a readable result file ({type(e).__name__}: {reason}); "
-        "`segbatch verify --repair` computes anew what was in it, as does removing it and the same `segbatch run`"
+        f"{store.uri}/{folder}/{filename}: is gone since the output was listed: a compaction or another run has "
+        "replaced it; try again"
     )

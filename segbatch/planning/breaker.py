@@ -25,6 +25,14 @@ MIN_FAILURES = 32
 _MAX_CAUSES, _MAX_MESSAGE = 3, 300
 
 
+@dataclass(frozen=True)
+class ChunkOutcome:
+    """A chunk that all stages have processed: committed, or held back because it ``is_suspect``; one of both."""
+
+    receipt: Receipt | None = None
+    held: Chunk | None = None
+
+
 def is_suspect(chunk: Chunk) -> bool:
     """Whether its last records at some stage failed there, so that it is not known yet whose fault that is."""
     return any(last_failures(chunk.records, stage) for stage in STAGES)
@@ -70,12 +78,12 @@ class Breaker:
         self._held: dict[str, bytes] = {}
 
     def receipts(
-        self, chunks: Iterable[Receipt | Chunk], has_stopped: Callable[[], bool] = lambda: False
+        self, outcomes: Iterable[ChunkOutcome], has_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Receipt]:
         """Receipts of all that is committed, also of what is held back, once it is known that it may be committed.
 
         Args:
-            chunks: Receipts of chunks that are committed, and the chunks that are not, in order of completion.
+            outcomes: Chunks in order of completion.
             has_stopped: Asked at the end: whether chunks of the plan are left for another time. What is still held back
                 then is left, too, if no record succeeded.
 
@@ -83,19 +91,19 @@ class Breaker:
             NetworkError: At a stage the last ``MIN_FAILURES`` records failed, of two shards where the plan has two, or
                 all of them did, if there were fewer. What is held back is not committed.
         """
-        for chunk in chunks:
-            yield from self._take(chunk)
+        for outcome in outcomes:
+            yield from self._take(outcome)
         yield from self._close(has_stopped())
 
-    def _take(self, chunk: Receipt | Chunk) -> Iterator[Receipt]:
-        if isinstance(chunk, Receipt):
-            self._held.pop(chunk.filename, None)
-            if chunk.totals.records > chunk.totals.failed:
+    def _take(self, outcome: ChunkOutcome) -> Iterator[Receipt]:
+        if outcome.receipt is not None:
+            self._held.pop(outcome.receipt.filename, None)
+            if outcome.receipt.totals.records > outcome.receipt.totals.failed:
                 for stage in STAGES:
                     self._succeed(stage)
-            yield chunk
-        else:
-            self._hold(chunk)
+            yield outcome.receipt
+        if outcome.held is not None:
+            self._hold(outcome.held)
         for name in self._held.keys() - {name for streak in self._failures.values() for name in streak}:
             yield self._commit(unpack_chunk(self._held.pop(name)))
 

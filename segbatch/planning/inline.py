@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segbatch.output.receipt import Receipt
-from segbatch.planning.breaker import Breaker, is_suspect
+from segbatch.planning.breaker import Breaker, ChunkOutcome, is_suspect
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import UNTRACKED
-from segbatch.records import Chunk
 
 SINGLE_PROCESS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
 
@@ -23,10 +22,10 @@ def execute(plan: Plan) -> Iterator[Receipt]:
     segment, refine = segment_config(plan.job, SINGLE_PROCESS).build(), refine_config(plan.job, SINGLE_PROCESS).build()
     writer = plan.writer()
 
-    def outcomes() -> Iterator[Receipt | Chunk]:
+    def outcomes() -> Iterator[ChunkOutcome]:
         for part in plan.slices():
             for chunk in plan.job.source.chunks(part.shard, plan.chunk_size, part.wanted):
                 done = refine(segment(chunk, UNTRACKED), UNTRACKED)
-                yield done if is_suspect(done) else writer.commit(done)
+                yield ChunkOutcome(held=done) if is_suspect(done) else ChunkOutcome(writer.commit(done))
 
     return Breaker(plan, writer.commit).receipts(outcomes())

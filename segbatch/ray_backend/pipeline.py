@@ -23,7 +23,7 @@ from segbatch.output.schema import to_table
 from segbatch.output.sums import Tally
 from segbatch.output.writer import Writer
 from segbatch.packing import chunk_from_row, chunk_to_row, pack_chunk, unpack_chunk
-from segbatch.planning.breaker import Breaker, is_suspect
+from segbatch.planning.breaker import Breaker, ChunkOutcome, is_suspect
 from segbatch.planning.job import resolve
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Hardware, Pools, plan_pools
@@ -244,12 +244,13 @@ def _log_commit(receipt: Receipt, chunk: Chunk) -> None:
     event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
 
 
-def _outcomes(chunks: Dataset) -> Generator[Receipt | Chunk]:
-    """Yield receipts of committed chunks, and uncommitted chunks. Raises the ``SegbatchError`` of a worker."""
+def _outcomes(chunks: Dataset) -> Generator[ChunkOutcome]:
+    """Yield chunks that are committed, or held back. Raises the ``SegbatchError`` of a worker."""
     try:
         for batch in chunks.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             for row in batch.to_pylist():
-                yield unpack_chunk(row["held"]) if row["held"] else Receipt.from_row(row)
+                held = row["held"]
+                yield ChunkOutcome(held=unpack_chunk(held)) if held else ChunkOutcome(Receipt.from_row(row))
     except Exception as e:  # Ray failures: of many types, each carries a worker's error or names a condition of Ray
         raise failure(e) from e

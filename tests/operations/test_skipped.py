@@ -16,7 +16,7 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SourceError
 from segbatch.operations.compact import compact
 from segbatch.operations.finish import Outcome
-from segbatch.operations.nightly.night import judge
+from segbatch.operations.nightly.judge import judge
 from segbatch.operations.nightly.record import ERRORS, DatasetReport
 from segbatch.operations.verify import verify
 from segbatch.planning.plan import make_plan

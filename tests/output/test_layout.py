@@ -18,7 +18,7 @@ FUNCTIONS = {"DATE", "key_of"}
 EXCEPT = {
     "storage/hidden.py": "the marker of Spark's outputs, which listings skip",
     "storage/outputs.py": "what listings leave out; tests/planning/test_nesting.py holds it to output/layout.py",
-    "storage/store.py": "the folder of its own temporary files",
+    "storage/local.py": "the folder of its own temporary files",
 }
 
 

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import NetworkError
-from segbatch.output.receipt import Receipt
-from segbatch.planning.breaker import Breaker, is_suspect
+from segbatch.planning.breaker import Breaker, ChunkOutcome, is_suspect
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.records import Chunk, ChunkId, ClassCount, Record
@@ -126,7 +125,9 @@ def test_files_that_are_no_images_do_not_stop_the_job(tmp_path: Path) -> None:
 
 def test_a_process_that_breaks_is_known_by_sample_images_that_succeeded_before(tmp_path: Path) -> None:
     spec = job([shard(tmp_path, name, *[40] * 16) for name in "abc"], tmp_path / "out", "after_12", chunk_size=8)
-    expected = r"network tests\.faulty_networks:after_12 is broken on this machine.*sample images fail.*no kernel image"
+    expected = (
+        r"tests\.faulty_networks:after_12 is broken on this machine.*images that succeeded before.*no kernel image"
+    )
     with pytest.raises(NetworkError, match=expected):
         here.run(spec)
     assert not any(errors(tmp_path / "out"))
@@ -156,7 +157,7 @@ def committed(plan: Plan, chunks: list[Chunk], stopped: bool = False) -> list[st
     """Names of the chunks that the breaker lets through, in order."""
     plan = publish(plan)
     writer = plan.writer()
-    outcomes: list[Receipt | Chunk] = [c if is_suspect(c) else writer.commit(c) for c in chunks]
+    outcomes = [ChunkOutcome(held=c) if is_suspect(c) else ChunkOutcome(writer.commit(c)) for c in chunks]
     done = Breaker(plan, writer.commit).receipts(outcomes, lambda: stopped)
     return [f"{r.filename[0]}{int(r.filename.split('-')[1][:5])}" for r in done]
 

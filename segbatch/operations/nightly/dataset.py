@@ -101,12 +101,18 @@ class Work:
         return sum(known.get(i, 0) for i in shard_ids) + sum(r.totals.records for r in receipts)
 
 
-def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
+def describe(counts: dict[str, int]) -> str:
+    """``2 of 90 shards to compute: 1 new, 1 changed; 0 gone``."""
+    new, changed = f"{counts['new']:,} new", f"{counts['changed']:,} changed"
+    return f"{counts['left']:,} of {counts['total']:,} shards to compute: {new}, {changed}; {counts['removed']:,} gone"
+
+
+def prepare(job: JobSpec, max_removed: float, dry_run: bool = False) -> Work:
     """List inputs and output. Raises ``SegbatchError`` for what cannot be run, before any work.
 
-    A promotion that a crash interrupted is completed first, unless this is only a ``look``.
+    A promotion that a crash interrupted is completed first, unless this is only a ``dry_run``.
     """
-    if not look:
+    if not dry_run:
         Output.at(job.output, job.storage_options).complete_promotion()
     plan = make_plan(job, staged=True)
     found = Work(plan, plan.output.catalog())
@@ -119,7 +125,7 @@ def prepare(job: JobSpec, max_removed: float, look: bool = False) -> Work:
     return found
 
 
-def work(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
+def compute_staged(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
     """Compute what is left into the staging area, until it is done or ``should_stop``."""
     if found.plan.complete:
         return

@@ -51,22 +51,42 @@ def _is_due(earlier: EarlierDate, state: Store) -> bool:
     return any(night is not None and earlier.name in night.datasets for night in nights)
 
 
-def look_back(earlier: EarlierDate, dry_run: bool = False) -> Work | str | None:
-    """What is to do of a date, why it is left as it is, or None if none of its inputs exist.
+@dataclass(frozen=True)
+class Lookback:
+    """An earlier date of a dataset, and the work that is left of it, or the ``reason`` why it is left unchanged."""
 
-    A date is left if its output is of other settings, if its inputs are refused, or if some of them are gone: what was
-    delivered is often moved away later, and the masks stay. Raises ``SegbatchError`` for what cannot be read now.
+    date: EarlierDate
+    work: Work | None = None
+    reason: str = ""
+
+
+def look_back(date: EarlierDate, dry_run: bool = False) -> Lookback | None:
+    """Plan an earlier date.
+
+    It is left unchanged if its output has other settings, if its inputs are refused, or if some of them are gone: what
+    was delivered is often moved away later, and the masks are kept.
+
+    Args:
+        date: The dataset and its date.
+        dry_run: Write nothing.
+
+    Returns:
+        What is left of it; None if none of its inputs exist.
+
+    Raises:
+        SegbatchError: Something cannot be read now.
     """
     try:
-        found = prepare(earlier.job, max_removed=1, look=dry_run)
+        work = prepare(date.job, max_removed=1, dry_run=dry_run)
     except MissingInput:
         return None
     except (PlanError, SourceError) as e:
-        return str(e)
-    gone = [f"{gone:,} of its {total:,} {what}" for what, (gone, total) in found.vanished().items() if gone]
+        return Lookback(date, reason=str(e))
+    gone = [f"{gone:,} of its {total:,} {what}" for what, (gone, total) in work.vanished().items() if gone]
     if not gone:
-        return found
-    return (
-        f"{' and '.join(gone)} are gone from its inputs; `segbatch nightly CONFIG --date {earlier.date}` does what is "
-        "new there, and retires the masks of those"
+        return Lookback(date, work)
+    return Lookback(
+        date,
+        reason=f"{' and '.join(gone)} are gone from its inputs; `segbatch nightly CONFIG --date {date.date}` computes "
+        "what is new there, and archives the masks of those",
     )

@@ -1,4 +1,4 @@
-"""A night on one page: take the lease, do what is new of each dataset until the deadline, compare, tell."""
+"""A nightly run: take the lease, compute what is new of each dataset until the deadline, compare, report."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from segbatch.config.nightly import Hours, NightlySpec
-from segbatch.errors import SegbatchError, SpecError
+from segbatch.config.nightly import NightlySpec
+from segbatch.errors import SegbatchError
 from segbatch.logs import LogReporter
-from segbatch.operations.nightly.dataset import Work, prepare, promote, work
+from segbatch.operations.nightly.dataset import Work, compute_staged, describe, prepare, promote
 from segbatch.operations.nightly.judge import judge, judge_errors
-from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
+from segbatch.operations.nightly.lookback import EarlierDate, Lookback, look_back
 from segbatch.operations.nightly.record import (
     DatasetReport,
     NightReport,
@@ -24,10 +24,11 @@ from segbatch.operations.nightly.record import (
     utc,
     write_night,
 )
+from segbatch.operations.nightly.schedule import Schedule
 from segbatch.operations.nightly.webhook import post
 from segbatch.output.output import Output
 from segbatch.protocols import Reporter
-from segbatch.storage.lease import Lease, LeaseLost, holder
+from segbatch.storage.lease import Lease, LeaseLost
 from segbatch.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -42,192 +43,168 @@ def run_night(
     clock: Callable[[], float] = time.time,
     reporter: Reporter | None = None,
 ) -> NightReport | None:
-    """Do one night, or what is left of it, and record it. None outside the hours of a night: nothing is done then.
+    """Compute what is new of several datasets until the deadline, compare it with earlier nights, and record it.
 
-    ``date`` makes up for another night, for the datasets that have ``{date}`` in their inputs. ``only`` are names of
-    datasets. ``until`` replaces that of ``spec``; "none" is no deadline. ``clock`` gives Unix time. A dataset that
-    fails is an entry with exit code 1 or 2, and the others go on. Raises ``Busy`` if another night runs,
-    ``LeaseLost``, ``SpecError``, ``OutputError`` if the state cannot be read or written.
+    A dataset that fails is an entry with exit code 1 or 2, and the others continue.
+
+    Args:
+        spec: The configuration.
+        date: Backfill this date, for the datasets that have ``{date}`` in their inputs.
+        only: Names of datasets; all unless given.
+        until: Another deadline than that of ``spec``; "none" for none.
+        clock: Returns Unix time.
+        reporter: Receives progress and messages; by default the logger ``segbatch`` does.
+
+    Returns:
+        The report; None outside the hours of a night, when nothing is done.
+
+    Raises:
+        Busy: Another run holds the lease.
+        LeaseLost: Another run has taken it over.
+        SpecError: The options do not fit the configuration.
+        OutputError: The state cannot be read or written.
     """
     reporter = reporter or LogReporter()
-    spec, hours, names = _decide(spec, date, only, until, clock)
-    if not hours.begun and date in (None, hours.date):
+    schedule = Schedule.of(spec, date, only, until, clock)
+    spec, hours = schedule.spec, schedule.hours
+    if not hours.has_begun and date in (None, hours.date):
         reporter.message(
             f"it is not night: a night is from {spec.since:%H:%M} to {spec.until:%H:%M} {spec.timezone}; "
-            "nothing is done (--until none, or a time, starts all the same)"
+            "nothing is done (--until with a time, or none, starts it now)"
         )
         return None
     state = Store(spec.state, spec.storage_options)
-    night = (date or hours.date).isoformat()
-    with Lease.take(state, spec.lease_seconds, clock, f"the night of {night}").kept() as lease:
-        record = read_night(state, night) or NightReport(date=night, started=utc(clock()))
-        record.deadline = utc(hours.deadline) if hours.deadline is not None else None
-        record.webhook = ""
+    with Lease.take(state, spec.lease_seconds, clock, f"the night of {schedule.date}").kept() as lease:
+        report = read_night(state, str(schedule.date)) or NightReport(date=str(schedule.date), started=utc(clock()))
+        report.deadline = utc(hours.deadline) if hours.deadline is not None else None
+        report.webhook = ""
 
         def should_stop() -> bool:
             return lease.lost or (hours.deadline is not None and clock() >= hours.deadline)
 
-        late = earlier_dates(spec, names, hours.date, state) if date is None else []
-        _datasets(_Context(record, lease, should_stop, reporter), spec, names, late)
-        earlier = _earlier(state, night, spec)
-        for name in names:
-            judge(record.datasets[name], name, earlier, spec, date or hours.date)
-        record.finished = utc(clock())
+        _compute(_Context(report, lease, should_stop, reporter), schedule, state)
+        _judge(report, schedule, state)
+        report.finished = utc(clock())
         lease.renew()
-        write_night(state, record)
-        _forget(spec, state, names, night)
-        if spec.webhook and (spec.webhook.when == "always" or record.exit_code):
-            record.webhook = post(spec.webhook, record)
-            if record.webhook:
-                write_night(state, record)
-    return record
+        _publish(report, schedule, state)
+    return report
 
 
-def _decide(
-    spec: NightlySpec,
-    date: datetime.date | None,
-    only: Sequence[str],
-    until: str | None,
-    clock: Callable[[], float],
-) -> tuple[NightlySpec, Hours, list[str]]:
-    """The spec with another end, the night that it is, and the datasets to do."""
-    spec = spec if until is None else spec.ending(until)
-    hours = spec.hours(clock())
-    if date is not None and date > hours.date:
-        raise SpecError(f"--date: {date} is yet to come; the night of today is {hours.date}")
-    return spec, hours, chosen(spec, only, date if date != hours.date else None)
+def _judge(report: NightReport, schedule: Schedule, state: Store) -> None:
+    """Compare the night with earlier ones, and add alerts and notes."""
+    drift = schedule.spec.drift
+    first = drift.reference_from.isoformat() if drift.reference_from else ""
+    earlier = [read_night(state, d) for d in reversed(dates(state)) if first <= d < report.date]
+    nights = [night for night in earlier if night is not None]
+    for name in schedule.names:
+        judge(report.datasets[name], name, nights, schedule.spec, schedule.date)
 
 
-def explain(
-    spec: NightlySpec,
-    *,
-    date: datetime.date | None = None,
-    only: Sequence[str] = (),
-    until: str | None = None,
-    clock: Callable[[], float] = time.time,
-) -> str:
-    """What a night would do now, in words. Writes nothing. Raises what a night would raise before its work."""
-    spec, hours, names = _decide(spec, date, only, until, clock)
-    state = Store(spec.state, spec.storage_options)
-    deadline = f", until {utc(hours.deadline)}" if hours.deadline is not None else ""
-    lines = [
-        f"{'night':13}{date or hours.date}{deadline}{'' if hours.begun else '; not now: it is not night'}",
-        f"{'lease':13}{holder(state, clock) or 'free'}",
-    ]
-    for name in names:
-        found = prepare(spec.job_of(name, date or hours.date), spec.max_removed, look=True)
-        lines.append(f"{name:13}{_said(found.counts())}; output {found.output.uri}")
-    for earlier in earlier_dates(spec, names, hours.date, state) if date is None else []:
-        past = look_back(earlier, dry_run=True)
-        if isinstance(past, Work):
-            lines.append(f"{earlier.entry:13} {_said(past.counts())}; output {past.output.uri}")
-        elif past is not None:
-            lines.append(f"{earlier.entry:13} is left as it is: {past}")
-    return "\n".join(lines)
-
-
-def _said(counts: dict[str, int]) -> str:
-    """``2 of 90 shards to do: 1 new, 1 changed; 0 gone``."""
-    new, changed = f"{counts['new']:,} new", f"{counts['changed']:,} changed"
-    return f"{counts['left']:,} of {counts['total']:,} shards to do: {new}, {changed}; {counts['removed']:,} gone"
-
-
-def chosen(spec: NightlySpec, only: Sequence[str], other_date: datetime.date | None) -> list[str]:
-    """Names of the datasets to do. Raises ``SpecError`` for one that is not there, or if none has that date."""
-    for name in only:
-        if name not in spec.datasets:
-            raise SpecError(f"--dataset: there is no {name!r}; there are {', '.join(spec.datasets)}")
-    names = [n for n in spec.datasets if not only or n in only]
-    if other_date is None:
-        return names
-    dated = [n for n in names if spec.dated(n)]
-    if not dated:
-        raise SpecError(
-            f"--date: {', '.join(names)} cannot be made up for by date, having no {{date}} in inputs and output; "
-            "leave --date out: whatever is new is done"
-        )
-    return dated
+def _publish(report: NightReport, schedule: Schedule, state: Store) -> None:
+    """Write the report, delete what is older than ``keep_nights``, and post the summary."""
+    spec = schedule.spec
+    write_night(state, report)
+    kept = dates(state)[-spec.keep_nights :]
+    for old in dates(state):
+        if old < kept[0]:
+            remove_night(state, old)
+    for name in schedule.names:
+        job = spec.job_of(name, schedule.date)
+        Output.at(job.output, job.storage_options).delete_retired(before=kept[0])
+    if spec.webhook and (spec.webhook.when == "always" or report.exit_code):
+        report.webhook = post(spec.webhook, report)
+        if report.webhook:
+            write_night(state, report)
 
 
 @dataclass(frozen=True)
 class _Context:
     """What the datasets of one night have in common."""
 
-    record: NightReport
+    report: NightReport
     lease: Lease
     should_stop: Callable[[], bool]
     reporter: Reporter
 
 
-def _datasets(context: _Context, spec: NightlySpec, names: list[str], late: Sequence[EarlierDate]) -> None:
-    """Plan them all, so that a mistake is found before any work; then do tonight's, and what came late after them."""
-    record, before = context.record, dict(context.record.datasets)
-    tonight, past = _plan(context, spec, names), _plan_earlier(context, late)
-    for name, dataset in [*tonight.items(), *((date.entry, found) for date, found in past if isinstance(found, Work))]:
-        _do(context, name, dataset, before.get(name))
-    for date, found in past:
-        if isinstance(found, Work):
-            # Too few, and too much of their own, to be judged for drift.
-            judge_errors(record.datasets[date.entry], date.job.max_error_fraction, spec.drift.min_images)
-        else:
-            record.datasets[date.name].notes.append(f"{date.date} is left as it is: {found}")
+def _compute(context: _Context, schedule: Schedule, state: Store) -> None:
+    """Plan all datasets, so that a mistake is found before any work; then compute them, and late files after them."""
+    report, before = context.report, dict(context.report.datasets)
+    planned = _plan(context, schedule)
+    late = _plan_late(context, schedule.late(state))
+    for name, work in planned.items():
+        _run(context, name, work, before.get(name))
+    for found in late:
+        if found.work is None:
+            report.datasets[found.date.name].notes.append(f"{found.date.date} is left unchanged: {found.reason}")
+            continue
+        entry = found.date.entry
+        _run(context, entry, found.work, before.get(entry))
+        # Too few images, and too different from a whole date, to be judged for drift.
+        judge_errors(report.datasets[entry], found.date.job.max_error_fraction, schedule.spec.drift.min_images)
 
 
-def _plan(context: _Context, spec: NightlySpec, names: list[str]) -> dict[str, Work]:
-    """What is to do tonight, by the name of its entry in the record."""
-    found: dict[str, Work] = {}
-    for name in names:
-        job = spec.job_of(name, datetime.date.fromisoformat(context.record.date))
-        context.record.datasets[name] = DatasetReport(output=Store(job.output, job.storage_options).uri)
+def _plan(context: _Context, schedule: Schedule) -> dict[str, Work]:
+    """Return the work of each dataset by its name; one that cannot be planned is an entry that failed."""
+    planned: dict[str, Work] = {}
+    for name in schedule.names:
+        job = schedule.spec.job_of(name, schedule.date)
+        context.report.datasets[name] = DatasetReport(output=Store(job.output, job.storage_options).uri)
         try:
-            found[name] = prepare(job, spec.max_removed)
+            planned[name] = prepare(job, schedule.spec.max_removed)
         except SegbatchError as e:
             _fail(context, name, e)
-    return found
+    return planned
 
 
-def _plan_earlier(context: _Context, late: Sequence[EarlierDate]) -> list[tuple[EarlierDate, Work | str]]:
-    """What came late for earlier dates, or why one is left as it is; those without news are left out."""
-    past: list[tuple[EarlierDate, Work | str]] = []
+def _plan_late(context: _Context, late: Sequence[EarlierDate]) -> list[Lookback]:
+    """Return the earlier dates with late files, and those that are left unchanged for a reason."""
+    lookbacks = []
     for date in late:
         entry = DatasetReport(output=Store(date.job.output, date.job.storage_options).uri)
         try:
             found = look_back(date)
         except SegbatchError as e:
-            context.record.datasets[date.entry] = entry
+            context.report.datasets[date.entry] = entry
             _fail(context, date.entry, e)
             continue
-        if isinstance(found, Work) and not found.has_news:
+        if found is None or (found.work is not None and not found.work.has_news):
             continue
-        if isinstance(found, Work):
-            context.record.datasets[date.entry] = entry
-        if found is not None:
-            past.append((date, found))
-    return past
+        if found.work is not None:
+            context.report.datasets[date.entry] = entry
+        lookbacks.append(found)
+    return lookbacks
 
 
-def _do(context: _Context, name: str, dataset: Work, before: DatasetReport | None) -> None:
-    """Compute and promote one dataset, unless no time is left; ``before`` is its entry of an earlier start tonight."""
-    record, counts = context.record, dataset.counts()
+def _run(context: _Context, name: str, work: Work, before: DatasetReport | None) -> None:
+    """Compute and promote one dataset, unless no time is left.
+
+    Args:
+        context: What the datasets of the night have in common.
+        name: Name of its entry.
+        work: What is left of it.
+        before: Its entry of an earlier start of the same night.
+    """
+    report, counts = context.report, work.counts()
     if context.should_stop() and counts["left"]:
-        record.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
+        report.datasets[name].shards = {**counts, "new": 0, "changed": 0, "removed": 0}
         return
-    for said in (_said(counts), *dataset.plan.warnings()):
-        context.reporter.message(f"{name}: {said}")
+    for text in (describe(counts), *work.plan.warnings()):
+        context.reporter.message(f"{name}: {text}")
     begun = time.monotonic()
     failure: SegbatchError | None = None
     try:
-        work(dataset, context.reporter, context.should_stop)
+        compute_staged(work, context.reporter, context.should_stop)
     except SegbatchError as e:
         failure = e
-        gc.collect()  # the pools of a dataset that broke off hold their cores until then
+        gc.collect()  # actor pools of a failed dataset hold their cores until they are collected
     seconds = time.monotonic() - begun
     try:
-        entry = promote(dataset, record.date, context.lease, seconds)
-        entry.computed, entry.seconds = dataset.tally.totals.records, seconds if dataset.tally.filenames else 0.0
+        entry = promote(work, report.date, context.lease, seconds)
+        entry.computed, entry.seconds = work.tally.totals.records, seconds if work.tally.filenames else 0.0
         if before is not None:
             entry.computed, entry.seconds = entry.computed + before.computed, entry.seconds + before.seconds
-        record.datasets[name] = entry
+        report.datasets[name] = entry
     except LeaseLost:
         raise
     except SegbatchError as e:
@@ -237,25 +214,7 @@ def _do(context: _Context, name: str, dataset: Work, before: DatasetReport | Non
 
 
 def _fail(context: _Context, name: str, error: SegbatchError) -> None:
-    entry = context.record.datasets[name]
+    entry = context.report.datasets[name]
     entry.state, entry.message, entry.exit_code = "failed", str(error), 2 if error.exit_code == 2 else 1
     entry.alerts.append(f"failed: {error}")
     context.reporter.message(f"{name}: failed: {error}")
-
-
-def _earlier(state: Store, night: str, spec: NightlySpec) -> list[NightReport]:
-    """Records of the nights to compare with, the last first."""
-    first = spec.drift.reference_from.isoformat() if spec.drift.reference_from else ""
-    found = [d for d in dates(state) if first <= d < night]
-    return [n for n in (read_night(state, d) for d in reversed(found)) if n is not None]
-
-
-def _forget(spec: NightlySpec, state: Store, names: list[str], night: str) -> None:
-    """Remove the records, and the masks that were replaced, of nights before the last ``keep_nights``."""
-    kept = dates(state)[-spec.keep_nights :]
-    for old in dates(state):
-        if old < kept[0]:
-            remove_night(state, old)
-    for name in names:
-        job = spec.job_of(name, datetime.date.fromisoformat(night))
-        Output.at(job.output, job.storage_options).delete_retired(before=kept[0])

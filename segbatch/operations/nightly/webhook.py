@@ -1,7 +1,8 @@
-"""Posts the summary of a night as JSON. That it cannot is worth a line, never a failed night."""
+"""Posts the summary of a nightly run as JSON. A failed post is a line in the report, never a failed run."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -41,7 +42,7 @@ def post(spec: WebhookSpec, night: NightReport, sleep: Callable[[float], None] =
             reason = f"{host} answers {e.code} {e.reason}"
             if e.code not in _TRANSIENT:
                 return reason
-        except Exception as e:
-            # By its kind alone: the text of some holds the URL, which may be a secret.
-            reason = f"{host}: {type(getattr(e, 'reason', e)).__name__}"
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            # Only the type: some messages hold the URL, which may be a secret.
+            reason = f"{host}: {type(e.reason if isinstance(e, urllib.error.URLError) else e).__name__}"
     return f"{reason}, {spec.attempts} times"

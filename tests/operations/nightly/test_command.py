@@ -64,7 +64,7 @@ def test_a_plan_is_printed_and_nothing_written(nightly: Run, config: Path) -> No
     assert code == 0
     assert re.search(r"^night +\d{4}-\d\d-\d\d$", text, re.MULTILINE)
     assert re.search(r"^lease +free$", text, re.MULTILINE)
-    assert re.search(r"^street +3 of 3 shards to do: 3 new, 0 changed; 0 gone; output .*/out$", text, re.MULTILINE)
+    assert re.search(r"^street +3 of 3 shards to compute: 3 new, 0 changed; 0 gone; output .*/out$", text, re.MULTILINE)
     assert sorted(p.name for p in config.parent.glob("*")) == ["in", "nightly.yaml"]
 
 
@@ -121,7 +121,7 @@ def test_by_day_nothing_is_done(nightly: Run, config: Path) -> None:
     ("args", "says"),
     [
         (["--date", "tomorrow"], "--date: 'tomorrow' is not a date; write it as 2026-11-25"),
-        (["--date", "2020-01-01"], "street cannot be made up for by date"),
+        (["--date", "2020-01-01"], "street cannot be backfilled by date"),
         (["--dataset", "stret"], "--dataset: there is no 'stret'; there are street"),
         (["--until", "late"], 'until: got "late"'),
     ],

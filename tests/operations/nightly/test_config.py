@@ -12,7 +12,7 @@ import pytest
 
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SpecError
-from segbatch.operations.nightly.night import chosen
+from segbatch.operations.nightly.schedule import select_datasets
 
 DATASETS: dict[str, Any] = {"street": {"inputs": ["s3://b/in/*.tar"], "output": "s3://b/out"}}
 DATED = {"inputs": "s3://b/{date:%Y/%m/%d}/*.tar", "output": "s3://b/out/{date}"}
@@ -85,13 +85,13 @@ def test_a_date_fills_inputs_and_output() -> None:
 def test_a_date_is_made_up_for_where_inputs_have_dates() -> None:
     both = spec(datasets={"a": DATED, **DATASETS})
     day = datetime.date(2026, 3, 9)
-    assert chosen(both, (), None) == ["a", "street"]
-    assert chosen(both, (), day) == ["a"]
-    assert chosen(both, ("street",), None) == ["street"]
-    with pytest.raises(SpecError, match="street cannot be made up for by date"):
-        chosen(both, ("street",), day)
+    assert select_datasets(both, (), None) == ["a", "street"]
+    assert select_datasets(both, (), day) == ["a"]
+    assert select_datasets(both, ("street",), None) == ["street"]
+    with pytest.raises(SpecError, match="street cannot be backfilled by date"):
+        select_datasets(both, ("street",), day)
     with pytest.raises(SpecError, match="--dataset: there is no 'stret'; there are a, street"):
-        chosen(both, ("stret",), None)
+        select_datasets(both, ("stret",), None)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_a_date_is_made_up_for_where_inputs_have_dates() -> None:
 def test_the_night_of_a_moment(moment: str, night: str, ends: str, begun: bool) -> None:
     """A restart after the deadline is not night: it must not compute all day."""
     found = spec(since="22:00", until="06:00", timezone="Europe/Berlin").hours(berlin(moment))
-    assert (found.date.isoformat(), found.deadline, found.begun) == (night, berlin(ends), begun)
+    assert (found.date.isoformat(), found.deadline, found.has_begun) == (night, berlin(ends), begun)
 
 
 def test_a_night_without_hours_is_that_of_its_day() -> None:
     found = spec(timezone="Europe/Berlin").hours(berlin("2026-11-20 23:30"))
-    assert (found.date.isoformat(), found.deadline, found.begun) == ("2026-11-20", None, True)
+    assert (found.date.isoformat(), found.deadline, found.has_begun) == ("2026-11-20", None, True)
     found = spec(until="06:00", timezone="Europe/Berlin").hours(berlin("2026-11-20 23:30"))
     assert (found.date.isoformat(), found.deadline) == ("2026-11-20", berlin("2026-11-21 06:00"))
     assert spec(since="22:00", until="06:00").ending("none").hours(0.0).deadline is None

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from segbatch.config.nightly import NightlySpec
-from segbatch.operations.nightly.dataset import Work
+from segbatch.operations.nightly.explain import explain
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
-from segbatch.operations.nightly.night import explain, run_night
+from segbatch.operations.nightly.night import run_night
 from segbatch.operations.nightly.record import DatasetReport, NightReport, write_night
 from segbatch.storage.store import Store
 from tests import here
@@ -118,17 +118,18 @@ def test_datasets_without_a_date_and_parts_that_tonight_does_itself_are_left_out
     assert camera.late(datasets={"plain": plain, "monthly": monthly}, lookback_days=9) == []
 
 
-@pytest.mark.parametrize("settled", [True, False])
-def test_what_is_new_is_to_do_and_without_news_nothing_is(camera: Camera, settled: bool) -> None:
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_what_is_new_is_to_do_and_without_news_nothing_is(camera: Camera, is_finished: bool) -> None:
     camera.deliver(1, "a")
     camera.done(1)
-    if not settled:
+    if not is_finished:
         camera.deliver(1, "late")
     (earlier,) = camera.late()
     found = look_back(earlier)
-    assert isinstance(found, Work)
-    assert found.has_news is not settled
-    assert found.counts()["new"] == (0 if settled else 1)
+    assert found is not None
+    assert found.work is not None
+    assert found.work.has_news is not is_finished
+    assert found.work.counts()["new"] == (0 if is_finished else 1)
 
 
 def test_inputs_that_do_not_exist_are_no_failure(camera: Camera) -> None:
@@ -151,12 +152,15 @@ def test_masks_of_inputs_that_were_moved_away_stay(camera: Camera) -> None:
     camera.deliver(1, "late")
     (camera.folder / "in" / str(day(1)) / "a.tar").unlink()
     (earlier,) = camera.late()
-    why = look_back(earlier)
-    assert why == (
-        "1 of its 3 shards are gone from its inputs; `segbatch nightly CONFIG --date 2026-11-19` does what is new "
-        "there, and retires the masks of those"
+    found = look_back(earlier)
+    assert found is not None
+    why = found.reason
+    assert (found.work, why) == (
+        None,
+        "1 of its 3 shards are gone from its inputs; `segbatch nightly CONFIG --date 2026-11-19` computes "
+        "what is new there, and archives the masks of those",
     )
-    assert f"cam 2026-11-19 is left as it is: {why}" in " ".join(camera.plan().split())
+    assert f"cam 2026-11-19 is left unchanged: {why}" in " ".join(camera.plan().split())
     assert camera.masks(1) == 6
 
 
@@ -164,7 +168,9 @@ def test_an_output_of_other_settings_is_left(camera: Camera) -> None:
     camera.deliver(1, "a")
     camera.done(1)
     (earlier,) = camera.late(job={"model": "tests.networks:fast", "refiner": "none", "prune": 0.1})
-    assert "prune" in str(look_back(earlier))
+    found = look_back(earlier)
+    assert found is not None
+    assert "prune" in found.reason
 
 
 def test_the_plan_names_earlier_dates_and_an_explicit_date_looks_at_no_other(camera: Camera) -> None:
@@ -173,8 +179,8 @@ def test_the_plan_names_earlier_dates_and_an_explicit_date_looks_at_no_other(cam
     camera.done(1)
     camera.deliver(1, "late")
     plan = camera.plan()
-    assert "cam          1 of 1 shards to do: 1 new, 0 changed; 0 gone" in plan
-    assert "cam 2026-11-19 1 of 2 shards to do: 1 new, 0 changed; 0 gone; output " in plan
+    assert "cam          1 of 1 shards to compute: 1 new, 0 changed; 0 gone" in plan
+    assert "cam 2026-11-19 1 of 2 shards to compute: 1 new, 0 changed; 0 gone; output " in plan
     for date in (TODAY, day(1)):
         assert "cam 2026" not in explain(camera.spec(), date=date, clock=camera.clock)
 

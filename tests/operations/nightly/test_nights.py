@@ -284,5 +284,5 @@ def test_a_date_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert night.verdict == "TOO MANY ERRORS: photos"
     assert [p.name for p in bench.output.glob("*")] == ["2026-11-20"]
     assert len(rows(bench.output / "2026-11-20")) == 4
-    with pytest.raises(SpecError, match="2026-11-29 is yet to come; the night of today is 2026-11-23"):
+    with pytest.raises(SpecError, match="2026-11-29 is in the future, today's night is 2026-11-23"):
         run_night(bench.spec(datasets=datasets), date=datetime.date(2026, 11, 29), clock=lambda: MIDNIGHT + 3 * DAY)

@@ -1,0 +1,44 @@
+"""What a nightly run would do, without doing it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+
+from segbatch.config.nightly import NightlySpec
+from segbatch.operations.nightly.dataset import describe, prepare
+from segbatch.operations.nightly.lookback import look_back
+from segbatch.operations.nightly.record import utc
+from segbatch.operations.nightly.schedule import Schedule
+from segbatch.storage.lease import holder
+from segbatch.storage.store import Store
+
+
+def explain(
+    spec: NightlySpec,
+    *,
+    date: datetime.date | None = None,
+    only: Sequence[str] = (),
+    until: str | None = None,
+    clock: Callable[[], float] = time.time,
+) -> str:
+    """Describe what ``run_night`` would do now. Writes nothing. Raises what it would raise before any work."""
+    schedule = Schedule.of(spec, date, only, until, clock)
+    spec, hours = schedule.spec, schedule.hours
+    state = Store(spec.state, spec.storage_options)
+    deadline = f", until {utc(hours.deadline)}" if hours.deadline is not None else ""
+    lines = [
+        f"{'night':13}{schedule.date}{deadline}{'' if hours.has_begun else '; not now: it is not night'}",
+        f"{'lease':13}{holder(state, clock) or 'free'}",
+    ]
+    for name in schedule.names:
+        work = prepare(spec.job_of(name, schedule.date), spec.max_removed, dry_run=True)
+        lines.append(f"{name:13}{describe(work.counts())}; output {work.output.uri}")
+    for late in schedule.late(state):
+        found = look_back(late, dry_run=True)
+        if found is not None and found.work is not None:
+            lines.append(f"{late.entry:13} {describe(found.work.counts())}; output {found.work.output.uri}")
+        elif found is not None:
+            lines.append(f"{late.entry:13} is left unchanged: {found.reason}")
+    return "\n".join(lines)
