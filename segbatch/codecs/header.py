@@ -1,7 +1,8 @@
-"""What the first bytes of an image tell without decoding it: format and size.
+"""Format and size of an encoded image by its first bytes, without decoding it.
 
-Sizes are read here and not by Pillow, so that a limit on them holds whatever Pillow's own limits are set to,
-and before anything is allocated.
+Sizes are read here and not by Pillow, so that a limit on them holds whatever Pillow's own limits are set to, before
+anything is allocated (Pillow 13.0 reserves 1.3 GB when it opens a WebP of 170 bytes that declares 13000 x 13000
+pixels), and where metadata is damaged that the pixels do not need.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from segbatch.errors import RecordFailure
+from segbatch.errors import Outage, RecordFailure
 
 # A file may declare a dictionary of 4 GiB; `xz -9` needs 65 MiB. zstd's own limit is 128 MiB.
 _MAX_XZ_MEMORY = 256 * 2**20
@@ -63,7 +63,7 @@ class _Source(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         try:
             return self._stream.read(size)
-        except Exception as e:  # storage translation, which tells an outage from a missing object, comes later
+        except (OSError, Outage) as e:
             self.error = e
             raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from segbatch.contents import FIRST_BYTES
+from segbatch.errors import SegbatchError
 from segbatch.records import Shard
 from segbatch.storage.files import Files, shard_failure
 from segbatch.text import redact
@@ -36,6 +37,6 @@ def first_bytes(files: Files, uri: str) -> bytes:
     try:
         with files.beginning(uri, FIRST_BYTES) as stream:
             return stream.read(FIRST_BYTES)
-    except Exception as e:  # storage translation
+    except (OSError, SegbatchError) as e:
         shard_failure(uri, e)  # raises an outage; anything else is the file's, and becomes its error row
         return b""

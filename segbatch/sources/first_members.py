@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from segbatch.codecs.header import image_size
+from segbatch.errors import SegbatchError
 from segbatch.records import Shard
 from segbatch.sources.formats import ReadOptions
 from segbatch.sources.samples import NAME_PARTS, ImageRule
@@ -39,7 +40,7 @@ def contradiction(shard: Shard, options: ReadOptions, new: Callable[[], Reading]
             with options.files.open(shard.uri, read_ahead=False) as stream:
                 look = _Look(options, new())
                 look.into(stream, _LARGE_MEMBERS, measured=0)
-    except Exception as e:  # storage translation
+    except (OSError, SegbatchError) as e:
         shard_failure(shard.uri, e)  # raises an outage; anything else is the shard's, and becomes its error row
         return None
     return look.contradiction()

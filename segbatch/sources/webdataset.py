@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 
 from segbatch.contents import recognized
-from segbatch.errors import RecordFailure
+from segbatch.errors import Outage, RecordFailure
 from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources.census import Census
@@ -143,7 +143,7 @@ class Reading:
                 self.census.add_member(is_image)
         except RecordFailure as e:
             self.failure = e
-        except Exception as e:  # storage translation: clients of stores have exceptions of their own
+        except (OSError, Outage) as e:
             self.failure = shard_failure(self._shard.uri, e)
         if sample is not None and (self.failure is None or sample.complete):
             yield from self._finished(sample)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 # What a web server without ranges sends of an object is kept up to this size; a larger one is not read in ranges.
@@ -13,10 +14,21 @@ MAX_WHOLE_BYTES = 32 * 2**20
 
 
 class RangeReader(io.RawIOBase):
-    """One object of ``size`` bytes; each read is one call of ``read_range(begin, end)``, which retries."""
+    """One object as a stream whose every read is one request.
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
-        self._read_range, self._size, self._at = read_range, size, 0
+    Args:
+        read_range: Reads the bytes from ``begin`` to ``end``, with retries.
+        size: Of the object, in bytes.
+        translated: Gives a context that raises ``StorageError`` for any exception within.
+    """
+
+    def __init__(
+        self,
+        read_range: Callable[[int, int], bytes],
+        size: int,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._read_range, self._size, self._translated, self._at = read_range, size, translated, 0
         self._whole: bytes | None = None  # what a web server sends that ignores ranges, if it is small
 
     def readable(self) -> bool:
@@ -43,7 +55,8 @@ class RangeReader(io.RawIOBase):
         begin, end = self._at, min(self._at + len(buffer), self._size)
         if begin >= end:
             return 0
-        data = self._range(begin, end) if self._whole is None else self._whole[begin:end]
+        with self._translated():
+            data = self._range(begin, end) if self._whole is None else self._whole[begin:end]
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

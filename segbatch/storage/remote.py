@@ -7,6 +7,7 @@ import inspect
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, BinaryIO
 
 from segbatch.causes import causes
@@ -180,12 +181,7 @@ class RemoteStorage:
             path = self._path(name)
             info = self._info(path)
             refuse_unreadable(info)
-
-        def read_range(begin: int, end: int) -> bytes:
-            with self._translated(name, "read"):
-                return self._range(path, begin, end)
-
-        stream = RangeReader(read_range, int(info["size"]))
+        stream = RangeReader(partial(self._range, path), int(info["size"]), partial(self._translated, name, "read"))
         return io.BufferedReader(stream, buffer_bytes) if buffer_bytes else stream  # type: ignore[return-value]
 
     def write(self, name: str, data: bytes) -> str:
