@@ -1,6 +1,6 @@
-"""Networks by name: ``build`` one to run it, ``describe`` one to plan with it, ``names`` to choose.
+"""Networks by name: ``build`` loads one, ``describe`` gives its classes and weights, ``names`` lists all.
 
-Importing this package imports no torch; asking for a network does.
+Importing this package does not import torch; ``build`` and ``describe`` do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from segbatch.registry import Registry
 
 __all__ = ["MODELS", "ModelInfo", "build", "describe", "entry", "names", "supports_bf16"]
 
-# Name -> where its ``Entry`` is, imported when asked for. A new network is one file and one line here.
+# Name -> module and attribute of its ``ModelEntry``, imported on first use. A new network is one file and one line.
 MODELS: Registry[str] = Registry("model")
 MODELS.add("deeplabv3plus_mobilenet_v2", "segbatch.models.deeplabv3plus:DEEPLABV3PLUS_MOBILENET_V2")
 MODELS.add("deeplabv3_mobilenet_v3_large", "segbatch.models.torchvision:DEEPLABV3_MOBILENET_V3_LARGE")
@@ -53,16 +53,24 @@ def build(
     tile_pixels: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Model:
-    """The model ``name`` (or ``package.module:factory``), in eval mode on its device, ready for ``scores``.
+    """Load a model, in eval mode on its device, ready for ``scores``.
 
-    ``weights``: a named set, ``default``, the URI of a checkpoint (``state_dict.load``; for networks that come
-    from Caffe, of a ``.caffemodel``), or ``random`` (``random:SEED``), which is untrained, for tests
-    and benchmarks. ``classes``: URI of a file of class names. ``device``: ``auto`` (a GPU if there is one),
-    ``cpu``, ``cuda``, ``cuda:N``. ``precision``: ``fp32`` or ``bf16`` (see ``supports_bf16``). ``batch_size``
-    counts images of 512 x 512 (default: 8, on CPUs fewer of those whose layers' outputs are large: ``TorchModel``).
-    ``threads`` sets torch's threads of this process. ``tile_pixels``: larger images are run as overlapping tiles
-    (default: the network's). ``storage_options`` go to fsspec. Raises ``SpecError`` for what is asked wrongly,
-    ``ModelError`` for what cannot be had.
+    Args:
+        name: One of ``MODELS``, or ``package.module:factory``.
+        weights: A named set, ``default``, the URI of a file (``state_dict.load``; for networks that come from Caffe
+            also ``.caffemodel``), or ``random`` (``random:SEED``): untrained, for tests and benchmarks.
+        classes: URI of a file of class names.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32`` or ``bf16``; see ``supports_bf16``.
+        batch_size: Images of 512 x 512 pixels per forward pass. By default 8; on CPUs fewer for networks whose layers
+            have large outputs (``runner.TorchModel``).
+        threads: Number of torch threads, set for this process.
+        tile_pixels: Larger images are run as overlapping tiles. By default the network's own limit.
+        storage_options: Options for fsspec.
+
+    Raises:
+        SpecError: An argument is invalid.
+        ModelError: The weights or the device are not available.
     """
     if threads is not None and threads < 1:
         raise SpecError(f"threads must be at least 1; got {threads}")
@@ -78,18 +86,22 @@ def describe(
     *,
     check: bool = False,
 ) -> ModelInfo:
-    """What ``build`` with the same arguments would give: classes, stride, digest, size, stated accuracy.
+    """Describe what ``build`` with the same arguments gives, without a network on a device.
 
-    No network is put on a device, and nothing is downloaded that comes from a publisher's URL, unless
-    ``check``: then published weights are fetched into the cache and compared with the network. A file of
-    weights is read. Raises ``SpecError`` or ``ModelError`` for all that ``build`` would find wrong with these
-    arguments.
+    Weights that are a file are read.
+
+    Args:
+        check: Whether to download published weights into the cache, and compare them with the network.
+
+    Raises:
+        SpecError: As ``build``.
+        ModelError: As ``build``.
     """
     return entry(name).describe(ModelRequest(weights, classes, storage_options, check))
 
 
 def names() -> list[ModelInfo]:
-    """One description for each model and each of its named sets of weights, the built-in default first."""
+    """Describe each model with each of its named sets of weights, the default model first."""
     return [info for name in MODELS for info in entry(name).infos()]
 
 
@@ -101,7 +113,7 @@ def supports_bf16(device: str = "auto") -> bool:
 
 
 def entry(name: str) -> ModelEntry:
-    """What the registry holds under ``name``, or stands for ``package.module:factory``. Raises ``SpecError``."""
+    """Return the entry of a registered name or of ``package.module:factory``. Raises ``SpecError`` if unknown."""
     if ":" in name:
         from segbatch.models.custom import CustomEntry
 

@@ -1,6 +1,6 @@
-"""Batch normalization folded into the convolutions before it: the same function, one pass over memory less.
+"""Fold batch normalization into the preceding convolutions: the same function with one pass over memory less.
 
-Measured on one CPU core, the built-in network is 13 % faster for it in fp32 and in bf16.
+It makes the built-in network 13 % faster in fp32 and bf16, measured on one CPU core.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """The network, in eval mode, with each convolution-BatchNorm pair turned into one convolution, in place.
+    """Replace each convolution and its BatchNorm by one convolution, in place, in a network in eval mode.
 
-    Pairs are neighbors in an ``nn.Sequential``, and siblings named ``conv1, bn1``, ``conv2, bn2``, ... as in
-    torchvision's ResNet, where ``bnN`` follows ``convN`` at once. Other BatchNorms stay as they are.
+    Pairs are neighbors in an ``nn.Sequential``, and siblings named ``conv1, bn1``, ``conv2, bn2``, ..., as in
+    torchvision's ResNet, where ``bnN`` directly follows ``convN``. Other BatchNorm layers are unchanged.
     """
     for module in list(network.modules()):
         children = dict(module.named_children())

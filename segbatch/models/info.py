@@ -1,4 +1,4 @@
-"""What is known of a model before its network is built, and what every entry of the registry can do."""
+"""The description of a model, and the protocol of a registry entry."""
 
 from __future__ import annotations
 
@@ -77,9 +77,13 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What a person chose: the weights (a name or a URI), a file of class names, options of the store.
+    """What a user requests of a model.
 
-    ``check`` asks ``describe`` to fetch and compare published weights too.
+    Args:
+        weights: A name or a URI.
+        classes: URI of a file of class names.
+        storage_options: Options for fsspec.
+        check: Whether ``describe`` downloads published weights and compares them with the network.
     """
 
     weights: str = "default"
@@ -88,13 +92,13 @@ class ModelRequest:
     check: bool = False
 
 
-# Images of 512 x 512 in a forward pass where nobody says how many, and memory does not make it fewer.
+# Default number of images of 512 x 512 pixels per forward pass.
 BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """How the network runs; nothing here changes what it computes beyond rounding, except ``tile_pixels``."""
+    """How a network runs. Only ``tile_pixels`` changes its scores by more than rounding; see ``models.build``."""
 
     device: str = "auto"
     precision: str = "fp32"
@@ -104,18 +108,18 @@ class DeviceOptions:
 
 
 class ModelEntry(Protocol):
-    """What the registry holds under a name."""
+    """A model of the registry."""
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
-        """The model that ``choice`` would build; ``ModelError`` or ``SpecError`` where it could not."""
+        """Describe the model that ``choice`` would build. Raises ``ModelError`` or ``SpecError`` where it could not."""
         ...
 
     def build(self, choice: ModelRequest, execution: DeviceOptions) -> Model:
-        """The model, ready to run."""
+        """Load the model, ready to run."""
         ...
 
     def infos(self) -> list[ModelInfo]:
-        """One description for each of the model's named sets of weights, the default first."""
+        """Describe the model with each of its named sets of weights, the default first."""
         ...
 
     def architecture(self) -> Architecture | None:

@@ -1,4 +1,4 @@
-"""A model without a network: measures the pipeline around it, and dry-runs a job. Knows no torch."""
+"""A model without a network, to measure the pipeline around it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segbatch.protocols import Model
 
 
 class NullModel:
-    """Gives class 0 everywhere, from the shapes of the images alone."""
+    """Scores class 0 highest at every cell, from the sizes of the images alone."""
 
     name = "null"
     stride = 32
@@ -24,7 +24,7 @@ class NullModel:
         self.labels, self.digest = labels, digest
 
     def scores(self, images: Sequence[np.ndarray], image_ids: Sequence[str] = ()) -> list[np.ndarray]:
-        """float32 (C, ceil(H/32), ceil(W/32)) for each image: 1 for class 0, 0 for the others."""
+        """Return scores of each image, float32 (C, ceil(H / 32), ceil(W / 32)): 1 for class 0, 0 for the others."""
         out = []
         for image in images:
             height, width = image.shape[:2]
@@ -35,11 +35,11 @@ class NullModel:
 
 
 class NullEntry:
-    """The registry's entry of ``null``. It has no weights; ``--classes`` gives it other classes."""
+    """The registry entry of ``null``. It takes no weights; ``--classes`` replaces its classes."""
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
         if choice.weights != "default":
-            raise SpecError(f"model 'null' has no weights, so not {choice.weights!r}; leave --weights away")
+            raise SpecError(f"model 'null' has no weights, got {choice.weights!r}; omit --weights")
         labels = LabelSet.of(("background", "other"))
         if choice.classes is not None:
             labels = read_labels(choice.classes, None, "null", choice.storage_options)

@@ -1,4 +1,4 @@
-"""The contract of ``Model.scores``, checked on every answer. Does not import torch."""
+"""Checks of what ``Model.scores`` returns, and the sample images. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ _SAMPLE_IDS = ("sample image 1", "sample image 2")
 
 
 def checked_scores(model: Model, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
-    """The scores of each image, checked: float32 (C, ceil(H/stride), ceil(W/stride)), of any values.
+    """Score images, and check the type and shape of the result.
+
+    Returns:
+        Scores of each image, float32 (C, ceil(H / stride), ceil(W / stride)), finite or not.
 
     Raises:
-        NetworkError: The answer breaks the contract, which no image can be blamed for. ``WrongSize`` if nothing but
+        NetworkError: The result breaks the contract of ``Model.scores``, which no image causes. ``WrongSize`` if only
             the size of the scores is wrong.
         Exception: Whatever the network raises.
     """
     if not images:
         return []
-    answer: Any = model.scores(images, ids)
-    if isinstance(answer, (Mapping, str, bytes)) or not isinstance(answer, Iterable):
+    result: Any = model.scores(images, ids)
+    if isinstance(result, (Mapping, str, bytes)) or not isinstance(result, Iterable):
         raise NetworkError(
-            f"network {model.name}: scores() returned {_kind(answer)} for {len(images)} images; it must return a list "
+            f"network {model.name}: scores() returned {_kind(result)} for {len(images)} images; it must return a list "
             "with one array for each image"
         )
-    arrays = list(answer)
+    arrays = list(result)
     if len(arrays) != len(images):
         raise NetworkError(
             f"network {model.name}: scores() returned {len(arrays)} arrays for {len(images)} images; it must return "
@@ -41,7 +44,7 @@ def checked_scores(model: Model, images: Sequence[np.ndarray], ids: Sequence[str
 
 
 def sample_images() -> list[np.ndarray]:
-    """Two small images, uint8 (H, W, 3) of soft gradients, whose unequal sides are multiples of no stride."""
+    """Return two small images, uint8 (H, W, 3), of smooth gradients. Their sides are prime numbers."""
     images = []
     for height, width in ((67, 101), (107, 73)):
         rows, columns = np.meshgrid(np.linspace(64, 192, height), np.linspace(64, 192, width), indexing="ij")
@@ -50,25 +53,28 @@ def sample_images() -> list[np.ndarray]:
 
 
 def sample_scores(image: np.ndarray, num_classes: int, stride: int) -> Scores:
-    """Scores of an image in which all classes are equal."""
+    """Return scores of an image in which all classes are equal."""
     height, width = image.shape[:2]
     values = np.zeros((num_classes, -(-height // stride), -(-width // stride)), np.float16)
     return Scores(values, np.arange(num_classes, dtype=np.int16), height, width, stride)
 
 
 def try_on_samples(model: Model) -> None:
-    """Run the network on the sample images.
+    """Run a network on the sample images.
 
-    Raises as ``checked_scores`` does, and ``ValueError`` for scores that are not finite.
+    Raises:
+        NetworkError: As ``checked_scores``.
+        ValueError: Scores are not finite.
+        Exception: Whatever the network raises.
     """
     images = sample_images()
     try:
-        answers = checked_scores(model, images, _SAMPLE_IDS)
+        results = checked_scores(model, images, _SAMPLE_IDS)
     except NetworkError:
         raise
-    except Exception:  # some take only images of one size together: a job, too, then gives them each image alone
-        answers = [checked_scores(model, [i], [k])[0] for i, k in zip(images, _SAMPLE_IDS, strict=True)]
-    if not all(np.isfinite(scores).all() for scores in answers):
+    except Exception:  # a network may refuse a batch of two sizes; a job, too, then scores each image alone
+        results = [checked_scores(model, [i], [k])[0] for i, k in zip(images, _SAMPLE_IDS, strict=True)]
+    if not all(np.isfinite(scores).all() for scores in results):
         raise ValueError("the network's scores of a sample image hold NaN or infinity")
 
 
@@ -99,7 +105,7 @@ def _checked(model: Model, array: Any, image: np.ndarray, image_id: str) -> np.n
 
 
 def _kind(value: Any) -> str:
-    """``float32 (3, 6, 9)`` of an array, else the name of the type."""
+    """Describe a value: ``float32 (3, 6, 9)`` for an array, or else the name of its type."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     return type(value).__name__ + (f" {tuple(value.shape)}" if isinstance(getattr(value, "shape", None), tuple) else "")
