@@ -89,7 +89,7 @@ def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tm
         (["--model", "no.such:thing"], r"cannot import 'no.such'"),
         (["--weights", "nothing.pth"], r"nothing.pth"),
         (["--segment-actors", "500", "--num-cpus", "2"], r"cannot schedule the workers.*lower"),
-        (["--device", "cuda"], r"device 'cuda' is not there"),
+        (["--device", "cuda"], r"device 'cuda' is not available"),
         (["--config", "absent.yaml"], r"absent.yaml: no such configuration file"),
         (["--crf-theta-beta", "-1"], r"crf.theta_beta is -1.0; give a finite standard deviation above 0"),
         (["--max-error-fraction", "2"], r"max_error_fraction: got 2"),

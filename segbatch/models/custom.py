@@ -1,4 +1,4 @@
-"""Models of a user's own: ``--model package.module:factory``."""
+"""A user's own models: ``--model package.module:factory``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_TRIAL_SECONDS = 30.0
 class CustomModel:
     """The ``protocols.Model`` that completes what a user's factory returned.
 
-    No other code looks for attributes that such a network may have or lack.
+    This is the only code that looks for optional attributes of such a network.
 
     Args:
         network: Has ``labels``, ``stride`` and ``scores(images)``. It may have ``name``, ``temperature``, ``crf``
@@ -56,28 +56,35 @@ class CustomModel:
 
 @dataclass(frozen=True)
 class CustomEntry:
-    """A model that ``module:factory`` makes.
+    """The registry entry of a model that a user's factory makes.
 
     The factory is called with those of the keywords ``weights, classes, storage_options, device, precision,
-    batch_size, threads, tile_pixels`` that its signature accepts, at the values the job gives them.
+    batch_size, threads, tile_pixels`` that its signature accepts, and returns a network as ``CustomModel`` takes it.
 
-    The factory returns a network as ``CustomModel`` takes it. An attribute ``digest`` (str) may say what identifies
-    the network. Without it the content of ``--weights`` does (a file or folder; else the name), and the source files of
-    the factory and of the class that it returns; what these import, or read from elsewhere, may change unnoticed.
+    The network is identified by its attribute ``digest`` (str). Without one it is identified by the content of
+    ``--weights`` (a file or folder, or else the name) and by the source files of the factory and of the class that it
+    returns. Changes of modules that these import, or of files that they read, are not noticed.
+
+    Args:
+        name: ``package.module:factory``.
     """
 
     name: str
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
-        """Built on the CPU to be asked, for only the factory knows, and tried on sample images."""
+        """Build the network on the CPU, read its attributes, and try it on the sample images.
+
+        Raises:
+            ModelError: The factory fails, or the network breaks the contract of ``protocols.Model`` for any image.
+        """
         try:
             model = self.build(choice, DeviceOptions(device="cpu"))
         except SegbatchError:
             raise
-        except Exception as e:  # a foreign factory may raise anything
+        except Exception as e:  # a user's factory may raise anything
             raise ModelError(
-                f"model {self.name!r}: the factory raised {reason(e)}; it is called on the machine that plans the job "
-                "too, for the CPU, to learn the network's classes and stride"
+                f"model {self.name!r}: the factory raised {reason(e)}; the machine that plans the job calls it, too, "
+                "with device cpu, to read the network's classes and stride; make it run there"
             ) from e
         wrong_size, untried = _trial(model)
         return ModelInfo(
@@ -109,7 +116,7 @@ class CustomEntry:
         return CustomModel(network, self.name, self._digest(network, choice))
 
     def infos(self) -> list[ModelInfo]:
-        """One description: the weights that the factory takes are not known."""
+        """Describe the model with its default weights: the names of others are unknown."""
         return [self.describe(ModelRequest())]
 
     def architecture(self) -> None:
@@ -120,7 +127,7 @@ class CustomEntry:
         return UserFactory("model", self.name)
 
     def _digest(self, network: Any, choice: ModelRequest) -> str:
-        """What identifies the network, as it is after it was built: changes during the build are noticed."""
+        """Return what identifies the network. Called after the build, so that changes during the build are noticed."""
         given = getattr(network, "digest", "")
         if isinstance(given, str) and given:
             return given
@@ -149,7 +156,7 @@ def _check(network: Any, entry: str) -> None:
 
 
 def _crf(given: Any, entry: str) -> CRFDefaults:
-    """What a network's attribute ``crf`` says. Raises ``ModelError`` if that is no mapping of parameters."""
+    """Return the parameters in a network's attribute ``crf``. Raises ``ModelError`` if it is not a valid mapping."""
     if given is None:
         return DEEPLAB_CRF
     try:
@@ -162,11 +169,16 @@ def _crf(given: Any, entry: str) -> CRFDefaults:
 
 
 def _trial(model: Model) -> tuple[str, str]:
-    """What running the network on sample images shows: a wrong size of its scores, or why it could not be run here.
+    """Run a network on the sample images.
 
-    Neither ends a job before its first image: that image may have sides for which the size is right, or a size that the
-    network insists on, and its workers may have the GPU that the network needs. Raises ``ModelError`` for an answer
-    that is wrong whatever the image.
+    A wrong size and a failure are not errors yet: the size may be right for the images of the job, the network may
+    accept only their size, and the workers may have the GPU that it needs.
+
+    Returns:
+        How the size of the scores is wrong, and why the network could not be run; each empty if it does not apply.
+
+    Raises:
+        ModelError: The result is wrong for any image.
     """
     results: list[tuple[str, str]] = []
     refusals: list[NetworkError] = []
@@ -181,7 +193,7 @@ def _trial(model: Model) -> tuple[str, str]:
         except Exception as e:  # a user's network may raise anything; the plan warns of it
             results.append(("", reason(e)))
 
-    # A thread that is abandoned if need be: a network made for a GPU may take minutes for an image on a CPU.
+    # A daemon thread, abandoned after the timeout: a network made for a GPU may take minutes per image on a CPU.
     thread = threading.Thread(target=run, name="segbatch-trial", daemon=True)
     thread.start()
     thread.join(MAX_TRIAL_SECONDS)

@@ -1,4 +1,4 @@
-"""Factories of a user's own code: ``package.module:factory``, as ``--model`` and ``--refiner`` take them."""
+"""Factories in a user's own code, ``package.module:factory``, for ``--model`` and ``--refiner``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class UserFactory:
         factory = getattr(module, attribute, None)
         if not callable(factory):
             functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-            what = "is not callable" if factory is not None else "is not there"
+            what = "is not callable" if factory is not None else "does not exist"
             raise SpecError(f"{self.kind} {self.name!r}: {attribute!r} {what}{suggest(attribute, functions)}")
         return factory
 
@@ -68,13 +68,13 @@ class UserFactory:
             ) from e
 
     def summary(self) -> str:
-        """The first line of the factory's docstring."""
-        return (inspect.getdoc(self.load()) or f"a {self.kind} of your own").splitlines()[0]
+        """Return the first line of the factory's docstring."""
+        return (inspect.getdoc(self.load()) or f"a user's {self.kind}").splitlines()[0]
 
     def source_digest(self, made: object) -> str:
-        """Identify the code: the source files of the factory and of the class of what it ``made``, as they are now.
+        """Return the digest of the source files of the factory and of the class of its result ``made``.
 
-        What these files import may change unnoticed.
+        Modules that these files import are not included.
         """
         named = importlib.import_module(self.name.partition(":")[0])
         parts = (_defined(self.load()), type(made))
@@ -84,12 +84,12 @@ class UserFactory:
 
 
 def reason(error: Exception) -> str:
-    """Name an exception of a user's code in a message."""
+    """Describe an exception of a user's code, for a message."""
     return shown(f"{type(error).__name__}: {error}")
 
 
 def shown(text: str) -> str:
-    """A value of a user's code, cut and on one line, for a message."""
+    """Truncate a text of a user's code and escape control characters, for a message."""
     return escape_control_characters(text[:_MAX_TEXT])
 
 

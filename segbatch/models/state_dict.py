@@ -1,4 +1,4 @@
-"""State dicts out of files, without running any code in them, and into networks, whole or not at all."""
+"""Read state dicts from files without executing code, and check that they fit a network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from segbatch.models.weights import HDF5, SUFFIXES, read_uri
 from segbatch.models.zoo import caffe
 from segbatch.text import without_query
 
-# Data beside the weights in checkpoints as people have them, of which no code is needed: arguments of a training, best
-# scores, paths.
+# Classes of plain data that checkpoints hold beside the weights, such as arguments, best scores and paths.
 _INERT = (
     "argparse.Namespace",
     "types.SimpleNamespace",
@@ -46,25 +45,34 @@ _CONVERSION = (
 
 
 def parse(data: bytes, source: str) -> StateDict:
-    """The state dict in a file of weights, on the CPU, where no network says which is meant: see ``unwrap.guess``.
+    """Return the most likely state dict of a file of weights, on the CPU, without a network to compare with.
 
-    Raises ``ModelError`` as ``load`` does. Caffe's blobs are called ``LAYER/INDEX``.
+    Blobs of Caffe are named ``LAYER/INDEX``.
+
+    Raises:
+        ModelError: As ``load``.
     """
     return guess(load(data, source))
 
 
 def load(data: bytes, source: str) -> Mapping[Any, Any]:
-    """What a file of weights holds: tensors by name, or tables of them, on the CPU.
+    """Load a file of weights: a mapping of tensors by name, or of such mappings, on the CPU.
 
-    Nothing in the file is executed: objects of ``_INERT`` become placeholders, and any other is a ``ModelError``, as
-    are files that are damaged, or hold no tensors by name.
+    Nothing in the file is executed: objects of the classes in ``_INERT`` become placeholders.
+
+    Args:
+        data: The content of the file.
+        source: Its path or URI; the suffix selects the format.
+
+    Raises:
+        ModelError: The file is damaged, holds other objects or no tensors by name, or its format is not supported.
     """
     path = without_query(source)
     suffix = path[path.rfind(".") :].lower()
     if suffix in HDF5:
-        raise ModelError(f"weights {source!r} are HDF5, which is not read here. {_CONVERSION}")
+        raise ModelError(f"weights {source!r} are HDF5, which is not supported. {_CONVERSION}")
     if suffix not in SUFFIXES:
-        raise ModelError(f"weights {source!r}: unknown kind of file; give one of {' '.join(SUFFIXES)}")
+        raise ModelError(f"weights {source!r}: unknown file format; give one of {' '.join(SUFFIXES)}")
     if suffix == ".caffemodel":
         return caffe.read(data, source)
     is_pickle = data.startswith((b"PK", b"\x80"))
@@ -73,17 +81,25 @@ def load(data: bytes, source: str) -> Mapping[Any, Any]:
     loaded = _read_pickle(data, source)
     if not isinstance(loaded, Mapping) or not guess(loaded):
         raise ModelError(
-            f"weights {source!r} hold {type(loaded).__name__}, no state dict (a map of tensors by name); save "
+            f"weights {source!r} hold {type(loaded).__name__}, not a state dict (tensors by name); save "
             "network.state_dict() alone"
         )
     return loaded
 
 
 def load_into(network: nn.Module, uri: str, storage_options: Mapping[str, Any] | None = None) -> str:
-    """Put the weights in a file into a network of your own, under whatever prefix its keys are there.
+    """Load the weights in a file into a network, whatever prefix a training framework gave their keys.
 
-    Returns a sentence on what was taken, empty for a plain state dict. Raises ``ModelError`` for a file that cannot be
-    read, has NaN or infinity, or does not fit; the network is unchanged then.
+    Args:
+        network: Is unchanged if an error is raised.
+        uri: Path or URI of the file.
+        storage_options: Options for fsspec.
+
+    Returns:
+        A sentence on which tensors of the file were loaded; empty for all tensors of a plain state dict.
+
+    Raises:
+        ModelError: The file cannot be read, holds NaN or infinity, or does not fit the network.
     """
     own = network.state_dict()
     taken = take(load(read_uri(uri, "weights", storage_options), uri), uri, lambda state: own)
@@ -94,7 +110,7 @@ def load_into(network: nn.Module, uri: str, storage_options: Mapping[str, Any] |
 
 
 class _Inert:
-    """Stands for an object beside the weights that is nothing but data. Does nothing and keeps nothing."""
+    """A placeholder for an object of plain data beside the weights; keeps nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -110,21 +126,21 @@ def _read_pickle(data: bytes, source: str) -> Any:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         if not (names := _unsafe_names(data, e)):
-            raise ModelError(f"weights {source!r} cannot be read: the file is damaged, or no checkpoint") from e
+            raise ModelError(f"weights {source!r} cannot be read: the file is damaged, or not a checkpoint") from e
         raise ModelError(
-            f"weights {source!r} are refused: the file holds code that loading would run: {some(names)}. Where it was "
+            f"weights {source!r} are refused: loading the file would execute code: {some(names)}. Where it was "
             f"made, or where you trust it, save its tensors alone: {_RESAVE}"
         ) from e
-    # torch names no exceptions for damaged files: each layer raises its own.
+    # torch documents no exception for damaged files: each layer raises its own.
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, TypeError) as e:
-        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be cut short") from e
+        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be truncated") from e
 
 
 def _unsafe_names(data: bytes, error: pickle.UnpicklingError) -> list[str]:
-    """The objects that a checkpoint names beside tensors; nothing of it is run."""
+    """Return the names of a checkpoint's objects that are neither tensors nor plain data, without executing any."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
-    except Exception:  # of a damaged file, or one of the old format without a ZIP: torch names the first
+    except Exception:  # torch documents none for damaged files or the old format without a ZIP; its error has a name
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))
     return sorted(set(names) - set(_INERT))
 
@@ -134,7 +150,7 @@ def _is_safetensors(data: bytes) -> bool:
 
 
 def _check_archive(data: bytes, source: str) -> None:
-    """Refuse a ZIP whose contents are larger than the file: torch.save compresses nothing, a bomb does."""
+    """Refuse a ZIP archive that is compressed, as a decompression bomb is: torch.save does not compress."""
     if not data.startswith(b"PK"):
         return
     try:
@@ -142,16 +158,16 @@ def _check_archive(data: bytes, source: str) -> None:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as e:
-        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be cut short") from e
+        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be truncated") from e
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise ModelError(
-            f"weights {source!r} are a TorchScript program, which is not run here; save its tensors alone: "
+            f"weights {source!r} are a TorchScript program, which is not executed; save its tensors alone: "
             "torch.save(torch.jit.load('FILE').state_dict(), 'FILE.pth')"
         )
     if total > len(data):
         raise ModelError(
             f"weights {source!r} are refused: {len(data):,} bytes that unpack to {total:,}, which torch.save does not "
-            "write; save them anew with torch.save(network.state_dict(), path)"
+            "write; save them again with torch.save(network.state_dict(), path)"
         )
 
 
@@ -159,16 +175,16 @@ def _read_safetensors(data: bytes, source: str) -> Any:
     try:
         return safetensors.torch.load(data)
     except SafetensorError as e:
-        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be cut short") from e
+        raise ModelError(f"weights {source!r} cannot be read: {e}; the file may be truncated") from e
 
 
 def check(state: Mapping[str, Tensor], network: nn.Module, source: str, model: str) -> None:
-    """Nothing, if the state dict fits the network; else one ``ModelError`` with all that does not fit."""
+    """Raise one ``ModelError`` that lists all keys and shapes of a state dict that do not fit a network."""
     check_keys(state, network.state_dict(), source, model)
 
 
 def check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, model: str) -> None:
-    """The same for the tensors that are ``wanted``, which may be those of a part of a network."""
+    """Raise one ``ModelError`` that lists all keys and shapes that differ from those of the tensors ``wanted``."""
     faults = {
         "missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in state if key not in wanted],
@@ -178,16 +194,16 @@ def check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source
             if key in wanted and value.shape != wanted[key].shape
         ],
     }
-    said = [f"{len(keys)} {fault}: {some(keys)}" for fault, keys in faults.items() if keys]
-    if said:
+    problems = [f"{len(keys)} {fault}: {some(keys)}" for fault, keys in faults.items() if keys]
+    if problems:
         raise ModelError(
-            f"weights {source!r} do not fit {model}. {'. '.join(said)}. {_classes_differ(state, wanted)}Check that "
+            f"weights {source!r} do not fit {model}. {'. '.join(problems)}. {_classes_differ(state, wanted)}Check that "
             "they were trained for this --model"
         )
 
 
 def _classes_differ(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Said if all that is wrong is the first dimension of the last layer: its number of classes."""
+    """A sentence if only the first dimension of the last layer differs: the number of classes."""
     shapes = [(state[key].shape, value.shape) for key, value in wanted.items() if key in state]
     pairs = {(a[:1], b[:1]) if a[1:] == b[1:] else ((), ()) for a, b in shapes if a != b}
     has, built_for = next(iter(pairs)) if len(pairs) == 1 else ((), ())
@@ -197,10 +213,10 @@ def _classes_differ(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Nothing, if all numbers are finite; else one ``ModelError`` that names the tensors where they are not."""
+    """Raise one ``ModelError`` that lists the tensors with NaN or infinity."""
     wrong = [key for key, value in state.items() if not value.float().isfinite().all()]
     if wrong:
         raise ModelError(
-            f"weights {source!r} hold NaN or infinity in {some(wrong)}; they are damaged, or of a training that "
-            "diverged: give an earlier checkpoint"
+            f"weights {source!r} hold NaN or infinity in {some(wrong)}; they are damaged, or their training "
+            "diverged; give an earlier checkpoint"
         )

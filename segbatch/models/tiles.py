@@ -1,4 +1,4 @@
-"""Which windows of an image the network sees, and which cells of the score grid each of them fills."""
+"""Windows of large images, and the cells of the score grid that each window fills."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the padded image, in pixels, and the part of the image's scores that it fills, in cells.
+    """A rectangle of the padded image, and the cells of the scores that it fills.
 
-    ``rows, cols`` are slices of the image's score grid, ``inner_rows, inner_cols`` the same cells in the
-    window's own grid.
+    Attributes:
+        top, left, height, width: In pixels.
+        rows, cols: Slices of the score grid of the image, in cells.
+        inner_rows, inner_cols: The same cells in the score grid of the window.
     """
 
     top: int
@@ -28,15 +30,18 @@ class Window:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes a network takes, and the grid of its scores.
+    """The sizes that a network accepts, and the grid of its scores.
 
-    ``stride``: pixels a cell of the scores. ``multiple``: images are padded at the bottom and the right until
-    both sides are multiples of it, so that images of nearly equal size share a batch and every downsampling
-    inside the network is exact. ``window``: (height, width) of a network that takes one size only; smaller
-    images are padded to it, larger ones seen through several windows. ``pad``: padding repeats the border
-    (``edge``) or is the mean color (``mean``), as the network was trained. ``halo``: pixels that a window
-    sees beyond what it fills. ``tile_pixels``: larger images are seen through windows of at most that many
-    pixels. ``activations``: values per input pixel in the largest output of a layer (64 in VGG's first ones).
+    Attributes:
+        stride: Pixels per cell of the scores.
+        multiple: Images are padded at the bottom and the right until both sides are multiples of it. Images of nearly
+            equal size then share a batch, and every downsampling inside the network is exact.
+        window: (height, width) of a network that accepts one size only. Smaller images are padded to it, larger ones
+            are divided into several windows.
+        pad: Padding repeats the border (``edge``) or has the mean color (``mean``), as in the network's training.
+        halo: Pixels of context around the cells that a window fills.
+        tile_pixels: Larger images are divided into windows of at most so many pixels.
+        activations: Values per input pixel in the largest output of a layer, such as 64 in VGG.
     """
 
     stride: int
@@ -55,14 +60,14 @@ class Geometry:
             raise ValueError(f"tile_pixels must be at least {least} for this network; got {self.tile_pixels}")
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of the scores of an image of that size: its sides over ``stride``, rounded up."""
+        """Return (rows, columns) of the scores of an image: its sides divided by ``stride``, rounded up."""
         return -(-height // self.stride), -(-width // self.stride)
 
     def windows(self, height: int, width: int) -> list[Window]:
-        """The windows of an image of that size; their cells cover its score grid once, without overlap.
+        """Return the windows of an image, whose cells cover its score grid once, without overlap.
 
-        All windows of one image have the same size, which follows from the image's size alone. An image that
-        fits is one window. Each cell comes from the window in which it lies farther from the window's border.
+        All windows of an image have the same size, which follows from the image's size alone. An image that fits is
+        one window. Each cell is filled by the window in which it is farther from the border.
         """
         sides = self.window or self._tile(_ceil_to(height, self.multiple), _ceil_to(width, self.multiple))
         align = self.stride if self.window else self.multiple
@@ -75,7 +80,7 @@ class Geometry:
         ]
 
     def _tile(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the windows of a padded image: its own if small enough, else near square, of bounded area."""
+        """Return the size of the windows of a padded image: that of a small image, or else nearly square."""
         if height * width <= self.tile_pixels:
             return height, width
         if height > width:
@@ -85,7 +90,7 @@ class Geometry:
         return tile_height, min(width, _floor_to(self.tile_pixels // tile_height, self.multiple))
 
     def _spans(self, length: int, side: int, align: int) -> list[tuple[int, slice, slice]]:
-        """Along one axis: start of each window in pixels, the cells it fills, the same cells inside it."""
+        """Return, along one axis, the start of each window in pixels, its cells, and the same cells inside it."""
         cells, surplus = -(-length // self.stride), _ceil_to(length, align) - side
         if surplus <= 0:
             return [(0, slice(0, cells), slice(0, cells))]

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are a network's weights: in which of its tables, and under which prefix."""
+"""Find a network's weights in a checkpoint: in which of its mappings, and under which prefix."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ StateDict = dict[str, Tensor]
 
 _MAX_DEPTH, _MAX_TABLES = 4, 50
 _SHOWN = 10
-# What wrappers put before all keys of a network, or into them: DataParallel and DeepSpeed, torch.compile, Lightning and
-# what people call the network in it, FSDP, knowledge distillation, mmseg.
+# What wrappers add before or into all keys of a network: DataParallel, DeepSpeed, torch.compile, Lightning with the
+# usual names of its attribute, FSDP, knowledge distillation, mmseg.
 _PREFIXES = ("module.", "_orig_mod.", "_forward_module.", "model.", "net.", "network.", "segmentor.", "student.")
 _INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _COMMON = 0.9
-# Tables that are not looked into: states of optimizers and of training, and what Lightning keeps beside its averages.
+# Mappings that are skipped: states of optimizers and of the training, and what Lightning stores beside its averages.
 _OF_TRAINING = re.compile(r"optim|sched|scaler|hyper_?param|callback|current_model_state", re.IGNORECASE)
-# Averages over the steps of a training, which are what is meant to be used.
+# Averages over the steps of a training (EMA, SWA), which are meant to be used.
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:[._]|$)", re.IGNORECASE)
-# Modules that a training keeps beside the network, and AveragedModel's counter.
+# Modules of a training that are not part of the network, and AveragedModel's counter.
 _NO_WEIGHTS = re.compile(
     r"(?:[a-z0-9]+_)*(?:loss(?:es)?|loss_fn|loss_func|criterions?|criteria|metrics?|acc|accuracy|m?iou|jaccard|dice|confmat)"
     r"\d*[._]|n_averaged$",
@@ -36,9 +36,12 @@ _NO_WEIGHTS = re.compile(
 
 @dataclass(frozen=True)
 class Taken:
-    """The tensors that were taken from a checkpoint, by the network's keys.
+    """The tensors that were selected from a checkpoint.
 
-    ``note`` says how, empty for all of a plain state dict; ``share`` is the fraction of the network's tensors that fit.
+    Attributes:
+        state: By the network's keys.
+        note: How they were selected; empty for all tensors of a plain state dict.
+        share: Fraction of the network's tensors that fit.
     """
 
     state: StateDict
@@ -61,7 +64,7 @@ class _Candidate:
 
     @property
     def name(self) -> str:
-        table = ".".join(self.table) or "its outermost table"
+        table = ".".join(self.table) or "its outermost mapping"
         return f"{table} under {self.prefix!r}" if self.prefix else table
 
     @property
@@ -75,31 +78,40 @@ def take(
     wanted_of: Callable[[StateDict], Mapping[str, Tensor]],
     convert: Callable[[StateDict], StateDict] = dict,
 ) -> Taken:
-    """The tensors in ``loaded`` that fit best, by the number of keys and shapes.
+    """Select the tensors of a checkpoint that fit a network best, by the number of keys and shapes.
 
-    ``wanted_of`` gives the network's own tensors, which may depend on those that were found (the number of classes);
-    ``convert`` turns a file's keys into the network's. Of several that fit as a whole, averaged weights (EMA, SWA) are
-    taken; raises ``ModelError`` with the candidates if that does not decide. What fits in part is returned too.
+    Of several sets that fit completely, averaged weights (EMA, SWA) are preferred. If none fits completely, the best
+    partial fit is returned.
+
+    Args:
+        loaded: The checkpoint.
+        source: Its URI, for messages.
+        wanted_of: Returns the network's own tensors for a candidate state dict, on whose number of classes they may
+            depend.
+        convert: Translates the keys of the file to those of the network.
+
+    Raises:
+        ModelError: Several sets fit completely. The message lists them.
     """
     tables = _tables(loaded)
     keys = wanted_of({})
-    found = [c for path, table in tables for c in _candidates(path, table, keys, wanted_of, convert)]
-    if not found:
+    candidates = [c for path, table in tables for c in _candidates(path, table, keys, wanted_of, convert)]
+    if not candidates:
         return Taken({}, "")
-    whole = _different([c for c in found if not c.misfits])
+    whole = _different([c for c in candidates if not c.misfits])
     averaged = [c for c in whole if c.is_averaged]
     if len(whole) > 1 and len(averaged) != 1:
         raise ModelError(
-            f"weights {source!r} hold several networks that fit: {', '.join(c.name for c in whole)}; save the tensors "
-            "of the one that is meant: safetensors.torch.save_file(network.state_dict(), 'FILE.safetensors')"
+            f"weights {source!r} hold several sets of weights that fit: {', '.join(c.name for c in whole)}; save the "
+            "tensors of the one to use: safetensors.torch.save_file(network.state_dict(), 'FILE.safetensors')"
         )
-    chosen = averaged[0] if len(whole) > 1 else whole[0] if whole else max(found, key=lambda c: c.score)
+    chosen = averaged[0] if len(whole) > 1 else whole[0] if whole else max(candidates, key=lambda c: c.score)
     others = [c.name for c in whole if c is not chosen]
     return Taken(chosen.state, _note(loaded, chosen, others), chosen.share)
 
 
 def guess(loaded: Mapping[Any, Any]) -> StateDict:
-    """The tensors in ``loaded`` where no network says which are meant: averaged ones, else the largest table."""
+    """Select the most likely weights of a checkpoint without a network: averaged ones, or else the largest mapping."""
     tables = sorted(_tables(loaded), key=lambda item: -len(item[1]))
     if not tables:
         return {}
@@ -112,7 +124,7 @@ def guess(loaded: Mapping[Any, Any]) -> StateDict:
 
 
 def _tables(loaded: Mapping[Any, Any]) -> list[tuple[tuple[str, ...], StateDict]]:
-    """The mappings in a checkpoint that have tensors, with the keys that lead to them; the largest of many."""
+    """Return the largest mappings of a checkpoint that hold tensors, each with the keys that lead to it."""
     found: list[tuple[tuple[str, ...], StateDict]] = []
     seen: set[int] = set()  # a mapping may hold itself
 
@@ -138,7 +150,7 @@ def _candidates(
     wanted_of: Callable[[StateDict], Mapping[str, Tensor]],
     convert: Callable[[StateDict], StateDict],
 ) -> Iterator[_Candidate]:
-    """One for each prefix under which the network's keys may be."""
+    """Yield a candidate for each prefix that the network's keys may have."""
     table = _without_infixes(table)
     for prefix in _prefixes(table, keys):
         below = {key.removeprefix(prefix): value for key, value in table.items() if key.startswith(prefix)}
@@ -149,24 +161,24 @@ def _candidates(
         state = {key: value for key, value in state.items() if key in wanted or not _NO_WEIGHTS.match(key)}
         extra = sum(key not in wanted for key in state)
         fits = sum(key in state and state[key].shape == value.shape for key, value in wanted.items())
-        lacking = sum(
+        missing = sum(
             (key not in state and not key.endswith("num_batches_tracked"))
             or (key in state and state[key].shape != value.shape)
             for key, value in wanted.items()
         )
-        yield _Candidate(path, prefix, state, tuple(left), fits, lacking + extra)
+        yield _Candidate(path, prefix, state, tuple(left), fits, missing + extra)
 
 
 def _prefixes(table: StateDict, keys: Mapping[str, Tensor]) -> list[str]:
-    """None, what wrappers are known to write, and what stands before most of the network's own keys."""
-    seen: Counter[str] = Counter()
+    """Return the prefixes to try: none, those of known wrappers, and those before most of the network's keys."""
+    counts: Counter[str] = Counter()
     for key in table:
         parts = key.split(".")
         for i in range(len(parts)):
             if ".".join(parts[i:]) in keys:
-                seen[".".join([*parts[:i], ""]) if i else ""] += 1
-    most = max(seen.values(), default=0)
-    often = [prefix for prefix, count in seen.most_common(_SHOWN) if count > most / 2]
+                counts[".".join([*parts[:i], ""]) if i else ""] += 1
+    most = max(counts.values(), default=0)
+    often = [prefix for prefix, count in counts.most_common(_SHOWN) if count > most / 2]
     return list(dict.fromkeys([*often, _known_prefix(table), ""]))
 
 
@@ -193,7 +205,7 @@ def _without_infixes(table: StateDict) -> StateDict:
 
 
 def _different(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    """Those that do not hold the same numbers as an earlier one."""
+    """Return the candidates without those whose tensors equal those of an earlier one."""
     kept: list[_Candidate] = []
     for candidate in candidates:
         if not any(_equal(candidate.state, other.state) for other in kept):
@@ -222,6 +234,6 @@ def _note(loaded: Mapping[Any, Any], chosen: _Candidate, others: Sequence[str]) 
 
 
 def some(keys: Sequence[str]) -> str:
-    """The first ten of ``keys``, and how many more there are."""
+    """Return the first ten keys, and the number of the others, for a message."""
     more = f", … ({len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else ""
     return ", ".join(keys[:_SHOWN]) + more

@@ -49,7 +49,7 @@ def test_what_is_wrong_with_a_factory_is_named(own: types.ModuleType) -> None:
         models.build("own_networks:nothing")
     with pytest.raises(ModelError, match="secret"):
         models.build("own_networks:needy")
-    with pytest.raises(SpecError, match=r"'factry' is not there.*factory"):
+    with pytest.raises(SpecError, match=r"'factry' does not exist.*factory"):
         models.build("own_networks:factry")
     with pytest.raises(SpecError, match="importable here and on every worker"):
         models.build("absent_networks:factory")

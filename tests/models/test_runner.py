@@ -262,7 +262,7 @@ def test_devices_and_options_are_checked() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(SpecError, match="'gpu' is unknown; give auto"):
         resolve_device("gpu")
-    with pytest.raises(ModelError, match=r"cuda:64.*is not there.*cpu or auto"):
+    with pytest.raises(ModelError, match=r"cuda:64.*is not available.*cpu or auto"):
         resolve_device("cuda:64")
     with pytest.raises(SpecError, match="precision 'fp8' is unknown"):
         TorchModel("m", CellMeans(4), LabelSet.of("abc"), Geometry(4, 16), RAW, precision="fp8")

@@ -133,7 +133,7 @@ def test_what_was_taken_is_said() -> None:
         return TINY.take(saved(FORMS[form]), "w.ckpt").note
 
     assert note("ema") == "taken from state_dict_ema; averaged over training, not those of state_dict"
-    assert note("parallel") == "taken from its outermost table under 'module.'"
+    assert note("parallel") == "taken from its outermost mapping under 'module.'"
     assert "not used: loss_fn.weight, train_metrics.total" in note("loss beside")
     for name in ("optimizer_states", "hyper_parameters", "criterion.weight", "val_iou.confmat"):
         assert name in note("lightning")
@@ -169,7 +169,7 @@ def test_other_precisions_become_single(tmp_path: Path, dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("names", [("model", "best_model"), ("student", "teacher"), ("ema_a", "ema_b", "model")])
 def test_several_networks_that_fit_are_refused(names: tuple[str, ...]) -> None:
-    with pytest.raises(ModelError, match="several networks that fit") as e:
+    with pytest.raises(ModelError, match="several sets of weights that fit") as e:
         TINY.take(saved({name: weights(seed) for seed, name in enumerate(names)}), "w.pt")
     for part in (*names, "w.pt", "save_file"):
         assert part in str(e.value)
@@ -213,8 +213,8 @@ def test_without_a_network_the_largest_table_is_taken(form: str) -> None:
 
 
 def test_nothing_that_holds_tensors(tmp_path: Path) -> None:
-    assert "no state dict" in refusal(tmp_path, {"epoch": 3})
-    assert "no state dict" in refusal(tmp_path, [torch.ones(2)])
+    assert "not a state dict" in refusal(tmp_path, {"epoch": 3})
+    assert "not a state dict" in refusal(tmp_path, [torch.ones(2)])
 
 
 def test_the_number_of_classes_and_a_network_that_fits_are_named(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_code_is_named_and_the_remedy_works(tmp_path: Path, monkeypatch: pytest.
     path, name = tmp_path / "FILE", f"{Loss.__module__}.Loss"
     for content in ({"state_dict": PLAIN, "hyper_parameters": {"loss": Loss()}}, {"model": Tiny(3)}):
         data = saved(content, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(ModelError, match="code that loading would run") as e:
+        with pytest.raises(ModelError, match="loading the file would execute code") as e:
             TINY.take(data, "w.ckpt")
         assert name in str(e.value) or f"{Tiny.__module__}.Tiny" in str(e.value)
         path.write_bytes(data)

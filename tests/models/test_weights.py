@@ -36,7 +36,7 @@ class Trap:
 def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path: Path) -> None:
     marker, path = tmp_path / "was-run", tmp_path / "trap.pth"
     torch.save({"state_dict": Trap(marker)}, path)
-    with pytest.raises(ModelError, match="holds code that loading would run"):
+    with pytest.raises(ModelError, match="loading the file would execute code"):
         models.build(NAME, weights=str(path), device="cpu")
     path.write_bytes(pickle.dumps(Trap(marker), protocol=2))
     with pytest.raises(ModelError, match=r"trap\.pth"):
@@ -47,11 +47,11 @@ def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "suffix", "says"),
     [
-        (b"", ".pth", "may be cut short|damaged"),
-        (b"PK\x03\x04 half a zip", ".pt", "may be cut short|damaged"),
-        (b"\x08\0\0\0\0\0\0\0{}", ".safetensors", "may be cut short"),
-        (b"<html>", ".safetensors", "may be cut short"),
-        (b"anything", ".onnx", "unknown kind of file; give one of .pth .pt .ckpt .bin"),
+        (b"", ".pth", "may be truncated|damaged"),
+        (b"PK\x03\x04 half a zip", ".pt", "may be truncated|damaged"),
+        (b"\x08\0\0\0\0\0\0\0{}", ".safetensors", "may be truncated"),
+        (b"<html>", ".safetensors", "may be truncated"),
+        (b"anything", ".onnx", "unknown file format; give one of .pth .pt .ckpt .bin"),
         (b"anything", ".bin", "cannot be read"),
     ],
 )

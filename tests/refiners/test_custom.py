@@ -67,7 +67,7 @@ def test_the_parameters_of_the_crf_do_not_concern_a_users_refiner(source: str, t
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("absent", r"'absent' is not there.*nown: .*uniform"),
+        ("absent", r"'absent' does not exist.*nown: .*uniform"),
         ("of_four_classes", r"refiner 'tests\.own_refiners:of_four_classes' is for 4 classes, but model .* has 3"),
     ],
 )
