@@ -25,7 +25,7 @@ def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = execute) -> O
     """``operations.run.run`` in one process."""
     plan = make_plan(spec)
     tally = Tally(len(plan.job.model.labels))
-    if not plan.complete:
+    if not plan.is_complete:
         plan = publish(plan.with_chunk_size(1))
         for receipt in work(plan):
             tally.add(receipt)

@@ -66,11 +66,11 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     plan = make_plan(spec)
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.output.store, plan.ledger).get("retired"):
         reporter.warning(retired)
-    if plan.complete:  # else they are among the warnings of the work
+    if plan.is_complete:  # else they are among the warnings of the work
         for changed in plan.changed_limits:
             reporter.warning(changed)
     tally = Tally(len(plan.job.model.labels))
-    if not plan.complete:
+    if not plan.is_complete:
         with cluster(spec) as hardware:
             plan = publish(plan.with_chunk_size(hardware.cpus))
             compute(plan, hardware, tally, reporter, logs)

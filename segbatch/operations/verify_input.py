@@ -70,7 +70,7 @@ class InputCheck:
         records, members = 0, 0
         for shard in shards:
             names = list(self.ledger.committed(shard.id).filenames(shard.id))
-            if not self.ledger.committed(shard.id).complete or not all(name in self.chunks for name in names):
+            if not self.ledger.committed(shard.id).is_complete or not all(name in self.chunks for name in names):
                 continue  # is a problem already
             committed = {name: self.chunks[name] for name in names}
             self._check_count(shard, committed)

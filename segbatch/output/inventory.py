@@ -67,7 +67,7 @@ class Inventory:
         names = itertools.chain(files.names(), (n for n in listing if n not in results))
         return Inventory(Ledger(names, merged), files, damaged, is_saved, folder)
 
-    def again(self, store: Store, claim: Claim, written: FileTable | None = None) -> Inventory:
+    def refreshed(self, store: Store, claim: Claim, written: FileTable | None = None) -> Inventory:
         """The inventory of the same folder now, after this process has ``written`` files there."""
         known = FileTable.joined(written, self.files) if written else self.files
         return Inventory.take(store, claim, known, self.folder, self.is_saved and not written)

@@ -18,13 +18,13 @@ FILES = "stats/files.parquet"
 CARD = "README.md"
 # Of nightly runs: the catalog of shards, the staging area, the journal of a promotion.
 SHARDS = "shards.parquet"
-INCOMING = "incoming"
-SWITCH = "switch.json"
+STAGED = "incoming"
+JOURNAL = "switch.json"
 # What was replaced, and what was damaged: nothing is destroyed.
 RETIRED = "retired"
 SET_ASIDE = "set-aside"
 
-FOLDERS = frozenset({MASKS, "stats", INCOMING, RETIRED, SET_ASIDE, TEMPORARY})
+FOLDERS = frozenset({MASKS, "stats", STAGED, RETIRED, SET_ASIDE, TEMPORARY})
 _MERGED = re.compile(r"merged-(\d+)-[0-9a-f]{16}\.parquet")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

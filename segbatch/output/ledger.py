@@ -28,7 +28,7 @@ class ShardState:
     last: int | None = None
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         return self.last is not None and len(self.indices) == self.last + 1
 
     def filenames(self, shard_id: str) -> Iterator[str]:
@@ -50,18 +50,18 @@ class Ledger:
         self.shards: dict[str, ShardState] = {}
         self.foreign: list[str] = []
         self._merged = dict(sorted((merged or {}).items(), key=lambda item: (generation(item[0]), item[0])))
-        self._holder = {chunk: name for name, chunks in self._merged.items() for chunk, _ in chunks}
-        holders = set(self._holder.values())
-        self.redundant = [name for name in self._merged if name not in holders]
+        self._file_of = {chunk: name for name, chunks in self._merged.items() for chunk, _ in chunks}
+        counting = set(self._file_of.values())
+        self.redundant = [name for name in self._merged if name not in counting]
         self.partial = [
-            n for n in self._merged if n in holders and any(self._holder[c] != n for c, _ in self._merged[n])
+            n for n in self._merged if n in counting and any(self._file_of[c] != n for c, _ in self._merged[n])
         ]
         for name in filenames:
-            if name in self._holder:
+            if name in self._file_of:
                 self.redundant.append(name)
             elif not generation(name):
                 self._add(name)
-        for chunk in self._holder:
+        for chunk in self._file_of:
             self._add(chunk)
 
     def _add(self, name: str) -> None:
@@ -117,7 +117,7 @@ class Ledger:
 
     def file_of(self, chunk: str) -> str:
         """Name of the file that holds a committed chunk, which is given as ``filenames`` gives it."""
-        return self._holder.get(chunk, chunk)
+        return self._file_of.get(chunk, chunk)
 
     def files_of(self, filename: str) -> set[str]:
         """Names of the files that hold the chunks which ``filename`` has too."""
@@ -127,14 +127,14 @@ class Ledger:
     def files(self, chunks: Collection[str] | None = None) -> list[ResultFile]:
         """Return the files that hold ``chunks`` (all unless given), in order of names: each of their rows once."""
         wanted = set(self.filenames()) if chunks is None else set(chunks)
-        own = [ResultFile(chunk) for chunk in wanted if chunk not in self._holder]
-        merged = {self._holder[chunk] for chunk in wanted if chunk in self._holder}
+        own = [ResultFile(chunk) for chunk in wanted if chunk not in self._file_of]
+        merged = {self._file_of[chunk] for chunk in wanted if chunk in self._file_of}
         return sorted([*own, *(self._file(name, wanted) for name in merged)], key=lambda file: file.name)
 
     def _file(self, name: str, wanted: Collection[str]) -> ResultFile:
         ranges, start, is_whole = [], 0, True
         for chunk, rows in self._merged[name]:
-            if self._holder[chunk] == name and chunk in wanted:
+            if self._file_of[chunk] == name and chunk in wanted:
                 ranges.append((start, start + rows))
             else:
                 is_whole = False
@@ -150,8 +150,8 @@ class Ledger:
         merged: dict[str, set[str]] = {}
         own: list[str] = []
         for chunk in chunks:
-            if chunk in self._holder:
-                merged.setdefault(self._holder[chunk], set()).add(chunk)
+            if chunk in self._file_of:
+                merged.setdefault(self._file_of[chunk], set()).add(chunk)
             else:
                 own.append(chunk)
         for _, found in read(own):

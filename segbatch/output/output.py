@@ -14,7 +14,7 @@ from segbatch.output import closing, compaction, owned, promotion
 from segbatch.output.catalog import ShardRow, read_catalog
 from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory, set_aside
-from segbatch.output.layout import INCOMING, MASKS, RUN, SUCCESS
+from segbatch.output.layout import MASKS, RUN, STAGED, SUCCESS
 from segbatch.output.ledger import Ledger
 from segbatch.output.result_file import ResultFile, read_footers
 from segbatch.output.run_record import Claim, RunRecord
@@ -40,7 +40,7 @@ class Output:
 
     def __init__(self, store: Store, record: RunRecord | None = None) -> None:
         self.store, self._record = store, record
-        self.files, self.staged = Inventory(), Inventory(folder=INCOMING)
+        self.files, self.staged = Inventory(), Inventory(folder=STAGED)
 
     @staticmethod
     def at(uri: str, storage_options: Mapping[str, Any] | None = None) -> Output:
@@ -118,15 +118,15 @@ class Output:
         """List the result files, and examine those that changed since they were last recorded."""
         self.files = Inventory.of_job(self.store, self.claim)
         if staged:
-            self.staged = Inventory.take(self.store, self.claim, FileTable(), INCOMING)
+            self.staged = Inventory.take(self.store, self.claim, FileTable(), STAGED)
 
     def refresh(self, written: FileTable | None = None) -> None:
         """List the result files again, after this process has ``written`` some."""
-        self.files = self.files.again(self.store, self.claim, written)
+        self.files = self.files.refreshed(self.store, self.claim, written)
 
     def refresh_staged(self, written: FileTable) -> None:
         """List the staging area again, after this process has ``written`` some files there."""
-        self.staged = self.staged.again(self.store, self.claim, written)
+        self.staged = self.staged.refreshed(self.store, self.claim, written)
 
     def catalog(self) -> dict[str, ShardRow]:
         """Read the shards of nightly runs, by name; none for an output without nightly runs."""
@@ -245,7 +245,7 @@ class Output:
 
     def writer(self, staged: bool = False) -> Writer:
         """Return what commits chunks, into ``masks/`` or into the staging area. Picklable."""
-        return Writer(self.store, self.claim, INCOMING if staged else MASKS)
+        return Writer(self.store, self.claim, STAGED if staged else MASKS)
 
     def finish(self, shards: Sequence[Shard], tally: Tally, skipped: Skipped, seconds: float) -> int:
         """See ``output.closing.finish``."""

@@ -16,14 +16,14 @@ from segbatch.output.layout import (
     CLASSES,
     DATE,
     FILES,
-    INCOMING,
+    JOURNAL,
     MASKS,
     RETIRED,
     RUN,
     SET_ASIDE,
     SHARDS,
+    STAGED,
     SUCCESS,
-    SWITCH,
     is_result,
 )
 from segbatch.output.promotion import Promotion
@@ -41,7 +41,7 @@ def owned(store: Store) -> dict[str, list[str]]:
     """
     kinds = {
         "result files": _results(store, MASKS),
-        "result files of unfinished nights": _results(store, INCOMING),
+        "result files of unfinished nights": _results(store, STAGED),
         "retired result files": retired(store),
         "result files set aside": _results(store, SET_ASIDE),
         "records and statistics": [name for name, is_ours in _RECORDS.items() if _is_there(store, name, is_ours)],
@@ -122,7 +122,7 @@ def _is_classes(data: bytes) -> bool:
 
 def _is_switch(data: bytes) -> bool:
     try:
-        return bool(Promotion.parse(data, SWITCH).folder)
+        return bool(Promotion.parse(data, JOURNAL).folder)
     except (ValueError, TypeError):
         return False
 
@@ -132,5 +132,5 @@ _RECORDS: dict[str, Callable[[bytes], bool]] = {
     FILES: is_file_table,
     CARD: is_card,
     SHARDS: is_catalog,
-    SWITCH: _is_switch,
+    JOURNAL: _is_switch,
 }

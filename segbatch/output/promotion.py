@@ -19,7 +19,7 @@ from segbatch.errors import OutputError
 from segbatch.leaves import Overlaps
 from segbatch.output.catalog import ShardRow, enter, mark_removed, sums_of, write_catalog
 from segbatch.output.compaction import retire
-from segbatch.output.layout import INCOMING, MASKS, RETIRED, SUCCESS, SWITCH, key_of, shard_of
+from segbatch.output.layout import JOURNAL, MASKS, RETIRED, STAGED, SUCCESS, key_of, shard_of
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import Claim
 from segbatch.output.stored import StoredRecord
@@ -60,7 +60,7 @@ def plan_promotion(shards: Sequence[Shard], masks: Ledger, incoming: Ledger, fol
     """
     both = Ledger([*masks.filenames(), *incoming.filenames()])
     present = {s.id for s in shards}
-    whole = {s.id for s in shards if both.committed(s.id).complete}
+    whole = {s.id for s in shards if both.committed(s.id).is_complete}
     waiting = Overlaps(s.key for s in shards if s.id not in whole)
     outdated = [i for i in masks.shards if i not in present]
     staying = Overlaps(key_of(i) for i in outdated if key_of(i) in waiting)
@@ -80,28 +80,28 @@ def apply_promotion(store: Store, promotion: Promotion) -> None:
     """Do what ``promotion`` says, so that a crash in the middle is made good by ``complete_promotion``."""
     if not promotion:
         return
-    store.write(SWITCH, json.dumps(promotion.to_json()).encode())
+    store.write(JOURNAL, json.dumps(promotion.to_json()).encode())
     complete_promotion(store)
 
 
 def complete_promotion(store: Store) -> bool:
     """Carry out the promotion that is written down, if one is; False if none is."""
     try:
-        promotion = Promotion.parse(store.read(SWITCH), f"{store.uri}/{SWITCH}")
+        promotion = Promotion.parse(store.read(JOURNAL), f"{store.uri}/{JOURNAL}")
     except FileNotFoundError:
         return False
     except (ValueError, TypeError) as e:
-        raise OutputError(f"{store.uri}/{SWITCH}: not a list of renames ({e}); move it out of the output") from None
+        raise OutputError(f"{store.uri}/{JOURNAL}: not a list of renames ({e}); move it out of the output") from None
     claim = Claim.current(store)
     store.remove(SUCCESS)
     with ThreadPoolExecutor(_MOVERS) as pool:
         # New masks are in before old ones leave: nothing is ever lost.
-        list(pool.map(lambda n: store.move(f"{INCOMING}/{n}", f"{MASKS}/{n}"), promotion.promote))
+        list(pool.map(lambda n: store.move(f"{STAGED}/{n}", f"{MASKS}/{n}"), promotion.promote))
         ledger = Ledger.read(store)
         there = set(ledger.filenames())
         retire(store, ledger, [n for n in promotion.retire if n in there], claim, promotion.folder)
-    store.remove_all(f"{INCOMING}/{name}" for name in promotion.drop)
-    store.remove(SWITCH)
+    store.remove_all(f"{STAGED}/{name}" for name in promotion.drop)
+    store.remove(JOURNAL)
     return True
 
 
@@ -149,7 +149,7 @@ def promote(
     masks, staged = output.files, output.staged
     journal = plan_promotion(shards, masks.ledger, staged.ledger, date)
     after = Ledger([*(set(masks.ledger.filenames()) - set(journal.retire)), *journal.promote])
-    complete = [s for s in shards if after.committed(s.id).complete]
+    complete = [s for s in shards if after.committed(s.id).is_complete]
     promoted = {key_of(shard_of(name)) for name in journal.promote}
     rows = enter(catalog, complete, promoted, (staged, masks), date, tally.num_classes)
     rows = mark_removed(rows, {s.name for s in shards}, after, date)

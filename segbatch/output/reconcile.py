@@ -18,7 +18,7 @@ MAX_COUNTED = 1024
 def missing(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
     """Shards that ``ledger`` does not show complete, with what is missing of each."""
     states = ((s, ledger.committed(s.id)) for s in shards)
-    return [f"{s.name}: {_lack(state)}" for s, state in states if not state.complete]
+    return [f"{s.name}: {_lack(state)}" for s, state in states if not state.is_complete]
 
 
 def stale(shards: Sequence[Shard], ledger: Ledger) -> list[str]:

@@ -71,12 +71,12 @@ class Plan:
         return [*self.changed_limits, *self.job.warnings()]
 
     @property
-    def complete(self) -> bool:
-        return all(self.ledger.committed(s.id).complete for s in self.job.shards)
+    def is_complete(self) -> bool:
+        return all(self.ledger.committed(s.id).is_complete for s in self.job.shards)
 
     def slices(self) -> Iterator[ShardSlice]:
         """Yield the remaining read tasks, in order. A complete shard is not opened."""
-        remaining = [shard for shard in self.job.shards if not self.ledger.committed(shard.id).complete]
+        remaining = [shard for shard in self.job.shards if not self.ledger.committed(shard.id).is_complete]
         divisible = {shard.id: shard for shard in remaining if self._known_chunks(shard) > MAX_SLICE_CHUNKS}
         indexed = dict(zip(divisible, self.job.source.index(list(divisible.values())), strict=True))
         for shard in remaining:
@@ -107,7 +107,7 @@ class Plan:
         return sum(len(self.ledger.committed(s.id).indices) for s in self.job.shards)
 
     def shards_done(self) -> int:
-        return sum(self.ledger.committed(s.id).complete for s in self.job.shards)
+        return sum(self.ledger.committed(s.id).is_complete for s in self.job.shards)
 
 
 def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import OutputError
-from segbatch.output.layout import INCOMING, MASKS, RUN, SUCCESS, SWITCH
+from segbatch.output.layout import JOURNAL, MASKS, RUN, STAGED, SUCCESS
 from segbatch.output.ledger import Ledger
 from segbatch.output.promotion import Promotion, apply_promotion, complete_promotion, key_of, plan_promotion
 from segbatch.records import ChunkId, Shard
@@ -64,7 +64,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     for name in old:
         store.write(f"{MASKS}/{name}", b"old")
     for name in (*new, *other):
-        store.write(f"{INCOMING}/{name}", b"new")
+        store.write(f"{STAGED}/{name}", b"new")
     store.write(SUCCESS, b"")
     store.write(RUN, b'{"fingerprint": "f", "chunk_size": 4, "classes": []}')
     promotion = planned([A2], old, [*new, *other])
@@ -88,7 +88,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
         if crash < 6:
             with pytest.raises(Killed):
                 apply_promotion(store, promotion)
-            present = set(store.names(MASKS)) | set(store.names(INCOMING)) | set(store.names(promotion.folder))
+            present = set(store.names(MASKS)) | set(store.names(STAGED)) | set(store.names(promotion.folder))
             assert present >= {*old, *new}, "nothing is lost"
             assert not (store.exists(SUCCESS) and done), "and nobody is told that all is well"
         else:
@@ -96,13 +96,13 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     assert complete_promotion(store) == (crash < 6)
     assert sorted(store.names(MASKS)) == sorted(new)
     assert store.names(promotion.folder) == old
-    assert store.names(INCOMING) == []
-    assert not store.exists(SWITCH)
+    assert store.names(STAGED) == []
+    assert not store.exists(JOURNAL)
     assert not complete_promotion(store)
 
 
 def test_a_damaged_list_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    store.write(SWITCH, b"[1]")
+    store.write(JOURNAL, b"[1]")
     with pytest.raises(OutputError, match=r"switch.json: not a list of renames"):
         complete_promotion(store)

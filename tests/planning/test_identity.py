@@ -173,5 +173,5 @@ def test_chunks_with_error_rows_are_computed_again(before: Callable[[], None], f
     outcome = here.run(retry)
     assert (outcome.computed, outcome.totals.records, outcome.totals.failed) == (1, 5, 0)
     assert verify("out", read_input=True).problems == []
-    assert make_plan(retry).complete
+    assert make_plan(retry).is_complete
     assert len(list((folder / "out" / "retired").iterdir())) == 1

@@ -93,7 +93,7 @@ def test_a_temperature_scales_confidence_and_nothing_else(images: Path, tmp_path
 def test_an_output_is_resumed_with_its_columns_alone(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     here.run(job(images, output, marginal=True))
-    assert make_plan(job(images, output, marginal=True)).complete
+    assert make_plan(job(images, output, marginal=True)).is_complete
     with pytest.raises(PlanError, match="marginal: true in the output, false in this job"):
         make_plan(job(images, output))
 

@@ -62,21 +62,21 @@ class Work:
     @property
     def has_news(self) -> bool:
         """Whether a night would change anything."""
-        return not self.plan.complete or self.plan.record.state != "done" or any(self.counts()[k] for k in _NEWS)
+        return not self.plan.is_complete or self.plan.record.state != "done" or any(self.counts()[k] for k in _NEWS)
 
     def counts(self) -> dict[str, int]:
         """Shards in all, new, changed, gone, and not whole yet, as they are found."""
         keys = {key_of(i) for i in self.promoted.shards}
         shards, before = self.plan.job.shards, Overlaps(keys)
         now = Overlaps(s.key for s in shards)
-        lacking = [s for s in shards if not self.promoted.committed(s.id).complete]
+        lacking = [s for s in shards if not self.promoted.committed(s.id).is_complete]
         changed = sum(s.key in before and s.id not in self.promoted.shards for s in lacking)
         return {
             "total": len(shards),
             "new": len(lacking) - changed,
             "changed": changed,
             "removed": sum(key not in now for key in keys),
-            "left": sum(not self.plan.ledger.committed(s.id).complete for s in shards),
+            "left": sum(not self.plan.ledger.committed(s.id).is_complete for s in shards),
         }
 
     def vanished(self) -> dict[str, tuple[int, int]]:
@@ -127,7 +127,7 @@ def prepare(job: JobSpec, max_removed: float, dry_run: bool = False) -> Work:
 
 def compute_staged(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
     """Compute what is left into the staging area, until it is done or ``should_stop``."""
-    if found.plan.complete:
+    if found.plan.is_complete:
         return
     spec = found.plan.job.spec
     logs = Logs.of(spec.log_format, spec.storage_options)

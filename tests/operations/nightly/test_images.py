@@ -14,7 +14,7 @@ from segbatch.operations.nightly.dataset import Work, prepare, promote
 from segbatch.operations.nightly.record import DatasetReport
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
-from segbatch.output.layout import INCOMING
+from segbatch.output.layout import STAGED
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import OutputTaken
 from segbatch.planning.claim import establish
@@ -46,7 +46,7 @@ class Nights:
 
     def night(self, chunks: int | None = None, max_removed: float = 0.5) -> DatasetReport:
         found = self.prepare(max_removed)
-        if not found.plan.complete:
+        if not found.plan.is_complete:
             found.plan = establish(found.plan.with_chunk_size(1))
             for receipt in itertools.islice(execute(found.plan), chunks):
                 found.tally.add(receipt)
@@ -120,7 +120,7 @@ def test_a_split_that_the_deadline_stops_is_finished_by_the_next_night(nights: N
     assert stopped.shards["removed"] == 0
     done = nights.night()
     assert (done.state, done.current["records"], nights.ids()) == ("done", 20, nights.names())
-    assert list((nights.output / INCOMING).glob("*")) == []
+    assert list((nights.output / STAGED).glob("*")) == []
     assert verify(str(nights.output), read_input=True).problems == []
 
 
@@ -211,7 +211,7 @@ def test_a_crash_while_leaves_change_places_is_made_good(nights: Nights, monkeyp
 def test_a_damaged_file_that_waits_for_its_shard_is_computed_again(nights: Nights, content: bytes) -> None:
     write_tar(nights.input / "a.tar", [(name, IMAGES[0]) for name in numbered(*range(12))])
     assert nights.night(chunks=2).state == "stopped"
-    damaged = min((nights.output / INCOMING).iterdir())
+    damaged = min((nights.output / STAGED).iterdir())
     damaged.write_bytes(content)
     assert nights.night().state == "done"
     assert (nights.output / "set-aside" / damaged.name).read_bytes() == content
