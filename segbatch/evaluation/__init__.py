@@ -1,1 +1,1 @@
-"""What is measured of masks."""
+"""Metrics of masks and of outputs against labels."""

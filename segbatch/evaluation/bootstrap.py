@@ -140,7 +140,7 @@ class BootstrapAccumulator:
         within = pixels.reshape(-1, MAX_BAND_WIDTH + 1, 3, c).cumsum(axis=1)
         hits, true, predicted = within[:, :, 0], within[:, :, 1], within[:, :, 2]
         ious = scores.iou(hits, true, predicted)
-        f1 = scores.share(f1[:, : c + 1] / _F1_UNIT, f1[:, c + 1 :])
+        f1 = scores.ratio(f1[:, : c + 1] / _F1_UNIT, f1[:, c + 1 :])
         trimap_iou, trimap_accuracy = scores.mean(ious), scores.pixel_accuracy(hits, true)
         everything = hits[:, -1], true[:, -1], predicted[:, -1]
         accuracy = scores.accuracy(*everything[:2])

@@ -1,4 +1,4 @@
-"""From label values, and from a network's classes, to the classes in which both are compared."""
+"""Maps from label values, and from the classes of a network, to the classes that are compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ IGNORED = -1
 UNKNOWN = -2
 _VALUES = 2**16
 _IGNORE = "ignore"
-# Names in tables of colors for what is no class.
+# Names of ignored pixels in tables of colors.
 _IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled", "_ignore_", "__ignore__"})
 
 
 class UnknownValues(dict[int, tuple[int, str]]):
-    """Label values that neither are a class nor are ignored: their pixels, and the first image in which they occur."""
+    """Label values that are neither a class nor ignored -> (pixels, first image that contains them)."""
 
     def add(self, value: int, pixels: int, image: str) -> None:
         before, first = self.get(value, (0, image))
@@ -31,21 +31,30 @@ class UnknownValues(dict[int, tuple[int, str]]):
             self.add(value, pixels, image)
 
     def lines(self) -> list[str]:
-        """``value 217: 192 pixels, first in 0.png``, a line for each, the most frequent first."""
+        """Return ``value 217: 192 pixels, first in 0.png`` for each value, the most frequent first."""
         ordered = sorted(self.items(), key=lambda item: (-item[1][0], item[0]))
         return [f"{shown_value(value)}: {pixels:,} pixels, first in {image}" for value, (pixels, image) in ordered]
 
 
 class ClassMap:
-    """Translates labels and masks into the classes ``names``, which are a network's.
+    """Maps labels and masks to the classes ``names``, which are those of a network.
 
-    Without ``mapping`` a label value is a class id; with ``value_names``, the entries of a table of colors, value i is
-    the class of the i-th name, or ignored if that is no class and a usual name of what does not count, such as void. In
-    ``mapping`` a key that is a number (with ``value_names``: one of them) is a label value and stands for a class (name
-    or id) or for ``ignore``; once there is such a number, values that are not given are unknown. A key that is a class
-    name merges that class into another, in masks and labels alike. ``ignore`` are label values that do not count, but
-    for those in ``mapping``. With ``reduce_zero`` 0 is ignored and value v is class v - 1. ``explicit``: whether the
-    mapping says what each value is. Raises ``SpecError`` that names the entry.
+    Without ``mapping`` a label value is a class id.
+
+    Args:
+        ignore: Label values that are ignored, unless ``mapping`` names them.
+        mapping: A key that is a number (with ``value_names``: one of them) is a label value, and maps to a class (name
+            or id) or to ``ignore``; once there is one, values without a key are unknown. A key that is a class name
+            merges that class into another, in masks and labels.
+        reduce_zero: Value 0 is ignored, and value v is class v - 1.
+        value_names: Entries of a table of colors: value i is the class of the i-th name, or ignored if that is a usual
+            name of ignored pixels, such as void.
+
+    Attributes:
+        explicit: Whether the mapping states what each value is.
+
+    Raises:
+        SpecError: Names the entry that is not valid.
     """
 
     def __init__(
@@ -91,18 +100,21 @@ class ClassMap:
 
     @staticmethod
     def of(names: Sequence[str], options: LabelOptions, value_names: Sequence[str] | None = None) -> ClassMap:
-        """The map that the label options of a command describe."""
+        """Return the map that label options describe."""
         return ClassMap(
             names, options.ignore, options.mapping, reduce_zero=options.reduce_zero, value_names=value_names
         )
 
     def classes_of(self, values: np.ndarray) -> np.ndarray:
-        """Class ids int32 of label values of any shape; ``IGNORED`` where ignored, ``UNKNOWN`` where neither."""
+        """Return class ids int32 of label values of any shape, ``IGNORED`` or ``UNKNOWN`` for others."""
         inside = (values >= 0) & (values < _VALUES)
         return np.where(inside, self._lookup[np.where(inside, values, 0)], UNKNOWN).astype(np.int32)
 
     def truth(self, label: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        """Label values (H, W) -> (class ids int32 (H, W), ``IGNORED`` where no class; pixels of unknown values)."""
+        """Return the class ids int32 (H, W) of a label, ``IGNORED`` where there is no class.
+
+        Also return the pixels of each unknown value.
+        """
         truth = self.classes_of(label)
         unknown = truth == UNKNOWN
         if not unknown.any():
@@ -111,13 +123,17 @@ class ClassMap:
         return np.where(unknown, IGNORED, truth), dict(zip(values.tolist(), pixels.tolist(), strict=True))
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask's class ids (H, W), merged, int64. Raises ``ValueError`` if it holds an id that is no class."""
+        """Return the class ids int64 (H, W) of a mask after merging.
+
+        Raises:
+            ValueError: It contains an id that is not a class.
+        """
         if mask.size and mask.max() >= len(self.names):
             raise ValueError(f"it holds the id {mask.max()}, but there are {len(self.names)} classes")
         return self._merge[mask]
 
     def _named(self, name: str) -> int:
-        """The class of a color's name in a table."""
+        """The class of a name in a table of colors."""
         if name in self.names:
             return self.names.index(name)
         if name.lower() in _IGNORED_NAMES:
@@ -148,7 +164,7 @@ def _value(value: int) -> int:
 
 
 def shown_value(value: int) -> str:
-    """``value 7``, or of a color that no table names ``color (12, 3, 4)``."""
+    """Return ``value 7``, or ``color (12, 3, 4)`` for a color that no table names."""
     if UNKNOWN_COLOR - 2**24 < value <= UNKNOWN_COLOR:
         color = UNKNOWN_COLOR - value
         return f"color ({color >> 16}, {color >> 8 & 255}, {color & 255})"

@@ -14,12 +14,13 @@ from segbatch.errors import SpecError
 from segbatch.evaluation.bootstrap import BootstrapAccumulator, ImageCounts, StatedConfidence, count_image
 from segbatch.evaluation.class_map import ClassMap, UnknownValues
 from segbatch.evaluation.label_images import LabelFile, LabelReader
+from segbatch.evaluation.labeled_rows import IS_LABEL
 from segbatch.output.result_file import ResultFile
 from segbatch.storage.store import Store
 
 _ROWS = 32
 MAX_EXAMPLES = 5
-IS_LABEL, _NO_LABEL = -1, -2  # instead of the index of an image's label
+_NO_LABEL = -2  # instead of the index of an image's label, as IS_LABEL
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The confusion matrix of a segmentation, and what Long et al. (FCN, 2015, sec. 5) read off it."""
+"""The confusion matrix of a segmentation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from segbatch.labels import IGNORE_INDEX
 
 
 class Confusion:
-    """Counts int64 (C, C): pixels of true class i that were given class j. Sums are exact, in any order."""
+    """Pixel counts int64 (C, C): true class i, predicted class j. Sums are exact, in any order."""
 
     def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
         self.counts = np.zeros((num_classes, num_classes), np.int64)
         self.ignore_index = ignore_index
 
     def add(self, truth: np.ndarray, mask: np.ndarray) -> None:
-        """Count two masks of class ids (H, W). Pixels that ``truth`` ignores, or whose class it lacks, do not count.
+        """Count two masks of class ids (H, W).
 
-        Raises ``ValueError`` if the sizes differ, or if ``mask`` holds an id that is no class.
+        Pixels that ``truth`` ignores, or whose id there is not a class, do not count.
+
+        Raises:
+            ValueError: The sizes differ, or ``mask`` contains an id that is not a class.
         """
         if truth.shape != mask.shape:
             raise ValueError(f"truth is {truth.shape}, mask is {mask.shape}; both must have the image's size")
@@ -34,21 +37,21 @@ class Confusion:
         return self
 
     def margins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``hits, true, predicted`` of ``segbatch.evaluation.scores``, int64 (C,) each."""
+        """Return ``hits, true, predicted`` of ``evaluation.scores``, int64 (C,) each."""
         return np.diag(self.counts), self.counts.sum(axis=1), self.counts.sum(axis=0)
 
     @property
     def iou(self) -> np.ndarray:
-        """Intersection over union of each class, float64 (C,); NaN for a class that neither mask holds."""
+        """Intersection over union of each class, float64 (C,); NaN for a class in neither mask."""
         return scores.iou(*self.margins())
 
     @property
     def mean_iou(self) -> float:
-        """Mean over the classes that occur; NaN before any pixel."""
+        """Mean IoU over the classes that occur; NaN without pixels."""
         return float(scores.mean(self.iou))
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the known pixels that have their true class; NaN before any pixel."""
+        """Fraction of the pixels that are correct; NaN without pixels."""
         hits, true, _ = self.margins()
         return float(scores.pixel_accuracy(hits, true))

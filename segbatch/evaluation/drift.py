@@ -1,8 +1,8 @@
-"""How far tonight's content is from that of earlier nights. Plain arithmetic on counts.
+"""Drift: how far the content of one night is from that of earlier nights.
 
-The population stability index is the symmetrised Kullback-Leibler divergence, sum (p - q) ln(p / q) (Jeffreys 1946; in
-credit scoring since Siddiqi 2006): it grows without bound, and sees a rare class that becomes ten times as frequent.
-The Jensen-Shannon divergence (Lin 1991), here in bits, lies between 0 and 1: it sees mass that moved.
+The population stability index is the symmetrized Kullback-Leibler divergence, sum (p - q) ln(p / q) (Jeffreys 1946;
+Siddiqi 2006): it is unbounded, and sensitive to rare classes that become more frequent. The Jensen-Shannon divergence
+(Lin 1991), here in bits, is between 0 and 1, and sensitive to mass that moved.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from segbatch.config.nightly import DriftSpec
 from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 
-# Most images have a confidence of 0.6 to 1, and those of one scene differ by hundredths: bins are finer near 1.
+# Most images have a confidence of 0.6 to 1, and images of one scene differ by hundredths: bins are finer near 1.
 CONFIDENCE_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
 _MAX_MOVED = 3
 
 
 @dataclass
 class Content:
-    """What is known of the images of some nights: sums, and a histogram of image confidence, int64 (11,)."""
+    """Sums over the images of some nights, and a histogram of image confidence, int64 (11,)."""
 
     totals: Totals
     confidence: np.ndarray = field(default_factory=lambda: np.zeros(len(CONFIDENCE_EDGES) - 1, np.int64))
@@ -44,7 +44,15 @@ class Content:
 
 @dataclass(frozen=True)
 class DriftFinding:
-    """One comparison. ``limit_*`` are the thresholds with what chance may add; ``detail`` says what moved most."""
+    """One comparison.
+
+    Attributes:
+        psi: Population stability index.
+        js: Jensen-Shannon divergence in bits.
+        limit_psi: Threshold, including what chance may add.
+        limit_js: Threshold, including what chance may add.
+        detail: What changed most.
+    """
 
     kind: str
     psi: float
@@ -62,23 +70,26 @@ class DriftFinding:
 
 
 def histogram(confidences: np.ndarray) -> np.ndarray:
-    """Image confidences, float (N,) -> counts in the bins of ``CONFIDENCE_EDGES``, int64 (11,)."""
+    """Return the counts int64 (11,) of image confidences (N,) in the bins of ``CONFIDENCE_EDGES``."""
     return np.histogram(np.clip(confidences, 0, 1), CONFIDENCE_EDGES)[0].astype(np.int64)
 
 
 def psi(p: np.ndarray, q: np.ndarray) -> float:
-    """Population stability index of two distributions (C,) without zeros."""
+    """Return the population stability index of two distributions (C,) without zeros."""
     return float(np.sum((p - q) * np.log(p / q)))
 
 
 def js(p: np.ndarray, q: np.ndarray) -> float:
-    """Jensen-Shannon divergence of two distributions (C,) without zeros, in bits."""
+    """Return the Jensen-Shannon divergence of two distributions (C,) without zeros, in bits."""
     m = (p + q) / 2
     return float(np.sum(p * np.log2(p / m) + q * np.log2(q / m)) / 2)
 
 
 def measure_drift(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> list[DriftFinding]:
-    """Share of pixels, images that contain each class, and confidence; nothing if there are too few images to judge."""
+    """Compare fractions of pixels, images that contain each class, and confidence.
+
+    Returns nothing if there are fewer images than ``spec.min_images``.
+    """
     n, m = tonight.images, earlier.images
     if min(n, m) < spec.min_images:
         return []
@@ -90,7 +101,7 @@ def measure_drift(tonight: Content, earlier: Content, names: Sequence[str], spec
 
 
 def _shares(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> DriftFinding:
-    """Pixels of one image are no independent draws: an image counts as one draw, its pixels as shares of it."""
+    """Pixels of an image are not independent draws: an image counts as one draw, its pixels as fractions."""
     n, m = tonight.images, earlier.images
     raw = [np.array(c.totals.pixels, np.float64) / max(1, sum(c.totals.pixels)) for c in (tonight, earlier)]
     p, q = (_smoothed(share * size, size) for share, size in zip(raw, (n, m), strict=True))
@@ -98,7 +109,7 @@ def _shares(tonight: Content, earlier: Content, names: Sequence[str], spec: Drif
 
 
 def _presence(tonight: Content, earlier: Content, names: Sequence[str], spec: DriftSpec) -> DriftFinding:
-    """Contained or not is two cells for each class; the class that differs most is the finding."""
+    """Contained or not are two cells for each class; the class with the largest index is reported."""
     n, m = tonight.images, earlier.images
     p = (np.array(tonight.totals.images) + 0.5) / (n + 1)
     q = (np.array(earlier.totals.images) + 0.5) / (m + 1)
@@ -123,7 +134,7 @@ def _mean_confidence(totals: Totals) -> float:
 
 
 def _smoothed(counts: np.ndarray, total: float) -> np.ndarray:
-    """Half a count more in each cell (Jeffreys' prior): no zeros, and one stray image makes no infinite index."""
+    """Add half a count to each cell (Jeffreys' prior): no zeros, and no infinite index by one image."""
     return (counts + 0.5) / (total + 0.5 * len(counts))
 
 
@@ -137,13 +148,16 @@ def _finding(
     detail: str,
     degrees: float | None = None,
 ) -> DriftFinding:
-    """Without any drift, the index of samples of n and m is about a chi-square times (1/n + 1/m); twice its mean is
-    granted on top of the threshold. For small differences the Jensen-Shannon divergence is an eighth of it, in nats."""
+    """Compare with thresholds that include chance.
+
+    Without drift, the index of samples of n and m is about a chi-square times (1/n + 1/m); twice its mean is added to
+    the threshold. For small differences the Jensen-Shannon divergence is an eighth of it, in nats.
+    """
     chance = 2 * (len(p) - 1 if degrees is None else degrees) * (1 / max(1, n) + 1 / max(1, m))
     return DriftFinding(kind, psi(p, q), js(p, q), spec.psi + chance, spec.js + chance / 8 / math.log(2), detail)
 
 
 def _moved(p: np.ndarray, q: np.ndarray, names: Sequence[str], weight: np.ndarray) -> str:
-    """``bright 12.1 % → 55.3 %``: the classes that moved most, as earlier and tonight."""
+    """``bright 12.1 % → 55.3 %``: the classes that changed most, earlier and tonight."""
     most = [int(c) for c in np.argsort(-weight, kind="stable")[:_MAX_MOVED] if p[c] != q[c]]
     return ", ".join(f"{names[c]} {q[c]:.1%} → {p[c]:.1%}" for c in most)

@@ -22,14 +22,14 @@ from segbatch.text import redact, without_query
 
 _MAX_LABEL_BYTES = 2**30
 _MAX_TABLE_BYTES = 2**20
-# Formats that keep values as they are; a JPEG of class ids holds ids that nobody drew.
+# Lossless formats; a JPEG does not preserve class ids.
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 _COLOR_MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "PA")
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A label image: its path below the folder that was given, and where it is read."""
+    """A label image: its path below the given folder, and its URI."""
 
     name: str
     uri: str
@@ -37,16 +37,20 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class Label:
-    """Label values int64 (H, W), and the colors uint8 (N, 3) that a palette image gives to them, else None."""
+    """Label values int64 (H, W), and the palette uint8 (N, 3) of a palette image, else None."""
 
     values: np.ndarray
     palette: np.ndarray | None = None
 
 
 def list_labels(files: Files, labels: str) -> list[LabelFile]:
-    """The label images in a folder, prefix or glob, in order of their names; files of other kinds are passed over.
+    """Return the label images in a folder, prefix or glob, in order of their names.
 
-    Raises ``SpecError`` if there are none, ``SourceError`` if they cannot be listed.
+    Files of other kinds are skipped.
+
+    Raises:
+        SpecError: There are none.
+        SourceError: They cannot be listed.
     """
     entries = [(listed.root, entry) for listed in list_input(files, labels) for entry in listed.entries]
     images = [
@@ -59,15 +63,19 @@ def list_labels(files: Files, labels: str) -> list[LabelFile]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
+    """Return whether a file is an image by its name."""
     return without_query(name).lower().endswith(IMAGE_EXTENSIONS)
 
 
 def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet | None:
-    """The names and colors in which labels are drawn, by the option ``label_colors``; None if their values are ids.
+    """Return the names and colors in which labels are drawn; None if their values are ids.
 
-    ``colors`` is ``classes`` for those of ``labels``, ``indices`` or None, or the URI of a table: a list of classes
-    with colors, see ``class_list``. Raises ``SpecError`` if it has no colors, or one color for two names.
+    Args:
+        colors: The option ``label_colors``: ``classes`` for the colors of ``labels``, ``indices`` or None for ids, or
+            the URI of a list of classes with colors, see ``class_list``.
+
+    Raises:
+        SpecError: The list has no colors, or one color for two names.
     """
     if colors is None or colors == INDICES:
         return None
@@ -93,17 +101,17 @@ def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet 
 
 
 class LabelReader:
-    """Reads label images: their values, or with a table of ``colors`` the index of each pixel's color in it.
+    """Reads label images: their values, or with a table of ``colors`` the index of each pixel's color.
 
-    A pixel of a color that the table does not name has a value below ``UNKNOWN_COLOR``; of PASCAL VOC's color for what
-    is ignored, 255. Picklable.
+    A pixel whose color is not in the table has a value of ``UNKNOWN_COLOR`` or below; with PASCAL VOC's color of
+    ignored pixels, 255. Picklable.
     """
 
     def __init__(self, files: Files, colors: LabelSet | None = None) -> None:
         self.files, self._colors = files, colors
 
     def read(self, uri: str) -> Label:
-        """The label at ``uri``. Raises ``SpecError`` if it cannot be read, or holds no class ids."""
+        """Return the label at ``uri``. Raises ``SpecError`` if it cannot be read, or contains no class ids."""
         try:
             data = self.files.read(uri, _MAX_LABEL_BYTES)
         except (RecordFailure, OSError) as e:
@@ -111,7 +119,7 @@ class LabelReader:
         return self.decode(data, redact(uri))
 
     def decode(self, data: bytes, name: str) -> Label:
-        """The same of an encoded label image that was read from ``name``."""
+        """Return an encoded label that was read from ``name``. Raises ``SpecError``."""
         try:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 mode = image.mode
@@ -136,16 +144,17 @@ class LabelReader:
 
 
 def open_labels(options: LabelOptions, names: LabelSet, files: Files) -> tuple[LabelReader, ClassMap]:
-    """The reader of labels, and the map of its values to the classes ``names``, that label options describe.
+    """Return the reader of labels and the map of their values to the classes ``names``.
 
-    Raises ``SpecError`` for a table of colors or a map that does not fit the classes.
+    Raises:
+        SpecError: The table of colors or the map does not fit the classes.
     """
     table = color_table(options.colors, names, files)
     return LabelReader(files, table), ClassMap.of(names.names, options, table.names if table else None)
 
 
 def _by_color(pixels: np.ndarray, table: LabelSet) -> np.ndarray:
-    """Indices int64 (H, W) of the colors of ``pixels`` uint8 (H, W, 3) in a table."""
+    """Indices int64 (H, W) in a table of the colors of ``pixels`` uint8 (H, W, 3)."""
     packed = _packed(pixels)
     colors = _packed(np.array(table.colors, np.uint8))
     ids = np.arange(len(colors))

@@ -1,4 +1,4 @@
-"""Which rows of an output have a label, known before any of its masks is read."""
+"""The rows of an output that have a label, found by their ids before any mask is read."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.result_file import ResultFile
 from segbatch.storage.store import Store
 
+IS_LABEL = -1  # instead of the index of an image's label: it is a label itself
 _READERS = 16
-_SHOWN = 1000  # ids that a refusal looks at
+_MAX_SHOWN = 1000  # ids that are examined for the message if none has a label
 
 
 @dataclass(frozen=True)
 class LabeledRows:
-    """The place of the label of each image id in the list of labels; -1 for an image that is a label itself.
+    """The rows of an output, paired with labels.
 
-    ``files`` are the result files that hold the rows; ``sizes`` are (height, width) by the place of the label, of rows
-    with a mask; ``notes`` and ``labels_without`` are those of the pairing.
+    Attributes:
+        files: The result files of the output.
+        labels: All labels.
+        places: Index in ``labels`` of the label of each image id; ``IS_LABEL`` for an image that is a label itself.
+        sizes: (height, width) of the row with a mask, by the index of its label.
+        notes: Messages about rows without a label.
+        labels_without: Names of the labels without a row.
     """
 
     files: Sequence[ResultFile]
@@ -40,8 +46,11 @@ class LabeledRows:
     def of(store: Store, labels: Sequence[LabelFile], given: str, suffix: Suffix) -> LabeledRows:
         """Pair the rows of an output with ``labels``, which were listed at ``given``.
 
-        Reads the ids alone, and keeps those that some label has the name of. Raises ``OutputError`` for an output
-        without rows, ``SpecError`` if no row has a label or names do not tell whose a label is.
+        Reads the columns of ids and sizes, and keeps the rows whose name some label has.
+
+        Raises:
+            OutputError: The output has no rows.
+            SpecError: No row has a label, or names do not tell which row a label belongs to.
         """
         files = Ledger.read(store).files()
         if not files:
@@ -52,7 +61,7 @@ class LabeledRows:
         with ThreadPoolExecutor(_READERS) as pool:
             for found in pool.map(lambda file: list(_rows(store, file)), files):
                 total += len(found)
-                first += [name for name, _ in found[: max(0, _SHOWN - len(first))]]
+                first += [name for name, _ in found[: max(0, _MAX_SHOWN - len(first))]]
                 rows += [row for row in found if named(row[0])]
         names = [name for name, _ in rows]
         paired = pair(names, labels, suffix)
@@ -64,15 +73,15 @@ class LabeledRows:
         return LabeledRows(
             files,
             labels,
-            {**places, **dict.fromkeys(paired.label_images, -1)},
+            {**places, **dict.fromkeys(paired.label_images, IS_LABEL)},
             {place[label.uri]: size for i, label in paired.labels.items() if (size := rows[i][1]) is not None},
             [f"{len(places):,} of {total - len(paired.label_images):,} images have one"] if without else [],
             paired.labels_without,
         )
 
     def survey(self, reader: LabelReader, classes: ClassMap, names: LabelSet, options: LabelOptions) -> LabelSurvey:
-        """A look at the labels that have a row; see ``evaluation.survey.survey``."""
-        places = sorted(place for place in self.places.values() if place >= 0)
+        """Return a survey of the labels that have a row, see ``evaluation.survey``."""
+        places = sorted(place for place in self.places.values() if place != IS_LABEL)
 
         def inspect(index: int) -> InspectedLabel:
             file = self.labels[places[index]]

@@ -1,4 +1,4 @@
-"""Which label belongs to which image: by their names, and where names do not tell by their folders."""
+"""Pairs of images and labels by their names, and by their folders where names are ambiguous."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from segbatch.text import escape_control_characters, redact, without_query
 _SHARDS = (*FORMATS["webdataset"].extensions, *FORMATS["parquet"].extensions)
 MAX_EXAMPLES = 5
 _MAX_HINTS = 4
-_MAX_TRIED, _MAX_PAIRED = 20, 1000  # suffixes, and images that each is tried on, for a refusal
+_MAX_TRIED, _MAX_PAIRED = 20, 1000  # suffixes that are tried for a message, and images that each is tried on
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """An image: its path below the input, or its id; and where it is read, if that is known."""
+    """An image: its path below the input, or its id; and its URI if it is known."""
 
     name: str
     uri: str = ""
@@ -29,14 +29,14 @@ class ImageName:
 
 @dataclass(frozen=True)
 class Suffix:
-    """What the names of images and of labels, without extensions, end in besides what they share."""
+    """The different endings of the names of images and of their labels, before the extension."""
 
     image: str = ""
     label: str = ""
 
     @staticmethod
     def of(text: str) -> Suffix:
-        """From the option: ``LABEL``, or ``IMAGE=LABEL``."""
+        """Return the suffix of the option ``LABEL`` or ``IMAGE=LABEL``."""
         image, equals, label = text.rpartition("=")
         return Suffix(image, label) if equals else Suffix("", text)
 
@@ -46,9 +46,13 @@ class Suffix:
 
 @dataclass(frozen=True)
 class Pairing:
-    """``labels`` by the place of their image in the list that was paired; and names of what has no partner.
+    """The result of ``pair``.
 
-    ``label_images`` are images that are label files themselves.
+    Attributes:
+        labels: The label of each image, by the index of the image.
+        images_without: Names of images without a label.
+        labels_without: Names of labels without an image.
+        label_images: Names of images that are label files themselves.
     """
 
     labels: dict[int, LabelFile]
@@ -57,7 +61,7 @@ class Pairing:
     label_images: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """What has no partner, kind by kind, with the first names."""
+        """Return messages about what has no partner, by kind, with the first names."""
         images = len(self.labels) + len(self.images_without)
         kinds = (
             (f"of {images:,} images have no label", self.images_without),
@@ -76,10 +80,12 @@ class _Path:
 def pair(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix | None = None) -> Pairing:
     """Pair images with labels of the same name.
 
-    ``x.jpg`` meets ``x.png`` and ``x.jpg.png``, with a suffix ``x_mask.png``. Folders must not contradict each other:
-    the path of one below what was given ends like that of the other. Where several images or labels of one name are
-    left, the path that is the same decides, then the folders above. A label file is never an image. Raises
-    ``SpecError`` that names the files if even that does not tell, as no image may get another's label.
+    ``x.jpg`` is paired with ``x.png`` and ``x.jpg.png``, with a suffix with ``x_mask.png``. Folders must not contradict
+    each other: the path of one below the given folder is a suffix of the other's. If several images or labels of one
+    name remain, an equal path is decisive, then the folders above. A label file is never an image.
+
+    Raises:
+        SpecError: The partner of an image is ambiguous; names the files. No image may get the label of another.
     """
     suffix = suffix or Suffix()
     label_paths = [_label_path(label, suffix) for label in labels]
@@ -113,13 +119,16 @@ def pair(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffi
 
 
 def has_name(labels: Sequence[LabelFile], suffix: Suffix) -> Callable[[ImageName], bool]:
-    """Tells of an image whether some label has its name, in whatever folder; no other can be paired."""
+    """Return a predicate: whether some label has the name of an image, in any folder.
+
+    No other image can be paired.
+    """
     stems = {path.stem for label in labels if (path := _label_path(label, suffix))}
     return lambda image: any(path.stem in stems for path in _image_paths(image, suffix))
 
 
 def refusal(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix, given: str, where: str) -> str:
-    """Why none of ``images`` was paired with one of ``labels``, with a name of either side and what may help."""
+    """Return a message why none of ``images`` was paired, with a name of either side and a remedy."""
     used = f" with --label-suffix {suffix}" if suffix != Suffix() else ""
     text = f"labels: none of the {len(images):,} images of {where} has a label in {redact(given)}{used}"
     if not images:
@@ -156,7 +165,7 @@ def _best(
 
 
 def _score(rank: int, image: ImageName, folders: tuple[str, ...], label: LabelFile, others: tuple[str, ...]) -> tuple:
-    """Lower is better: the whole name, the same path below both roots, as many equal folders above as possible."""
+    """Lower is better: the whole name, an equal path below both roots, the number of equal folders above."""
     same = 0
     for a, b in zip(_folders(image.uri)[::-1], _folders(label.uri)[::-1], strict=False):
         if a != b:
@@ -175,7 +184,7 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 def _image_paths(image: ImageName, suffix: Suffix) -> list[_Path]:
-    """By the whole file name, and without what is an image's extension (of other ids: without their last part)."""
+    """By the whole file name, and without an image extension (of other ids: without their last part)."""
     *folders, name = without_query(image.name).split("/")
     shard = max((i for i, part in enumerate(folders) if part.lower().endswith(_SHARDS)), default=-1)
     stem = _without_extension(name)
@@ -200,7 +209,7 @@ def _without_extension(name: str) -> str:
 
 
 def _suffixes_that_pair(images: Sequence[ImageName], labels: Sequence[LabelFile]) -> list[Suffix]:
-    """Suffixes, from the first names that begin alike, under which labels have images."""
+    """Suffixes under which labels have images, from the first names with a common prefix."""
     found: list[Suffix] = []
     for label in labels[:12]:
         name = _without_extension(label.name.rpartition("/")[2])
@@ -209,17 +218,17 @@ def _suffixes_that_pair(images: Sequence[ImageName], labels: Sequence[LabelFile]
             shared = next((k for k, (a, b) in enumerate(zip(stem, name, strict=False)) if a != b), None)
             if shared is None:
                 cut = min(len(stem), len(name))
-            else:  # begins at a separator
+            else:  # from a separator
                 cut = max(stem.rfind(separator, 0, shared) for separator in "_-.")
             if cut > 0:
                 found.append(Suffix(stem[cut:], name[cut:]))
-    # Numbers give a suffix of their own for each pair of names; what several names share is tried.
+    # Numbers give each pair of names a different suffix: those that several names share are tried.
     common = [s for s, _ in Counter(s for s in found if s != Suffix()).most_common(_MAX_TRIED)]
-    # x_1 and x_12_L share x_1, but 2_L is no suffix: those that begin with a separator come first.
+    # x_1 and x_12_L have the prefix x_1, but 2_L is no suffix: those that start with a separator come first.
     common.sort(key=lambda suffix: (suffix.image or suffix.label)[:1].isalnum())
     paired = {s: _pairs(images[:_MAX_PAIRED], labels, s) for s in common}
-    most = max(paired.values(), default=0)
-    return [s for s, count in paired.items() if count and 2 * count > most][:_MAX_HINTS]
+    best = max(paired.values(), default=0)
+    return [s for s, count in paired.items() if count and 2 * count > best][:_MAX_HINTS]
 
 
 def _pairs(images: Sequence[ImageName], labels: Sequence[LabelFile], suffix: Suffix) -> int:

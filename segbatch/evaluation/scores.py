@@ -1,7 +1,7 @@
-"""What Long et al. (FCN, CVPR 2015, sec. 5) read off a confusion matrix, from its diagonal and its two margins.
+"""Metrics of a confusion matrix (Long et al. 2015, "Fully Convolutional Networks", sec. 5).
 
-Everywhere ``hits, true, predicted`` are counts (..., C): pixels of each class that have it in both, in the label, in
-the mask. Leading axes are as many cases at once. What has no pixels is NaN, and means leave NaN out.
+``hits, true, predicted`` are pixel counts (..., C) of each class: in label and mask, in the label, in the mask. Leading
+axes are independent cases. Without pixels a result is NaN; means omit NaN.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from __future__ import annotations
 import numpy as np
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """``part / whole`` float64, NaN where ``whole`` is 0."""
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return ``part / whole`` float64, NaN where ``whole`` is 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN if all is."""
-    there = ~np.isnan(values)
-    return share(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1))
+    """Return the mean over the last axis of the values that are not NaN; NaN if there are none."""
+    valid = ~np.isnan(values)
+    return ratio(np.where(valid, values, 0).sum(axis=-1), valid.sum(axis=-1))
 
 
 def accuracy(hits: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Share of each class's pixels that have it in the mask, (..., C)."""
-    return share(hits, true)
+    """Return the accuracy of each class, (..., C)."""
+    return ratio(hits, true)
 
 
 def iou(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, (..., C); NaN for a class that neither label nor mask holds."""
-    return share(hits, true + predicted - hits)
+    """Return the intersection over union of each class, (..., C); NaN for one in neither label nor mask."""
+    return ratio(hits, true + predicted - hits)
 
 
 def pixel_accuracy(hits: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Share of the pixels that have their class, (...)."""
-    return share(hits.sum(axis=-1), true.sum(axis=-1))
+    """Return the fraction of the pixels that are correct, (...)."""
+    return ratio(hits.sum(axis=-1), true.sum(axis=-1))
 
 
 def frequency_weighted_iou(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Mean of the IoUs weighted by the pixels of each class in the label, (...)."""
-    return share((true * np.nan_to_num(iou(hits, true, predicted))).sum(axis=-1), true.sum(axis=-1))
+    """Return the mean IoU weighted by the pixels of each class in the label, (...)."""
+    return ratio((true * np.nan_to_num(iou(hits, true, predicted))).sum(axis=-1), true.sum(axis=-1))
