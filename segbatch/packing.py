@@ -1,4 +1,4 @@
-"""Chunks as one-row Arrow tables, which is what Ray passes between stages, and as compressed bytes."""
+"""Chunks as one-row Arrow tables, which Ray passes between stages, and as compressed bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segbatch.skipped import Skipped
 
 
 def chunk_to_row(chunk: Chunk) -> pa.Table:
-    """The chunk as a table of one row, which Ray can neither split nor merge (see docs/design.md)."""
+    """Return the chunk as a table of one row, which Ray can neither split nor merge."""
     names = list(chunk.timings)
     return pa.table(
         {
@@ -31,7 +31,7 @@ def chunk_to_row(chunk: Chunk) -> pa.Table:
 
 
 def chunk_from_row(row: pa.Table) -> Chunk:
-    """Inverse of ``chunk_to_row``; the image bytes are copied out of the payload once, here."""
+    """Return the chunk of a row. Inverse of ``chunk_to_row``; copies the image bytes."""
     if row.num_rows != 1:
         raise ValueError(f"a chunk is one row, got {row.num_rows}; run the stage with batch_size=1")
     records = _table_to_records(_from_ipc(row.column("payload").combine_chunks()[0].as_buffer()))
@@ -45,12 +45,12 @@ def chunk_from_row(row: pa.Table) -> Chunk:
 
 
 def pack_chunk(chunk: Chunk) -> bytes:
-    """The chunk as compressed bytes, to be kept: of 256 error rows some 10 KB."""
+    """Return the chunk as compressed bytes: 10 KB for 256 error rows."""
     return zlib.compress(_to_ipc(chunk_to_row(chunk)), 1)
 
 
 def unpack_chunk(data: bytes) -> Chunk:
-    """Inverse of ``pack_chunk``."""
+    """Return the chunk of compressed bytes. Inverse of ``pack_chunk``."""
     return chunk_from_row(_from_ipc(pa.py_buffer(zlib.decompress(data))))
 
 
@@ -67,7 +67,7 @@ def _from_ipc(data: pa.Buffer) -> pa.Table:
 
 
 def _one_value(data: pa.Buffer) -> pa.Array:
-    """A ``large_binary`` array of one value that shares ``data``."""
+    """Return a ``large_binary`` array of one value that shares the memory of ``data``."""
     offsets = pa.py_buffer(np.array([0, data.size], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
 

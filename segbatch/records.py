@@ -1,4 +1,4 @@
-"""Shards, chunks and records: the identities that every stage, retry and resume agrees on."""
+"""Shards, chunks and records: the types of all stages, and the identities that retry and resume use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segbatch.text import redact_text
 
 
 def digest(*parts: str, length: int = 8) -> str:
-    """Hex digest of ``parts``, ``length`` characters; the separator cannot occur in a part unescaped."""
+    """Return a hex digest of ``parts``. Parts are length-prefixed, so that no two lists give the same bytes."""
     h = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -27,13 +27,17 @@ _FILENAME = re.compile(r"(.+\.(?:[0-9a-f]{16}\.[0-9a-f]{16}|[0-9a-f]{8}\.[0-9a-f
 
 @dataclass(frozen=True)
 class Shard:
-    """One input object that is read front to back: a tar, a Parquet file, or an index of image URIs.
+    """Unit of input: a tar, a Parquet file, a manifest, or a group of loose images.
 
-    ``name`` is the path relative to the corpus root and unique in the corpus; image ids begin with it.
-    ``version`` changes when the object's content does (size and etag, or size and mtime).
-    ``records`` is the number of records if the format tells without reading, else None.
-    ``layout`` is what the shard's format found out while planning, so that reading finds what was planned: the names
-    of loose images, where in a manifest to start, which columns of a table to read. Picklable; no other code reads it.
+    Attributes:
+        uri: What is opened. Of loose images the corpus root.
+        name: Path below the corpus root, unique in the corpus. Image ids start with it.
+        format: Name of the ``Format`` that planned the shard and reads it.
+        version: Changes when the content does: size and ETag, or size and modification time.
+        records: Number of records, None if the format learns it only by reading the shard.
+        size: Bytes.
+        layout: What the format found out while planning: names of loose images, offsets in a manifest, columns of a
+            table. Picklable. Only the format reads it.
     """
 
     uri: str
@@ -46,23 +50,26 @@ class Shard:
 
     @property
     def key(self) -> str:
-        """What the committed files of this shard are called by, whatever its version."""
+        """Name prefix of the committed files of this shard, in all its versions."""
         slug = re.sub(r"[^A-Za-z0-9_]+", "-", self.name).strip("-")[-48:].strip("-") or "shard"
         return f"{slug}.{digest(self.name, length=16)}"
 
     @property
     def id(self) -> str:
-        """Key and version: names the committed files, so that changed content gets other names."""
+        """Key and version, so that files of changed content have other names."""
         return f"{self.key}.{digest(self.version, length=16)}"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The shards that a job's inputs name, each once; names are relative to ``root`` ("" across kinds of stores).
+    """The shards of a job's inputs.
 
-    ``skipped`` is what the listings of the inputs hold besides. ``image_column`` is the column of the images in all
-    tables, where only the values of several columns told which it is. ``notes`` say for a plan, as (subject, sentence),
-    which columns were chosen, ``warnings`` what is likely not meant.
+    Attributes:
+        root: Folder that names are relative to, "" for inputs in several kinds of stores.
+        skipped: What the listings of the inputs hold besides shards.
+        image_column: Column of the images in all tables, if their values and not only its name identified it.
+        notes: Which columns were chosen, as (subject, sentence), for a plan.
+        warnings: What is probably not intended.
     """
 
     root: str
@@ -75,10 +82,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class ChunkId:
-    """Identity of one chunk: records ``[index * size, …)`` of a shard, for the run's fixed chunk size.
+    """Identity of one chunk: records ``index * size`` up to ``(index + 1) * size`` of a shard.
 
-    ``last`` marks the chunk that ends its shard. It is part of the file name, so that a listing alone
-    tells which shards are complete.
+    ``last`` marks the chunk that ends its shard. It is part of the file name, so that a listing alone shows which
+    shards are complete.
     """
 
     shard_id: str
@@ -91,16 +98,21 @@ class ChunkId:
 
     @staticmethod
     def parse(filename: str) -> ChunkId | None:
-        """The identity behind a file name, or None for a name this package did not give."""
+        """Return the identity in a file name, or None for a name that segbatch does not write."""
         m = _FILENAME.fullmatch(filename)
         return ChunkId(m[1], int(m[2]), m[3] is not None) if m else None
 
 
 @dataclass(frozen=True)
 class ChunkSelection:
-    """Chunk indices of one shard: ``first`` up to ``stop`` (None: to the end of the shard), without those in ``done``.
+    """Predicate over the chunk indices of one shard: ``index in selection``.
 
-    It is a predicate, not a list: how many chunks a tar has is unknown until its end.
+    It is not a list, because the number of chunks of a tar is unknown until its end.
+
+    Attributes:
+        first: First index.
+        stop: Index after the last one, None for the end of the shard.
+        done: Indices between them that are not selected.
     """
 
     first: int = 0
@@ -123,13 +135,19 @@ class ShardSlice:
 
     @property
     def is_one_chunk(self) -> bool:
-        """Whether at most one chunk can be read."""
+        """Whether the slice has at most one chunk."""
         return self.wanted.stop == self.wanted.first + 1
 
 
 @dataclass(frozen=True)
 class RecordError:
-    """Why a record has no mask: ``stage`` (read, decode, segment, refine), a stable ``type``, a sentence."""
+    """Why a record has no mask.
+
+    Attributes:
+        stage: ``read``, ``decode``, ``segment`` or ``refine``.
+        type: Stable word for grouping, such as ``TruncatedImage``.
+        message: One line.
+    """
 
     stage: str
     type: str
@@ -138,11 +156,17 @@ class RecordError:
 
 @dataclass(frozen=True)
 class Scores:
-    """Coarse class scores of one image: ``values`` float16 (K, h, w) log-probabilities of classes ``class_ids`` (K,).
+    """Class scores of one image at the output stride of the network.
 
-    They are normalized over all classes of the network, also those that are left out, which cannot win at any pixel.
-    ``height, width`` are the image's own size in pixels, ``h, w`` that size over ``stride``, rounded up; the center of
-    cell (i, j) lies at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
+    The probabilities are normalized over all classes, including those left out because they are not the arg-max
+    anywhere. The center of cell (i, j) is at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``.
+
+    Attributes:
+        values: Log-probabilities, float16 (K, h, w), where h and w are height and width over stride, rounded up.
+        class_ids: Class of each channel, int16 (K,).
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        stride: Pixels per cell.
     """
 
     values: np.ndarray
@@ -154,7 +178,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """One class in one image: its pixels, its share of them, and the mean confidence of its pixels (float32 value)."""
+    """One class in one image: pixels, fraction of all pixels, mean confidence of these pixels (a float32 value)."""
 
     class_id: int
     pixels: int
@@ -164,10 +188,17 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Record:
-    """One input record at any stage: encoded image bytes, then coarse scores, then the mask; or the error instead.
+    """One input record at any stage: with encoded bytes, then scores, then a mask; or with an error.
 
-    ``mask`` is PNG bytes, ``classes`` its classes, most pixels first. ``confidence`` and ``marginal`` are means over
-    the pixels of the mask: of the network's probability of their labels, and of the refiner's.
+    Attributes:
+        image_id: Unique in the corpus.
+        source: Redacted URI of the image, or of its shard.
+        index: Position in the shard.
+        data: Encoded image.
+        mask: Palette PNG.
+        classes: Classes of the mask, most pixels first.
+        confidence: Mean over all pixels of the network's probability of the predicted class.
+        marginal: The same of the refiner's probability.
     """
 
     image_id: str
@@ -184,17 +215,20 @@ class Record:
     marginal: float | None = None
 
     def failed(self, stage: str, kind: str, message: str) -> Record:
-        """This record as an error row: its identity and, if known, its size."""
+        """Return this record as an error row, with its identity and, if known, its size."""
         error = RecordError(stage, kind, redact_text(message)[:2000])
         return Record(self.image_id, self.source, self.index, height=self.height, width=self.width, error=error)
 
 
 @dataclass
 class Chunk:
-    """A fixed slice of one shard: what is read, batched, refined, committed, retried and resumed.
+    """Fixed slice of one shard: the unit that is read, batched, refined, committed, retried and resumed.
 
-    Every stage takes a chunk and returns it with its records further on their way. ``timings`` are the seconds of each
-    stage so far; ``skipped`` counts what the shard holds between these records and is not a record.
+    Every stage takes a chunk and returns it with the results of that stage in its records.
+
+    Attributes:
+        timings: Seconds of each stage so far.
+        skipped: What the shard holds between these records and is not a record.
     """
 
     id: ChunkId

@@ -1,4 +1,4 @@
-"""What an input holds that is not a record: counted by reason, with example names."""
+"""Inputs that are not records, counted by reason, with example names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_NAMES = 20
 
 @dataclass
 class SkippedKind:
-    """How many objects were skipped for one reason, and the names of the first ``MAX_NAMES`` in sorted order."""
+    """Number of objects skipped for one reason, and the first ``MAX_NAMES`` of their names in sorted order."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class SkippedKind:
 
 @dataclass
 class Skipped:
-    """Counts by reason. Merging is commutative: the result does not depend on the order in which chunks finish."""
+    """Counts of skipped objects by reason. Merging is commutative: the order of chunks does not matter."""
 
     kinds: dict[str, SkippedKind] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Skipped:
         return sum(kind.count for kind in self.kinds.values())
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Count objects. ``name`` of the first is shown to people: redacted, and relative to the corpus root."""
+        """Count objects. ``name`` of the first one is displayed: redacted, and relative to the corpus root."""
         self.kinds.setdefault(reason, SkippedKind()).add(name, count)
 
     def merge(self, other: Skipped) -> None:
@@ -55,14 +55,14 @@ class Skipped:
             self.kinds.setdefault(reason, SkippedKind()).merge(kind)
 
     def below(self, prefix: str) -> Skipped:
-        """The same with ``prefix`` before every name."""
+        """Return a copy with ``prefix`` before every name."""
         return Skipped({r: SkippedKind(k.count, [prefix + n for n in k.names]) for r, k in self.kinds.items()})
 
     def without(self, *reasons: str) -> Skipped:
         return Skipped({r: kind for r, kind in self.kinds.items() if r not in reasons})
 
     def lines(self) -> Iterator[str]:
-        """``12 with an unknown suffix: a.arw, b.pdf, …`` for each reason, the most frequent first."""
+        """Yield ``12 with an unknown suffix: a.arw, b.pdf, …`` for each reason, the most frequent first."""
         for reason, kind in sorted(self.kinds.items(), key=lambda item: (-item[1].count, item[0])):
             more = ", …" if kind.count > len(kind.names) else ""
             yield f"{kind.count:,} {reason}: {', '.join(kind.names)}{more}"

@@ -1,4 +1,4 @@
-"""An output compared with its inputs: every record of them exactly once, all else in them counted as skipped."""
+"""Comparison of an output with its inputs: every record exactly once, everything else counted as skipped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ _SHARD_NAMES_SINCE = 3  # rows version
 
 
 class Committed(Protocol):
-    """A chunk of the output: the hashes of its ids in order, uint64 (N,), and what it skipped."""
+    """A committed chunk.
+
+    Attributes:
+        hashes: Hashes of its image ids in order, uint64 (N,).
+        skipped: What its receipt counts as skipped.
+    """
 
     hashes: np.ndarray
     skipped: Skipped
@@ -37,7 +42,7 @@ class Committed(Protocol):
 
 @dataclass
 class InputCheck:
-    """Compares an output with its inputs, and adds what differs to the report.
+    """Compares an output with its inputs, and adds the differences to a report.
 
     Attributes:
         chunks: Committed chunks that could be read, by file name.
@@ -101,7 +106,7 @@ class InputCheck:
 
 
 class _Comparison:
-    """One shard, read again, against its committed chunks. Holds one chunk of the input at a time."""
+    """Reads one shard again and compares it with its committed chunks. Holds one chunk of the input at a time."""
 
     def __init__(self, report: Report, ledger: Ledger, shard: Shard, committed: dict[str, Committed]) -> None:
         self._report, self._ledger, self._shard = report, ledger, shard
@@ -109,7 +114,7 @@ class _Comparison:
         self.records = self.skipped = 0
 
     def read(self, source: Source, chunk_size: int) -> None:
-        """Add to the report what differs, or that the shard cannot be read."""
+        """Add the differences to the report, or that the shard cannot be read."""
         try:
             for chunk in source.chunks(self._shard, chunk_size):
                 self._compare(chunk)
@@ -148,13 +153,13 @@ def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
     except OutsideRoot:
         if not moved:
             raise
-        return source.corpus()  # what was given is all of the corpus, at another place
+        return source.corpus()  # the whole corpus was moved
 
 
 def recorded_spec(
     record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
 ) -> JobSpec:
-    """The job that run.json keeps, for use on this machine wherever and however fast the run was."""
+    """Return the job that run.json keeps, without settings of the machine that ran it."""
     fields = {name: value for name, value in record.spec.items() if name in JobSpec.names("rows", "limit")}
     where = inputs or record.inputs  # absolute, unlike those of the spec
     return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})

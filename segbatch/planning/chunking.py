@@ -1,4 +1,4 @@
-"""Chunks: how many records each has, and how many one read task reads."""
+"""Number of records per chunk, and of chunks per read task."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAX_SLICE_CHUNKS = 8
 
 
 def chunks_of(records: int, chunk_size: int) -> int:
-    """Chunks of a shard of ``records`` records; an empty shard is one empty chunk."""
+    """Return the number of chunks of a shard. An empty shard has one empty chunk."""
     return max(1, -(-records // chunk_size))
 
 
 def choose_chunk_size(shards: list[Shard], cores: float) -> int:
-    """At most 256 records and about 64 MB, fewer if the corpus would else not keep every core busy."""
+    """Return at most 256 records, about 64 MB, and fewer if the corpus has too few chunks for all cores."""
     size = sum(s.size for s in shards)
     records = sum(records_of(s) for s in shards)
     by_bytes = _CHUNK_BYTES * records // size if size else _MAX_CHUNK
@@ -26,5 +26,5 @@ def choose_chunk_size(shards: list[Shard], cores: float) -> int:
 
 
 def records_of(shard: Shard) -> int:
-    """Records of a shard, by its size where its format does not tell."""
+    """Return the number of records of a shard, estimated by its size if its format does not know it."""
     return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1

@@ -1,4 +1,4 @@
-"""Formats by the names of files: which objects of a listing are read as what, and which are skipped."""
+"""Formats by file names: which objects of a listing are read by which format, and which are skipped."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _UNKNOWN = "with an unknown suffix"
 
 
 def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
-    """Return the objects of an input by format; those that are not read are counted in ``item.skipped``.
+    """Return the objects of an input by format; objects that are not read are counted in ``item.skipped``.
 
-    ``format`` settles what names do not tell, and in a folder which names are meant.
+    Args:
+        format: Format of all objects; in a folder, of those with one of its extensions, and the others are skipped.
 
     Raises:
-        SourceError: Nothing is left, a folder holds several formats, or the name of a file that an input names does
-            not tell its format.
+        SourceError: Nothing is left, a folder holds several formats, or the format of a named file is unknown.
     """
     groups: dict[str, list[ObjectInfo]] = {}
     for entry in item.entries:
@@ -52,7 +52,7 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
 
 
 def _meant(item: Listed, groups: dict[str, list[ObjectInfo]], format: str | None) -> dict[str, list[ObjectInfo]]:
-    """Of a folder: what is of ``format``, or without one all but the manifests beside other files."""
+    """Return the groups that a folder stands for: ``format``, or by default all but manifests beside others."""
     if format is not None:
         others, reason = groups.keys() - {format}, f"of another format than {format}"
     else:

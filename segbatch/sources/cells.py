@@ -1,4 +1,4 @@
-"""Values of a table that may hold an image: binary, lists of bytes, and base64 text."""
+"""Values of a table that may be encoded images: binary, lists of bytes, and base64 text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether values of this type are bytes: binary of any kind, or lists of integers, which are not tensors."""
+    """Whether values of this type are bytes: binary, or lists of integers, but not tensors."""
     if isinstance(kind, pa.FixedShapeTensorType):
         return False
     kind = plain(kind)
@@ -34,9 +34,10 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def cell_bytes(value: pa.Scalar) -> pa.Buffer:
-    """The bytes that a value, which is not null, stands for.
+    """Return the bytes of a value that is not null.
 
-    Raises ``RecordFailure`` BadEncoding for a list with other numbers than bytes, and for text that is not base64.
+    Raises:
+        RecordFailure: BadEncoding: a list of numbers that are not bytes, or text that is not base64.
     """
     while isinstance(value, pa.DictionaryScalar | pa.ExtensionScalar):
         value = value.value

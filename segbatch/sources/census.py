@@ -1,4 +1,4 @@
-"""Whether an archive is what its key rule takes it for: members are parts of samples, and keys tell images apart."""
+"""Checks of a whole archive: whether its members form samples, and whether keys distinguish its images."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ _MAX_VIEWS = 256
 
 @dataclass
 class Census:
-    """Counts of an archive's members as they are read.
+    """Counts the members of an archive as they are read.
 
-    ``sharing`` images have no key of their own, so that they are no records; ``outside`` members are no part of any
-    sample. A field is what follows the key in the name of an image that is not the one of its sample, as ``seg.png``.
-    Memory: a hash for each key that images share, and a name for each of up to ``_MAX_FIELDS`` fields.
+    A field is what follows the key in the name of an image that is not the image of its sample, such as ``seg.png``.
+    Holds a hash for each key that images share, and a name for each of up to ``_MAX_FIELDS`` fields.
+
+    Attributes:
+        members: Files in the archive.
+        images: Members that are images.
+        outside: Members that are not part of a sample.
+        sharing: Images without a key of their own, which are not records.
     """
 
     key_rule: str
@@ -49,7 +54,7 @@ class Census:
     _views: Counter[str] = field(default_factory=Counter)
 
     def add_member(self, is_image: bool) -> None:
-        """A member of a sample."""
+        """Count a member of a sample."""
         self.members += 1
         self.images += is_image
 
@@ -60,7 +65,7 @@ class Census:
             self._outside_names.append(name)
 
     def add_sample(self, key: str, images: int, fields: Sequence[str], names: Sequence[str]) -> None:
-        """A sample of ``images``, one of which is its image; of the others the first ``fields`` and ``names``."""
+        """Count a sample of ``images`` images. ``fields`` and ``names`` are those of its other images."""
         self._samples += 1
         self._crowded += images > _MAX_IMAGES_OF_A_KEY
         if images > self._most_fields[0]:
@@ -71,7 +76,7 @@ class Census:
                 self._fields[code] = "" if code in self._fields else name
 
     def add_sharing(self, key: str, images: int, extensions: Sequence[str], repeated: bool) -> None:
-        """``images`` that cannot be told apart, or that come (``repeated``) after a sample of the same key."""
+        """Count images of one rank in one sample, or images (``repeated``) after a sample of the same key."""
         code = id_hash(key)
         self.sharing += images
         if not repeated:
@@ -83,11 +88,11 @@ class Census:
             self._most_sharing = self._of_key[code], f"{key!r} ({_some(extensions, images)})"
 
     def lonely_fields(self) -> Iterator[str]:
-        """Names of images whose field occurs in no other sample: it may be part of the image's name instead."""
+        """Return names of images whose field no other sample has: it may be part of the image's name instead."""
         return (name for name in self._fields.values() if name)
 
     def ambiguity(self) -> str | None:
-        """What is to be chosen where most samples have the same several images, as ``left.jpg, right.jpg``; or None."""
+        """Return what to choose if most samples have the same several images (``left.jpg, right.jpg``), else None."""
         views = self._common_views()
         if not views or self._ambiguous <= self._samples:
             return None
@@ -98,12 +103,12 @@ class Census:
         )
 
     def _common_views(self) -> list[str]:
-        """Names after the key that most samples of several equal images have."""
+        """Return the fields that most samples of several equal images have."""
         views = sorted(name for name, samples in self._views.items() if 2 * samples > self._ambiguous)
         return views if len(views) > 1 and self._ambiguous >= _MIN_AMBIGUOUS else []
 
     def failure(self, whole: bool) -> RecordFailure | None:
-        """Why the archive as a whole fails, or None. Without ``whole``, only what its remainder cannot refute."""
+        """Return why the archive fails as a whole, or None. Without ``whole``, only what no later member can refute."""
         count, key = self._most_sharing
         mostly = self.sharing >= _MIN_SHARING and 2 * self.sharing > self.images
         often = self.sharing > max(_MAX_ODD_IMAGES, _MAX_ODD_FRACTION * self.images)

@@ -1,4 +1,4 @@
-"""Records to chunks: the counting that every format shares."""
+"""Records to chunks, the same for every format."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def chunked(
     wanted: ChunkSelection,
     take_skipped: Callable[[], Skipped] = Skipped,
 ) -> Iterator[Chunk]:
-    """Cut the records of a shard into chunks. For formats that learn the end only by reaching it.
+    """Yield the records of a shard as chunks. For formats that learn the number of records only by reading.
 
-    One record is read ahead, so that the chunk which ends the shard is known to, also when the number of records is a
-    multiple of ``size``. No records give one empty chunk. ``records`` are read up to ``wanted.stop``.
+    Reads one record ahead, so that the last chunk is known even if the number of records is a multiple of ``size``. A
+    shard without records is one empty chunk. Stops reading at ``wanted.stop``.
 
     Args:
-        take_skipped: Returns what was skipped since its last call. It counts for the chunk of the record before it.
+        take_skipped: Returns what was skipped since its last call, which counts for the chunk of the record before it.
     """
     held: list[Record] = []
     index = held_bytes = 0
@@ -43,7 +43,7 @@ def chunked(
 
 
 def wanted_rows(total: int, size: int, wanted: ChunkSelection) -> Iterator[tuple[int, range, bool]]:
-    """(chunk index, its rows, whether it is the last) of the chunks in ``wanted``, for a known ``total``."""
+    """Yield (index, rows, whether it is the last) of the wanted chunks of a shard of ``total`` records."""
     chunks = max(1, -(-total // size))
     for index in range(wanted.first, chunks if wanted.stop is None else min(chunks, wanted.stop)):
         if index in wanted:
@@ -53,15 +53,19 @@ def wanted_rows(total: int, size: int, wanted: ChunkSelection) -> Iterator[tuple
 def chunks_by_number(
     records: Iterable[tuple[int, Record]], shard: Shard, total: int, size: int, wanted: ChunkSelection
 ) -> Iterator[Chunk]:
-    """Chunks of a shard whose ``total`` is known, from the numbered records of the wanted rows, in order.
+    """Yield the wanted chunks of a shard of ``total`` records.
 
-    Raises ``SourceError`` if the records are not those of the wanted rows: the shard changed while in use.
+    Args:
+        records: (number, record) of all rows of the wanted chunks, in order.
+
+    Raises:
+        SourceError: ``records`` are others, because the shard has changed since it was planned.
     """
-    rest = iter(records)
+    remaining = iter(records)
     for index, rows, last in wanted_rows(total, size, wanted):
         held, held_bytes = [], 0
         for row in rows:
-            number, record = next(rest, (None, None))
+            number, record = next(remaining, (None, None))
             if number != row or record is None:
                 raise SourceError(
                     f"{shard.uri}: has no record {row} although {total} were planned; "
@@ -73,10 +77,8 @@ def chunks_by_number(
 
 
 def _within_limit(record: Record, held_bytes: int) -> tuple[Record, int]:
-    """The record, as an error row if the chunk would hold too much with it, and the bytes the chunk then holds.
-
-    Some kilobytes of a compressed archive or of a Parquet dictionary can stand for any number of large images.
-    """
+    """Return the record and the bytes of its chunk, or an error row if the chunk would be too large with it."""
+    # Some kilobytes of a compressed archive or of a Parquet dictionary can expand to any number of large images.
     total = held_bytes + len(record.data or b"")
     if total <= MAX_CHUNK_BYTES:
         return record, total

@@ -1,4 +1,4 @@
-"""Which columns of a Parquet table hold the images and the ids: by their types, their first values and their names."""
+"""Choice of the image and id columns of a Parquet table, by types, first values and names."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ class NoImages(SourceError):
 
 
 class SeveralColumns(SourceError):
-    """More than one column may be meant, and no option says which."""
+    """Several columns may hold the images, and no option chooses one."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table that are read, by their paths, as ``image.bytes`` for a field of a struct.
+    """Paths of the columns to read, ``image.bytes`` for a field of a struct.
 
-    ``path`` is the text that names an image whose bytes are missing. None: there is no such column; rows without ids
-    are called by their numbers.
+    Attributes:
+        image: Encoded images.
+        path: Text that names an image whose bytes are null. None: there is no such column.
+        id: Ids. None: rows are named by their numbers.
     """
 
     image: str
@@ -58,9 +60,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Columns with the reasons: ``image`` and ``ids`` say for a plan what they hold, ``warnings`` what is not kept.
+    """Columns, and why they were chosen.
 
-    ``by_values`` if types and names alone would have chosen another column of images, or none.
+    Attributes:
+        image: Description of the images, for a plan.
+        ids: Description of the ids, for a plan.
+        warnings: Columns that look like ids and are not used.
+        by_values: Whether types and names alone would have chosen other images, or none.
     """
 
     columns: Columns
@@ -71,7 +77,11 @@ class ColumnChoice:
 
 
 def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
-    """The columns of a table. Raises ``SourceError``: ``SeveralColumns``, ``NoImages``, or options that do not fit."""
+    """Choose the columns of a table.
+
+    Raises:
+        SourceError: ``SeveralColumns``, ``NoImages``, or options that do not fit the table.
+    """
     fields = Fields.of(values.schema, options.label_column)
     if options.image_column is not None:
         sample, by_values = _named(fields, values, options.image_column), False
@@ -89,7 +99,7 @@ def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
 
 
 def _named(fields: Fields, values: FirstValues, name: str) -> ColumnSample:
-    """The column that the option names. Raises ``SourceError`` if it cannot hold images."""
+    """Return the column that the option names. Raises ``SourceError`` if it cannot hold images."""
     fields.refuse_twice(name, "--image-column")
     kind = fields.kinds.get(name)
     if kind is None:
@@ -108,7 +118,7 @@ def _named(fields: Fields, values: FirstValues, name: str) -> ColumnSample:
 
 
 def _no_images(kind: pa.DataType) -> str:
-    """What a type is that holds no image bytes, and what to do."""
+    """Describe a type that does not hold image bytes, with the remedy."""
     if is_text(plain(kind)):
         return f"{kind}, not image bytes (if paths or URIs, give it as uri_column)"
     if not is_list(plain(kind)):
@@ -120,9 +130,9 @@ def _no_images(kind: pa.DataType) -> str:
 
 
 def _by_type_and_name(fields: Fields) -> str | None:
-    """The column that types and names alone make the one of the images, without a look at values; or None.
+    """Return the column that types and names alone identify as the images, or None.
 
-    Run records without a column stand for this one; a choice that differs is recorded, so that no output mixes two.
+    It is the column of run records that name none. Another choice is recorded, so that no output mixes two.
     """
     paths = {shown(path): path for path in fields.images() if not is_list(plain(fields.kinds[path]))}
     paths = {name: path for name, path in paths.items() if name in fields.schema.names}
@@ -131,7 +141,7 @@ def _by_type_and_name(fields: Fields) -> str | None:
 
 
 def _found(fields: Fields, values: FirstValues, is_resumed: bool) -> ColumnSample:
-    """The one column that holds images. Raises ``SeveralColumns`` or ``NoImages``."""
+    """Return the only column that holds images. Raises ``SeveralColumns`` or ``NoImages``."""
     try:
         return _told_by_values(fields, values)
     except SeveralColumns:
@@ -173,7 +183,7 @@ def _told_by_values(fields: Fields, values: FirstValues) -> ColumnSample:
 
 
 def _refuse_thumbnails(fields: Fields, sample: ColumnSample) -> None:
-    """Raise ``SeveralColumns`` if the images are called thumbnails or masks, and another column names the images."""
+    """Raise ``SeveralColumns`` if the images are called thumbnails or masks, and another column may name the images."""
     column = sample.path.partition(".")[0]
     others = [name for name in fields.schema.names if name != column and _words(name) & (_IMAGE_WORDS | _ADDRESS_WORDS)]
     if others and _words(column) & _NO_IMAGE_WORDS:
@@ -189,7 +199,7 @@ def _words(name: str) -> set[str]:
 
 
 def _told_by_name(holding: Sequence[ColumnSample]) -> ColumnSample:
-    """Of columns of images the one that is called so, unless its images are smaller than those of another column."""
+    """Return the column whose name says image, unless its images are smaller than those of another column."""
     named = [s for s in holding if _IMAGE_WORDS & _words(shown(s.path))]
     is_said = len(named) == 1 and shown(named[0].path).lower() in _SAYS_IMAGE
     if is_said and all(named[0].is_as_large_as(s) for s in holding):
@@ -205,10 +215,12 @@ def _several(what: str, samples: Iterable[ColumnSample]) -> str:
 def choose_id(
     fields: Fields, options: ReadOptions, names: Sequence[str], image: str
 ) -> tuple[str | None, str, tuple[str, ...]]:
-    """(column of the ids or None, what a plan says of it, warnings of columns that are called so and hold none).
+    """Return (column of the ids or None, its description for a plan, warnings of columns that cannot be used).
 
-    The one that the option names, or the first of ``names`` that there is, in any case of letters. Raises
-    ``SourceError`` if the named one is not there, or holds nothing that could be an id.
+    The column that the option names, else the first of ``names`` that exists, in any case of letters.
+
+    Raises:
+        SourceError: The named column does not exist, or holds no values that can be ids.
     """
     wanted = options.id_column
     if wanted is not None:
@@ -240,5 +252,5 @@ def choose_id(
 
 
 def shown(path: str) -> str:
-    """A column of images as a person calls it."""
+    """Return the name of an image column for messages."""
     return path.removesuffix(".bytes")

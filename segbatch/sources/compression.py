@@ -1,4 +1,4 @@
-"""Compressed streams, read front to back in bounded memory, where damage is a ``RecordFailure``."""
+"""Compressed streams, decompressed in bounded memory; damage raises ``RecordFailure``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Readable(Protocol):
 
 
 class Decompressed:
-    """The bytes within a compressed stream.
+    """Reads the content of a compressed stream.
 
-    ``read`` returns at most ``size`` of them, none at the end. It raises ``RecordFailure`` of stage ``read``:
-    TruncatedShard if the stream breaks off, CorruptShard if it is damaged; and what reading ``stream`` raises.
+    ``read`` returns at most ``size`` bytes, none at the end. It raises ``RecordFailure`` TruncatedShard if the stream
+    is truncated, CorruptShard if it is damaged, and whatever reading ``stream`` raises.
     """
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
@@ -51,7 +51,7 @@ class Decompressed:
 
 
 class _Source(io.RawIOBase):
-    """A stream whose own errors can be told from those of a decompressor over it, which are ``OSError`` too."""
+    """Stream that keeps its own errors apart from those of a decompressor, which are ``OSError`` as well."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -69,7 +69,7 @@ class _Source(io.RawIOBase):
 
 
 class _Streams:
-    """Any number of bzip2 or xz streams, one after the other, as their parallel compressors write them."""
+    """Concatenated bzip2 or xz streams, as parallel compressors write them."""
 
     def __init__(self, source: _Source, new: Callable[[], Any], padding: bytes) -> None:
         self._source, self._new, self._padding = source, new, padding
@@ -108,5 +108,5 @@ MAGIC_BYTES = 10
 
 
 def compression_of(first_bytes: bytes) -> str | None:
-    """gzip, bzip2, xz or zstd by the ``MAGIC_BYTES`` that a stream begins with, or None."""
+    """Return gzip, bzip2, xz or zstd by the first ``MAGIC_BYTES`` of a stream, or None."""
     return next((name for name, magic in _MAGIC.items() if magic.match(first_bytes)), None)

@@ -1,4 +1,4 @@
-"""The corpus root: the folder that names of shards and ids of images are relative to, however inputs are spelled."""
+"""The corpus root: the folder that names of shards and ids of images are relative to."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 
 
 class OutsideRoot(SourceError):
-    """An input does not lie below the corpus root."""
+    """An input is not below the corpus root."""
 
 
 def common_root(folders: Sequence[str]) -> str:
-    """The folder that all ``folders`` lie in; "" if they are in different kinds of stores."""
+    """Return the deepest folder that contains all ``folders``, "" if they are in several kinds of stores."""
     if len({store_of(folder) for folder in folders}) != 1:
         return ""
     level = zip(*(_segments(folder) for folder in folders), strict=False)
@@ -28,10 +28,12 @@ def common_root(folders: Sequence[str]) -> str:
 
 
 def prefix_below(root: str, folder: str, what: str) -> str:
-    """What names in ``folder`` have before them, relative to ``root``: ``a/b/``, or nothing for the root itself.
+    """Return the prefix of names in ``folder`` relative to ``root``: ``a/b/``, or "" for the root itself.
 
-    Raises ``OutsideRoot`` that names the input ``what`` if it lies outside of the root. A local root and a folder that
-    are spelled by different links are compared by the paths these lead to.
+    Local paths that contain symbolic links are compared by their targets as well.
+
+    Raises:
+        OutsideRoot: ``folder`` is not below ``root``; the message names the input ``what``.
     """
     if not root:
         return "".join(f"{part}/" for part in folder.replace("://", "/").removeprefix("/").split("/"))
@@ -48,7 +50,7 @@ def prefix_below(root: str, folder: str, what: str) -> str:
 
 
 def store_of(uri: str) -> str:
-    """The kind of store, by one of its protocols."""
+    """Return the kind of store of a URI, as one of its protocols."""
     protocol = split_uri(uri)[0]
     return _SAME_STORE.get(protocol, protocol)
 

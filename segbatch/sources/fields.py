@@ -1,4 +1,4 @@
-"""The columns of a table's schema and the fields of its structs, by path."""
+"""Columns of a table's schema and fields of its structs, by path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _MAX_TYPE = 60
 
 @dataclass(frozen=True)
 class Fields:
-    """The columns of a schema, and the fields of its structs, by path; without those that share a name, and ``but``."""
+    """Columns of a schema and fields of its structs.
+
+    Attributes:
+        kinds: Types by path, without columns that share a name.
+        twice: Names that several columns share.
+    """
 
     schema: pa.Schema
     kinds: dict[str, pa.DataType] = field(default_factory=dict)
@@ -49,18 +54,18 @@ class Fields:
             )
 
     def all(self, name: str) -> list[pa.Field]:
-        """The columns of a name, also of one that several have, and the fields of their structs."""
+        """Return all columns of a name, with the fields of their structs."""
         columns = [column for column in self.schema if column.name == name]
         return columns + [inner for c in columns if pa.types.is_struct(c.type) for inner in c.type]
 
     def path_beside(self, image: str) -> str | None:
-        """The text that names an image whose bytes, the field ``image`` of a struct, are missing."""
+        """Return the path of the text that names the image if its bytes, the struct field ``image``, are null."""
         parent, _, name = image.rpartition(".")
         path = f"{parent}.path"
         return path if name == "bytes" and path in self.kinds and is_text(plain(self.kinds[path])) else None
 
     def images(self, below: str | None = None) -> list[str]:
-        """Paths whose type may hold images, of one column or of all."""
+        """Return the paths whose type can hold images, of one column or of all."""
         return [
             path
             for path, kind in self.kinds.items()
@@ -74,11 +79,11 @@ class Fields:
 
 
 def describe(schema: pa.Schema) -> str:
-    """``image (binary), label (int64)``: for messages."""
+    """Return ``image (binary), label (int64)`` for messages."""
     listed = [f"{f.name} ({short(f.type)})" for f in schema][:_MAX_SHOWN]
     return ", ".join(listed) + (", …" if len(schema) > _MAX_SHOWN else "") or "none"
 
 
 def short(kind: pa.DataType) -> str:
-    """A type in at most 60 characters."""
+    """Return a type in at most 60 characters."""
     return str(kind)[:_MAX_TYPE]

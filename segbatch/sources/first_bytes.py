@@ -1,4 +1,4 @@
-"""What the first bytes of the first shards show: files of another kind than their names say."""
+"""Detection of files of another kind than their names say, by their first bytes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ _CHECKED = 3
 def mistaken(
     files: Files, shards: Sequence[Shard], expected: str, kind_of: Callable[[Shard, bytes], str]
 ) -> str | None:
-    """Return what is wrong with all of the first few ``shards``, or None: a single one is an error row.
+    """Return one line if the first few ``shards`` are all of another kind, else None.
+
+    A single one among shards of the right kind becomes an error row.
 
     Args:
-        expected: What the shards are by their names, with an article.
-        kind_of: What a shard is instead, by its first bytes, or "".
+        expected: The kind that their names say, with an article.
+        kind_of: Returns the kind of a shard by its first bytes, "" for the expected one.
     """
     kinds = [kind_of(shard, first_bytes(files, shard.uri)) for shard in shards[:_CHECKED]]
     if not kinds or not all(kinds):
@@ -33,7 +35,7 @@ def as_others(checked: int, total: int) -> str:
 
 
 def first_bytes(files: Files, uri: str) -> bytes:
-    """Return as many as tell kinds apart; none if the file cannot be read."""
+    """Return enough of a file to recognize its kind, nothing if it cannot be read."""
     try:
         with files.beginning(uri, FIRST_BYTES) as stream:
             return stream.read(FIRST_BYTES)

@@ -1,4 +1,4 @@
-"""What the first members of a tar show to be wrong with all of it, before any work."""
+"""Detection of problems of a whole tar by its first members, before any work."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ _MIN_SAMPLES = 2  # a single odd sample is an error row
 
 
 def contradiction(shard: Shard, options: ReadOptions, new: Callable[[], Reading]) -> str | None:
-    """Return what the first members of a shard show that makes it fail as a whole, or None. Reads little of it.
+    """Return why a shard fails as a whole, by its first members, or None.
 
-    ``new`` begins a reading of the shard. A shard that cannot be read contradicts nothing: it is an error row.
+    A shard that cannot be read has no contradiction: it becomes an error row.
+
+    Args:
+        new: Starts a reading of the shard.
     """
     try:
         with options.files.beginning(shard.uri, _BYTES) as stream:
@@ -50,8 +53,11 @@ def contradiction(shard: Shard, options: ReadOptions, new: Callable[[], Reading]
 class _Look:
     """One pass over the first members of a shard.
 
-    ``lacking`` are the messages of samples without an image; ``areas`` in pixels of the images that were measured, by
-    key and by what follows it in the name.
+    Attributes:
+        whole: Whether these are all members.
+        is_short: Whether the bytes that were read hold too few members.
+        lacking: Messages of samples without an image.
+        areas: Pixels of the images that were measured, by key and field.
     """
 
     options: ReadOptions
@@ -63,7 +69,7 @@ class _Look:
     areas: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def into(self, stream: BinaryIO, members: int, measured: int) -> None:
-        """Look at so many ``members``, and at the bytes of the first ``measured`` images."""
+        """Read the first ``members`` members, and the sizes of the first ``measured`` images."""
         archive = open_tar(stream)
         if archive.compression is not None:
             stream.seek(0)
@@ -99,7 +105,7 @@ class _Look:
         return self._smaller() if self.options.image_member is None else None
 
     def _smaller(self) -> str | None:
-        """What to choose where the images that count are smaller than others of their samples, as thumbnails are."""
+        """Return what to choose if the chosen images are smaller than others of their samples, as thumbnails are."""
         rule = ImageRule()
         larger: list[tuple[str, str]] = []
         several = [areas for areas in self.areas.values() if len(areas) > 1]

@@ -1,4 +1,4 @@
-"""The first values of a table's columns: images and their sizes, or what they are instead."""
+"""The first values of the columns of a table: images and their sizes, or other bytes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ Place = tuple[int, int]
 
 @dataclass
 class ColumnSample:
-    """What the first values of a column are.
+    """The first values of a column.
 
-    ``sizes`` are (height, width) of the images by their places, None where the header does not tell it; ``lengths`` are
-    those of all values in bytes; ``says`` is the first value in words: ``JPEG 48 x 64``.
+    Attributes:
+        says: Description of the first value: ``JPEG 48 x 64``.
+        sizes: (height, width) of images by their places, None if the header does not contain it.
+        lengths: Bytes of all values, -1 for a value that cannot be converted to bytes.
+        has_paths: Whether the values are null, and a text beside them names images.
     """
 
     path: str
@@ -49,18 +52,18 @@ class ColumnSample:
 
     @property
     def is_digest(self) -> bool:
-        """Whether the values are no images and all as long as a digest."""
+        """Whether no value is an image, and all have the length of a digest."""
         return not self.sizes and len(set(self.lengths)) == 1 and self.lengths[0] in _DIGEST_BYTES
 
     def is_as_large_as(self, other: ColumnSample) -> bool:
-        """Whether no image is known to be smaller than the other column's in the same row, and some are compared."""
+        """Whether no image is smaller than that of the other column in the same row, and some can be compared."""
         if other is self:
             return True
         both = [(a, b) for place, a in self.sizes.items() if a and (b := other.sizes.get(place))]
         return bool(both) and all(a[0] * a[1] >= b[0] * b[1] for a, b in both)
 
     def add(self, place: Place, value: pa.Scalar) -> None:
-        """Look at a value that is not null."""
+        """Add a value that is not null."""
         try:
             data = cell_bytes(value).to_pybytes()
         except RecordFailure as e:  # no bytes at all
@@ -80,7 +83,7 @@ class ColumnSample:
 
 
 class FirstValues:
-    """The first values of each column of files that share a schema; of later files where the first have none."""
+    """The first values of columns of files with one schema; of later files if all values of the first are null."""
 
     def __init__(self, files: Files, uris: Sequence[str]) -> None:
         self._files, self._uris = files, uris[:_FILES]
@@ -97,7 +100,7 @@ class FirstValues:
         self._stack.close()
 
     def sample(self, path: str, beside: str | None = None) -> ColumnSample:
-        """The first values of a column that may hold images; if all are null, whether ``beside`` names images."""
+        """Return the first values of a column; if all are null, whether column ``beside`` names images."""
         if path not in self._samples:
             sample = self._samples[path] = ColumnSample(path)
             for place, value in itertools.islice(self._values(path), _SAMPLED):

@@ -1,4 +1,4 @@
-"""The protocol that a format of inputs implements, what it is given, and the registry of formats."""
+"""The protocol that an input format implements, the types that it is given, and the registry of formats."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KeyRule = Literal["first-dot", "last-dot"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the inputs are opened, and what decides which records they hold. None: found by itself.
+    """How inputs are opened, and which records they hold. None: chosen by content.
 
     Attributes:
-        files: Opens every URI, with the job's storage options.
+        files: Opens every URI, with the storage options of the job.
         format: Name of the format of all inputs.
-        label_column: A column of a table, or what follows the key of a tar's member, that holds labels, not images.
-        is_resumed: Rows of these inputs exist. Where values leave several columns of images, types and names decide,
-            as they did for those rows.
+        label_column: Parquet column, or ending of tar members, that holds labels and not images.
+        is_resumed: The output has rows of these inputs. If several columns hold images, types and names decide, as they
+            did for those rows.
     """
 
     files: Files = field(default_factory=Files, compare=False, repr=False)
@@ -43,7 +43,12 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file of the inputs. ``name`` is its path below the corpus root, ``version`` changes when its content does."""
+    """A file of the inputs.
+
+    Attributes:
+        name: Path below the corpus root.
+        version: Changes when the content does.
+    """
 
     uri: str
     name: str
@@ -51,15 +56,17 @@ class InputFile:
     version: str
 
     def shard(self, format: str) -> Shard:
-        """Return the file as a shard whose number of records is unknown."""
+        """Return the file as a shard with an unknown number of records."""
         return Shard(self.uri, self.name, format, self.version, size=self.size)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files that one format reads: (prefix of names, URI of a folder, objects below it), in order of the inputs.
+    """The files that one format reads, in order of the inputs.
 
-    ``root`` is the corpus root, "" if the inputs are in different kinds of stores.
+    Attributes:
+        root: Corpus root, "" if the inputs are in several kinds of stores.
+        folders: (prefix of names, URI of a folder, objects below it).
     """
 
     root: str
@@ -73,12 +80,12 @@ class Listing:
 
 @dataclass(frozen=True)
 class PlannedShards:
-    """The shards of one format, and what a plan says of them.
+    """The shards of one format, with notes for the plan.
 
     Attributes:
-        notes: How many shards each note, as (subject, sentence), is true of: which columns are read, for example.
-        warnings: What is likely not meant.
-        image_column: The column of the images in all shards, if values and not only names told it.
+        notes: Number of shards to which a note applies, by (subject, sentence), such as the columns that are read.
+        warnings: What is probably not intended.
+        image_column: Column of the images in all shards, if their values and not only its name identified it.
     """
 
     shards: list[Shard]
@@ -88,13 +95,13 @@ class PlannedShards:
 
 
 class Format(Protocol):
-    """How files of one kind are planned as shards and read as chunks. Has no state: one object serves all jobs.
+    """How files of one kind are planned as shards and read as chunks. Stateless: one object serves all jobs.
 
     Attributes:
-        name: Value of ``--format``, and ``Shard.format``.
-        extensions: Lowercase endings of file names, with the dot. A file is of the first format registered for its
-            ending; ``--format`` chooses another one.
-        options: Fields of ``ReadOptions`` that are None by default and mean something in this format.
+        name: Value of ``--format`` and of ``Shard.format``.
+        extensions: Endings of file names, lowercase, with the dot. The first registered format with a matching ending
+            reads the file, unless ``--format`` selects another one.
+        options: Fields of ``ReadOptions`` that default to None and apply to this format.
     """
 
     name: str
@@ -102,32 +109,36 @@ class Format(Protocol):
     options: tuple[str, ...]
 
     def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
-        """Plan the files of ``listing``, which are at least one.
+        """Plan the files of ``listing``, which is not empty.
 
-        What is found out on the way and needed for reading goes into ``Shard.layout``, which no other code reads.
+        What planning finds out and reading needs is stored in ``Shard.layout``, which no other code reads.
 
         Raises:
-            SourceError: The files cannot be planned. A single damaged file is no reason: it is an error row.
+            SourceError: The files cannot be planned. A damaged file among others is not an error, but becomes an error
+                row.
         """
         ...
 
     def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
-        """Yield what a look into the first of ``shards`` shows to be wrong with all of them, in one line each."""
+        """Yield one line for each problem of all ``shards`` that the first few of them show."""
         ...
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
-        """Return the shards that a run with chunks of ``size`` records reads and commits instead of ``shard``."""
+        """Return the shards that a run with chunks of ``size`` records uses instead of ``shard``."""
         ...
 
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
-        """Return ``shard`` with what spares work if it is read in several slices. Called once, before any is read."""
+        """Return ``shard`` with a layout that makes reading it in several slices cheaper.
+
+        Called once per shard, before its first slice is read.
+        """
         ...
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
-        """Yield the wanted chunks of a shard, of ``size`` records each but for the last one, in order.
+        """Yield the wanted chunks of a shard in order, each but the last one with ``size`` records.
 
-        A record that cannot be read is a record with ``error`` set. A shard that breaks off in the middle
-        ends with one such record; an empty shard is one empty chunk. Exactly one chunk of a shard has ``last`` set.
+        A record that cannot be read has ``error`` set. A truncated shard ends with one such record; an empty shard is
+        one empty chunk. Exactly one chunk of a shard has ``last`` set.
         """
         ...
 

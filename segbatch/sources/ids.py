@@ -1,4 +1,4 @@
-"""Ids as their owner writes them: the text of a value of any plain Arrow type."""
+"""Text of values of any plain Arrow type, for ids."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def texts(values: pa.Array) -> list[str]:
-    """The text of each value, ``""`` for null and for floats that are not a number.
+    """Return the text of each value, ``""`` for null and NaN.
 
-    Text stays as it is (bytes in it that are not UTF-8, which pyarrow lets pass, are escaped), integers are decimal.
-    Categories are their text; UUIDs are hyphenated; other bytes are text if they are printable UTF-8, else hex. Floats
-    are the shortest text that names them, without ``.0``; decimals keep their places; times are ISO 8601, with the
-    offset of their zone.
+    Text is unchanged (bytes that are not UTF-8, which pyarrow accepts, are escaped). Integers are decimal, floats the
+    shortest text that identifies them, without ``.0``; decimals keep their places. UUIDs are hyphenated; other bytes
+    are text if they are printable UTF-8, else hex. Times are ISO 8601, with the offset of their zone. Dictionaries are
+    decoded.
     """
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -53,7 +53,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves: of a dictionary those it holds, of an extension those it stores."""
+    """Return the type of the values of a dictionary, the storage of an extension, and any other type unchanged."""
     while True:
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
@@ -64,13 +64,13 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def is_id(kind: pa.DataType) -> bool:
-    """Whether ``texts`` can tell the values of this type apart."""
+    """Whether ``texts`` of values of this type distinguish them."""
     kind = plain(kind)
     return is_text(kind) or is_bytes(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
 
 
 def number_text(value: float) -> str:
-    """A Python float as an id: ``7`` for 7.0, ``""`` for what is not a number."""
+    """Return a Python float as an id: ``7`` for 7.0, ``""`` for NaN."""
     if math.isnan(value):
         return ""
     return str(int(value)) if value.is_integer() and abs(value) < 2**63 else str(value)
@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def _moment(ticks: int, kind: pa.TimestampType) -> str:
-    """A timestamp in ISO 8601; of nanoseconds, which Python's datetime cannot hold, all nine digits."""
+    """Return a timestamp in ISO 8601, with all nine digits of nanoseconds, which Python's datetime cannot hold."""
     seconds, fraction = divmod(ticks, _TICKS[kind.unit])
     nanoseconds = fraction * (10**9 // _TICKS[kind.unit])
     try:

@@ -1,4 +1,4 @@
-"""Loose image files: all of a corpus are one shard, which is divided into shards of one chunk each."""
+"""Loose image files: one shard per corpus while planning, then divided into shards of one chunk each."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _MAX_DEPTH = 32
 
 
 class Images:
-    """Image files, read several at once.
+    """Image files, several of which are read concurrently.
 
-    All of a corpus are planned as one shard, in order of their names, which ``divide`` divides by the hashes of the
-    names. Error rows: MissingObject, UnreadableObject, RecordTooLarge.
+    All of a corpus are planned as one shard, in order of names. Error rows: MissingObject, UnreadableObject,
+    RecordTooLarge.
     """
 
     name = "images"
@@ -51,11 +51,15 @@ class Images:
     options: tuple[str, ...] = ()
 
     def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
-        """See ``Format.shards``. Raises ``SourceError`` above a million images, and for a name that is there twice."""
+        """See ``Format.shards``.
+
+        Raises:
+            SourceError: There are more than a million images, or two of one name.
+        """
         return PlannedShards([image_shard(listing.root, [_entry(listing.root, file) for file in listing.files()])])
 
     def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
-        """See ``Format.problems``: the first images are Git LFS pointers. Of pages of servers there may be few."""
+        """See ``Format.problems``: the first images are Git LFS pointers. A few may be a server's error pages."""
         images = [image for shard in shards[:_CHECKED] for image in _first_images(shard)][:_CHECKED]
         if any(size > _MAX_POINTER_BYTES for _, size in images):
             return
@@ -65,10 +69,10 @@ class Images:
             yield f"{redact(images[0][0])}: not an image, but {kinds[0]}{as_others(len(images), total)}"
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
-        """Return the shard as shards of at most ``size`` images, by the hashes of their names.
+        """Return the images as shards of at most ``size`` images, by a binary trie over the hashes of their names.
 
-        A new, changed or removed name changes the shard that it falls into, or splits it, or merges it with its
-        sibling; the others keep name and version. In which order the images are listed does not matter.
+        A new, changed or removed image changes one shard, splits it, or merges it with its sibling. All other shards
+        keep name and version, in whatever order the images are listed.
         """
         hashed = sorted((_hash(image.name), image) for image in ImageList.of(shard).images())
         hashes = [value for value, _ in hashed]
@@ -105,7 +109,7 @@ class Images:
 
 
 class _Neighbors:
-    """Reads images of a shard: one that is gone while others are there is an error row, and no outage."""
+    """Reads images of a shard. One that is missing while others exist is an error row, not an outage."""
 
     def __init__(self, files: Files, root: str, images: Sequence[ObjectInfo]) -> None:
         self._files, self._root, self._images = files, root, images
@@ -122,16 +126,13 @@ class _Neighbors:
 
 
 def _entry(root: str, file: InputFile) -> ObjectInfo:
-    """An image by its name below ``root``, redacted, or by its redacted URI if ``root`` is ""."""
+    """Return an image by its redacted path below ``root``, or by its redacted URI if ``root`` is ""."""
     shown = redact(file.uri)
     return ObjectInfo(file.name if root else shown, file.size, file.version, "" if file.uri == shown else file.uri)
 
 
 def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
-    """All loose images of a corpus as one shard, in order of their names: paths below ``root``, URIs if that is "".
-
-    Raises ``SourceError`` above a million images, and for a name that is there twice.
-    """
+    """Return all images of a corpus as one shard, in order of names. Raises ``SourceError``, see ``Images.shards``."""
     if len(entries) > MAX_LOOSE_IMAGES:
         raise SourceError(
             f"{redact(root)}: {len(entries):,} loose images, more than {MAX_LOOSE_IMAGES:,}: listing them anew for "
@@ -162,10 +163,10 @@ def _shard(root: str, bits: str, images: Sequence[ObjectInfo], keep_versions: bo
 
 @dataclass(frozen=True)
 class ImageList:
-    """The layout of a shard of images: their names and sizes, and their versions before the shard is divided.
+    """Layout of a shard of images: names and sizes, and versions before the shard is divided.
 
-    Compressed, since the driver holds those of all shards. An image has a URI if it is not at its name below the root,
-    as a signature is no part of a name.
+    Compressed, because the driver holds the layouts of all shards. An image has a URI if its name is not the path to
+    open, because signatures are not part of a name.
     """
 
     packed: bytes
@@ -192,19 +193,19 @@ class ImageList:
 
 
 def image_names(shard: Shard) -> list[tuple[str, str]]:
-    """Return the ids and redacted URIs of a shard's images, as its records will have them."""
+    """Return (id, redacted URI) of the images of a shard, as in its records."""
     named = (_id_and_uri(shard.uri, image.name) for image in ImageList.of(shard).images())
     return [(escape_invalid_utf8(image_id), escape_invalid_utf8(redact(uri))) for image_id, uri in named]
 
 
 def _first_images(shard: Shard) -> list[tuple[str, int]]:
-    """(URI, size in bytes) of the first images of a shard."""
+    """Return (URI, bytes) of the first images of a shard."""
     images = ImageList.of(shard).images()[:_CHECKED]
     return [(image.uri or _id_and_uri(shard.uri, image.name)[1], image.size) for image in images]
 
 
 def _id_and_uri(root: str, name: str) -> tuple[str, str]:
-    """The id of an image and its URI; without a root, ``name`` is the URI."""
+    """Return the id of an image and its URI; without a root, ``name`` is the URI."""
     if not root:
         return name.replace("://", "/").removeprefix("/"), name
     return name, join(root, name)

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 
 class LineStream:
-    """Lines of ``stream`` from byte ``at`` on, which begins line ``number``; can rewind within a row."""
+    """Iterates over the lines of ``stream`` from byte ``at``, which starts line ``number``. Can rewind within a row."""
 
     def __init__(self, stream: BinaryIO, at: int, number: int) -> None:
         stream.seek(at)
@@ -28,6 +28,7 @@ class LineStream:
         return text
 
     def begin_row(self) -> tuple[int, int]:
+        """Return (byte, line number) of the next line, which starts a row."""
         self._taken.clear()
         return self.at, self.number
 

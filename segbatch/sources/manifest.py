@@ -1,4 +1,4 @@
-"""Manifests: a CSV, JSONL or Parquet file whose rows name images by URI."""
+"""Manifests: CSV, JSONL or Parquet files whose rows name images by URI."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 class Manifest:
-    """Files whose rows name images by URI, read several images at once, in the order of the rows.
+    """Files whose rows name images by URI. Several images are read concurrently, in order of the rows.
 
-    URIs are absolute, or relative to the manifest's folder. Ids come from the column that ``id_column`` names,
-    from ``image_id, id, key, __key__``, or else are the URIs, redacted. Error rows: MissingUri, BadUri,
-    BadManifestRow, CorruptRowGroup, MissingObject, UnreadableObject, RecordTooLarge.
+    URIs are absolute, or relative to the folder of the manifest. Ids come from the column ``id_column``, or from
+    ``image_id, id, key, __key__``, else they are the redacted URIs. Error rows: MissingUri, BadUri, BadManifestRow,
+    CorruptRowGroup, MissingObject, UnreadableObject, RecordTooLarge.
     """
 
     name = "manifest"
@@ -47,18 +47,18 @@ class Manifest:
     options: tuple[str, ...] = ("id_column",)
 
     def shards(self, listing: Listing, options: ReadOptions) -> PlannedShards:
-        """See ``Format.shards``. Reads text files once from front to back, and footers of Parquet files."""
+        """See ``Format.shards``. Reads text files once, and footers of Parquet files."""
         return self.plan([file.shard(self.name) for file in listing.files()], options)
 
     def plan(self, shards: Sequence[Shard], options: ReadOptions) -> PlannedShards:
-        """Return ``shards`` as manifests. Raises ``SourceError`` if one cannot be read, or lacks a column."""
+        """Return ``shards`` as manifests. Raises ``SourceError`` if one cannot be read, or has no column of URIs."""
         with ThreadPoolExecutor(_PLANNED_AT_ONCE) as pool:
             planned = list(pool.map(lambda shard: _plan(shard, options), shards))
         notes = Counter(note for _, columns in planned for note in columns)
         return PlannedShards([shard for shard, _ in planned], notes)
 
     def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
-        """See ``Format.problems``: planning has read the files."""
+        """See ``Format.problems``: none, as planning has read the files."""
         return iter(())
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
@@ -66,7 +66,7 @@ class Manifest:
         return [shard]
 
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
-        """See ``Format.index``: of a Parquet file reads the ids once; text files have been read while planning."""
+        """See ``Format.index``: reads the ids of a Parquet file once. Planning has indexed text files."""
         if not is_parquet(shard.uri):
             return shard
         try:
@@ -116,7 +116,7 @@ class _Reading:
         )
 
     def _rows(self, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
-        """(row, id that is unique in the manifest, what it says) of the rows in the ascending ``ranges``."""
+        """Yield (row, unique id, content) of the rows in the ascending ``ranges``."""
         uri = self._shard.uri
         try:
             if is_parquet(uri):
@@ -133,7 +133,7 @@ class _Reading:
 
 
 def _plan(shard: Shard, options: ReadOptions) -> tuple[Shard, list[tuple[str, str]]]:
-    """A shard with its number of records and, of a text file, its index; and notes of the columns that are read."""
+    """Return a shard with its number of records and, of a text file, its index; and notes about its columns."""
     images = ("images", f"URIs in column {options.uri_column}")
     shard = replace(shard, format=Manifest.name)
     try:
@@ -156,7 +156,7 @@ def is_parquet(uri: str) -> bool:
 
 
 def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None, str]:
-    """The columns of URIs and of ids, None if the URIs are the ids, and what a plan says of the ids."""
+    """Return the columns of URIs and of ids (None: the URIs are the ids), and a note about the ids."""
     column, fields = options.uri_column, Fields.of(schema)
     fields.refuse_twice(column, "--uri-column")
     if column not in fields.kinds or not is_text(plain(fields.kinds[column])):

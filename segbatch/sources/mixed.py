@@ -36,9 +36,9 @@ def open_source(
     label_column: str | None = None,
     is_resumed: bool = False,
 ) -> Source:
-    """Return a source over any mix of tars, Parquet files, folders, globs and manifests. Reads nothing.
+    """Return a source over any mix of tars, Parquet files, folders, globs and manifests, without reading anything.
 
-    The options are those of ``ReadOptions``; ``format`` settles what names do not tell.
+    The options are the fields of ``ReadOptions``.
 
     Raises:
         SpecError: ``format`` is not registered.
@@ -61,12 +61,12 @@ def open_source(
 
 
 def divided(shards: Iterable[Shard], size: int) -> list[Shard]:
-    """Return ``shards`` as a run with this chunk size reads them: loose images in shards of one chunk each."""
+    """Return the shards that a run with this chunk size uses: loose images in shards of one chunk each."""
     return [part for shard in shards for part in FORMATS[shard.format].divide(shard, size)]
 
 
 class Source:
-    """Lists the shards of a job's inputs, and reads each by its format. Picklable."""
+    """Lists the shards of a job's inputs, and reads each one by its format. Picklable."""
 
     def __init__(self, inputs: list[str], options: ReadOptions) -> None:
         self._inputs, self._options = inputs, options
@@ -76,13 +76,13 @@ class Source:
         return self.corpus().shards
 
     def corpus(self, root: str | None = None) -> Corpus:
-        """List every shard of the inputs once: by format, then in order of the inputs and of names.
+        """List every shard of the inputs once: by format, then in the order of the inputs and of names.
 
         Args:
-            root: Folder that names are relative to; by default the one that all inputs lie in.
+            root: Folder that names are relative to; by default the deepest one that contains all inputs.
 
         Raises:
-            SourceError: Nothing is found, or it cannot be planned.
+            SourceError: The inputs hold nothing to read, or cannot be planned.
             OutsideRoot: An input is not below ``root``.
         """
         listed = [(given, item) for given in self._inputs for item in list_input(self._options.files, given)]
@@ -106,9 +106,10 @@ class Source:
         return _corpus(root, planned, skipped)
 
     def check(self, shards: Sequence[Shard]) -> None:
-        """Raise ``SourceError`` for what a look into the first shards of a format shows to be wrong with all of them.
+        """Look into the first shards of each format. Costs at most a few requests per format.
 
-        Costs a request for each of the first few shards, or reads their first bytes.
+        Raises:
+            SourceError: All of them have a problem, so that probably all shards have it.
         """
         problems: list[str] = []
         for name in FORMATS:
@@ -118,12 +119,12 @@ class Source:
             raise SourceError("\n".join(problems))
 
     def index(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Return shards that are read in several slices with what spares work then, see ``Format.index``."""
+        """Return the shards, which are read in several slices, with the layout for that (``Format.index``)."""
         with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:
             return list(pool.map(lambda shard: FORMATS[shard.format].index(shard, self._options), shards))
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection = ALL_CHUNKS) -> Iterator[Chunk]:
-        """Yield the wanted chunks of a shard, see ``Format.chunks``."""
+        """Yield the wanted chunks of a shard (``Format.chunks``)."""
         if size < 1:
             raise ValueError(f"a chunk holds at least one record, got size = {size}")
         return FORMATS[shard.format].chunks(shard, size, wanted, self._options)

@@ -1,4 +1,4 @@
-"""Parquet files with a column of encoded images, plain or as Hugging Face writes them."""
+"""Parquet files with a column of encoded images."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ from segbatch.text import escape_invalid_utf8, redact
 
 
 class Parquet:
-    """Parquet files; one row is one record.
+    """Parquet files with encoded images, also as Hugging Face writes them. One row is one record.
 
-    Which columns hold the images and the ids is decided while planning (``parquet_plan``), and is the shard's layout; a
-    shard without one is looked into. Where the ``bytes`` of a struct are null, its ``path`` names the image, as a row
-    of a manifest does. Error rows: MissingBytes, BadEncoding, RecordTooLarge, CorruptRowGroup, BadUri and those of
-    ``Files.read`` for paths; and one row for a whole file: CorruptShard, WrongSchema, MissingObject, UnreadableObject.
+    The columns are chosen while planning (``parquet_plan``) and are part of the layout; those of a shard without a
+    layout are chosen while reading. If the ``bytes`` of a struct are null, its ``path`` names the image, as a row of a
+    manifest does.
+
+    Error rows: MissingBytes, BadEncoding, RecordTooLarge, CorruptRowGroup, BadUri and those of ``Files.read`` for
+    paths. One row for a whole file: CorruptShard, WrongSchema, MissingObject, UnreadableObject.
     """
 
     name = "parquet"
@@ -47,7 +49,7 @@ class Parquet:
         return plan_tables([file.shard(self.name) for file in listing.files()], options)
 
     def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
-        """See ``Format.problems``. One of the first images must be one, unless their column was named."""
+        """See ``Format.problems``: other kinds of files, and no image in the chosen column."""
         problem = mistaken(options.files, shards, "Parquet", lambda _, head: recognized(head, {"a Parquet file"}))
         if problem is None and options.image_column is None:
             problem = no_images(shards, options)
@@ -67,7 +69,7 @@ class Parquet:
         return replace(shard, layout=replace(layout, renamed=renamed))
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
-        """See ``Format.chunks``. Row groups that hold no record of a wanted chunk are not read."""
+        """See ``Format.chunks``. Row groups without a record of a wanted chunk are not read."""
         return _Reading(shard, options).chunks(size, wanted)
 
 
@@ -104,7 +106,7 @@ class _Reading:
             yield from chunks_by_number(records, shard, total, size, wanted)
 
     def _columns(self, rows: ParquetRows) -> Columns | None:
-        """The columns to read, None of a file without rows. Raises ``SourceError`` if it lacks them."""
+        """Return the columns to read, None for a file without rows. Raises ``SourceError`` if one is missing."""
         if rows.records == 0:
             return None
         if self._layout is None:
@@ -128,7 +130,7 @@ class _Reading:
                     yield from uris_beside(self._shard.uri, [path])
 
     def _record(self, row: Row, paths: _Paths) -> tuple[Record, str, int | None]:
-        """Return, for ``fetch``, a record with its bytes or an error, or with the URI of its bytes."""
+        """Return, for ``fetch``, a record with its bytes, with an error, or with the URI of its bytes."""
         number = row.number
         record = Record(row_id(self._shard, number, row.id), escape_invalid_utf8(redact(self._shard.uri)), number)
         try:
@@ -149,7 +151,7 @@ class _Reading:
 
 
 class _Paths:
-    """The text beside image bytes, of rows in ascending order; read only where a row has no bytes."""
+    """Paths beside image bytes, of rows in ascending order. Reads them at the first row without bytes."""
 
     def __init__(self, rows: ParquetRows, wanted: list[range], column: str | None) -> None:
         self._rows, self._wanted, self._column = rows, wanted, column
@@ -157,7 +159,7 @@ class _Paths:
         self.nor_path = "" if column is None else " and no path"
 
     def of(self, row: int) -> str:
-        """The path of a row, or "". Raises ``RecordFailure`` if it cannot be read."""
+        """Return the path of a row, or "". Raises ``RecordFailure`` if it cannot be read."""
         if self._column is None:
             return ""
         if self._values is None:

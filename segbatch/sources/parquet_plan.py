@@ -1,4 +1,4 @@
-"""What planning finds out about Parquet files: how many records they have, and which columns to read."""
+"""Planning of Parquet files: numbers of records from footers, and the columns to read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ _FOOTER_READERS = 8
 
 @dataclass(frozen=True)
 class ParquetIndex:
-    """The layout of a Parquet shard: the columns to read, and the ids that are not unique, once they are known."""
+    """Layout of a Parquet shard.
+
+    Attributes:
+        columns: Columns to read.
+        renamed: Ids that are not unique, once the shard is indexed.
+    """
 
     columns: Columns
     renamed: RenamedIds | None = None
@@ -35,7 +40,7 @@ class ParquetIndex:
 
 @dataclass
 class _Group:
-    """Files of one schema, by their places among the shards."""
+    """Files of one schema, by their positions in the list of shards."""
 
     schema: pa.Schema
     places: list[int]
@@ -43,13 +48,13 @@ class _Group:
 
 
 def plan_tables(shards: list[Shard], options: ReadOptions) -> PlannedShards:
-    """Return the shards with their numbers of records from the footers, and the columns to read as their layout.
+    """Return the shards with their numbers of records, and the columns to read as their layout.
 
-    Columns are chosen once for all files of one schema. A file without images that has a column of URIs becomes a
-    manifest, unless ``options.format`` is given.
+    Columns are chosen once for all files of one schema. Files without images that have a column of URIs become
+    manifests, unless ``options.format`` is given.
 
     Raises:
-        SourceError: The columns of the first schema cannot be told apart, or several may be meant in any schema.
+        SourceError: No columns of the first schema can be chosen, or several columns of any schema may hold the images.
     """
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
         footers = list(pool.map(lambda shard: _footer(shard, options), shards))
@@ -69,7 +74,7 @@ def plan_tables(shards: list[Shard], options: ReadOptions) -> PlannedShards:
 
 
 def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_first: bool) -> Counter[tuple[str, str]]:
-    """Give the shards of a group their layout, in ``planned``, or make them manifests; return their notes."""
+    """Give the shards of a group, in ``planned``, their layout, or make them manifests; return their notes."""
     members = [planned[place] for place in group.places]
     try:
         group.choice = _choose(members, options)
@@ -95,7 +100,7 @@ def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_fi
 
 
 def _footer(shard: Shard, options: ReadOptions) -> tuple[Shard, pa.Schema | None]:
-    """A shard with its number of records, and its schema."""
+    """Return a shard with its number of records, and its schema."""
     try:
         with open_rows(options.files, shard.uri) as rows:
             return replace(shard, records=rows.records), rows.schema
@@ -116,7 +121,7 @@ def _names_images(schema: pa.Schema, options: ReadOptions) -> bool:
 
 
 def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
-    """Return what is wrong if the first table with rows holds no image among the first values of its column."""
+    """Return one line if the first values of the image column of the first table with rows are not images, else None."""
     table = next((shard for shard in shards if shard.records and shard.layout is not None), None)
     if table is None:
         return None

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file by number, with ids, where one damaged row group does not take the others with it."""
+"""Rows of a Parquet file by number, with unique ids; a damaged row group does not affect the others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ _ID_ROWS = 65536
 
 
 class Row(NamedTuple):
-    """A row: its number, its id that is unique in the file, and a pyarrow scalar, or why there is none."""
+    """A row of a Parquet file.
+
+    Attributes:
+        id: Unique in the file.
+        value: A pyarrow scalar.
+        failure: Why the value cannot be read.
+    """
 
     number: int
     id: str | None
@@ -39,9 +45,9 @@ class Row(NamedTuple):
 
 
 class ParquetRows:
-    """An open Parquet file. Reads by streaming: a buffer and a batch are held, never a row group.
+    """An open Parquet file, read in batches: holds a buffer and a batch, never a row group.
 
-    Raises what pyarrow or the store raise if the footer cannot be read.
+    Raises whatever pyarrow or the store raises if the footer cannot be read.
     """
 
     def __init__(self, files: Files, uri: str) -> None:
@@ -68,13 +74,13 @@ class ParquetRows:
     def rows(
         self, wanted: Sequence[range], column: str, id_column: str | None, renamed: RenamedIds | None = None
     ) -> Iterator[Row]:
-        """Yield every row in the ascending, disjoint ranges ``wanted``, with its value of ``column``.
+        """Yield the rows in the ascending, disjoint ranges ``wanted``, each with its value of ``column``.
 
-        The failure of a row that cannot be read is CorruptRowGroup. The id is None if ``id_column`` is None. Row groups
-        without a wanted row are not read, but for their ids if ``renamed`` is None, as a later id may repeat one of
-        them.
+        Row groups without a wanted row are not read, except for their ids if ``renamed`` is None, because a later id
+        may repeat one of them. A row that cannot be read has the failure CorruptRowGroup.
 
         Args:
+            id_column: None for rows without ids.
             renamed: Ids of ``id_column`` that are not unique, see ``renamed_ids``.
         """
         unique = UniqueIds().unique if renamed is None else renamed.mapping()
@@ -92,7 +98,7 @@ class ParquetRows:
                 yield row._replace(id=ids[row.number - read.start]) if ids else row
 
     def _groups(self) -> Iterator[tuple[int, int, int]]:
-        """(number, first row, row after the last) of each row group."""
+        """Yield (number, first row, row after the last) of each row group."""
         begin = 0
         for group in range(self._file.num_row_groups):
             end = begin + self._file.metadata.row_group(group).num_rows
@@ -102,7 +108,7 @@ class ParquetRows:
     def renamed_ids(self, id_column: str) -> dict[int, str]:
         """Return the rows whose id an earlier row has, each with the id that it gets instead.
 
-        Costs one pass over the ids of the file. Raises what pyarrow or the store raise if not all can be read.
+        Reads the ids once. Raises whatever pyarrow or the store raises if not all can be read.
         """
         seen, renamed = UniqueIds(), {}
         for group, begin, end in self._groups():
@@ -133,16 +139,14 @@ class ParquetRows:
             row = next(rows, None)
 
     def _batch_rows(self, group: int) -> int:
-        """Rows of at most about 16 MB; from the footer alone, so that every reading sees the same batches.
-
-        Of all columns together: asking pyarrow for the size of one ends the process if the footer is damaged.
-        """
+        """Return the rows per batch: at most 16 MB by the footer, so that every reading has the same batches."""
+        # The size of all columns: pyarrow aborts the process at the size of one if the footer is damaged.
         metadata = self._file.metadata.row_group(group)
         size = max(metadata.total_byte_size, 1)
         return max(1, min(_MAX_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // size))
 
     def _names(self, group: int, begin: int, id_column: str, rows: range) -> Iterator[tuple[int, str]]:
-        """Yield (row, id that may not be unique) of ``rows``; ``#row`` for those that have none, or cannot be read."""
+        """Yield (row, id that may not be unique); ``#row`` for rows without an id, or whose id cannot be read."""
         if not rows:
             return
         unread = rows.start
@@ -166,7 +170,7 @@ class ParquetRows:
 
 
 def open_rows(files: Files, uri: str) -> ParquetRows:
-    """The file, open. Raises ``RecordFailure`` CorruptShard, MissingObject or UnreadableObject."""
+    """Open a file. Raises ``RecordFailure`` CorruptShard, MissingObject or UnreadableObject."""
     try:
         return ParquetRows(files, uri)
     except pa.ArrowException as e:
@@ -181,7 +185,7 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
 
 
 def renamed_ids(files: Files, uri: str, column: str) -> RenamedIds | None:
-    """Return the ids of a file that are not unique; None if they cannot be read, which is for the reading to report."""
+    """Return the ids of a file that are not unique, or None if they cannot be read."""
     try:
         with open_rows(files, uri) as rows:
             return RenamedIds.pack(rows.renamed_ids(column)) if column in Fields.of(rows.schema).kinds else None
@@ -190,7 +194,7 @@ def renamed_ids(files: Files, uri: str, column: str) -> RenamedIds | None:
 
 
 def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
-    """The values of ``column``, which may name a field of a struct as ``image.bytes``."""
+    """Return the values of ``column``, which may be a field of a struct, such as ``image.bytes``."""
     below = column
     if column not in schema.names:
         top = max((name for name in schema.names if column.startswith(f"{name}.")), key=len)
@@ -202,12 +206,12 @@ def _leaf(array: pa.Array, column: str, schema: pa.Schema) -> pa.Array:
 
 
 def row_id(shard: Shard, row: int, name: str | None) -> str:
-    """``shard/name``, or ``shard/row`` in a file without ids."""
+    """Return ``shard/name``, or ``shard/row`` for a file without ids."""
     return f"{shard.name}/{row if name is None else escape_invalid_utf8(name)}"
 
 
 def shard_error(shard: Shard, failure: RecordFailure) -> Record:
-    """The one row that stands for a shard which cannot be read at all."""
+    """Return the error row of a shard that cannot be read at all."""
     return Record(f"{shard.name}/#0", escape_invalid_utf8(redact(shard.uri)), 0).failed(
         failure.stage, failure.type, failure.message
     )

@@ -1,4 +1,4 @@
-"""Samples of a tar: adjacent members with one key, of which one image counts."""
+"""Samples of a tar: adjacent members with one key, one of which is the image."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ NAME_PARTS: dict[KeyRule, re.Pattern[str]] = {
 
 @dataclass(frozen=True)
 class ImageRule:
-    """Which member of a sample is its image, by what follows the key in its name.
+    """Which member of a sample is its image, by the part of its name after the key.
 
-    Without ``member`` it is KEY.jpg, or else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``; only if there is
-    none, the single one such as KEY.input.jpg. With it only what it names is an image: ``left.jpg`` is KEY.left.jpg
-    and KEY.cam1.left.jpg, ``left`` also KEY.left.png; a suffix alone, as ``png`` or ``bin``, is KEY.png or KEY.bin.
-    ``label`` is what follows the key of a member that holds labels, and is no image.
+    Without ``member`` it is KEY.jpg, else KEY.jpeg, .webp, .png, … in the order of ``_IMAGES``, else the only one such
+    as KEY.input.jpg. With ``member`` only what it names is an image: ``left.jpg`` is KEY.left.jpg and
+    KEY.cam1.left.jpg, ``left`` also KEY.left.png; a suffix alone, such as ``png`` or ``bin``, is KEY.png or KEY.bin.
+
+    Attributes:
+        label: Ending of members that hold labels and are not images.
     """
 
     member: str | None = None
     label: str | None = None
 
     def rank(self, extension: str) -> int | None:
-        """The lower, the more it counts; None of a member that is no image."""
+        """Return the rank of a member, 0 for the best; None for a member that is not an image."""
         lower, suffix = extension.lower(), extension.lower().rpartition(".")[2]
         if self.label is not None and lower == self.label.lower():
             return None
@@ -53,10 +55,15 @@ class ImageRule:
 
 @dataclass
 class Sample:
-    """Adjacent members with one key, as far as they are read; of the images only the one that counts is held.
+    """Adjacent members with one key, as far as they are read. Holds only the image of the best rank.
 
-    ``rivals`` are those that count as much, ``equal`` their number, ``fields`` images that count less, ``others`` no
-    images: of each the first few extensions are remembered. ``images`` counts all images.
+    Attributes:
+        others: First extensions of members that are not images.
+        fields: First extensions of images of lower rank.
+        rivals: First extensions of images of the best rank.
+        equal: Number of images of the best rank.
+        images: Number of all images.
+        complete: Whether the image was read to its end.
     """
 
     key: str
@@ -72,7 +79,7 @@ class Sample:
     complete: bool = False
 
     def add(self, extension: str, member: Member, limit: int, wanted: bool) -> bool:
-        """Whether the member is an image."""
+        """Add a member; return whether it is an image."""
         rank = self.rule.rank(extension)
         if rank is None:
             _remember([extension], self.others)
@@ -103,7 +110,7 @@ class Sample:
         return True
 
     def problem(self) -> RecordFailure | None:
-        """Why the sample has no image that can be told, or None."""
+        """Return why the sample has no image, or None."""
         if self.equal > 1:
             names = ", ".join(self.rivals) + (", …" if self.equal > len(self.rivals) else "")
             is_repeated = len({name.lower() for name in self.rivals}) == 1
@@ -115,5 +122,5 @@ class Sample:
 
 
 def _remember(extensions: Sequence[str], among: list[str]) -> None:
-    """An archive may hold any number of members with one key."""
+    """Append extensions, up to a limit: an archive may hold any number of members with one key."""
     among.extend(extensions[: _REMEMBERED - len(among)])

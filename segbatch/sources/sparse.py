@@ -1,4 +1,4 @@
-"""Sparse members of GNU tar: which parts of a file an archive holds, the others being zeros."""
+"""Sparse members of GNU tar: the stored parts of a file whose other bytes are zero."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class SparseMap:
-    """``parts`` are (offset, length) of the data in a file of ``size`` bytes, in order, without overlaps."""
+    """(offset, length) of the stored parts of a file of ``size`` bytes, in order, without overlaps."""
 
     size: int
     parts: tuple[tuple[int, int], ...]
 
     @staticmethod
     def of(size: int, numbers: Iterable[int], stored: int, where: str) -> SparseMap:
-        """A map from offsets and lengths in turn. Raises ``RecordFailure`` if ``stored`` bytes are too few."""
+        """Return a map from alternating offsets and lengths. Raises ``RecordFailure`` if ``stored`` bytes are too few."""
         flat = list(numbers)
         parts = tuple(zip(flat[::2], flat[1::2], strict=False))
         ends = [0, *(offset + length for offset, length in parts)]
@@ -31,7 +31,7 @@ class SparseMap:
         return SparseMap(size, parts)
 
     def expand(self, stored: bytes) -> bytes:
-        """The file whose parts are ``stored`` one after the other."""
+        """Return the file from its stored parts, concatenated."""
         whole, at = bytearray(self.size), 0
         for offset, length in self.parts:
             whole[offset : offset + length] = stored[at : at + length]
@@ -46,7 +46,7 @@ def damaged(where: str) -> RecordFailure:
 def old_gnu_numbers(
     header: bytes, block: Callable[[], bytes], number: Callable[[bytes], int], where: str
 ) -> tuple[int, list[int]]:
-    """(size, offsets and lengths in turn) of a member of type S, from its header and the blocks that follow it."""
+    """Return (size, alternating offsets and lengths) of a member of type S, from its header and the following blocks."""
     size, fields, again = number(header[483:495]), header[386:482], header[482]
     numbers = _old_gnu_entries(fields, number)
     while again:
@@ -65,13 +65,13 @@ def _old_gnu_entries(fields: bytes, number: Callable[[bytes], int]) -> list[int]
 
 
 def pax_size(fields: Mapping[str, str]) -> int | None:
-    """The size of the file that pax ``fields`` of any of GNU's three versions call sparse, or None."""
+    """Return the size of the file that pax ``fields`` of any of GNU's three versions describe as sparse, or None."""
     text = fields.get("GNU.sparse.realsize") or fields.get("GNU.sparse.size") or ""
     return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def pax_numbers(fields: Mapping[str, str], block: Callable[[], bytes], where: str) -> list[int]:
-    """Offsets and lengths in turn: from the fields (versions 0.0, 0.1), or from the blocks before the data (1.0)."""
+    """Return alternating offsets and lengths: from the fields (versions 0.0, 0.1), or the blocks before the data (1.0)."""
     if "GNU.sparse.major" not in fields:
         texts = [text for text in fields.get("GNU.sparse.map", "").split(",") if text]
     else:

@@ -1,9 +1,4 @@
-"""Tar archives read front to back, where damage is met as damage.
-
-``tarfile`` takes a broken header in the middle of an archive for its end, and reads extended headers of any
-declared size into memory; a corpus would lose records without a word. The formats: POSIX.1-2001 ustar and
-pax, GNU long names, base-256 numbers.
-"""
+"""Tar archives read sequentially, with every kind of damage detected."""
 
 from __future__ import annotations
 
@@ -35,9 +30,13 @@ _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 
 @dataclass
 class Member:
-    """A file in the archive: its name, which is only a name, its size in bytes, and where it points if it is a link.
+    """A file in the archive.
 
-    ``special`` are devices, pipes, and what a vendor's own types stand for: nothing that could be read.
+    Attributes:
+        name: Path in the archive. Nothing is written under it.
+        size: Bytes.
+        link: Target of a link, else None.
+        special: Whether it is a device, a pipe, or of a vendor's type, and so cannot be read.
     """
 
     name: str
@@ -48,22 +47,24 @@ class Member:
     _sparse: SparseMap | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
-        """The contents. To be called at most once, before the next member is asked for."""
+        """Return the content. May be called once, before the next member is requested."""
         stored = self._archive._take(self._archive._unread)
         return stored if self._sparse is None else self._sparse.expand(stored)
 
     def skip(self) -> None:
-        """Pass over the contents, and raise as ``read`` does if they are not all there."""
+        """Skip the content; raise as ``read`` does if it is truncated."""
         self._archive._pass_over()
 
 
 class TarReader:
-    """Files, and links to files, of a tar stream, which may be compressed. Memory does not grow with the archive.
+    """Iterates over the files and links of a tar stream, which may be compressed, in constant memory.
 
-    What follows the end mark is read too, as ``cat a.tar b.tar`` and a hole of zeros in the middle look the same.
+    Does not use ``tarfile``, which takes a damaged header for the end of the archive, so that records would be lost
+    silently, and reads extended headers of any declared size into memory. Formats: POSIX.1-2001 ustar and pax, GNU long
+    names, base-256 numbers. Reads past the end mark, because ``cat a.tar b.tar`` and a hole of zeros look the same.
 
-    Iteration and ``Member.read`` raise ``RecordFailure`` of stage ``read``: TruncatedShard if the archive ends
-    before its end mark, CorruptShard for a header that is none or compressed data that is damaged.
+    Iteration and ``Member.read`` raise ``RecordFailure`` TruncatedShard if the archive ends before its end mark,
+    CorruptShard for an invalid header or damaged compressed data.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -76,7 +77,7 @@ class TarReader:
         self._unread = 0
 
     def __iter__(self) -> Iterator[Member]:
-        """Once: the stream is not read again."""
+        """May be called once: the stream is not read again."""
         long_name: str | None = None
         pax: dict[str, str] = {}
         always: dict[str, str] = {}
@@ -115,7 +116,7 @@ class TarReader:
         self._unread = 0
 
     def _header(self) -> bytes | None:
-        """The next header block; None where nothing but zeros follow."""
+        """Return the next header block, None if only zeros follow."""
         self._pass_over()
         self._skip(-self._at % _BLOCK)
         self._unread = 0
@@ -148,7 +149,7 @@ class TarReader:
         return self._take(size)
 
     def _sparse_map(self, kind: bytes, header: bytes, fields: dict[str, str]) -> SparseMap | None:
-        """The map of a sparse member, which is read where it stands before the data."""
+        """Return the map of a sparse member, which precedes its data."""
         where = f"near byte {self._at}"
         if kind == b"S":
             stored = self._unread  # does not count the blocks of the map, unlike that of pax
@@ -202,7 +203,7 @@ class TarReader:
 
 
 def open_tar(stream: BinaryIO) -> TarReader:
-    """A reader over ``stream``, which must be seekable; whether it is compressed is seen from its first bytes."""
+    """Return a reader of a seekable stream. Its first bytes tell whether it is compressed."""
     return TarReader(stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream))  # type: ignore[type-var]
 
 

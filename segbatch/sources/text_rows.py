@@ -1,4 +1,4 @@
-"""Rows of CSV and JSONL files by number, with ids; with an index, reading starts in the middle of a file."""
+"""Rows of CSV and JSONL files by number, with unique ids."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ _WORDS = {
 
 
 class Line(NamedTuple):
-    """What one row says: where the image is, its name, redacted, or why that cannot be told."""
+    """Content of one row.
+
+    Attributes:
+        uri: Where the image is.
+        name: Id, redacted.
+        problem: Why the row has neither.
+    """
 
     uri: str | None
     name: str | None = None
@@ -46,13 +52,14 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class TextIndex:
-    """The layout of a text manifest: what one pass finds out, so that later ones may start in the middle.
+    """Layout of a text manifest: the result of one pass, so that later ones start in the middle.
 
     Attributes:
         records: Number of rows.
-        size: Size of the file in bytes, compressed if it is.
-        every: Distance of two ``offsets`` in rows.
-        offsets: (byte, line number) where the rows 0, ``every``, 2 * ``every``, … start.
+        size: Bytes of the file, as stored.
+        every: Rows between two offsets.
+        offsets: (byte, line number) of the rows 0, ``every``, 2 * ``every``, …
+        renamed: Ids that are not unique.
     """
 
     records: int
@@ -63,9 +70,10 @@ class TextIndex:
 
 
 class TextRows:
-    """An open CSV, TSV or JSONL file, compressed by gzip if its name ends so.
+    """An open CSV, TSV or JSONL file, compressed by gzip if its name ends in ``.gz``.
 
-    Raises ``SourceError`` if there is no column of URIs, and what the store or gzip raise.
+    Raises:
+        SourceError: There is no column of URIs. Errors of the store and of gzip are passed on.
     """
 
     def __init__(self, files: Files, uri: str, options: ReadOptions) -> None:
@@ -89,9 +97,13 @@ class TextRows:
         self._opened.close()
 
     def index(self, max_offsets: int = MAX_OFFSETS) -> TextIndex:
-        """Read the whole file once. Holds 8 bytes per row meanwhile.
+        """Read the whole file once, holding 8 bytes per row.
 
-        Raises ``SourceError`` if a column that an option names is in no line of JSONL.
+        Args:
+            max_offsets: With more, every second one is dropped.
+
+        Raises:
+            SourceError: No line of JSONL has a column that an option names.
         """
         offsets: list[tuple[int, int]] = []
         every, row, hashes = 1024, -1, array("Q")
@@ -110,10 +122,12 @@ class TextRows:
         )
 
     def rows(self, ranges: Sequence[range], index: TextIndex) -> Iterator[tuple[int, str, Line]]:
-        """(row, id that is unique in the file, what it says) of the rows in the ascending, disjoint ``ranges``.
+        """Yield (row, unique id, content) of the rows in the ascending, disjoint ``ranges``.
 
-        Reading starts at the last offset before a range. Raises ``SourceError`` if the file is not as long
-        as it was when it was indexed.
+        Reading starts at the last offset before a range.
+
+        Raises:
+            SourceError: The size of the file has changed since it was indexed.
         """
         if index.size != self._size:
             raise SourceError(
@@ -134,7 +148,7 @@ class TextRows:
                 row += 1
 
     def _renamed(self, hashes: np.ndarray) -> dict[int, str]:
-        """The rows whose id occurred before, each with an id that no row has: ``id#row``, but for odd cases."""
+        """Return the rows whose id occurred before, each with an id that no row has, ``id#row`` if possible."""
         order = np.argsort(hashes, kind="stable")
         ordered = hashes[order]
         repeated = set(order[1:][ordered[1:] == ordered[:-1]].tolist())
@@ -150,7 +164,7 @@ class TextRows:
         return renamed
 
     def _after_header(self) -> tuple[int, int]:
-        """(byte, line number) of the first row; finds the columns of a CSV."""
+        """Return (byte, line number) of the first row, after reading the header of a CSV."""
         allowed = {"gzip data"} if self._stream is not self._raw else {"JSON"} if self._json else set()
         if other := recognized(self._raw.peek(), allowed):  # not read: a short file would be requested twice
             raise SourceError(f"{redact(self._uri)}: not a manifest, but {other}")
@@ -172,7 +186,7 @@ class TextRows:
 
     @property
     def id_column(self) -> str | None:
-        """The column of the ids, of JSONL once the file has been indexed; None if the URIs are the ids."""
+        """Column of the ids, known for JSONL once it is indexed; None if the URIs are the ids."""
         return self._options.id_column or next((name for name in ID_NAMES if name in self._columns), None)
 
     def _column(self, names: list[str], name: str, option: str) -> int:
@@ -196,7 +210,7 @@ class TextRows:
         )
 
     def _lines(self, at: int, number: int) -> Iterator[tuple[int, int, Line]]:
-        """(byte, lines before it, row) from a byte on."""
+        """Yield (byte, line number, content) of the rows from a byte on."""
         lines = LineStream(self._stream, at, number)
         return self._json_lines(lines) if self._json else self._csv_lines(lines)
 
@@ -249,7 +263,7 @@ class TextRows:
 
 
 def _id_text(value: Any) -> str:
-    """A value of JSON as an id; ``""`` for what is none."""
+    """Return a JSON value as an id, ``""`` for other types."""
     if isinstance(value, float):
         return number_text(value)
     return str(value) if isinstance(value, str | int) else ""

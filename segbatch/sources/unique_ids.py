@@ -1,4 +1,4 @@
-"""Ids that are unique in a shard, without holding them."""
+"""Unique ids of the records of a shard, by their hashes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 
 def id_hash(name: str) -> int:
-    """64 bits that stand for an id; two ids that share them are taken for one, and the later is renamed."""
+    """Return a 64-bit hash of an id. Two ids with the same hash count as equal, and the later one is renamed."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class UniqueIds:
-    """Gives every record of a shard an id of its own. Holds the hashes of the ids, not the ids."""
+    """Makes ids unique. Holds 8-byte hashes, not the ids."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def add(self, name: str) -> bool:
-        """False if ``name`` was there before."""
+        """Add an id; return False if it was added before."""
         key = id_hash(name)
         if key in self._seen:
             return False
@@ -32,7 +32,7 @@ class UniqueIds:
         return id_hash(name) in self._seen
 
     def unique(self, name: str, row: int) -> str:
-        """``name``, or ``name#row`` if an earlier record has that id already."""
+        """Return ``name``, or ``name#row`` if an earlier record has that id."""
         while not self.add(name):
             name = f"{name}#{row}"
         return name
@@ -40,10 +40,10 @@ class UniqueIds:
 
 @dataclass(frozen=True)
 class RenamedIds:
-    """The rows of a file whose id an earlier row has, each with the id that it gets instead.
+    """The rows of a file whose id an earlier row has, with the id that each gets instead.
 
-    Part of the layout of a shard: with it, rows in the middle of a file are read without the ids of those before them.
-    Compressed, since the driver holds those of all shards.
+    Part of a layout: with it, a slice of a file is read without the ids of the rows before it. Compressed, because the
+    driver holds the layouts of all shards.
     """
 
     packed: bytes
@@ -56,6 +56,6 @@ class RenamedIds:
         return dict(json.loads(zlib.decompress(self.packed)))
 
     def mapping(self) -> Callable[[str, int], str]:
-        """Return what ``UniqueIds.unique`` does for all rows in order, for any row: (name, row) to the id."""
+        """Return a function from (name, row) to the id that ``UniqueIds.unique`` returns after all earlier rows."""
         renamed = self.unpack()
         return lambda name, row: renamed.get(row, name)

@@ -1,4 +1,4 @@
-"""WebDataset: tar shards whose members with one key are a sample."""
+"""WebDataset: tar shards in which the members with one key are a sample."""
 
 from __future__ import annotations
 
@@ -33,18 +33,17 @@ _OF_MACOS = re.compile(r"\._|\.DS_Store$")
 
 
 class WebDataset:
-    """Tar shards, plain or compressed (gzip, bzip2, xz, zstd), in one pass.
+    """Tar shards, plain or compressed (gzip, bzip2, xz, zstd), read in one pass.
 
-    The key of a member is its path up to the first dot of its last part, or, with ``key = "last-dot"``, up to the last
-    one. Which member is the image, ``samples.ImageRule`` says. Members whose last part has no dot or begins with one,
-    and what is no file, are no part of a sample: they are counted as skipped. So are images that share a key with the
-    one of an error row.
+    The key of a member is its path up to the first dot of its last part, with ``key = "last-dot"`` up to the last one.
+    ``samples.ImageRule`` determines which member is the image. The members of a sample are adjacent, except for those
+    that are not images. Counted as skipped: members whose last part has no dot or starts with one, what is not a file,
+    and images that share their key with an error row.
 
-    The members of a sample are adjacent, but for those that are not images, which may be anywhere. Error rows:
-    NoImage (told at the end of the shard), AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (an image whose key
-    has one already, with others in between); at the end of a damaged shard one of TruncatedShard, CorruptShard,
-    MissingObject, UnreadableObject; at the end of one that is not a set of samples CollapsedKeys or NoSamples, with
-    which the job fails.
+    Error rows: NoImage (at the end of the shard), AmbiguousImage, LinkedImage, RecordTooLarge, SplitSample (images of
+    one key with other samples between them). The last row of a damaged shard is TruncatedShard, CorruptShard,
+    MissingObject or UnreadableObject. The last row of a tar that does not hold samples is CollapsedKeys or NoSamples,
+    which fails the job.
     """
 
     name = "webdataset"
@@ -63,7 +62,7 @@ class WebDataset:
         return PlannedShards(shards, notes)
 
     def problems(self, shards: Sequence[Shard], options: ReadOptions) -> Iterator[str]:
-        """See ``Format.problems``. Costs a request for each of the first few tars, or reads headers of local files."""
+        """See ``Format.problems``. Costs a request for each of the first few tars; reads headers of local files."""
 
         def kind_of(shard: Shard, head: bytes) -> str:
             compression = compression_of(head[:MAGIC_BYTES])
@@ -91,7 +90,7 @@ class WebDataset:
         return shard
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
-        """See ``Format.chunks``. The members of other chunks are passed over, not read."""
+        """See ``Format.chunks``. Members of other chunks are skipped, not read."""
         reading = Reading(shard, options, size, wanted)
         return chunked(_records(reading), shard, size, wanted, reading.take_skipped)
 
@@ -103,7 +102,12 @@ def _records(reading: Reading) -> Iterator[Record]:
 
 
 class Reading:
-    """One pass over the members of one shard. Which records there are does not depend on which chunks are wanted."""
+    """One pass over the members of a shard. Its records do not depend on which chunks are wanted.
+
+    Attributes:
+        census: Counts of the members so far.
+        failure: Why the shard ended early, or None.
+    """
 
     def __init__(self, shard: Shard, options: ReadOptions, size: int, wanted: ChunkSelection) -> None:
         self._shard, self._options, self._size, self._wanted = shard, options, size, wanted
@@ -120,7 +124,7 @@ class Reading:
             yield from open_tar(stream)
 
     def take_skipped(self) -> Skipped:
-        """Return what was skipped since the last call: members and images that are not part of a record."""
+        """Return what was skipped since the last call."""
         skipped, self._skipped = self._skipped, Skipped()
         return skipped
 
@@ -190,7 +194,7 @@ class Reading:
         self._skip_sharing(sample)
 
     def _skip_sharing(self, sample: Sample) -> None:
-        """The images that cannot be told from the first one, for which there is an error row."""
+        """Count the images of a sample that cannot be distinguished from the first, which is an error row."""
         reason = "images that share their key with another one"
         for extension in sample.rivals[1:]:
             self._skipped.add(reason, self._shown(f"{sample.key}.{extension}"))
@@ -198,7 +202,7 @@ class Reading:
             self._skipped.add(reason, self._shown(f"{sample.key}.{sample.rivals[-1]}"), unnamed)
 
     def _end(self) -> Iterator[Record]:
-        """What is known only when all is read: samples without an image, and what is wrong with the shard."""
+        """Yield the records that are known at the end only, of samples without an image and of a failed shard."""
         for name in self.census.lonely_fields():
             self._skipped.add("images beside the image of their sample, in a field that no other sample has", name)
         far = "" if self.failure is None else ", as far as the shard can be read"
@@ -223,7 +227,7 @@ class Reading:
 
 
 class _Waiting:
-    """Samples without an image so far, in the order of their first members: (key, extensions)."""
+    """Samples without an image so far, as (key, extensions), in order of their first members."""
 
     def __init__(self) -> None:
         self._samples: dict[int, tuple[str, str]] = {}
