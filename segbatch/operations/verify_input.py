@@ -157,9 +157,9 @@ def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
 
 
 def recorded_spec(
-    record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **more: Any
+    record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **overrides: Any
 ) -> JobSpec:
     """Return the job that run.json keeps, without settings of the machine that ran it."""
     fields = {name: value for name, value in record.spec.items() if name in JobSpec.names("rows", "limit")}
     where = inputs or record.inputs  # absolute, unlike those of the spec
-    return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **more})
+    return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **overrides})

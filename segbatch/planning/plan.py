@@ -85,9 +85,9 @@ class Plan:
                 yield ShardSlice(shard, ChunkSelection(done=done))
             for first in range(0, total, MAX_SLICE_CHUNKS):
                 stop = min(total, first + MAX_SLICE_CHUNKS)
-                done_here = done & frozenset(range(first, stop))
-                if len(done_here) < stop - first:
-                    yield ShardSlice(indexed.get(shard.id, shard), ChunkSelection(first, stop, done_here))
+                done_in_slice = done & frozenset(range(first, stop))
+                if len(done_in_slice) < stop - first:
+                    yield ShardSlice(indexed.get(shard.id, shard), ChunkSelection(first, stop, done_in_slice))
 
     def _known_chunks(self, shard: Shard) -> int:
         """Number of chunks of a shard, 0 if its format does not tell."""

@@ -56,7 +56,7 @@ def _from_numbers(values: pa.Array) -> pa.Buffer:
 
 
 def _from_base64(text: str) -> pa.Buffer:
-    body = text[found.end() :] if (found := _DATA_URI.match(text)) else text
+    body = text[prefix.end() :] if (prefix := _DATA_URI.match(text)) else text
     body = "".join(body.split()).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     try:
         return pa.py_buffer(base64.b64decode(body + "=" * (-len(body) % 4), validate=True))

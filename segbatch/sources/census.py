@@ -10,16 +10,16 @@ from segbatch.errors import COLLAPSED_KEYS, NO_SAMPLES, RecordFailure
 from segbatch.skipped import MAX_NAMES
 from segbatch.sources.unique_ids import id_hash
 
-# More images than this under one key are not one sample: the names of different images have one key.
+# More images of one key are not one sample: the key rule maps the names of different images to one key.
 _MAX_IMAGES_OF_A_KEY = 8
-# So few images without a key of their own are odd samples, which are error rows: this many in all, or this share.
+# Up to this number or fraction of images without a key of their own are error rows.
 _MAX_ODD_IMAGES = 8
 _MAX_ODD_FRACTION = 0.01
-# From so many on they fail an archive that holds little else.
+# This many of them fail an archive in which most images have no key of their own.
 _MIN_SHARING = 3
 _MAX_FIELDS = 65_536
 _MAX_EXAMPLES = 3
-# One sample of several images that count alike is odd; of two and more, one of the names that most have is meant.
+# From this number of samples with several equal images, the fields that most of them have are offered as a choice.
 _MIN_AMBIGUOUS = 2
 _MAX_VIEWS = 256
 
@@ -87,7 +87,7 @@ class Census:
         if self._of_key[code] > self._most_sharing[0]:
             self._most_sharing = self._of_key[code], f"{key!r} ({_some(extensions, images)})"
 
-    def lonely_fields(self) -> Iterator[str]:
+    def unshared_fields(self) -> Iterator[str]:
         """Return names of images whose field no other sample has: it may be part of the image's name instead."""
         return (name for name in self._fields.values() if name)
 
@@ -115,8 +115,8 @@ class Census:
         if count > _MAX_IMAGES_OF_A_KEY or (whole and (mostly or often)):
             return self._collapsed(self.sharing, count, key)
         # Views of a sample have fields that other samples have too. 07.jpg, 08.jpg, … of a collapsed key do not.
-        lonely = sum(1 for _ in self.lonely_fields())
-        if whole and self._crowded and (2 * lonely > len(self._fields) or 2 * self._crowded < self._samples):
+        unshared = sum(1 for _ in self.unshared_fields())
+        if whole and self._crowded and (2 * unshared > len(self._fields) or 2 * self._crowded < self._samples):
             count, key = self._most_fields
             return self._collapsed(count - 1, count, key)
         if whole and 2 * self.outside > self.members:

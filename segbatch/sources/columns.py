@@ -19,9 +19,9 @@ ID_NAMES = (
     *("image_id", "id", "key", "__key__", "uri", "path", "uuid", "guid", "filename", "file_name", "image_name"),
     "__index_level_0__",  # as pandas calls an index without a name
 )
-# A column of these names may hold images that cannot be decoded: each is an error row.
+# A column of these names is read even if its values cannot be decoded: each becomes an error row.
 _IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "image_data", "data", "content")
-# Of several columns of images one is meant by its name only if no other one has a word of images in its name.
+# One of several columns of images is chosen by these names, if no other one has a word of _IMAGE_WORDS.
 _SAYS_IMAGE = ("image", "img", "picture", "photo", "photograph")
 _IMAGE_WORDS = frozenset(
     "image images img imgs jpg jpeg png webp tif tiff bmp photo photos photograph picture pictures pic rgb raw "
@@ -84,9 +84,9 @@ def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
     """
     fields = Fields.of(values.schema, options.label_column)
     if options.image_column is not None:
-        sample, by_values = _named(fields, values, options.image_column), False
+        sample, by_values = _by_option(fields, values, options.image_column), False
     else:
-        sample = _found(fields, values, options.is_resumed)
+        sample = _by_content(fields, values, options.is_resumed)
         by_values = sample.path != _by_type_and_name(fields)
     path = fields.path_beside(sample.path)
     chosen, ids, warnings = choose_id(fields, options, ID_NAMES, sample.path)
@@ -95,12 +95,12 @@ def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
     if chosen is None:
         ids = "row numbers, as no column is called " + ", ".join(ID_NAMES) + " (--id-column)"
     columns = Columns(sample.path, path, chosen)
-    return ColumnChoice(columns, f"column {shown(sample.path)}: {sample.says}", ids, warnings, by_values)
+    return ColumnChoice(columns, f"column {shown(sample.path)}: {sample.description}", ids, warnings, by_values)
 
 
-def _named(fields: Fields, values: FirstValues, name: str) -> ColumnSample:
+def _by_option(fields: Fields, values: FirstValues, name: str) -> ColumnSample:
     """Return the column that the option names. Raises ``SourceError`` if it cannot hold images."""
-    fields.refuse_twice(name, "--image-column")
+    fields.refuse_repeated(name, "--image-column")
     kind = fields.kinds.get(name)
     if kind is None:
         message = f"no column {name!r}; the columns are {describe(fields.schema)}; give one as --image-column"
@@ -140,26 +140,26 @@ def _by_type_and_name(fields: Fields) -> str | None:
     return None if name is None else paths[name]
 
 
-def _found(fields: Fields, values: FirstValues, is_resumed: bool) -> ColumnSample:
+def _by_content(fields: Fields, values: FirstValues, is_resumed: bool) -> ColumnSample:
     """Return the only column that holds images. Raises ``SeveralColumns`` or ``NoImages``."""
     try:
-        return _told_by_values(fields, values)
+        return _choose_by_values(fields, values)
     except SeveralColumns:
         path = _by_type_and_name(fields)
         if path is None or not is_resumed:
             raise
-        return values.sample(path, fields.path_beside(path))  # as the rows that are there
+        return values.sample(path, fields.path_beside(path))  # the column of the existing rows
 
 
-def _told_by_values(fields: Fields, values: FirstValues) -> ColumnSample:
+def _choose_by_values(fields: Fields, values: FirstValues) -> ColumnSample:
     typed = [values.sample(path, fields.path_beside(path)) for path in fields.images()]
     encoded = [sample for path in fields.texts() if (sample := values.sample(path)).has_images]
     holding = [s for s in typed if s.has_images or s.has_paths] + encoded
-    for name in fields.twice:
+    for name in fields.repeated:
         if (_words(name) & _IMAGE_WORDS or not holding) and any(holds_bytes(f.type) for f in fields.all(name)):
-            fields.refuse_twice(name, "--image-column")
+            fields.refuse_repeated(name, "--image-column")
     if len(holding) > 1:
-        return _told_by_name(holding)
+        return _choose_by_name(holding)
     if holding:
         _refuse_thumbnails(fields, holding[0])
         return holding[0]
@@ -170,10 +170,10 @@ def _told_by_values(fields: Fields, values: FirstValues) -> ColumnSample:
     if len(possible) > 1:
         raise SeveralColumns(_several("several columns may hold the images", possible))
     if not possible:
-        told = [f"{shown(s.path)}: {s.says}" for s in typed]
+        described = [f"{shown(s.path)}: {s.description}" for s in typed]
         lists = {path: kind for path, kind in fields.kinds.items() if is_list(plain(kind)) and not holds_bytes(kind)}
-        told += [f"{path}: {_no_images(kind)}" for path, kind in lists.items()]
-        held = f" ({'; '.join(told[:_MAX_SHOWN])})" if told else ""
+        described += [f"{path}: {_no_images(kind)}" for path, kind in lists.items()]
+        held = f" ({'; '.join(described[:_MAX_SHOWN])})" if described else ""
         raise NoImages(
             f"no column holds encoded images (JPEG, PNG, …, not pixels){held}; "
             f"the columns are {describe(fields.schema)}; "
@@ -188,9 +188,9 @@ def _refuse_thumbnails(fields: Fields, sample: ColumnSample) -> None:
     others = [name for name in fields.schema.names if name != column and _words(name) & (_IMAGE_WORDS | _ADDRESS_WORDS)]
     if others and _words(column) & _NO_IMAGE_WORDS:
         raise SeveralColumns(
-            f"the only images are in column {shown(sample.path)} ({sample.says}), and {' or '.join(others)} may be "
-            f"meant; give --image-column {shown(sample.path)} if they are, or --format manifest with --uri-column if "
-            "another column names the images"
+            f"the only images are in column {shown(sample.path)} ({sample.description}), and "
+            f"{' or '.join(others)} may be meant; give --image-column {shown(sample.path)} if they are, or "
+            "--format manifest with --uri-column if another column names the images"
         )
 
 
@@ -198,7 +198,7 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[^a-z]+", name.lower()))
 
 
-def _told_by_name(holding: Sequence[ColumnSample]) -> ColumnSample:
+def _choose_by_name(holding: Sequence[ColumnSample]) -> ColumnSample:
     """Return the column whose name says image, unless its images are smaller than those of another column."""
     named = [s for s in holding if _IMAGE_WORDS & _words(shown(s.path))]
     is_said = len(named) == 1 and shown(named[0].path).lower() in _SAYS_IMAGE
@@ -208,8 +208,8 @@ def _told_by_name(holding: Sequence[ColumnSample]) -> ColumnSample:
 
 
 def _several(what: str, samples: Iterable[ColumnSample]) -> str:
-    told = ", ".join(f"{shown(s.path)}: {s.says}" for s in samples)
-    return f"{what} ({told}); choose one by the option image_column (--image-column)"
+    described = ", ".join(f"{shown(s.path)}: {s.description}" for s in samples)
+    return f"{what} ({described}); choose one by the option image_column (--image-column)"
 
 
 def choose_id(
@@ -224,7 +224,7 @@ def choose_id(
     """
     wanted = options.id_column
     if wanted is not None:
-        fields.refuse_twice(wanted, "--id-column")
+        fields.refuse_repeated(wanted, "--id-column")
         if wanted not in fields.kinds or not is_id(fields.kinds[wanted]):
             raise SourceError(
                 f"id_column = {wanted!r} is not a column of text, bytes, numbers or times; "
@@ -235,8 +235,8 @@ def choose_id(
     unfit: list[str] = []
     for name in names:
         for column in sorted({c for c in fields.schema.names if c.lower() == name}, key=lambda c: c != name):
-            if column in fields.twice and not others:
-                fields.refuse_twice(column, "--id-column")
+            if column in fields.repeated and not others:
+                fields.refuse_repeated(column, "--id-column")
             kind = fields.kinds.get(column)
             if column == image or kind is None:
                 continue

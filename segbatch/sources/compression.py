@@ -17,7 +17,7 @@ from segbatch.errors import Outage, RecordFailure
 
 # A file may declare a dictionary of 4 GiB; `xz -9` needs 65 MiB. zstd's own limit is 128 MiB.
 _MAX_XZ_MEMORY = 256 * 2**20
-_PIECE = 2**16
+_READ_BYTES = 2**16
 
 
 class _Readable(Protocol):
@@ -81,12 +81,12 @@ class _Streams:
             fed = b""
             if self._current.eof:
                 fed = self._current.unused_data.lstrip(self._padding)
-                while not fed and (fed := self._source.read(_PIECE)):
+                while not fed and (fed := self._source.read(_READ_BYTES)):
                     fed = fed.lstrip(self._padding)
                 if not fed:
                     return b""
                 self._current = self._new()
-            elif self._current.needs_input and not (fed := self._source.read(_PIECE)):
+            elif self._current.needs_input and not (fed := self._source.read(_READ_BYTES)):
                 raise EOFError
             data = self._current.decompress(fed, size)
         return data

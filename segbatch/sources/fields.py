@@ -21,17 +21,17 @@ class Fields:
 
     Attributes:
         kinds: Types by path, without columns that share a name.
-        twice: Names that several columns share.
+        repeated: Names that several columns share.
     """
 
     schema: pa.Schema
     kinds: dict[str, pa.DataType] = field(default_factory=dict)
-    twice: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
 
     @staticmethod
     def of(schema: pa.Schema, but: str | None = None) -> Fields:
         kinds: dict[str, pa.DataType] = {}
-        twice = frozenset(name for name, count in Counter(schema.names).items() if count > 1)
+        repeated = frozenset(name for name, count in Counter(schema.names).items() if count > 1)
 
         def add(path: str, kind: pa.DataType) -> None:
             if path == but:
@@ -41,12 +41,12 @@ class Fields:
                 add(f"{path}.{inner.name}", inner.type)
 
         for column in schema:
-            if column.name not in twice:
+            if column.name not in repeated:
                 add(column.name, column.type)
-        return Fields(schema, kinds, twice)
+        return Fields(schema, kinds, repeated)
 
-    def refuse_twice(self, name: str, option: str) -> None:
-        if name in self.twice:
+    def refuse_repeated(self, name: str, option: str) -> None:
+        if name in self.repeated:
             count = self.schema.names.count(name)
             raise SourceError(
                 f"{count} columns are called {name!r}, so that none of them can be read; rename them, or choose "

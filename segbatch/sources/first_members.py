@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from segbatch.sources.webdataset import Reading
 
 _MEMBERS = 2000
-_BYTES = 512 * 2**10  # of an object in a store, by one request
-_LARGE_MEMBERS = 16  # if those bytes hold fewer: so many headers, by a request each
+_BYTES = 512 * 2**10  # of a remote object, in one request
+_LARGE_MEMBERS = 16  # read by one request each if those bytes hold fewer
 _MEASURED = 16  # images whose sizes are compared
 _MAX_MEASURED_BYTES = 4 * 2**20
 _MIN_SAMPLES = 2  # a single odd sample is an error row
@@ -37,26 +37,26 @@ def contradiction(shard: Shard, options: ReadOptions, new: Callable[[], Reading]
     """
     try:
         with options.files.beginning(shard.uri, _BYTES) as stream:
-            look = _Look(options, new())
-            look.into(stream, _MEMBERS, measured=_MEASURED)
-        if look.is_short:
+            first = _FirstMembers(options, new())
+            first.read(stream, _MEMBERS, measured=_MEASURED)
+        if first.is_short:
             with options.files.open(shard.uri, read_ahead=False) as stream:
-                look = _Look(options, new())
-                look.into(stream, _LARGE_MEMBERS, measured=0)
+                first = _FirstMembers(options, new())
+                first.read(stream, _LARGE_MEMBERS, measured=0)
     except (OSError, SegbatchError) as e:
         shard_failure(shard.uri, e)  # raises an outage; anything else is the shard's, and becomes its error row
         return None
-    return look.contradiction()
+    return first.contradiction()
 
 
 @dataclass
-class _Look:
+class _FirstMembers:
     """One pass over the first members of a shard.
 
     Attributes:
         whole: Whether these are all members.
         is_short: Whether the bytes that were read hold too few members.
-        lacking: Messages of samples without an image.
+        without_image: Messages of samples without an image.
         areas: Pixels of the images that were measured, by key and field.
     """
 
@@ -65,10 +65,10 @@ class _Look:
     whole: bool = False
     is_short: bool = False
     records: int = 0
-    lacking: list[str] = field(default_factory=list)
+    without_image: list[str] = field(default_factory=list)
     areas: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def into(self, stream: BinaryIO, members: int, measured: int) -> None:
+    def read(self, stream: BinaryIO, members: int, measured: int) -> None:
         """Read the first ``members`` members, and the sizes of the first ``measured`` images."""
         archive = open_tar(stream)
         if archive.compression is not None:
@@ -78,7 +78,7 @@ class _Look:
         for record in self.reading.records(self._measured(itertools.islice(source, members), measured)):
             self.records += 1
             if record.error is not None and record.error.type == "NoImage":
-                self.lacking.append(record.error.message)
+                self.without_image.append(record.error.message)
         self.whole = self.reading.failure is None and next(source, None) is None
         few = self.reading.census.members < _LARGE_MEMBERS
         self.is_short = few and self.reading.failure is not None and archive.compression is None
@@ -96,8 +96,8 @@ class _Look:
 
     def contradiction(self) -> str | None:
         census = self.reading.census
-        if self.options.image_member is not None and len(self.lacking) == self.records >= _MIN_SAMPLES:
-            return f"{self.lacking[0]}, nor in any other of the first {self.records:,} samples"
+        if self.options.image_member is not None and len(self.without_image) == self.records >= _MIN_SAMPLES:
+            return f"{self.without_image[0]}, nor in any other of the first {self.records:,} samples"
         failure = census.failure(self.whole)
         said = census.ambiguity() or (failure.message if failure is not None else None)
         if said is not None:

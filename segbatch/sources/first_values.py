@@ -17,9 +17,9 @@ from segbatch.sources.ids import texts
 from segbatch.sources.rows import ParquetRows, open_rows
 from segbatch.storage.files import Files
 
-_SAMPLED = 8  # values; the rows that one read of a file gives
-_LOOKED_AT = 4096  # rows of a file, where the first ones are null
-_FILES = 3  # where the first one has no value
+_MAX_VALUES = 8  # per column: one batch of rows
+_MAX_ROWS = 4096  # searched in a file for values that are not null
+_MAX_FILES = 3  # searched if the first one has no value
 _DIGEST_BYTES = (16, 20, 28, 32, 48, 64)
 
 Place = tuple[int, int]
@@ -30,14 +30,14 @@ class ColumnSample:
     """The first values of a column.
 
     Attributes:
-        says: Description of the first value: ``JPEG 48 x 64``.
+        description: Description of the first value: ``JPEG 48 x 64``.
         sizes: (height, width) of images by their places, None if the header does not contain it.
         lengths: Bytes of all values, -1 for a value that cannot be converted to bytes.
         has_paths: Whether the values are null, and a text beside them names images.
     """
 
     path: str
-    says: str = "null in the first rows"
+    description: str = "null in the first rows"
     sizes: dict[Place, tuple[int, int] | None] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
     has_paths: bool = False
@@ -68,7 +68,7 @@ class ColumnSample:
             data = cell_bytes(value).to_pybytes()
         except RecordFailure as e:  # no bytes at all
             self.lengths.append(-1)
-            self.says = self.says if self.sizes else e.message
+            self.description = self.description if self.sizes else e.message
             return
         self.lengths.append(len(data))
         kind = image_format(data)
@@ -76,17 +76,17 @@ class ColumnSample:
         if kind or other.endswith(" image"):
             size = image_size(data)
             if not self.sizes:
-                self.says = f"{kind or other}{f' {size[0]} x {size[1]}' if size else ''}"
+                self.description = f"{kind or other}{f' {size[0]} x {size[1]}' if size else ''}"
             self.sizes[place] = size
         elif len(self.lengths) == 1:
-            self.says = f"{len(data):,} bytes that are no image{f', {other}' if other else ''}"
+            self.description = f"{len(data):,} bytes that are no image{f', {other}' if other else ''}"
 
 
 class FirstValues:
     """The first values of columns of files with one schema; of later files if all values of the first are null."""
 
     def __init__(self, files: Files, uris: Sequence[str]) -> None:
-        self._files, self._uris = files, uris[:_FILES]
+        self._files, self._uris = files, uris[:_MAX_FILES]
         self._stack = ExitStack()
         self._opened: dict[str, ParquetRows | None] = {}
         self._samples: dict[str, ColumnSample] = {}
@@ -103,17 +103,17 @@ class FirstValues:
         """Return the first values of a column; if all are null, whether column ``beside`` names images."""
         if path not in self._samples:
             sample = self._samples[path] = ColumnSample(path)
-            for place, value in itertools.islice(self._values(path), _SAMPLED):
+            for place, value in itertools.islice(self._values(path), _MAX_VALUES):
                 sample.add(place, value)
             if not sample.lengths and beside is not None:
                 named = next((t for _, v in self._values(beside) if (t := texts(pa.array([v]))[0])), "")
-                sample.has_paths, sample.says = bool(named), "paths of images" if named else sample.says
+                sample.has_paths, sample.description = bool(named), "paths of images" if named else sample.description
         return self._samples[path]
 
     def _values(self, path: str) -> Iterator[tuple[Place, pa.Scalar]]:
         for i, uri in enumerate(self._uris):
             rows = self._open(uri)
-            for row in rows.rows([range(min(rows.records, _LOOKED_AT))], path, None) if rows else ():
+            for row in rows.rows([range(min(rows.records, _MAX_ROWS))], path, None) if rows else ():
                 if row.value is not None and row.value.is_valid:
                     yield (i, row.number), row.value
 

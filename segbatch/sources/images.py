@@ -35,7 +35,7 @@ MAX_LOOSE_IMAGES = 1_000_000
 _CHECKED = 3  # images whose first bytes are looked at
 _MAX_POINTER_BYTES = 1024  # a Git LFS pointer has some 130
 _HASH_BITS = 64
-# Deeper than a million names need; a leaf at this depth that holds more than a chunk has several.
+# Deeper than a million names need. A leaf at this depth may have several chunks.
 _MAX_DEPTH = 32
 
 
@@ -115,7 +115,7 @@ class _Neighbors:
         self._files, self._root, self._images = files, root, images
 
     def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
-        # A size of 0 when it was listed: a broken link, or an empty file.
+        # Size 0 in the listing: a broken link, or an empty file. Its failure is its own.
         return self._files.read(uri, limit, size, self._is_reachable if size != 0 else lambda uri, error: True)
 
     def _is_reachable(self, uri: str, error: Exception) -> bool:
@@ -135,7 +135,7 @@ def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
     """Return all images of a corpus as one shard, in order of names. Raises ``SourceError``, see ``Images.shards``."""
     if len(entries) > MAX_LOOSE_IMAGES:
         raise SourceError(
-            f"{redact(root)}: {len(entries):,} loose images, more than {MAX_LOOSE_IMAGES:,}: listing them anew for "
+            f"{redact(root)}: {len(entries):,} loose images, more than {MAX_LOOSE_IMAGES:,}: listing them again in "
             "every run is slow. Write a manifest (CSV, JSONL or Parquet with a column uri) and give that as input"
         )
     ordered = sorted(entries, key=lambda e: e.name)

@@ -158,7 +158,7 @@ def is_parquet(uri: str) -> bool:
 def _parquet_columns(uri: str, schema: pa.Schema, options: ReadOptions) -> tuple[str, str | None, str]:
     """Return the columns of URIs and of ids (None: the URIs are the ids), and a note about the ids."""
     column, fields = options.uri_column, Fields.of(schema)
-    fields.refuse_twice(column, "--uri-column")
+    fields.refuse_repeated(column, "--uri-column")
     if column not in fields.kinds or not is_text(plain(fields.kinds[column])):
         raise SourceError(
             f"{redact(uri)}: no text column {column!r}; the columns are {describe(schema)}; set the option uri_column"

@@ -149,7 +149,7 @@ def _refuse_repeated_files(listed: Sequence[Listed]) -> None:
     seen: set[str] = set()
     for item in listed:
         for entry in item.entries:
-            uri = redact(join(item.root, entry.name))  # the same object, whatever signs it
+            uri = redact(join(item.root, entry.name))  # signatures differ for the same object
             if uri in seen:
                 raise SourceError(f"{uri}: is named by two inputs; each file may be given once")
             seen.add(uri)

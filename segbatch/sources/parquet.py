@@ -101,8 +101,8 @@ class _Reading:
             paths = _Paths(rows, ranges, columns.path)
             hosts = Hosts(self._options.files, shard.uri, partial(self._sample, total, columns.path))
             renamed = self._layout.renamed if self._layout is not None else None
-            found = (self._record(row, paths) for row in rows.rows(ranges, columns.image, columns.id, renamed))
-            records = fetch(hosts, found, self._options.max_record_bytes)
+            values = (self._record(row, paths) for row in rows.rows(ranges, columns.image, columns.id, renamed))
+            records = fetch(hosts, values, self._options.max_record_bytes)
             yield from chunks_by_number(records, shard, total, size, wanted)
 
     def _columns(self, rows: ParquetRows) -> Columns | None:
@@ -165,7 +165,7 @@ class _Paths:
         if self._values is None:
             ahead = [range(max(r.start, row), r.stop) for r in self._wanted if r.stop > row]
             self._values = self._rows.rows(ahead, self._column, None)
-        found = next(value for value in self._values if value.number == row)
-        if found.failure is not None:
-            raise found.failure
-        return texts(pa.array([found.value]))[0]
+        path = next(value for value in self._values if value.number == row)
+        if path.failure is not None:
+            raise path.failure
+        return texts(pa.array([path.value]))[0]

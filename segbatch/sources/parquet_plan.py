@@ -121,7 +121,7 @@ def _names_images(schema: pa.Schema, options: ReadOptions) -> bool:
 
 
 def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
-    """Return one line if the first values of the image column of the first table with rows are not images, else None."""
+    """Return one line if the first values of the image column of the first table are not images, else None."""
     table = next((shard for shard in shards if shard.records and shard.layout is not None), None)
     if table is None:
         return None
@@ -131,6 +131,7 @@ def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
     if sample.has_images or not sample.lengths:
         return None
     return (
-        f"{redact(table.uri)}: column {shown(columns.image)} holds no image in its first rows: {sample.says}; "
+        f"{redact(table.uri)}: column {shown(columns.image)} holds no image in its first rows: "
+        f"{sample.description}; "
         "choose another column by --image-column, or name this one if its images are further down"
     )

@@ -25,7 +25,7 @@ from segbatch.text import escape_invalid_utf8, redact
 
 _BUFFER = 4 * 2**20
 _BATCH_BYTES = 16 * 2**20
-_MAX_ROWS = 8  # a dictionary of one value can stand for any number of rows, whatever the footer says of their size
+_MAX_ROWS = 8  # a dictionary can expand one value to any number of rows, whatever size the footer declares
 _ID_ROWS = 65536
 
 
@@ -150,7 +150,7 @@ class ParquetRows:
         if not rows:
             return
         unread = rows.start
-        with suppress(pa.ArrowException, OSError):  # reading the images of these rows reports it
+        with suppress(pa.ArrowException, OSError):  # reading the images of these rows fails as well, and reports it
             for row, name in self._names_read(group, begin, id_column, rows):
                 unread = row + 1
                 yield row, name
@@ -179,7 +179,7 @@ def open_rows(files: Files, uri: str) -> ParquetRows:
         raise RecordFailure("read", "CorruptShard", message) from None
     except Exception as e:  # storage translation: clients of stores have exceptions of their own
         failure = shard_failure(uri, e)
-        if type(e) is OSError and e.errno is None:  # pyarrow's own, for a footer that does not parse
+        if type(e) is OSError and e.errno is None:  # raised by pyarrow for an invalid footer
             failure = RecordFailure("read", "CorruptShard", failure.message)
         raise failure from None
 

@@ -12,7 +12,7 @@ from segbatch.sources.images import IMAGE_EXTENSIONS
 from segbatch.sources.tar import Member
 from segbatch.storage.files import too_large
 
-# By preference: beside a photograph (jpg), a png is nearly always its label map.
+# In order of preference: a png beside a jpg is nearly always its label map.
 _PREFERRED = ("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif")
 _IMAGES = (*_PREFERRED, *(e[1:] for e in IMAGE_EXTENSIONS if e[1:] not in _PREFERRED))
 _REMEMBERED = 20
@@ -48,7 +48,7 @@ class ImageRule:
         member = self.member.lower().lstrip("*.")
         if lower == member:
             return 0
-        # A suffix alone may be that of the image and that of the labels beside it: KEY.png is not KEY.seg.png.
+        # A suffix alone does not match members with a field: KEY.png may be the image, KEY.seg.png its labels.
         stem = "" if member in _IMAGES else lower.removesuffix(f".{suffix}") if suffix in _IMAGES else ""
         return 1 if f".{stem}".endswith(f".{member}") or (stem and lower.endswith(f".{member}")) else None
 
@@ -105,7 +105,7 @@ class Sample:
         if wanted and self.failure is None:
             self.data = member.read()
         else:
-            member.skip()  # a member that is cut off counts the same whether it is wanted or not
+            member.skip()  # detects truncation, so that records do not depend on which chunks are wanted
         self.complete = True
         return True
 

@@ -21,7 +21,7 @@ class SparseMap:
 
     @staticmethod
     def of(size: int, numbers: Iterable[int], stored: int, where: str) -> SparseMap:
-        """Return a map from alternating offsets and lengths. Raises ``RecordFailure`` if ``stored`` bytes are too few."""
+        """Return a map from alternating offsets and lengths. Raises ``RecordFailure`` if it is invalid."""
         flat = list(numbers)
         parts = tuple(zip(flat[::2], flat[1::2], strict=False))
         ends = [0, *(offset + length for offset, length in parts)]
@@ -46,12 +46,12 @@ def damaged(where: str) -> RecordFailure:
 def old_gnu_numbers(
     header: bytes, block: Callable[[], bytes], number: Callable[[bytes], int], where: str
 ) -> tuple[int, list[int]]:
-    """Return (size, alternating offsets and lengths) of a member of type S, from its header and the following blocks."""
-    size, fields, again = number(header[483:495]), header[386:482], header[482]
+    """Return (size, alternating offsets and lengths) of a member of type S, from its header and more blocks."""
+    size, fields, is_extended = number(header[483:495]), header[386:482], header[482]
     numbers = _old_gnu_entries(fields, number)
-    while again:
-        more = block()
-        fields, again = more[:504], more[504]
+    while is_extended:
+        extension = block()
+        fields, is_extended = extension[:504], extension[504]
         numbers += _old_gnu_entries(fields, number)
         if len(numbers) > 2 * _MAX_PARTS:
             raise damaged(where)
@@ -71,18 +71,18 @@ def pax_size(fields: Mapping[str, str]) -> int | None:
 
 
 def pax_numbers(fields: Mapping[str, str], block: Callable[[], bytes], where: str) -> list[int]:
-    """Return alternating offsets and lengths: from the fields (versions 0.0, 0.1), or the blocks before the data (1.0)."""
+    """Return alternating offsets and lengths, from the fields (versions 0.0, 0.1) or the blocks before the data."""
     if "GNU.sparse.major" not in fields:
         texts = [text for text in fields.get("GNU.sparse.map", "").split(",") if text]
     else:
-        texts, rest, wanted = [], b"", 1  # the first number tells how many parts there are
+        texts, unparsed, wanted = [], b"", 1  # the first number tells how many parts there are
         while len(texts) < wanted:
-            rest += block()
-            *lines, rest = rest.split(b"\n")
+            unparsed += block()
+            *lines, unparsed = unparsed.split(b"\n")
             texts += [line.decode("ascii", "replace") for line in lines]
             if texts and texts[0].isdecimal() and len(texts[0]) < 10:
                 wanted = 1 + 2 * int(texts[0])
-            if wanted > 2 * _MAX_PARTS or (len(rest) >= _BLOCK and not lines):
+            if wanted > 2 * _MAX_PARTS or (len(unparsed) >= _BLOCK and not lines):
                 raise damaged(where)
         texts = texts[1:wanted]
     if not all(text.isdecimal() and len(text) < 20 for text in texts):

@@ -15,7 +15,7 @@ from segbatch.sources.compression import MAGIC_BYTES, Decompressed, compression_
 from segbatch.sources.sparse import SparseMap, old_gnu_numbers, pax_numbers, pax_size
 
 _BLOCK = 512
-_PIECE = 2**20
+_READ_BYTES = 2**20
 _MAX_EXTENDED = 2**20
 _MAX_NAME_LENGTH = 4096  # of a path, on Linux
 _KEPT = ("path", "linkpath", "size", *(f"GNU.sparse.{name}" for name in ("name", "size", "realsize", "major", "map")))
@@ -132,8 +132,9 @@ class TarReader:
             where = f"within the header at byte {begin}" if block else f"at byte {begin}, without an end mark"
             raise RecordFailure("read", "TruncatedShard", f"the tar breaks off {where}")
         stored = _number(block[148:156], begin)
-        rest = block[:148] + b" " * 8 + block[156:]
-        if stored != sum(rest) and stored != sum(rest) - 256 * sum(b > 127 for b in rest):  # some sum signed bytes
+        summed = block[:148] + b" " * 8 + block[156:]
+        signed_sum = sum(summed) - 256 * sum(b > 127 for b in summed)  # as old versions of tar write it
+        if stored not in (sum(summed), signed_sum):
             raise RecordFailure(
                 "read", "CorruptShard", f"no tar header at byte {begin}, where one must be: {block[:24]!r}"
             )
@@ -167,17 +168,17 @@ class TarReader:
 
     def _take(self, size: int) -> bytes:
         begin = self._at
-        pieces, left = [], size
+        parts, left = [], size
         while left:
-            piece = self._read(min(left, _PIECE))  # a declared size is not believed before its bytes are there
-            if not piece:
+            part = self._read(min(left, _READ_BYTES))  # a declared size may be larger than the archive
+            if not part:
                 raise RecordFailure(
                     "read", "TruncatedShard", f"the tar breaks off after {size - left} of {size} bytes at byte {begin}"
                 )
-            pieces.append(piece)
-            left -= len(piece)
+            parts.append(part)
+            left -= len(part)
         self._unread -= size
-        return b"".join(pieces)
+        return b"".join(parts)
 
     def _skip(self, size: int) -> None:
         if not size:
@@ -192,9 +193,9 @@ class TarReader:
             return
         self._unread += size  # _take counts it down again
         while size:
-            piece = min(size, _PIECE)
-            self._take(piece)
-            size -= piece
+            part = min(size, _READ_BYTES)
+            self._take(part)
+            size -= part
 
     def _read(self, size: int) -> bytes:
         data = self._stream.read(size)
@@ -225,11 +226,11 @@ def _pax(data: bytes, at: int) -> dict[str, str]:
     sparse_map: list[str] = []
     begin = 0
     while begin < len(data) and data[begin]:
-        found = _PAX_RECORD.match(data, begin)
-        end = begin + int(found[1]) if found else 0
-        if found is None or not found.end() < end <= len(data):
+        record = _PAX_RECORD.match(data, begin)
+        end = begin + int(record[1]) if record else 0
+        if record is None or not record.end() < end <= len(data):
             raise RecordFailure("read", "CorruptShard", f"a pax header near byte {at} that cannot be read")
-        key, value = _text(found[2]), _text(data[found.end() : end - 1])
+        key, value = _text(record[2]), _text(data[record.end() : end - 1])
         if key in _REPEATED:  # an offset and a length for each part, in version 0.0
             sparse_map.append(value)
         elif key in _KEPT:

@@ -29,7 +29,7 @@ ID_NAMES = ("image_id", "id", "key", "__key__")
 MAX_OFFSETS = 2048
 _MAX_SHOWN = 30
 _MAX_COLUMNS = 1000
-# Of the names of columns that may be meant.
+# Words in names of columns that are suggested for an option.
 _WORDS = {
     "uri_column": set("uri uris url urls path paths file files filename filepath href src link image img".split()),
     "id_column": set("id ids key keys uuid guid name filename".split()),
@@ -80,7 +80,7 @@ class TextRows:
         name = without_query(uri).lower()
         self._uri, self._folder, self._options = uri, folder_of(uri), options
         self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
-        self._columns: dict[str, None] = {}  # of a CSV its header, of JSONL the keys of the first lines
+        self._columns: dict[str, None] = {}  # header of a CSV, keys of the first lines of JSONL
         self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
         with ExitStack() as stack:
             self._raw = cast(io.BufferedReader, stack.enter_context(files.open(uri)))
@@ -140,11 +140,11 @@ class TextRows:
             if wanted and offset * index.every > row:
                 row, lines = offset * index.every, self._lines(*index.offsets[offset])
             while row < wanted.stop:
-                found = next(lines, None)
-                if found is None:
+                line = next(lines, None)
+                if line is None:
                     return
                 if row >= wanted.start:
-                    yield row, id_of(_name(found[2], row), row), found[2]
+                    yield row, id_of(_name(line[2], row), row), line[2]
                 row += 1
 
     def _renamed(self, hashes: np.ndarray) -> dict[int, str]:
@@ -166,7 +166,7 @@ class TextRows:
     def _after_header(self) -> tuple[int, int]:
         """Return (byte, line number) of the first row, after reading the header of a CSV."""
         allowed = {"gzip data"} if self._stream is not self._raw else {"JSON"} if self._json else set()
-        if other := recognized(self._raw.peek(), allowed):  # not read: a short file would be requested twice
+        if other := recognized(self._raw.peek(), allowed):  # peek: reading a short remote file would request it twice
             raise SourceError(f"{redact(self._uri)}: not a manifest, but {other}")
         if self._stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise SourceError(f"{redact(self._uri)}: is UTF-16; save it as UTF-8")
@@ -224,7 +224,7 @@ class TextRows:
             except StopIteration:
                 return
             except csv.Error as e:
-                lines.rewind()  # a quote that is not closed takes the rows after it along: only its own line is lost
+                lines.rewind()  # a quote that is not closed spans the following rows; only its own line is an error
                 yield begin, number, _bad(f"line {number + 1} is not CSV: {e}")
                 continue
             if row:

@@ -27,7 +27,7 @@ from segbatch.text import escape_invalid_utf8, redact, without_query
 _CHECKED = 3  # tars whose first members are looked at
 _SUFFIXES = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
 _MAX_SHOWN_NAME = 300
-# Names of samples without an image, until the image is met; of more samples, their hashes.
+# Names of samples whose image has not been read yet; of more samples, only their hashes.
 _MAX_WAITING_BYTES = 16 * 2**20
 _OF_MACOS = re.compile(r"\._|\.DS_Store$")
 
@@ -66,7 +66,7 @@ class WebDataset:
 
         def kind_of(shard: Shard, head: bytes) -> str:
             compression = compression_of(head[:MAGIC_BYTES])
-            # With --format a tar may be compressed whatever its name is.
+            # With --format a tar of any name may be compressed.
             if compression and options.format is None and without_query(shard.uri).lower().endswith(".tar"):
                 suffix = _SUFFIXES[compression]
                 return (
@@ -78,8 +78,8 @@ class WebDataset:
             yield problem
             return
         for shard in shards[:_CHECKED]:
-            if found := contradiction(shard, options, partial(Reading, shard, options, 2**62, NO_CHUNKS)):
-                yield f"{redact(shard.uri)}: {found}"
+            if problem := contradiction(shard, options, partial(Reading, shard, options, 2**62, NO_CHUNKS)):
+                yield f"{redact(shard.uri)}: {problem}"
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         """See ``Format.divide``."""
@@ -96,7 +96,7 @@ class WebDataset:
 
 
 def _records(reading: Reading) -> Iterator[Record]:
-    # A member that breaks off ends the reading while the archive is open.
+    # Closes the archive also after a truncated member.
     with closing(reading.members()) as members:
         yield from reading.records(members)
 
@@ -203,7 +203,7 @@ class Reading:
 
     def _end(self) -> Iterator[Record]:
         """Yield the records that are known at the end only, of samples without an image and of a failed shard."""
-        for name in self.census.lonely_fields():
+        for name in self.census.unshared_fields():
             self._skipped.add("images beside the image of their sample, in a field that no other sample has", name)
         far = "" if self.failure is None else ", as far as the shard can be read"
         for key, extensions in self._waiting:
