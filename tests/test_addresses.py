@@ -49,8 +49,8 @@ def test_what_python_writes_of_a_path_names_it(path: str) -> None:
     [
         ("file://server/share/a.jpg", "host 'server'"),
         ("file://a.jpg", "host 'a.jpg'"),
-        ("file:///a%00.jpg", "names no file"),
-        ("file://", "names no file"),
+        ("file:///a%00.jpg", "does not name a file"),
+        ("file://", "does not name a file"),
     ],
 )
 def test_what_names_no_file_of_this_machine_is_refused(uri: str, problem: str) -> None:

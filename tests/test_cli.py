@@ -122,7 +122,7 @@ def test_unknown_keys_suggest_the_nearest(segbatch: Run, tmp_path: Path) -> None
 def test_inputs_that_are_not_there(segbatch: Run, pictures: Path, tmp_path: Path) -> None:
     code, text = segbatch("run", str(tmp_path / "picture"), "-o", str(tmp_path / "out"))
     assert code == 2
-    assert "nothing is there" in text
+    assert "does not exist" in text
     assert "pictures" in text
     assert segbatch("run", str(pictures))[0] == 2
     assert segbatch("run", "-o", str(tmp_path / "out"))[0] == 2

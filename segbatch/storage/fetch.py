@@ -1,4 +1,4 @@
-"""Many small objects, read at once: what loose images and manifests share."""
+"""Concurrent reads of many small objects, for loose images and manifests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONCURRENT = 16
 
 
 class Reader(Protocol):
-    """What reads one object: ``Files``, or what knows more of where the objects lie."""
+    """Reads one object: ``Files``, or a reader that knows more about where the objects are."""
 
     def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
         """See ``Files.read``."""
@@ -25,14 +25,18 @@ class Reader(Protocol):
 def fetch(
     files: Reader, wanted: Iterable[tuple[Record, str, int | None]], limit: int, concurrent: int = CONCURRENT
 ) -> Iterator[tuple[int, Record]]:
-    """(index, record with its bytes or as an error row), in the order given.
+    """Yield (index, record with its bytes or an error), in the order given.
 
-    In: (record without bytes, URI of its bytes, their size if known). At most ``concurrent`` objects are being read or
-    wait to be taken. A record that has its bytes or an error already is passed on. Error rows: see ``Files.read``.
+    Args:
+        files: Reads one object; its ``RecordFailure`` becomes the record's error.
+        wanted: (record without bytes, URI of its bytes, their size if known). A record that already has its bytes or
+            an error is yielded unchanged.
+        limit: Maximum size of an object in bytes.
+        concurrent: Maximum number of objects that are being read or have not been consumed yet.
     """
 
     def read(record: Record, uri: str, size: int | None) -> tuple[int, Record]:
-        if _is_complete(record):
+        if _is_finished(record):
             return record.index, record
         try:
             return record.index, replace(record, data=files.read(uri, limit, size))
@@ -43,7 +47,7 @@ def fetch(
     pending: deque[Future[tuple[int, Record]]] = deque()
     try:
         for item in wanted:
-            if not pending and _is_complete(item[0]):  # held by nobody
+            if not pending and _is_finished(item[0]):  # nothing precedes it
                 yield item[0].index, item[0]
                 continue
             if len(pending) == concurrent:
@@ -62,5 +66,5 @@ def for_each(change: Callable[[str], None], names: Sequence[str]) -> None:
             pass
 
 
-def _is_complete(record: Record) -> bool:
+def _is_finished(record: Record) -> bool:
     return record.data is not None or record.error is not None

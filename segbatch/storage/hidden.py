@@ -1,4 +1,4 @@
-"""Names that people and programs do not mean as records: hidden files, markers of other tools, folders of systems."""
+"""Names that are not records: hidden files, markers of other tools, files of operating systems."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
-# Not every leading underscore: cameras name photographs of the Adobe RGB color space ``_DSC0001.JPG``.
+# Not every leading underscore: cameras name files of the Adobe RGB color space ``_DSC0001.JPG``.
 _SPARK = frozenset(
     {"_SUCCESS", "_temporary", "_metadata", "_common_metadata", "_delta_log", "_change_data", "_spark_metadata"}
 )
@@ -22,9 +22,12 @@ _SUSPECT = re.compile(r"(?:^|/)(?:[._$@#]|thumbs|ehthumbs|desktop|system |lost)"
 
 
 def hidden_reason(path: str, meant: Collection[str] = ()) -> str | None:
-    """Why the object at ``path`` below an input is no record, by the names of its folders and its own; else None.
+    """Return why an object is not a record, by its name and the names of its folders; None if it may be one.
 
-    ``meant`` are the parts of a pattern: as in the shell, one that begins with the same character means such names.
+    Args:
+        path: Its path below the input.
+        meant: Parts of the input's pattern: as in the shell, one that begins with the same character includes such
+            names.
     """
     if not _SUSPECT.search(path):
         return None

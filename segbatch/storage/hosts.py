@@ -1,4 +1,4 @@
-"""Reads the objects that a manifest names, of which one dead host among many costs its own records and no more."""
+"""Reads of the objects that a manifest names: one host of many that is unavailable costs its own records alone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from segbatch.storage.files import Files
 from segbatch.storage.uri import split_uri
 from segbatch.text import is_web, redact
 
-# A host that did not answer in the time of the retries is not asked for as long; its records are error rows meanwhile.
+# A host that is unavailable for the time of the retries is not requested for as long; its records become error rows.
 _SHUT_SECONDS = 30.0
-# An outage is that of the hosts which serve more than this fraction of a manifest's records.
+# More than this fraction of a manifest's records must be on unavailable hosts for an outage that stops the job.
 _MAX_FRACTION = 0.5
-# Rows of a long manifest that are looked at for the hosts that serve it: so many runs of so many rows.
+# Rows of a long manifest that are sampled for its hosts: so many runs of so many rows.
 _SAMPLED_RUNS = 64
 _SAMPLED_ROWS = 128
-# So many of the other hosts are asked whether it is the network that is away, and not a host.
+# So many other hosts are requested to tell an outage of the network from one of a host.
 _OTHERS = 3
 
 
 class Hosts:
-    """Reads objects of any hosts, buckets and disks. Used by several threads.
+    """Reads objects on any hosts, buckets and disks. Thread-safe.
 
-    ``uris`` are those of the whole ``manifest``, or of a sample of it: taken once, when a host is away.
+    Args:
+        files: Opens every URI.
+        manifest: URI of the manifest.
+        uris: Returns the URIs of the whole manifest, or of a sample; called once, when a host is unavailable.
+        clock: Returns the present time in seconds.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class Hosts:
         self._answered: set[str] = set()
 
     def read(self, uri: str, limit: int, size: int | None = None) -> bytes:
-        """See ``Files.read``. Raises ``Outage`` if the hosts that are away serve most of the manifest's records."""
+        """See ``Files.read``. Raises ``Outage`` if unavailable hosts serve most of the manifest's records."""
         host = host_of(uri)
         if self._clock() < self._shut.get(host, 0.0):
             raise RecordFailure(
@@ -57,13 +61,13 @@ class Hosts:
         return data
 
     def is_reachable(self, uri: str, error: Exception) -> bool:
-        """Whether a failed read is the record's: its host is there, or is one among many."""
+        """Return whether a failed read is the record's: its host is available, or is one of many."""
         host = host_of(uri)
         if split_uri(uri)[0] == "file" and not is_transient(error):
-            # Nobody listed what a manifest names, so that a wrong path is the record's; a disk that is away has
-            # mostly taken the manifest along.
+            # What a manifest names was never listed, so a wrong path is the record's; a disk that is away has mostly
+            # taken the manifest along.
             return split_uri(self._manifest)[0] != "file" or self._files.has(self._manifest)
-        if self._host_is_there(host, uri, error):
+        if self._host_is_available(host, uri, error):
             return True
         with self._lock:
             if self._is_outage(host):
@@ -72,12 +76,12 @@ class Hosts:
                 self._shut[host] = self._clock() + _SHUT_SECONDS
         return True
 
-    def _host_is_there(self, host: str, uri: str, error: Exception) -> bool:
+    def _host_is_available(self, host: str, uri: str, error: Exception) -> bool:
         if is_transient(error) or isinstance(error, SourceError):
             return self._files.is_reachable(uri, error)
         if is_web(uri) or (isinstance(error, StorageError) and error.code == "NoSuchKey"):
             return True
-        # A bucket that gave an object is there, whatever it says of another, or of itself.
+        # A bucket from which an object was read is available, whatever it answers for another object or for itself.
         return host in self._answered or self._files.has(host)
 
     def _is_outage(self, host: str) -> bool:
@@ -96,7 +100,7 @@ class Hosts:
 
 
 def host_of(uri: str) -> str:
-    """What is away as one: ``s3://bucket``, ``https://host``, of a local path its first two folders."""
+    """Return what becomes unavailable as one: ``s3://bucket``, ``https://host``, a local path's first two folders."""
     protocol, location = split_uri(uri)
     if protocol == "file":
         return "/".join(location.split("/")[:3])
@@ -104,7 +108,7 @@ def host_of(uri: str) -> str:
 
 
 def sampled(total: int) -> list[range]:
-    """Rows from all over a manifest of ``total``; all rows of one that is not long."""
+    """Return ranges of rows spread over a manifest of ``total`` rows; all rows of a short one."""
     runs = min(_SAMPLED_RUNS, -(-total // _SAMPLED_ROWS))
     edges = [run * total // max(runs, 1) for run in range(runs + 1)]
     return [range(begin, min(begin + _SAMPLED_ROWS, end)) for begin, end in itertools.pairwise(edges)]

@@ -1,8 +1,9 @@
-"""One night at a time: a lease in the store, taken with a conditional write, kept by a heartbeat.
+"""A lease in storage that one process at a time holds: acquired by a conditional write, renewed, released.
 
-Leases are numbered objects. Whoever creates the next number (``If-None-Match``, a hard link) holds it; nobody writes
-another's. So a dead night's lease is taken over by exactly one of those that try, with no conditional update, which
-many stores lack. The highest number holds; an earlier holder that wakes up finds a higher one, and stops.
+Leases are numbered objects. Whoever creates the next number (``If-None-Match``, a hard link) holds the lease, and only
+its holder writes an object. So exactly one of several contenders takes over an expired lease, without a conditional
+update, which many stores do not support. The highest number counts: an earlier holder that resumes finds a higher one,
+and stops.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 from segbatch.errors import Busy, OutputError, PlatformError
 from segbatch.storage.store import Store
@@ -30,58 +31,91 @@ _NAME = re.compile(r"(\d{8})\.json")
 
 
 class LeaseLost(PlatformError):
-    """This night gave no sign of life for too long, and may no longer change what is current."""
+    """The lease expired, or another run took it over: this run may no longer promote anything."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Content of a lease object; times are Unix times in seconds."""
+
+    expires: float
+    owner: str = "another process"
+    what: str = ""
+    token: str = ""
+    taken: float = 0.0
+    released: bool = False
+
+    @staticmethod
+    def of(data: bytes) -> _Record:
+        """Parse the object's content. Raises ``ValueError``, ``TypeError`` or ``KeyError`` for any other object."""
+        fields = json.loads(data)
+        known = {name: fields[name] for name in _Record.__dataclass_fields__ if name in fields}
+        return _Record(**{**known, "expires": float(fields["expires"])})
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    def is_held(self, now: float) -> bool:
+        return not self.released and now < self.expires
+
+    def describe(self) -> str:
+        until = datetime.datetime.fromtimestamp(self.expires, datetime.UTC)
+        return f"{self.owner}, {self.what}; its lease expires at {until:%Y-%m-%d %H:%M:%S} UTC unless it is renewed"
 
 
 class Lease:
-    """A lease that is held. ``seconds`` is how long it lasts without a renewal; ``clock`` gives Unix time."""
+    """A lease that this process holds, see ``take``."""
 
-    def __init__(self, store: Store, number: int, content: dict[str, Any], seconds: float, clock: Callable[[], float]):
-        self._store, self._number, self._content = store, number, content
+    def __init__(self, store: Store, number: int, record: _Record, seconds: float, clock: Callable[[], float]) -> None:
+        self._store, self._number, self._record = store, number, record
         self._seconds, self._clock = seconds, clock
         self._mutex = threading.Lock()
         self._lost: str | None = None
 
     @staticmethod
     def take(store: Store, seconds: float, clock: Callable[[], float], what: str) -> Lease:
-        """Take the lease of ``store``. Raises ``Busy`` that names the holder if it is held."""
-        held, there = _highest(store)
-        if there is not None and not there["released"] and clock() < there["expires"]:
-            raise _busy(store, there)
-        content = {
-            "owner": _owner(),
-            "what": what,
-            "token": uuid.uuid4().hex,
-            "taken": clock(),
-            "expires": clock() + seconds,
-            "released": False,
-        }
-        lease = Lease(store, held + 1, content, seconds, clock)
-        if not store.create(_name(held + 1), lease._bytes()) or _highest(store)[0] != held + 1:
+        """Acquire the lease of ``store``.
+
+        Args:
+            store: Where the lease is kept.
+            seconds: After how long without a renewal the lease expires.
+            clock: Returns the Unix time in seconds.
+            what: What the holder does, for the message of another contender.
+
+        Raises:
+            Busy: Another process holds it; names the holder.
+        """
+        number, existing = _highest(store)
+        if existing is not None and existing.is_held(clock()):
+            raise _busy(store, existing)
+        now = clock()
+        record = _Record(owner=_owner(), what=what, token=uuid.uuid4().hex, taken=now, expires=now + seconds)
+        lease = Lease(store, number + 1, record, seconds, clock)
+        if not store.create(_name(lease._number), record.to_bytes()) or _highest(store)[0] != lease._number:
             raise _busy(store, _highest(store)[1])
-        if there is not None and not there["released"]:
-            logger.warning("%s/%s: %s is dead; its lease is taken over", store.uri, FOLDER, there["owner"])
+        if existing is not None and not existing.released:
+            logger.warning("%s/%s: the lease of %s has expired and is taken over", store.uri, FOLDER, existing.owner)
         for name in store.names(FOLDER):
-            found = _NAME.fullmatch(name)
-            if found and int(found[1]) < lease._number:
+            match = _NAME.fullmatch(name)
+            if match and int(match[1]) < lease._number:
                 store.remove(f"{FOLDER}/{name}")
         return lease
 
     @contextmanager
     def kept(self) -> Iterator[Lease]:
-        """Renews the lease until the end of the block, and then gives it back."""
+        """Renew the lease until the end of the block, and then release it."""
         over = threading.Event()
 
-        def beat() -> None:
+        def heartbeat() -> None:
             while not over.wait(self._seconds / 3) and self._lost is None:
                 try:
                     self.renew()
                 except LeaseLost as e:
                     logger.error("%s", e)
-                except OutputError as e:  # the store may answer again before the lease ends
+                except OutputError as e:  # storage may be available again before the lease expires
                     logger.warning("the lease cannot be renewed: %s", e)
 
-        thread = threading.Thread(target=beat, name="segbatch-lease", daemon=True)
+        thread = threading.Thread(target=heartbeat, name="segbatch-lease", daemon=True)
         thread.start()
         try:
             yield self
@@ -92,55 +126,56 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether it is known, without asking the store, that the lease is no longer held."""
-        return self._lost is not None or self._clock() >= self._content["expires"]
+        """Whether it is known, without a request, that the lease is no longer held."""
+        return self._lost is not None or self._clock() >= self._record.expires
 
     def renew(self) -> None:
-        """Hold the lease for ``seconds`` from now. Raises ``LeaseLost``; ``OutputError`` if the store fails."""
+        """Hold the lease for another ``seconds`` from now.
+
+        Raises:
+            LeaseLost: It expired, or was taken over.
+            OutputError: Storage cannot be read or written.
+        """
         with self._mutex:
-            number, there = _highest(self._store)
+            number, existing = _highest(self._store)
             if self._lost is None and number != self._number:
-                holder = there["owner"] if there else "nobody"
-                self._lost = f"{self._store.uri}/{FOLDER}: the lease was taken over by {holder}"
+                owner = existing.owner if existing else "a run that has ended"
+                self._lost = f"{self._store.uri}/{FOLDER}: the lease was taken over by {owner}"
             if self._lost is None and self.lost:
                 self._lost = f"{self._store.uri}/{FOLDER}: the lease could not be renewed for {self._seconds:g} s"
             if self._lost is not None:
-                raise LeaseLost(f"{self._lost}; this night changes nothing more, the next one resumes")
-            renewed = {**self._content, "expires": self._clock() + self._seconds}
-            self._store.write(_name(self._number), json.dumps(renewed).encode())
-            self._content = renewed
+                raise LeaseLost(f"{self._lost}; this run promotes nothing more, the next one resumes")
+            renewed = replace(self._record, expires=self._clock() + self._seconds)
+            self._store.write(_name(self._number), renewed.to_bytes())
+            self._record = renewed
 
     def _release(self) -> None:
         with self._mutex:
             if self.lost:
                 return
-            self._content["released"] = True
+            self._record = replace(self._record, released=True)
             try:
-                self._store.write(_name(self._number), self._bytes())
+                self._store.write(_name(self._number), self._record.to_bytes())
             except OutputError as e:
-                logger.warning("the lease cannot be given back, and ends by itself: %s", e)
-
-    def _bytes(self) -> bytes:
-        return json.dumps(self._content).encode()
+                logger.warning("the lease cannot be released, and expires: %s", e)
 
 
 def holder(store: Store, clock: Callable[[], float]) -> str | None:
-    """Who holds the lease now, in words; None if nobody does."""
-    there = _highest(store)[1]
-    return _who(there) if there is not None and not there["released"] and clock() < there["expires"] else None
+    """Describe the process that holds the lease now; None if it is free."""
+    record = _highest(store)[1]
+    return record.describe() if record is not None and record.is_held(clock()) else None
 
 
-def _highest(store: Store) -> tuple[int, dict[str, Any] | None]:
+def _highest(store: Store) -> tuple[int, _Record | None]:
     numbers = sorted((int(m[1]) for m in map(_NAME.fullmatch, store.names(FOLDER)) if m), reverse=True)
     for number in numbers:
         try:
-            there = json.loads(store.read(_name(number)))
-            return number, {"owner": "somebody", "what": "", "released": False, **there, "expires": there["expires"]}
+            return number, _Record.of(store.read(_name(number)))
         except FileNotFoundError:  # removed by a later holder
             continue
-        except (ValueError, TypeError, KeyError) as e:
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise OutputError(
-                f"{store.uri}/{_name(number)}: not a lease ({e}); if no night runs, remove the folder {FOLDER}/"
+                f"{store.uri}/{_name(number)}: not a lease ({e}); if no run is active, remove the folder {FOLDER}/"
             ) from None
     return 0, None
 
@@ -157,11 +192,6 @@ def _owner() -> str:
     return f"{user}@{socket.gethostname()} (process {os.getpid()})"
 
 
-def _who(there: dict[str, Any]) -> str:
-    until = datetime.datetime.fromtimestamp(there["expires"], datetime.UTC)
-    return f"{there['owner']}, {there['what']}; its lease ends at {until:%Y-%m-%d %H:%M:%S} UTC unless it is renewed"
-
-
-def _busy(store: Store, there: dict[str, Any] | None) -> Busy:
-    who = _who(there) if there else "somebody who has just left"
-    return Busy(f"{store.uri}: another night runs: {who}. This one does nothing; the next start resumes")
+def _busy(store: Store, record: _Record | None) -> Busy:
+    who = record.describe() if record else "a process that has just ended"
+    return Busy(f"{store.uri}: another run holds the lease: {who}. This run does nothing; the next start resumes")

@@ -1,4 +1,4 @@
-"""What the inputs name: patterns expanded, folders listed once, each object with its size and version."""
+"""Listing of inputs: patterns are expanded, folders are listed once, each object has its size and version."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ _PADDED = re.compile(r"-?0\d+")
 
 @dataclass(frozen=True)
 class Listed:
-    """What one input names: ``entries`` below the URI ``root``.
+    """The objects that one input names.
 
-    ``by``: one object by its name, several by theirs (braces), what matches a pattern, or all that a folder holds.
-    ``skipped`` has what is no record by its name or kind, ``marks`` where tables of a lake are (see
-    ``tables.table_mark``); both by names below ``root``.
+    Attributes:
+        root: URI of the folder that all of them are below.
+        entries: The objects, by names below ``root``.
+        by: How they are named: one by its name, several by theirs (braces), by a pattern, or all in a folder.
+        skipped: What is not a record by its name or kind, by names below ``root``.
+        marks: Where tables of a lakehouse are, see ``tables.table_mark``.
     """
 
     root: str
@@ -51,9 +54,9 @@ class Listed:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """As the shell does: ``s/{000..002}.tar`` -> three names, zeros kept; ``{0..9..3}`` -> four; ``{a,b}`` -> two.
+    """Expand braces like a shell: ``{000..002}`` to three names with their zeros, ``{0..9..3}`` to four, ``{a,b}``.
 
-    Braces that are neither stay as they are. One pair within another is not understood.
+    Other braces are unchanged. Nested braces are not supported.
     """
     begin = pattern.find("{")
     end = pattern.find("}", begin)
@@ -75,7 +78,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def expanded(files: Files, given: str) -> list[str]:
-    """As ``expand_braces``, but what exists under the very name is meant: an object, or a folder that leads to it."""
+    """Expand braces, unless an object or folder has the literal name."""
     if len(expand_braces(given)) == 1 or _exists(files, given):
         return [given]
     slashes = [found.start() for found in re.finditer("/", given)]
@@ -86,13 +89,19 @@ def expanded(files: Files, given: str) -> list[str]:
 
 
 def _exists(files: Files, uri: str) -> bool:
-    """Whether an input is the very name of something: of a broken link too, and not if storage refuses to say."""
+    """Whether an object has the literal name ``uri``: also a broken link, but not if storage refuses to answer."""
     storage, path = files.resolve(uri)
     return storage.exists(path) if storage.is_local else storage.has(path)
 
 
 def list_input(files: Files, given: str) -> list[Listed]:
-    """Everything one input names. Raises ``SourceError`` if that is nothing, or if the store cannot be read."""
+    """List the objects that one input names.
+
+    Raises:
+        MissingInput: It names nothing.
+        SourceError: It cannot be listed.
+        Outage: Its storage is unavailable.
+    """
     given = as_plain(given)
     try:
         given = given if "/." not in given or _exists(files, given) else without_dots(given)
@@ -104,7 +113,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
         return [_list_one(files, uri) for uri in plain]
     except StorageError as e:
         if isinstance(e, FileNotFoundError) or isinstance(e.__cause__, NotADirectoryError):
-            raise MissingInput(f"{redact(given)}: nothing is there{_near(files, given)}") from None
+            raise MissingInput(f"{redact(given)}: does not exist{_near(files, given)}") from None
         if isinstance(e.__cause__, PermissionError):
             remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
             raise SourceError(f"{redact(given)}: {e.problem}; check {remedy}") from e
@@ -136,7 +145,7 @@ def _folder(files: Files, storage: Storage, path: str) -> Listed:
 
 
 def _chosen(files: Files, storage: Storage, root: str, found: list[ObjectInfo], pattern: str = "") -> Listed:
-    """Of what was found below ``root`` what may be a record; the rest is counted by reason."""
+    """Keep what may be a record, and count the others by reason."""
     uri, skipped = storage.uri_of(root), Skipped()
     found, outputs = without_outputs(files, storage.uri_of, root, found, whole=not pattern)
     for name in outputs:
@@ -154,7 +163,7 @@ def _chosen(files: Files, storage: Storage, root: str, found: list[ObjectInfo], 
 
 
 def _web_object(files: Files, uri: str) -> Listed:
-    """One object of a web server, which lists nothing: ``?`` begins a query, and ``*`` is a character."""
+    """Describe one object of a web server, which lists nothing: ``?`` begins a query, and ``*`` is a character."""
     storage, path = files.resolve(uri)
     folder = folder_of(uri)
     name = without_query(uri)[len(folder) + 1 :]
@@ -163,23 +172,23 @@ def _web_object(files: Files, uri: str) -> Listed:
         raise SourceError(f"{redact(uri)}: is a folder{_WEB_LISTS_NOTHING}")
     if info.size == UNKNOWN_SIZE:
         raise SourceError(
-            f"{redact(uri)}: the server does not tell its size, and it is above {MAX_WHOLE_BYTES:,} bytes; download "
+            f"{redact(uri)}: the server does not state its size, and it is above {MAX_WHOLE_BYTES:,} bytes; download "
             "it, and give the file"
         )
     return Listed(folder, [replace(info, name=uri[len(folder) + 1 :])], "name")
 
 
 def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
-    """The files or folders of a brace pattern; all must be there, so that none is lost by a slip of the pattern."""
+    """List the files or folders of a brace pattern; all must exist, so that none is lost by a typing error."""
     storage, _ = files.resolve(uris[0])
     paths = [files.resolve(u)[1] for u in uris]
     found = _described(storage, paths)
-    lacking = [u for u, p in zip(uris, paths, strict=True) if p not in found]
-    if lacking:
-        error = MissingInput if len(lacking) == len(paths) else SourceError
+    missing = [u for u, p in zip(uris, paths, strict=True) if p not in found]
+    if missing:
+        error = MissingInput if len(missing) == len(paths) else SourceError
         raise error(
-            f"{redact(given)}: {len(lacking)} of {len(paths)} are not there, the first is {redact(lacking[0])}"
-            f"{_near(files, lacking[0])}"
+            f"{redact(given)}: {len(missing)} of {len(paths)} do not exist, the first is {redact(missing[0])}"
+            f"{_near(files, missing[0])}"
         )
     if any(found[p].kind == "folder" for p in paths):
         return [_list_one(files, u) for u in uris]
@@ -189,7 +198,7 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
 
 
 def _described(storage: Storage, paths: Iterable[str]) -> dict[str, ObjectInfo]:
-    """What storage says of each of ``paths`` that exists; neighbors are looked up in one listing."""
+    """Describe each of ``paths`` that exists; many in one folder by one listing of it."""
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault(path.rpartition("/")[0], []).append(path)
@@ -206,13 +215,13 @@ def _described(storage: Storage, paths: Iterable[str]) -> dict[str, ObjectInfo]:
 
 
 def _common_folder(paths: list[str]) -> str:
-    """The folder of all ``paths``, by the parts of their names as they are: keys may have empty ones."""
+    """Return the deepest folder of all ``paths``; parts of keys may be empty."""
     first, last = min(paths).split("/")[:-1], max(paths).split("/")[:-1]
     return "/".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 def _near(files: Files, uri: str) -> str:
-    """``; did you mean …?`` from what stands beside a local path that is not there."""
+    """Return ``; did you mean …?`` from the files beside a local path that does not exist."""
     storage, path = files.resolve(uri)
     if is_web(uri):
         return _WEB_LISTS_NOTHING

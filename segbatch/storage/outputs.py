@@ -1,4 +1,4 @@
-"""What segbatch itself wrote below an input: known by its record, left out of the listing."""
+"""Outputs of segbatch below an input: recognized by their records, excluded from the listing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from segbatch.storage.files import Files
 
 REASON = "outputs of segbatch"
 _MAX_RECORD_BYTES = 64 * 2**20
-# Each costs a request. Where there are more such files, they are those of another program.
+# Each costs a request. More such files are those of another program.
 _MAX_RECORDS = 1000
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of output. The first line of ``record`` that is JSON has ``keys``.
+    """One kind of output.
 
-    ``folders`` and ``files`` are segbatch's own below the output. ``witnesses`` are those of the files, and ``suffix``
-    ends those in the folders, that could be taken for records of an input: where one lies, the record is looked for.
+    Attributes:
+        record: Name of the file by which it is recognized.
+        keys: Keys in the record, or in its first line.
+        folders: Folders that segbatch writes below the output.
+        files: Files that segbatch writes there.
+        witnesses: Those of ``files`` that could be taken for records of an input: beside one the record is looked for.
+        suffix: Ending of files in ``folders`` that could be taken for records of an input.
     """
 
     record: str
@@ -59,10 +64,17 @@ FOLDERS = LAYOUTS[0].folders
 def without_outputs(
     files: Files, uri_of: Callable[[str], str], root: str, found: list[ObjectInfo], whole: bool
 ) -> tuple[list[ObjectInfo], list[str]]:
-    """(``found`` without the files of outputs, the folders of these outputs as seen from ``root``).
+    """Exclude the files of outputs from a listing.
 
-    ``root`` is the path of the input in its store, ``uri_of`` makes a URI of a path there. ``whole``: ``found`` is all
-    that lies below ``root``, so that a record which is not among it need not be asked for.
+    Args:
+        files: Reads the records.
+        uri_of: Returns the URI of a path in the input's storage.
+        root: Path of the input in its storage.
+        found: The listing, by names below ``root``.
+        whole: Whether ``found`` is everything below ``root``: then a record that is not in it costs no request.
+
+    Returns:
+        The rest of ``found``, and the folders of these outputs, relative to ``root``.
     """
     names = {entry.name for entry in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
     few, above = len(names) <= _MAX_RECORDS, f"{root}/"
@@ -86,7 +98,7 @@ def without_outputs(
 
 
 def _candidates(paths: Iterable[str], layout: Layout, by_record: bool) -> Iterator[str]:
-    """Folders that may be outputs of a layout, by files that would be read if they are not, or by their records."""
+    """Yield folders that may be outputs, by files that would otherwise be read as records, or by their records."""
     seen: set[str] = set()
     for path in paths:
         folder, _, name = path.rpartition("/")

@@ -1,4 +1,4 @@
-"""Tables of a lake: folders of Parquet files of which a log says which count. They are refused, never guessed at."""
+"""Lakehouse tables: folders of Parquet files whose log says which files are current. They are refused."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MARK = re.compile(
     rf"(?:(?P<folder>.*?)/)?(?:(?P<log>{'|'.join(map(re.escape, _LOGS))})/.*|metadata/[^/]+\.metadata\.json(?:\.gz)?)",
     re.DOTALL,
 )
-_ASKED_AT_ONCE = 16
+_CONCURRENT = 16
 
 
 def table_mark(name: str) -> tuple[str, str] | None:
-    """(folder of a table, its marker) if ``name`` is part of a table's log, else None."""
+    """Return (folder of a table, its marker) if ``name`` is part of a table's log, else None."""
     if "metadata" not in name and "_delta_log" not in name and ".hoodie" not in name:
         return None
     found = _MARK.fullmatch(name)
@@ -29,10 +29,18 @@ def table_mark(name: str) -> tuple[str, str] | None:
 
 
 def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tuple[str, str]], whole: bool) -> None:
-    """Raise ``SourceError`` if a Parquet file among ``names`` below the URI ``root`` lies in a table.
+    """Refuse Parquet files of a table.
 
-    ``marks`` are those of ``table_mark`` below ``root``, all there are if the listing is ``whole``; the store is asked
-    about the folders above, and about those in between that a pattern has passed over.
+    Args:
+        files: Requests what the listing does not show: markers in folders above ``root``, and in those between that a
+            pattern has passed over.
+        root: URI that was listed.
+        names: Files that would be read, below ``root``.
+        marks: Results of ``table_mark`` below ``root``.
+        whole: Whether ``marks`` are all there are below ``root``.
+
+    Raises:
+        SourceError: A Parquet file among ``names`` lies in a table.
     """
     parquet = [name for name in names if name.lower().endswith((".parquet", ".pq"))]
     if not parquet:
@@ -45,11 +53,11 @@ def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tup
     folders = set(_above(path))
     if not whole:
         folders |= {above for parent in parents for above in _above(f"{parent}/") if len(above) >= len(path)}
-    asked = [(folder, marker) for folder in sorted(folders) for marker in (*_LOGS, _ICEBERG)]
+    candidates = [(folder, marker) for folder in sorted(folders) for marker in (*_LOGS, _ICEBERG)]
     data = {folder for folder in folders if any(f"{parent}/".startswith(f"{folder}/data/") for parent in parents)}
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        held = pool.map(lambda ask: (ask[1] != _ICEBERG or ask[0] in data) and _holds(storage, *ask), asked)
-        for (folder, marker), holds in zip(asked, held, strict=True):
+    with ThreadPoolExecutor(_CONCURRENT) as pool:
+        held = pool.map(lambda c: (c[1] != _ICEBERG or c[0] in data) and _holds(storage, *c), candidates)
+        for (folder, marker), holds in zip(candidates, held, strict=True):
             if holds:
                 shown = (
                     f"{root}{folder[len(path) :]}"
@@ -60,7 +68,7 @@ def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tup
 
 
 def _above(path: str) -> Iterator[str]:
-    """The folders above ``path``, but those that hold the parts of a partitioned data set, such as ``day=1``."""
+    """Yield the folders above ``path``, without partitions such as ``day=1``."""
     while path := path.rpartition("/")[0]:
         if "=" not in path.rpartition("/")[2]:
             yield path
@@ -80,7 +88,7 @@ def _holds(storage: Storage, folder: str, marker: str) -> bool:
 def _refusal(folder: str, marker: str) -> SourceError:
     kind = _LOGS.get(marker, "an Iceberg table")
     return SourceError(
-        f"{redact(folder)}: is {kind} (it holds {marker}), whose Parquet files are not all current: removed "
-        "ones lie among them; export its current version to a folder of its own and give that folder, or, if rows "
-        "are removed by rewriting files alone, name the current files as inputs, each by its full name"
+        f"{redact(folder)}: is {kind} (it holds {marker}), whose Parquet files are not all current; export its current "
+        "version to a separate folder and give that folder, or, if rows are only removed by rewriting files, give the "
+        "current files as inputs, each by its full name"
     )

@@ -17,11 +17,15 @@ _FILE = re.compile(r"file:(?=/)(?://(?P<host>[^/]*))?(?P<path>.*)", re.IGNORECAS
 
 
 def file_uri_path(uri: str) -> str | None:
-    """The path that a ``file:`` URI names: ``file:/x``, ``file:///x`` and ``file://localhost/x`` are ``/x``.
+    """Return the path that a ``file:`` URI names: ``/x`` for ``file:/x``, ``file:///x`` and ``file://localhost/x``.
 
-    ``%20`` is a space; ``#``, ``?`` and a ``%`` without two hexadecimal digits stand for themselves. None for anything
-    else: plain paths, whose ``%`` are characters, and other protocols. Raises ``SourceError`` for a file of another
-    host.
+    ``%20`` is a space; ``#``, ``?`` and a ``%`` without two hexadecimal digits are literal.
+
+    Returns:
+        None for plain paths, whose ``%`` are literal, and for other protocols.
+
+    Raises:
+        SourceError: The file is on another host.
     """
     parts = _FILE.fullmatch(uri)
     if parts is None:
@@ -29,17 +33,17 @@ def file_uri_path(uri: str) -> str | None:
     host, path = parts["host"] or "", parts["path"]
     if host.lower() not in ("", "localhost"):
         raise SourceError(
-            f"{uri}: names a file of the host {host!r}, which is not asked; give file:///PATH or a plain path for a "
+            f"{uri}: names a file on the host {host!r}, which is not read; give file:///PATH or a plain path for a "
             "file of this machine or of a mount"
         )
     name = os.fsdecode(unquote_to_bytes(path.encode("utf-8", "surrogateescape")))
     if "\0" in name or not name:
-        raise SourceError(f"{uri}: names no file; give file:///PATH, in which no character is %00")
+        raise SourceError(f"{uri}: does not name a file; give file:///PATH without %00")
     return name
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """(protocol, rest): ``file`` and the path for local paths and ``file:`` URIs."""
+    """Return (protocol, rest): ``file`` and the path for local paths and ``file:`` URIs."""
     path = file_uri_path(uri)
     if path is not None:
         return "file", path
@@ -50,39 +54,45 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def as_plain(uri: str) -> str:
-    """``uri``, or the local path that it names if it is a ``file:`` URI. Raises as ``file_uri_path`` does."""
+    """Return ``uri``, or the local path of a ``file:`` URI. Raises as ``file_uri_path`` does."""
     path = file_uri_path(uri)
     return uri if path is None else path
 
 
 def is_uri(text: str) -> bool:
-    """Whether ``text`` is a URI of any protocol, and no path."""
+    """Return whether ``text`` is a URI of any protocol, and not a path."""
     return "://" in text or _FILE.fullmatch(text) is not None
 
 
 def join(root: str, name: str) -> str:
-    """The URI of ``name`` below ``root``; slashes in a row are kept, since stores keep them in their keys."""
+    """Return the URI of ``name`` below ``root``; repeated slashes are kept, as stores keep them in their keys."""
     return f"{root}{'' if root.endswith('://') or root == '/' else '/'}{name}" if root else name
 
 
 def folder_of(uri: str) -> str:
-    """The URI of the folder that an object is in."""
+    """Return the URI of the folder of an object."""
     return without_query(uri).rpartition("/")[0]
 
 
 def beside(uri: str, reference: str) -> str:
-    """The URI of what a row of the object ``uri`` names: a URI, an absolute path, or one relative to its folder.
+    """Return the URI that a row of a manifest or table refers to.
 
-    On a web server references are resolved as a browser does (RFC 3986, section 5), so that ``/a.jpg`` is of the same
-    host. On an object store ``..`` and ``.`` are resolved (section 5.2.4), all else is the key's; on a disk the
-    operating system resolves them. Raises ``RecordFailure`` BadUri for what would leave the bucket, and for a file of
-    another host.
+    On a web server references are resolved as a browser does (RFC 3986, section 5): ``/a.jpg`` is on the same host. On
+    an object store ``..`` and ``.`` are resolved (section 5.2.4), all else is literal; on a disk the operating system
+    resolves them.
+
+    Args:
+        uri: Of the manifest or table.
+        reference: A URI, an absolute path, or a path relative to the folder of ``uri``.
+
+    Raises:
+        RecordFailure: BadUri, for a reference that leaves the bucket, and for a file on another host.
     """
     try:
         if is_uri(reference):
             return without_dots(as_plain(reference))
         if is_web(uri):
-            # "a:b.jpg" would be of a protocol a.
+            # "a:b.jpg" would have the protocol a.
             return urljoin(uri, f"./{reference}" if ":" in reference.partition("/")[0] else reference)
         if reference.startswith("/"):
             return reference
@@ -92,16 +102,17 @@ def beside(uri: str, reference: str) -> str:
 
 
 def uris_beside(uri: str, references: Iterable[str]) -> Iterator[str]:
-    """``beside`` of each of ``references`` that names an object."""
+    """Yield ``beside`` of each of ``references`` that names an object."""
     for reference in references:
         with suppress(RecordFailure):
             yield beside(uri, reference)
 
 
 def without_dots(uri: str) -> str:
-    """The URI of an object in a store with ``.`` and ``..`` resolved; paths and web addresses are not changed.
+    """Resolve ``.`` and ``..`` in the URI of an object in a store; paths and web addresses are unchanged.
 
-    Raises ``SourceError`` if it leads out of the bucket.
+    Raises:
+        SourceError: It leads out of the bucket.
     """
     protocol, rest = split_uri(uri)
     if protocol == "file" or is_web(uri) or "::" in uri:
@@ -113,7 +124,7 @@ def without_dots(uri: str) -> str:
     for part in parts:
         if part == ".." and not kept:
             raise SourceError(
-                f"{redact(uri)}: its dots lead out of {redact(f'{protocol}://{bucket}')}; give its own URI"
+                f"{redact(uri)}: its dots lead out of {redact(f'{protocol}://{bucket}')}; give the URI without dots"
             )
         if part == "..":
             kept.pop()
@@ -125,7 +136,7 @@ def without_dots(uri: str) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> Iterator[str]:
-    """Some of the other ``names`` in the folder of ``name``, or in the next folder above it that holds any."""
+    """Return up to 8 of the other ``names`` in the folder of ``name``, or in the next folder above that holds any."""
     folder = name
     while folder:
         folder = folder.rpartition("/")[0]

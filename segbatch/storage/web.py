@@ -1,4 +1,4 @@
-"""A client of web servers of all kinds: with and without HEAD, ranges, and the sizes of objects."""
+"""A client of web servers with and without HEAD, ranges, and the sizes of objects."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _TELLING = ("ETag", "Content-MD5", "Last-Modified")
 
 
 class WebFileSystem(HTTPFileSystem):
-    """fsspec's client of HTTP, made to say what the server answered: 404 and 410 raise ``FileNotFoundError``, 401 and
-    403 ``PermissionError``, everything else the client's own error with its status, so that 5xx can be tried again.
+    """fsspec's client of HTTP that reports what the server answered: 404 and 410 raise ``FileNotFoundError``, 401 and
+    403 ``PermissionError``, all else the client's error with its status, so that 5xx is retried.
 
     ``info`` has the ``size``, also of servers that do not state it, up to ``MAX_WHOLE_BYTES``; ``type``, which is that
     of a folder for a page without suffix; and ``ranges``, False if the server is known to serve none.
@@ -39,7 +39,7 @@ class WebFileSystem(HTTPFileSystem):
             ranges = {"bytes": True, "none": False}.get(r.headers.get("Accept-Ranges", ""))
             if size is not None and (size <= MAX_WHOLE_BYTES or ranges is not None):
                 return _described(url, r, size, ranges)
-        # Not all servers answer HEAD, or as they answer GET: a signature is mostly of GET alone.
+        # Some servers do not answer HEAD, or answer it unlike GET: most signatures are for GET alone.
         options["headers"]["Range"] = "bytes=0-0"
         async with session.get(self.encode_url(url), **options) as r:
             if r.status == 416:  # there is no first byte
@@ -53,7 +53,7 @@ class WebFileSystem(HTTPFileSystem):
             return info
 
     async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        """Of a server without ranges the whole object up to ``MAX_WHOLE_BYTES``, else the part that was asked for."""
+        """Read a range; of a server without ranges the whole object up to ``MAX_WHOLE_BYTES``, else the range."""
         if end is not None and (start or 0) >= end:
             return b""
         session = await self.set_session()
@@ -69,7 +69,7 @@ class WebFileSystem(HTTPFileSystem):
             return body if len(body) <= MAX_WHOLE_BYTES else body[start or 0 : end]
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The options of a request. Nothing is compressed on the way: its size would tell nothing."""
+        """The options of a request, without compression: the size would be that of the compressed bytes."""
         options = {**self.kwargs, **given}
         options["headers"] = {**options.get("headers", {}), "Accept-Encoding": "identity"}
         return options

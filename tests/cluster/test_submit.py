@@ -87,7 +87,7 @@ def test_a_job_from_its_configuration(head: dict[str, str], tmp_path: Path) -> N
 def test_the_exit_status_tells_what_went_wrong(head: dict[str, str], tmp_path: Path) -> None:
     code, log = submit(head, "segment.py", str(tmp_path / "nothing-here"), "--output", str(tmp_path / "out"))
     assert code == 1
-    assert "nothing is there" in log
+    assert "does not exist" in log
     assert "exit code 2" in log
     assert "Traceback" not in log
     (tmp_path / "in").mkdir()

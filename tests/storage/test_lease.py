@@ -57,7 +57,9 @@ def race(stores: list[Store], clock: Clock) -> list[Lease]:
 def test_a_second_is_told_who_holds_it(store: Store, clock: Clock) -> None:
     assert holder(store, clock) is None
     with take(store, clock, "the night of 2026-11-20").kept():
-        with pytest.raises(Busy, match=r"another night runs: .+@.+ \(process \d+\), the night of 2026-11-20; ") as e:
+        with pytest.raises(
+            Busy, match=r"another run holds the lease: .+@.+ \(process \d+\), the night of 2026-11-20; "
+        ) as e:
             take(store, clock)
         assert e.value.exit_code == 5
         assert "the night of 2026-11-20" in (holder(store, clock) or "")
@@ -134,5 +136,5 @@ def test_the_heartbeat_keeps_it(store: Store, clock: Clock) -> None:
 
 def test_what_is_no_lease_is_named(store: Store, clock: Clock) -> None:
     store.write("lease/00000001.json", b"{}")
-    with pytest.raises(OutputError, match=r"lease/00000001.json: not a lease.*if no night runs, remove"):
+    with pytest.raises(OutputError, match=r"lease/00000001.json: not a lease.*if no run is active, remove"):
         take(store, clock)

@@ -1,4 +1,4 @@
-"""What inputs name: patterns, folders, mixes, and what is said when nothing is there."""
+"""What inputs name: patterns, folders, mixes, and what is said when nothing exists."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_range_with_a_gap_is_refused_with_the_first_that_lacks(tmp_path: Path)
     for number in (0, 2):
         write_tar(tmp_path / f"s-{number}.tar", SAMPLES[:1])
     said = refusal(tmp_path / "s-{0..3}.tar")
-    assert "2 of 4 are not there, the first is" in said
+    assert "2 of 4 do not exist, the first is" in said
     assert "s-1.tar; did you mean" in said
 
 
@@ -157,9 +157,9 @@ def test_a_missing_input_suggests_the_near_name(tmp_path: Path):
     write_tar(tmp_path / "shards" / "train-000.tar", SAMPLES[:1])
     assert f"did you mean {tmp_path}/shards?" in refusal(tmp_path / "shard" / "train-000.tar")
     assert f"did you mean {tmp_path}/shards/train-000.tar?" in refusal(tmp_path / "shards" / "train-00.tar")
-    assert "nothing is there" in refusal(tmp_path / "shards" / "*.parquet")
+    assert "does not exist" in refusal(tmp_path / "shards" / "*.parquet")
     assert f"{tmp_path}/shards holds train-000.tar" in refusal(tmp_path / "shards" / "*.parquet")
-    assert "nothing is there" in refusal(tmp_path / "shards" / "train-000.tar" / "x")
+    assert "does not exist" in refusal(tmp_path / "shards" / "train-000.tar" / "x")
 
 
 @pytest.mark.parametrize("again", ["a.tar", "*.tar", "{a,b}.tar", "."])

@@ -65,7 +65,7 @@ def test_an_input_by_its_very_name(place: Place, given: str, keys: list[str] | N
     uri, options = place(given)
     source = open_source([uri], storage_options=options)
     if keys is None:
-        with pytest.raises(SourceError, match="1 of 2 are not there"):
+        with pytest.raises(SourceError, match="1 of 2 do not exist"):
             read(source)
         return
     records = read(source)
@@ -107,7 +107,7 @@ def test_file_uris_of_what_has_such_a_name(tmp_path: Path, written: str) -> None
     uri = written.format(folder.as_uri().removeprefix("file://"))
     for given, names in (("", 2), ("/*.jpg", 2), ("/p.jpg", 1), ("/{p,x%2520y}.jpg", 2), ("/x%2520y.jpg", 1)):
         assert len(read(open_source([uri + given]))) == names, given
-    with pytest.raises(MissingInput, match="nothing is there"):
+    with pytest.raises(MissingInput, match="does not exist"):
         read(open_source([f"{uri}/x%20y.jpg"]))
     rows = write_manifest(tmp_path / "list.csv", [f"{uri}/p.jpg", f"{uri}/x%2520y.jpg", "file://other/p.jpg"])
     first, second, other = read(open_source([f"file:{rows}"]))

@@ -88,14 +88,14 @@ def refusal(answers: Mapping[str, Answer], given: str) -> str:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("/absent.tar", "absent.tar: nothing is there"),
-        ("/gone.tar", "gone.tar: nothing is there"),
+        ("/absent.tar", "absent.tar: does not exist"),
+        ("/gone.tar", "gone.tar: does not exist"),
         ("/denied.tar?sig=1", "denied.tar: access is denied (the server answers 403"),
         ("/locked.tar", "locked.tar: access is denied (the server answers 401"),
         ("/teapot.tar", "teapot.tar: cannot be read (ClientResponseError: 418"),
         ("/photos/", "is a folder; over http a server lists no folders"),
-        ("/photos/*.jpg", "nothing is there; over http a server lists no folders"),
-        ("/s{0..5}.tar", "nothing is there"),
+        ("/photos/*.jpg", "does not exist; over http a server lists no folders"),
+        ("/s{0..5}.tar", "does not exist"),
     ],
 )
 def test_what_cannot_be_read_is_named_before_the_work(given: str, message: str) -> None:

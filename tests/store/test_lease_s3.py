@@ -15,7 +15,7 @@ def test_one_of_eight_holds_it_and_one_of_eight_takes_a_dead_ones_over(seaweed: 
     clock = Clock()
     stores = [Store(f"s3://{place}/state", seaweed.storage_options()) for _ in range(8)]
     (first,) = race(stores, clock)
-    with pytest.raises(Busy, match=f"s3://{place}/state: another night runs"):
+    with pytest.raises(Busy, match=f"s3://{place}/state: another run holds the lease"):
         take(stores[0], clock)
     clock.now += HOUR / 2
     first.renew()

@@ -74,7 +74,7 @@ def test_a_second_night_leaves_and_says_who_runs(nightly: Run, config: Path) -> 
         code, text = nightly(str(config))
         assert code == 5
         assert re.search(
-            r"another night runs: .*\(process \d+\), the night of 2026-11-25; .* This one does nothing", text
+            r"another run holds the lease: .*\(process \d+\), the night of 2026-11-25; .* This run does nothing", text
         )
         assert "lease        " in nightly(str(config), "--dry-run")[1]
         assert "the night of 2026-11-25" in nightly(str(config), "--dry-run")[1]

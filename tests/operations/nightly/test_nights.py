@@ -214,7 +214,7 @@ def test_a_dataset_that_cannot_be_read_does_not_keep_the_others(after: Bench) ->
     lost = {"inputs": str(after.folder / "gone"), "output": str(after.folder / "none")}
     night = after.night(4, datasets={"lost": lost, **after.options["datasets"]})
     assert (night.exit_code, night.verdict) == (2, "FAILED: lost")
-    assert "nothing is there" in night.datasets["lost"].message
+    assert "does not exist" in night.datasets["lost"].message
     assert night.datasets["street"].state == "done"
     assert "**alert**: failed: " in night.to_markdown()
     assert not (after.folder / "none").exists()
