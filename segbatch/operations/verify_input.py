@@ -86,7 +86,7 @@ class InputCheck:
         self.report.against = f"compared with {len(shards):,} input shards"
         if read_input:
             self.report.against += f", all {records:,} records read"
-            self.report.against += f" and {members:,} members that are none" if members else ""
+            self.report.against += f" and {members:,} members that are not records" if members else ""
 
     def _check_listing(self, shards: Sequence[Shard], skipped: Skipped) -> None:
         for problem in missing(shards, self.ledger):
@@ -140,7 +140,7 @@ class _Comparison:
         if chunk.skipped != committed.skipped:
             now, before = chunk.skipped.count, committed.skipped.count
             self._mark_damaged(
-                name, f"{name}: {now:,} members of its input are skipped, {before:,} by its receipt, or others"
+                name, f"{name}: {now:,} members of its input are skipped, {before:,} or others by its receipt"
             )
 
     def _mark_damaged(self, name: str, problem: str) -> None:

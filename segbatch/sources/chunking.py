@@ -69,7 +69,7 @@ def chunks_by_number(
             if number != row or record is None:
                 raise SourceError(
                     f"{shard.uri}: has no record {row} although {total} were planned; "
-                    "it changed since the job was planned: run the job again"
+                    "the shard has changed since; run the job again"
                 )
             record, held_bytes = _within_limit(record, held_bytes)
             held.append(record)

@@ -126,7 +126,7 @@ def _no_images(kind: pa.DataType) -> str:
     item = plain(plain(kind).value_type)
     if is_list(item) or pa.types.is_primitive(item):
         return f"{short(kind)}: numbers, not an encoded image (write pixels as PNG or JPEG)"
-    return f"{short(kind)}: several values a row (write a row for each image)"
+    return f"{short(kind)}: several values per row (write one row per image)"
 
 
 def _by_type_and_name(fields: Fields) -> str | None:
@@ -243,7 +243,7 @@ def choose_id(
             if is_id(kind):
                 others.append(column)
             elif not others:
-                unfit.append(f"column {column!r} is {short(kind)}, which is no id, and is not used as one")
+                unfit.append(f"column {column!r} is {short(kind)}, which cannot be an id, and is not used")
     if not others:
         return None, "", tuple(unfit)
     chosen, *others = others

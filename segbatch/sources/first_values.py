@@ -79,7 +79,7 @@ class ColumnSample:
                 self.description = f"{kind or other}{f' {size[0]} x {size[1]}' if size else ''}"
             self.sizes[place] = size
         elif len(self.lengths) == 1:
-            self.description = f"{len(data):,} bytes that are no image{f', {other}' if other else ''}"
+            self.description = f"{len(data):,} bytes that are not an image{f', {other}' if other else ''}"
 
 
 class FirstValues:

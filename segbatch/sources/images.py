@@ -141,7 +141,7 @@ def image_shard(root: str, entries: Sequence[ObjectInfo]) -> Shard:
     ordered = sorted(entries, key=lambda e: e.name)
     for entry, after in itertools.pairwise(ordered):
         if entry.name == after.name:
-            raise SourceError(f"{redact(entry.name)}: is named by two inputs; each image may be given once")
+            raise SourceError(f"{redact(entry.name)}: is named by two inputs; give each image once")
     return _shard(root, "", ordered, keep_versions=True)
 
 

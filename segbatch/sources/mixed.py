@@ -44,7 +44,7 @@ def open_source(
         SpecError: ``format`` is not registered.
     """
     if format is not None:
-        FORMATS[format]
+        FORMATS[format]  # raises SpecError for an unknown name
     options = ReadOptions(
         files=Files(storage_options),
         format=format,
@@ -151,7 +151,7 @@ def _refuse_repeated_files(listed: Sequence[Listed]) -> None:
         for entry in item.entries:
             uri = redact(join(item.root, entry.name))  # signatures differ for the same object
             if uri in seen:
-                raise SourceError(f"{uri}: is named by two inputs; each file may be given once")
+                raise SourceError(f"{uri}: is named by two inputs; give each file once")
             seen.add(uri)
 
 

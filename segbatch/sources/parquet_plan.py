@@ -133,5 +133,5 @@ def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
     return (
         f"{redact(table.uri)}: column {shown(columns.image)} holds no image in its first rows: "
         f"{sample.description}; "
-        "choose another column by --image-column, or name this one if its images are further down"
+        "choose another column by --image-column, or name this one if its later rows hold images"
     )

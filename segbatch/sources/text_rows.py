@@ -131,7 +131,7 @@ class TextRows:
         """
         if index.size != self._size:
             raise SourceError(
-                f"{redact(self._uri)}: has {self._size} bytes, {index.size} when the job was planned: run it again"
+                f"{redact(self._uri)}: has {self._size} bytes, {index.size} when the job was planned; run the job again"
             )
         id_of = index.renamed.mapping()
         row, lines = 0, self._lines(*self._begin)
@@ -176,7 +176,7 @@ class TextRows:
         try:
             header = next(csv.reader(lines, delimiter=self._delimiter, strict=True), None) or []
         except csv.Error as e:
-            raise SourceError(f"{redact(self._uri)}: its first line names no columns: {e}") from None
+            raise SourceError(f"{redact(self._uri)}: its first line is not a header of columns: {e}") from None
         names = [escape_invalid_utf8(name).strip() for name in header]
         self._columns = dict.fromkeys(names)
         self._at = self._column(names, self._options.uri_column, "uri_column")

@@ -120,13 +120,13 @@ def test_several_columns_of_images_are_refused_with_what_they_hold(
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"sha256": DIGESTS, "n": [1, 2, 3, 4]}, "sha256: 32 bytes that are no image"),
-        ({"image": DIGESTS}, "image: 32 bytes that are no image"),
+        ({"sha256": DIGESTS, "n": [1, 2, 3, 4]}, "sha256: 32 bytes that are not an image"),
+        ({"image": DIGESTS}, "image: 32 bytes that are not an image"),
         ({"image": [b"<html><body>404</body></html>", b"<html>", b"<html>", b"<html>"]}, "HTML"),
         ({"image": pa.array([photograph(i, 16).tolist() for i in range(4)])}, "write pixels as PNG or JPEG"),
         ({"image": pa.array([[0.5] * 12] * 4)}, "write pixels as PNG or JPEG"),
         ({"image": pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((4, 8, 8, 3), np.uint8))}, "write pixels as"),
-        ({"images": pa.array([[{"bytes": p, "path": None}] * 2 for p in PHOTOS])}, "write a row for each image"),
+        ({"images": pa.array([[{"bytes": p, "path": None}] * 2 for p in PHOTOS])}, "write one row per image"),
         ({"image": ["a.jpg"] * 4}, "uri_column if a column holds paths or URIs"),
     ],
 )

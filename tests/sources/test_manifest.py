@@ -149,7 +149,7 @@ def test_a_manifest_that_changed_since_it_was_planned_stops_the_job(tmp_path: Pa
     source = open_source([str(path)])
     shard = only(source)
     path.write_text("uri\ni/a.jpg\n")
-    with pytest.raises(SourceError, match="when the job was planned: run it again"):
+    with pytest.raises(SourceError, match="when the job was planned; run the job again"):
         list(source.chunks(shard, 2))
     path.unlink()
     with pytest.raises(SourceError, match="run the job again"):
