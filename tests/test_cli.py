@@ -149,7 +149,7 @@ def test_a_run_and_what_can_be_asked_of_it(segbatch: Run, tmp_path: Path) -> Non
     assert (code, "verified: every record exactly once" in text) == (0, True)
     code, text = segbatch(*run, "--refiner", "densecrf")
     assert code == 2
-    assert "holds the results of another job" in text
+    assert "was written with different settings" in text
     victim = next((tmp_path / "out" / "masks").glob("*.parquet"))
     victim.unlink()
     code, text = segbatch("verify", output)

@@ -1,4 +1,4 @@
-"""What the rows of a committed chunk must be, as far as that is told without decoding a mask."""
+"""Check the rows of a committed chunk without decoding masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segbatch.records import ChunkId
 
 
 def chunk_problems(receipt: Receipt, rows: pa.Table, claim: Claim) -> list[str]:
-    """What is wrong with the place and the number of a chunk's rows, or with the job that wrote them."""
+    """Return what is wrong with the identity, number or order of a chunk's rows, or with the job that wrote them."""
     chunk, count = ChunkId.parse(receipt.filename), rows.num_rows
     if chunk is None:
         return [f"{receipt.filename}: not a name that segbatch gives to a chunk"]
@@ -32,7 +32,11 @@ def chunk_problems(receipt: Receipt, rows: pa.Table, claim: Claim) -> list[str]:
 
 
 def counted(rows: pa.Table, num_classes: int) -> Totals:
-    """The sums of result rows, from their columns of counts. Raises ``ValueError`` for a class that is none."""
+    """Sum result rows from their columns of counts.
+
+    Raises:
+        ValueError: A row counts a class id that is not a class.
+    """
     totals = Totals(num_classes, rows.num_rows)
     for error in rows.filter(pc.is_valid(rows["error"]))["error"].to_pylist():
         key = f"{error['stage']}/{error['type']}"

@@ -1,4 +1,4 @@
-"""Merges small result files into large ones; takes chunks out of them again. docs/operate.md says why this is safe."""
+"""Merge small result files into large ones, and take chunks out of them; docs/operate.md proves that it is safe."""
 
 from __future__ import annotations
 
@@ -25,13 +25,21 @@ from segbatch.storage.store import Store
 if TYPE_CHECKING:
     from segbatch.output.output import Output
 
-# Small enough that a reader of some rows does not read the whole file, large enough to compress.
-_ROWS_A_GROUP = 4096
+# Small enough that reading one row does not read the whole file, large enough to compress well.
+_ROWS_PER_GROUP = 4096
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction came to: files and bytes below ``masks/`` before and after, files that were written."""
+    """The result of a compaction.
+
+    Attributes:
+        files_before: Number of files in ``masks/`` before it.
+        files_after: The same after it.
+        bytes_before: Their total size before it.
+        bytes_after: The same after it.
+        written: Number of merged files that were written.
+    """
 
     files_before: int
     files_after: int
@@ -41,18 +49,19 @@ class Compaction:
 
 
 def compact(output: Output, target_bytes: int, reporter: Reporter) -> Compaction:
-    """Merge files of less than half of ``target_bytes`` into files of about that size; the rows stay as they are.
+    """Merge small result files into files of about ``target_bytes``; the rows stay unchanged.
 
-    For outputs of finished runs. Killed at any moment, it leaves an output that every command reads as before, and the
-    same call resumes; ``_SUCCESS`` is absent from the first change to the last. Memory: about four times the target.
+    Files of less than half of that size are merged. Memory: about four times ``target_bytes``. Killed at any moment, it
+    leaves an output that every command reads as before, and the same call resumes; ``_SUCCESS`` is absent from the
+    first change to the last.
 
     Raises:
-        OutputError: A run is unfinished, or what the files hold is not what run.json records.
+        OutputError: A run is unfinished, or the sums of the files are not those of run.json.
     """
     output.load()
     _check(output)
     before, written = output.files.files.sizes(), 0
-    if output.files.ledger.redundant or output.files.ledger.partial:  # of a killed compaction, or of a late worker
+    if output.files.ledger.redundant or output.files.ledger.partial:  # left by a killed compaction or a late worker
         output.unpublish()
         rows = remove_superseded(output.store, output.files.ledger, output.claim)
         output.refresh(FileTable.of(rows))
@@ -76,9 +85,13 @@ def compact(output: Output, target_bytes: int, reporter: Reporter) -> Compaction
 
 
 def remove_superseded(store: Store, ledger: Ledger, claim: Claim) -> list[FileRow]:
-    """Remove rows that do not count, once the files with those that do are read and found whole; what was written.
+    """Remove rows that are also in a newer file, once that file is read and found undamaged.
 
-    Raises ``OutputError`` if one is damaged, or is of another job than that of ``claim``; nothing is removed then.
+    Returns:
+        The files that were written, of the remaining rows of merged ones.
+
+    Raises:
+        OutputError: A newer file is damaged, or written by another job than that of ``claim``. Nothing is removed.
     """
     for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.files_of(file)}:
         for receipt, _ in read_file(store, name):
@@ -98,11 +111,23 @@ def _delete(store: Store, names: Sequence[str]) -> None:
 def merge(
     store: Store, ledger: Ledger, names: Iterable[str], claim: Claim, without: frozenset[str] = frozenset()
 ) -> list[FileRow]:
-    """Write the rows that count of files ``names`` as one new merged file, except chunks ``without``; what it is.
+    """Write the current rows of several files as one merged file.
 
-    The sources stay; the new file is of a later generation than they are, so its rows are now those that count.
-    Nothing, and no file, if no chunk is left. When this returns, the file was read back and is what it should be, and
-    the output still belongs to ``claim``; raises ``OutputTaken`` otherwise.
+    The sources are kept; the new file has a later generation, so its rows supersede theirs. It is read back and
+    compared before the call returns.
+
+    Args:
+        store: The root of the output.
+        ledger: The committed chunks.
+        names: The files, in the order of their rows in the new one.
+        claim: The job that the output belongs to.
+        without: Chunks to leave out.
+
+    Returns:
+        The new file; nothing if no chunk is left.
+
+    Raises:
+        OutputTaken: Another job has taken the output over.
     """
     chunks = [
         (receipt, rows)
@@ -119,9 +144,10 @@ def merge(
 
 
 def retire(store: Store, ledger: Ledger, chunks: Sequence[str], claim: Claim, folder: str = RETIRED) -> list[FileRow]:
-    """Move committed chunks from ``masks/`` to files of their own below ``folder``: nothing is destroyed.
+    """Archive committed chunks: move each from ``masks/`` to a separate file in ``folder``.
 
-    Returns the files that were written to ``masks/``, of what is left of merged ones.
+    Returns:
+        The files that were written to ``masks/``, of the remaining rows of merged ones.
     """
     merged: dict[str, set[str]] = {}
     for chunk in chunks:
@@ -140,18 +166,20 @@ def retire(store: Store, ledger: Ledger, chunks: Sequence[str], claim: Claim, fo
 
 
 def _publish(store: Store, folder: str, name: str, table: pa.Table, footer: bytes, claim: Claim) -> FileRow:
-    """Write a result file, and read it back: its sources are removed next."""
-    path, data = f"{folder}/{name}", to_parquet(table, footer, _ROWS_A_GROUP)
+    """Write a result file and read it back, since its sources are deleted next."""
+    path, data = f"{folder}/{name}", to_parquet(table, footer, _ROWS_PER_GROUP)
     tag = publish_claimed(store, claim, path, data)
     there = pq.read_table(pa.BufferReader(store.read(path)))
     if not there.replace_schema_metadata().equals(table):
         store.remove(path)
-        raise OutputError(f"{store.uri}/{path}: was read back otherwise than written; is the disk or the memory bad?")
+        raise OutputError(
+            f"{store.uri}/{path}: differs from what was written when read back; check the disk and the memory"
+        )
     return FileRow(name, len(data), tag, digest_of(data), footer)
 
 
 def _groups(ledger: Ledger, sizes: dict[str, int], target: int) -> Iterator[list[str]]:
-    """Small files that are to be merged into one, in order of names."""
+    """Yield the small files to merge into one, in order of names."""
     group: list[str] = []
     held = 0
     for file in ledger.files():
@@ -181,15 +209,16 @@ def _check(output: Output) -> None:
         totals.add(receipt.totals)
     if record.state != "done" or totals != record.sums():
         raise OutputError(
-            f"{output.uri}: a run is unfinished ({totals.records:,} records are committed); compact it when the same "
-            "`segbatch run` has finished, or see what `segbatch verify` finds"
+            f"{output.uri}: a run is unfinished ({totals.records:,} records are committed); finish it with "
+            "the same `segbatch run`, or see what `segbatch verify` finds"
         )
 
 
 def check_fingerprint(store: Store, file: str, receipt: Receipt, expected: str) -> None:
-    """Raises ``OutputError`` that names the file if a receipt in it is not of the job ``expected``."""
+    """Raise ``OutputError`` that names the file if a receipt in it is of another job than ``expected``."""
     if receipt.fingerprint != expected:
         raise OutputError(
             f"{store.uri}/{MASKS}/{file}: written by another job (fingerprint {receipt.fingerprint}, this one is "
-            f"{expected}); was one still running when --overwrite was given? `segbatch verify --repair` puts it right"
+            f"{expected}); it may have been running when --overwrite was given; `segbatch verify --repair` computes "
+            "the chunks again"
         )

@@ -1,4 +1,4 @@
-"""stats/files.parquet: each result file as it was when it was known to be whole, so that it need not be read again."""
+"""stats/files.parquet: the result files as they were when last verified, so that they need not be read again."""
 
 from __future__ import annotations
 
@@ -28,11 +28,19 @@ _SCHEMA = pa.schema(
 )
 _CLAIM = (b"fingerprint", b"chunk_size")
 _VERSION = VERSION_KEY.encode()
-_ROWS_A_BATCH = 1024
+_ROWS_PER_BATCH = 1024
 
 
 class FileRow(NamedTuple):
-    """A result file: ``tag`` is the store's, or "" where it is not known yet; ``footer`` holds its receipts."""
+    """A result file.
+
+    Attributes:
+        name: Its name.
+        size: In bytes.
+        tag: The tag that a listing shows (ETag, or times of modification and change); "" if not known yet.
+        digest: Of its bytes.
+        footer: Holds its receipts.
+    """
 
     name: str
     size: int
@@ -42,11 +50,11 @@ class FileRow(NamedTuple):
 
 
 class DamagedTable(OutputError):
-    """The file of the table holds something else."""
+    """The file is not a table of result files."""
 
 
 def is_file_table(data: bytes) -> bool:
-    """Whether a file is one that ``FileTable.write`` wrote."""
+    """Whether a file was written by ``FileTable.write``."""
     try:
         return bool(pq.read_schema(pa.BufferReader(data)).equals(_SCHEMA))
     except (pa.ArrowException, OSError):
@@ -54,7 +62,7 @@ def is_file_table(data: bytes) -> bool:
 
 
 class FileTable:
-    """Result files that are known to be whole, by name, as columns."""
+    """Undamaged result files, by name, in columns."""
 
     def __init__(self, rows: pa.Table | None = None) -> None:
         self.rows = _SCHEMA.empty_table() if rows is None else rows
@@ -64,16 +72,22 @@ class FileTable:
 
     @staticmethod
     def of(rows: Iterable[FileRow]) -> FileTable:
+        """Make a table of rows."""
         return FileTable(pa.Table.from_pylist([row._asdict() for row in rows], schema=_SCHEMA))
 
     @staticmethod
     def joined(*tables: FileTable) -> FileTable:
-        """The rows of all; of two with one name the earlier counts."""
+        """Concatenate tables; of two rows with one name the earlier counts."""
         return FileTable(pa.concat_tables([t.rows for t in tables]))
 
     @staticmethod
     def read(store: Store, claim: Claim) -> FileTable:
-        """The table of the job that holds ``claim``; no rows if there is none. Raises ``DamagedTable``."""
+        """Read the table of the job that holds ``claim``; without rows if there is none.
+
+        Raises:
+            DamagedTable: The file is something else.
+            NewerFormat: A later version of segbatch wrote it.
+        """
         try:
             data = store.read(FILES)
         except FileNotFoundError:
@@ -90,13 +104,18 @@ class FileTable:
             raise DamagedTable(f"{store.uri}/{FILES}: cannot be read ({reason}); run the job again") from None
 
     def write(self, store: Store, claim: Claim) -> None:
+        """Write the table into the output of the job that holds ``claim``."""
         sink = pa.BufferOutputStream()
         rows = self.rows.sort_by("name").replace_schema_metadata({**_claimed(claim), _VERSION: FORMAT_VERSION.encode()})
         pq.write_table(rows, sink, compression="ZSTD", write_page_checksum=True)
         store.write(FILES, sink.getvalue().to_pybytes())
 
     def match(self, listing: Mapping[str, ObjectInfo]) -> tuple[FileTable, list[str]]:
-        """The rows of the listed files that are as they were, with the tags of the listing; names of all others."""
+        """Compare the table with a listing.
+
+        Returns:
+            The rows of listed files that are unchanged, with the tags of the listing; the names of all other files.
+        """
         listed = pa.table(
             {
                 "name": pa.array(listing, pa.string()),
@@ -112,27 +131,30 @@ class FileTable:
         return same, listed["name"].filter(pc.invert(is_same)).to_pylist()
 
     def untagged(self) -> FileTable:
-        """The rows for files that were moved by this process: their tags are those that are listed next."""
+        """Return the rows for files that this process moved: they get the tags that are listed next."""
         return self.with_tags(pa.array([""] * len(self), pa.string()))
 
     def with_tags(self, tags: pa.Array | pa.ChunkedArray) -> FileTable:
+        """Return the rows with other tags."""
         return FileTable(self.rows.set_column(_SCHEMA.get_field_index("tag"), _SCHEMA.field("tag"), tags))
 
     def names(self) -> list[str]:
+        """Return the names of all files."""
         return list(self.rows["name"].to_pylist())
 
     def sizes(self) -> dict[str, int]:
+        """Return the size of each file in bytes."""
         return dict(zip(self.names(), self.rows["size"].to_pylist(), strict=True))
 
     def digests(self, names: Sequence[str]) -> list[str | None]:
-        """Of each name the digest of its bytes, or None for a file that is not in the table."""
+        """Return the digest of each name; None for a file that is not in the table."""
         return list(self.rows["digest"].take(self._places(pa.array(names, pa.string()))).to_pylist())
 
     def receipts(self, names: Sequence[str]) -> Iterator[tuple[str, list[Receipt]]]:
-        """(name, receipts) of files that are in the table, in order."""
+        """Yield (name, receipts) of files that are in the table, in order."""
         places = self._places(pa.array(names, pa.string()))
-        for start in range(0, len(names), _ROWS_A_BATCH):
-            batch = self.rows.take(places.slice(start, _ROWS_A_BATCH))
+        for start in range(0, len(names), _ROWS_PER_BATCH):
+            batch = self.rows.take(places.slice(start, _ROWS_PER_BATCH))
             for name, size, footer in zip(*(batch[c].to_pylist() for c in ("name", "size", "footer")), strict=True):
                 yield name, receipts_of(footer, size)
 
@@ -141,7 +163,7 @@ class FileTable:
 
 
 class Collected:
-    """Gathers the rows of files as they are committed, as columns: a commit costs what its footer takes."""
+    """Collects the rows of files as they are committed, in columns: a commit costs the size of its footer."""
 
     def __init__(self) -> None:
         self._batches: list[pa.Table] = []
@@ -149,7 +171,7 @@ class Collected:
 
     def add(self, row: FileRow) -> None:
         self._rows.append(row)
-        if len(self._rows) == _ROWS_A_BATCH:
+        if len(self._rows) == _ROWS_PER_BATCH:
             self._flush()
 
     def table(self) -> FileTable:

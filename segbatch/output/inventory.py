@@ -1,4 +1,4 @@
-"""What an output holds: one listing, compared with stats/files.parquet; only files that differ from it are read."""
+"""List an output, and read only the files that differ from stats/files.parquet."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ from segbatch.storage.store import Store
 logger = logging.getLogger(__name__)
 
 _READERS, _MERGED_READERS = 16, 2
-_NAMES_A_BATCH = 1024
+_NAMES_PER_BATCH = 1024
 
 
 @dataclass
 class Inventory:
-    """The result files of a folder: ``ledger`` and ``files`` have those that are whole and of this job.
+    """The result files of a folder.
 
-    ``damaged`` says of each other one what is wrong with it. ``is_saved`` tells whether the store has ``files``.
+    Attributes:
+        ledger: The committed chunks in undamaged files of this job.
+        files: These files.
+        damaged: Every other result file, with what is wrong with it.
+        is_saved: Whether the output has ``files`` in its table.
+        folder: ``masks``, or the staging area.
     """
 
     ledger: Ledger = field(default_factory=lambda: Ledger(()))
@@ -39,7 +44,7 @@ class Inventory:
 
     @staticmethod
     def of_job(store: Store, claim: Claim) -> Inventory:
-        """What is in ``masks/``, compared with the table of the store."""
+        """List ``masks/``, and compare it with the table of the output."""
         try:
             known = FileTable.read(store, claim)
         except DamagedTable as e:
@@ -49,9 +54,17 @@ class Inventory:
 
     @staticmethod
     def take(store: Store, claim: Claim, known: FileTable, folder: str = MASKS, is_saved: bool = False) -> Inventory:
-        """List ``folder``, and read whatever is not in ``known`` as it is listed. ``is_saved``: the store has those.
+        """List a folder, and read the files that differ from a table.
 
-        Raises ``OutputError`` if the store fails; a file that is not what it must be is ``damaged``.
+        Args:
+            store: The root of the output.
+            claim: The job that it belongs to.
+            known: Files that need not be read unless their size or tag has changed.
+            folder: The folder.
+            is_saved: Whether the output has ``known`` in its table.
+
+        Raises:
+            OutputError: The store fails. A damaged file is in ``damaged``.
         """
         listing = store.files(folder)
         results = {name: stat for name, stat in listing.items() if is_result(name)}
@@ -68,29 +81,29 @@ class Inventory:
         return Inventory(Ledger(names, merged), files, damaged, is_saved, folder)
 
     def refreshed(self, store: Store, claim: Claim, written: FileTable | None = None) -> Inventory:
-        """The inventory of the same folder now, after this process has ``written`` files there."""
+        """List the same folder again, after this process has ``written`` files there."""
         known = FileTable.joined(written, self.files) if written else self.files
         return Inventory.take(store, claim, known, self.folder, self.is_saved and not written)
 
     def receipts(self, chunks: Iterable[str]) -> Iterator[Receipt]:
-        """Receipts of committed chunks, without reading their files."""
+        """Yield the receipts of committed chunks, without reading their files."""
         return self.ledger.receipts_by(self.files.receipts, chunks)
 
     def save(self, store: Store, claim: Claim) -> None:
-        """Write the table, unless the store has it."""
+        """Write the table, unless the output has it."""
         if not self.is_saved:
             self.files.write(store, claim)
             self.is_saved = True
 
     def set_aside(self, store: Store) -> None:
-        """Move damaged files out of the folder; each is told of, with the reason. Nothing is destroyed."""
+        """Move damaged files out of the folder, each with a warning that says why. Nothing is destroyed."""
         for name, target in set_aside(store, list(self.damaged), self.folder).items():
             logger.warning("%s/%s/%s: %s; moved to %s", store.uri, self.folder, name, self.damaged[name], target)
         self.damaged = {}
 
 
 def set_aside(store: Store, names: Sequence[str], folder: str = MASKS) -> dict[str, str]:
-    """Move files to ``set-aside/``, under new names where theirs are taken; where each is now."""
+    """Move files to ``set-aside/``, under other names where theirs are taken; return where each is now."""
     taken = set(store.names(SET_ASIDE)) if names else set()
     targets = {}
     for name in names:
@@ -105,9 +118,17 @@ def set_aside(store: Store, names: Sequence[str], folder: str = MASKS) -> dict[s
 def _examine(
     store: Store, claim: Claim, listing: Mapping[str, ObjectInfo], expected: Mapping[str, str | None], folder: str
 ) -> tuple[list[FileRow], dict[str, str]]:
-    """Read files whole: rows of those that are what they must be, and what is wrong with the others.
+    """Read whole files.
 
-    ``expected`` has of each file to read the digest of its bytes, if one is known.
+    Args:
+        store: The root of the output.
+        claim: The job that it belongs to.
+        listing: Size and tag of each file.
+        expected: The files to read, each with the digest of its bytes if that is known.
+        folder: The folder.
+
+    Returns:
+        The undamaged files, and what is wrong with each of the others.
     """
     rows: list[FileRow] = []
     damaged: dict[str, str] = {}
@@ -123,8 +144,8 @@ def _examine(
     own, merged = [n for n in expected if not generation(n)], [n for n in expected if generation(n)]
     for readers, names in ((_READERS, own), (_MERGED_READERS, merged)):
         with ThreadPoolExecutor(readers) as pool:
-            for start in range(0, len(names), _NAMES_A_BATCH):
-                batch = names[start : start + _NAMES_A_BATCH]
+            for start in range(0, len(names), _NAMES_PER_BATCH):
+                batch = names[start : start + _NAMES_PER_BATCH]
                 for name, (row, problem) in zip(batch, pool.map(examine, batch), strict=True):
                     if row is None:
                         damaged[name] = problem
@@ -134,7 +155,7 @@ def _examine(
 
 
 def _examine_one(store: Store, claim: Claim, name: str, stat: ObjectInfo, expected: str | None, folder: str) -> FileRow:
-    """Raises ``ValueError`` that says what is wrong with the file."""
+    """Read one file. Raises ``ValueError`` that says what is wrong with it."""
     data = store.read(f"{folder}/{name}")
     digest = digest_of(data)
     chunks = parse_file(data)

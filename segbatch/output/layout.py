@@ -1,4 +1,4 @@
-"""The names of the files and folders of an output. No other module outside ``output/`` contains them."""
+"""The names of the files and folders of an output. No module outside ``output/`` contains them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from segbatch.records import ChunkId
 from segbatch.storage.store import TEMPORARY
 
-# Result files: a chunk each, or, after a compaction, many chunks.
+# Result files: one chunk each, or many after a compaction.
 MASKS = "masks"
 # The record of the run, which is also its claim to the output; the marker of a finished run.
 RUN = "run.json"
@@ -20,7 +20,7 @@ CARD = "README.md"
 SHARDS = "shards.parquet"
 STAGED = "incoming"
 JOURNAL = "switch.json"
-# What was replaced, and what was damaged: nothing is destroyed.
+# Archived and damaged result files: nothing is destroyed.
 RETIRED = "retired"
 SET_ASIDE = "set-aside"
 
@@ -30,12 +30,12 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def key_of(shard_id: str) -> str:
-    """``Shard.key`` behind a ``Shard.id``."""
+    """Return the ``Shard.key`` of a ``Shard.id``."""
     return shard_id.rpartition(".")[0]
 
 
 def shard_of(filename: str) -> str:
-    """``Shard.id`` of the shard whose chunk has this file name. Raises ``ValueError`` for another name."""
+    """Return the ``Shard.id`` of a chunk's file. Raises ``ValueError`` for any other name."""
     chunk = ChunkId.parse(filename)
     if chunk is None:
         raise ValueError(f"{filename}: not the name of a chunk")
@@ -43,11 +43,11 @@ def shard_of(filename: str) -> str:
 
 
 def generation(filename: str) -> int:
-    """How often the rows of a file were merged, from its name; 0 for a file that is not a merged one."""
+    """Return how often the rows of a file were merged, from its name; 0 for a file that is not merged."""
     m = _MERGED.fullmatch(filename)
     return int(m[1]) if m else 0
 
 
 def is_result(filename: str) -> bool:
-    """Whether a file has a name that segbatch alone gives: of a chunk, or of merged chunks."""
+    """Whether only segbatch gives such a name: that of a chunk, or of merged chunks."""
     return ChunkId.parse(filename) is not None or generation(filename) > 0

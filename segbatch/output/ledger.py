@@ -1,4 +1,4 @@
-"""What is committed, told by one listing; the output is the ledger."""
+"""The committed chunks, from one listing: the output is the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _READERS = 16
 
 @dataclass
 class ShardState:
-    """Committed chunks of one version of one shard: their indices, and the index of its last one if known."""
+    """The committed chunks of one version of one shard.
+
+    Attributes:
+        indices: Their indices.
+        last: Index of the last chunk of the shard, if that is committed.
+    """
 
     indices: set[int] = field(default_factory=set)
     last: int | None = None
@@ -37,16 +42,26 @@ class ShardState:
 
 
 class Ledger:
-    """Committed chunks by shard id, and the files that hold them.
+    """The committed chunks by shard id, and the files that hold them.
 
-    A chunk is a file of its own under its own name, or, after ``segbatch compact``, some rows of a merged file, whose
-    footer names its chunks. While files are being replaced a chunk can be in several: then only the one in the newest
-    merged file counts, so that no row is ever read twice. ``foreign`` are names below ``masks/`` that this package
-    did not give; ``redundant`` are files none of whose rows count, ``partial`` merged files of which only some do.
+    A chunk is a file with its own name or, after ``segbatch compact``, some rows of a merged file, whose footer names
+    its chunks. While files are replaced, a chunk can be in several: only the newest merged file counts, so that no row
+    is read twice.
+
+    Attributes:
+        shards: The committed chunks of each shard, by ``Shard.id``.
+        foreign: Names in ``masks/`` that segbatch does not give.
+        redundant: Files whose rows are all superseded.
+        partial: Merged files with some rows that are superseded.
     """
 
     def __init__(self, filenames: Iterable[str], merged: Mapping[str, Sequence[tuple[str, int]]] | None = None) -> None:
-        """``merged``: of each merged file among ``filenames``, in the order of its rows, (chunk, number of rows)."""
+        """Build a ledger of file names.
+
+        Args:
+            filenames: All files of the folder.
+            merged: Of each merged file, in the order of its rows, (chunk, number of rows).
+        """
         self.shards: dict[str, ShardState] = {}
         self.foreign: list[str] = []
         self._merged = dict(sorted((merged or {}).items(), key=lambda item: (generation(item[0]), item[0])))
@@ -76,9 +91,14 @@ class Ledger:
 
     @staticmethod
     def read(store: Store, damaged: dict[str, OutputError] | None = None) -> Ledger:
-        """The ledger of an output: one listing, and the footers of merged files.
+        """List an output, and read the footers of merged files.
 
-        Raises ``OutputError`` for a merged file that cannot be read; or notes it in ``damaged``, by its name.
+        Args:
+            store: The root of the output.
+            damaged: Receives each merged file that cannot be read, with the reason.
+
+        Raises:
+            OutputError: A merged file cannot be read, and ``damaged`` is not given.
         """
         names = store.names(MASKS)
 
@@ -96,7 +116,7 @@ class Ledger:
             return Ledger(names, dict(item for item in found if item is not None))
 
     def without(self, chunks: Collection[str]) -> Ledger:
-        """The ledger as it were if ``chunks``, given as ``filenames`` gives them, were not committed."""
+        """Return the ledger without some chunks, which are then computed again."""
         ledger = copy.copy(self)
         ledger.shards = {}
         for name in self.filenames():
@@ -108,24 +128,25 @@ class Ledger:
         return sum(len(s.indices) for s in self.shards.values())
 
     def committed(self, shard_id: str) -> ShardState:
+        """Return the committed chunks of a shard."""
         return self.shards.get(shard_id) or ShardState()
 
     def filenames(self) -> Iterator[str]:
-        """Of every committed chunk once, the name that its own file has or had."""
+        """Yield every committed chunk once, as the name of the separate file that it has or had."""
         for shard_id, state in self.shards.items():
             yield from state.filenames(shard_id)
 
     def file_of(self, chunk: str) -> str:
-        """Name of the file that holds a committed chunk, which is given as ``filenames`` gives it."""
+        """Return the name of the file that holds a committed chunk."""
         return self._file_of.get(chunk, chunk)
 
     def files_of(self, filename: str) -> set[str]:
-        """Names of the files that hold the chunks which ``filename`` has too."""
+        """Return the names of the files that hold the chunks which ``filename`` has too."""
         chunks = [chunk for chunk, _ in self._merged.get(filename, [(filename, 0)])]
         return {self.file_of(chunk) for chunk in chunks}
 
     def files(self, chunks: Collection[str] | None = None) -> list[ResultFile]:
-        """Return the files that hold ``chunks`` (all unless given), in order of names: each of their rows once."""
+        """Return the files that hold ``chunks`` (all unless given), in order of names."""
         wanted = set(self.filenames()) if chunks is None else set(chunks)
         own = [ResultFile(chunk) for chunk in wanted if chunk not in self._file_of]
         merged = {self._file_of[chunk] for chunk in wanted if chunk in self._file_of}
@@ -142,11 +163,11 @@ class Ledger:
         return ResultFile(name, None if is_whole else tuple(ranges))
 
     def receipts(self, store: Store, chunks: Iterable[str] | None = None) -> Iterator[Receipt]:
-        """Receipts of committed chunks (all of them unless given), read from the footers of their files."""
+        """Yield the receipts of committed chunks (all unless given), from the footers of their files."""
         return self.receipts_by(partial(read_footers, store), self.filenames() if chunks is None else chunks)
 
     def receipts_by(self, read: ReadFooters, chunks: Iterable[str]) -> Iterator[Receipt]:
-        """Receipts of committed chunks, as ``read`` gives them of each file."""
+        """Yield the receipts of committed chunks, with ``read`` to read those of each file."""
         merged: dict[str, set[str]] = {}
         own: list[str] = []
         for chunk in chunks:

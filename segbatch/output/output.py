@@ -59,10 +59,8 @@ class Output:
         Raises:
             PlanError: The folder holds no run.json, or one that segbatch did not write.
         """
-        output = Output.at(uri, storage_options)
-        if not output.exists:
-            raise PlanError(f"{output.uri}: holds no {RUN}; give the folder that was --output of `segbatch run`")
-        return output
+        store = Store(uri, dict(storage_options or {}))
+        return Output(store, RunRecord.need(store))
 
     @staticmethod
     def is_at(uri: str, storage_options: Mapping[str, Any] | None = None) -> bool:

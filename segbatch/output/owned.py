@@ -1,4 +1,4 @@
-"""Which objects of an output are segbatch's own: only these are ever removed."""
+"""Which objects of an output segbatch has written: only these are ever deleted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAX_NAMES = 5
 
 
 def owned(store: Store) -> dict[str, list[str]]:
-    """The objects that segbatch wrote into an output, by kind; files of anybody else are never among them.
+    """Return the objects that segbatch wrote into an output, by kind; files of anyone else are never among them.
 
     Result files and temporary files are known by their names, the others by their content.
     """
@@ -53,7 +53,7 @@ def owned(store: Store) -> dict[str, list[str]]:
 
 
 def retired(store: Store, before: str | None = None) -> list[str]:
-    """Result files that were retired: all of them, or those of the nights before a date."""
+    """Return the archived result files: all, or those that nightly runs before a date have archived."""
     names = store.names(RETIRED)
     dated = [f"{RETIRED}/{n}" for n in names if DATE.fullmatch(n) and (before is None or n < before)]
     undated = [f"{RETIRED}/{n}" for n in names if is_result(n)] if before is None else []
@@ -61,7 +61,7 @@ def retired(store: Store, before: str | None = None) -> list[str]:
 
 
 def delete(store: Store, kinds: Mapping[str, list[str]]) -> None:
-    """Delete objects by kind, as ``owned`` returns them, and the folders of a file system that are empty then."""
+    """Delete objects by kind, as ``owned`` returns them, and the local folders that are empty then."""
     store.remove_all(itertools.chain.from_iterable(kinds.values()))
     folders = {name.rpartition("/")[0] for names in kinds.values() for name in names} | {RETIRED}
     for folder in sorted(folders - {"", MASKS}, reverse=True):
@@ -69,7 +69,7 @@ def delete(store: Store, kinds: Mapping[str, list[str]]) -> None:
 
 
 def describe(store: Store) -> list[str]:
-    """What a job with overwrite would delete, one line per kind with the first names."""
+    """Return what a job with overwrite would delete, one line per kind with the first names."""
     existing = [name for name in (RUN, SUCCESS) if store.exists(name)]
     lines = [f"{len(existing)} of the run itself: {', '.join(existing)}"] if existing else []
     return lines + [f"{len(names):,} {kind}: {_first(names)}" for kind, names in owned(store).items()]
@@ -95,7 +95,7 @@ def _first(names: list[str]) -> str:
 
 
 def in_the_way(store: Store) -> Iterator[str]:
-    """Foreign objects of a folder without run.json that a run would replace or have among its own."""
+    """Yield the foreign objects of a folder without run.json that a run would replace or mix with its own."""
     names = [name for name in store.names(MASKS) if not name.startswith(".")]
     yield from (f"{MASKS}/{name}" for name in names if not is_result(name))
     if not any(is_result(name) for name in names):

@@ -1,8 +1,8 @@
-"""From ``incoming/`` to ``masks/``: shards become current as wholes, and the version they replace leaves with them.
+"""Promote complete shards from the staging area to ``masks/``, and archive the versions that they replace.
 
-A night commits into ``incoming/``, so that ``masks/`` stays what it was for as long as the night computes. The
-promotion is a list of renames that is written first: whoever finds it after a crash applies it again, which is
-idempotent. ``masks/`` holds two versions of a shard for no longer than that; ``_SUCCESS`` is absent meanwhile.
+A nightly run commits into the staging area, so ``masks/`` is unchanged while it computes. The promotion is a list of
+renames that is written first, as a write-ahead journal: whoever finds it after a crash applies it again, which is
+idempotent. Only meanwhile does ``masks/`` hold two versions of a shard, and ``_SUCCESS`` is absent.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _MOVERS = 16
 
 
 class Promotion(StoredRecord):
-    """The write-ahead journal of a promotion: chunks by what is done with each.
+    """The write-ahead journal of a promotion: chunks by what is done with them.
 
     Attributes:
-        folder: Where the retired chunks are moved.
+        folder: Where archived chunks are moved.
         promote: Chunks that are moved from the staging area to ``masks/``.
         retire: Chunks that are moved from ``masks/`` to ``folder``.
         drop: Chunks that are deleted from the staging area.
@@ -53,22 +53,28 @@ class Promotion(StoredRecord):
 
 
 def plan_promotion(shards: Sequence[Shard], masks: Ledger, incoming: Ledger, folder: str) -> Promotion:
-    """What makes ``shards`` current as far as they are whole. Pure.
+    """Plan to promote the shards that are complete in their present version.
 
-    Of a shard that is in the input and not whole in its present version, the earlier one stays. So does a leaf of loose
-    images that was split or merged while one of those that take over its images is not whole; the others wait with it.
+    The earlier version of an incomplete shard is kept. So is a leaf of loose images that was split or merged, until
+    all leaves that take over its images are complete; these wait for each other.
+
+    Args:
+        shards: Those of the inputs.
+        masks: The committed chunks in ``masks/``.
+        incoming: Those in the staging area.
+        folder: Name of the folder for archived chunks.
     """
     both = Ledger([*masks.filenames(), *incoming.filenames()])
     present = {s.id for s in shards}
-    whole = {s.id for s in shards if both.committed(s.id).is_complete}
-    waiting = Overlaps(s.key for s in shards if s.id not in whole)
+    complete = {s.id for s in shards if both.committed(s.id).is_complete}
+    waiting = Overlaps(s.key for s in shards if s.id not in complete)
     outdated = [i for i in masks.shards if i not in present]
-    staying = Overlaps(key_of(i) for i in outdated if key_of(i) in waiting)
+    kept = Overlaps(key_of(i) for i in outdated if key_of(i) in waiting)
     promotion = Promotion(folder=f"{RETIRED}/{folder}", promote=[])
     for shard_id, state in incoming.shards.items():
         if shard_id not in present:
             promotion.drop.extend(state.filenames(shard_id))
-        elif shard_id in whole and key_of(shard_id) not in staying:
+        elif shard_id in complete and key_of(shard_id) not in kept:
             promotion.promote.extend(state.filenames(shard_id))
     for shard_id in outdated:
         if key_of(shard_id) not in waiting:
@@ -77,7 +83,7 @@ def plan_promotion(shards: Sequence[Shard], masks: Ledger, incoming: Ledger, fol
 
 
 def apply_promotion(store: Store, promotion: Promotion) -> None:
-    """Do what ``promotion`` says, so that a crash in the middle is made good by ``complete_promotion``."""
+    """Write the journal, and apply it; ``complete_promotion`` continues it after a crash."""
     if not promotion:
         return
     store.write(JOURNAL, json.dumps(promotion.to_json()).encode())
@@ -85,7 +91,7 @@ def apply_promotion(store: Store, promotion: Promotion) -> None:
 
 
 def complete_promotion(store: Store) -> bool:
-    """Carry out the promotion that is written down, if one is; False if none is."""
+    """Apply the journal of a promotion; False if there is none."""
     try:
         promotion = Promotion.parse(store.read(JOURNAL), f"{store.uri}/{JOURNAL}")
     except FileNotFoundError:
@@ -95,11 +101,11 @@ def complete_promotion(store: Store) -> bool:
     claim = Claim.current(store)
     store.remove(SUCCESS)
     with ThreadPoolExecutor(_MOVERS) as pool:
-        # New masks are in before old ones leave: nothing is ever lost.
+        # New files are in place before old ones are archived: no row is ever lost.
         list(pool.map(lambda n: store.move(f"{STAGED}/{n}", f"{MASKS}/{n}"), promotion.promote))
         ledger = Ledger.read(store)
-        there = set(ledger.filenames())
-        retire(store, ledger, [n for n in promotion.retire if n in there], claim, promotion.folder)
+        committed = set(ledger.filenames())
+        retire(store, ledger, [n for n in promotion.retire if n in committed], claim, promotion.folder)
     store.remove_all(f"{STAGED}/{name}" for name in promotion.drop)
     store.remove(JOURNAL)
     return True
@@ -156,7 +162,7 @@ def promote(
     confirm()
     if journal or rows != catalog:
         output.claim.check(output.store)
-    # The catalog first: an interrupted promotion is completed, while shards that are not entered would be lost to it.
+    # The catalog first: an interrupted promotion is completed by the next run, a missing catalog entry is not.
     if rows != catalog:
         write_catalog(output.store, rows)
     apply_promotion(output.store, journal)

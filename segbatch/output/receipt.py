@@ -1,4 +1,4 @@
-"""What a committed file states: its name, the fingerprint of its job, its totals, its size."""
+"""What a committed file states about a chunk: its name, the fingerprint of its job, its totals, its size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ FOOTER_KEY = b"segbatch"
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a committed file says of itself: its name, the job's fingerprint, its sums, its size.
+    """What is known of a committed chunk.
 
-    ``skipped`` is what its part of the input holds besides records. Who has just written the file knows also the
-    seconds that it took, its tag in the store and the digest of its bytes; the file does not tell these, so that a
-    chunk which is computed again has the same bytes.
+    Attributes:
+        filename: Name of its file.
+        fingerprint: Of the job that wrote it.
+        totals: Sums over its rows.
+        size: Of its file in bytes.
+        timings: Seconds of each stage; only its writer knows them, so that computing it again gives the same bytes.
+        skipped: What its part of the shard holds besides records.
+        tag: What a listing shows for the file; "" unless this process wrote it.
+        digest: Of the file's bytes; "" unless this process wrote it.
     """
 
     filename: str
@@ -36,17 +42,18 @@ class Receipt:
     digest: str = field(default="", compare=False)
 
     def to_row(self) -> dict[str, Any]:
-        """All of it as plain values of a row: what the footer holds, and what only its writer knows."""
+        """Return the receipt as plain values, to be passed from a worker to the driver."""
         fields = {"size": self.size, "tag": self.tag, "digest": self.digest}
         return {"footer": self.footer(), "timings": list(self.timings.items()), **fields}
 
     @staticmethod
     def from_row(row: dict[str, Any]) -> Receipt:
+        """Inverse of ``to_row``."""
         receipt = Receipt.from_footer(row["footer"], row["size"])
         return replace(receipt, timings=dict(row["timings"]), tag=row["tag"], digest=row["digest"])
 
     def stored(self) -> StoredReceipt:
-        """Return what the footer of its file has of it."""
+        """Return what the footer of its file holds."""
         return StoredReceipt(
             chunk=self.filename,
             fingerprint=self.fingerprint,
@@ -66,7 +73,7 @@ class Receipt:
 
 
 class StoredReceipt(StoredRecord):
-    """A receipt as the footer of a result file has it; ``size`` is in the footers of merged files."""
+    """A receipt as it is stored in the footer of a result file; ``size`` is in footers of merged files."""
 
     chunk: str
     fingerprint: str
@@ -80,24 +87,24 @@ class StoredReceipt(StoredRecord):
         return Receipt(self.chunk, self.fingerprint, self.totals.expand(self.num_classes), size, {}, self.skipped)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, without the keys ``skipped`` and ``size`` where there is nothing in them."""
+        """Return plain data, without ``skipped`` and ``size`` where they are empty."""
         plain = super().to_json()
         return {k: v for k, v in plain.items() if k not in ("skipped", "size") or v}
 
 
 def merged_footer(receipts: Sequence[Receipt]) -> bytes:
-    """The footer of a file with the rows of many chunks, in this order; each keeps the size of its own file."""
+    """Return the footer of a file with the rows of many chunks, in this order."""
     chunks = [{**receipt.stored().to_json(), "size": receipt.size} for receipt in receipts]
     return json.dumps({VERSION_KEY: FORMAT_VERSION, "chunks": chunks}).encode()
 
 
 def footer_of(receipts: Sequence[Receipt], merged: bool) -> bytes:
-    """The footer of a file of either kind."""
+    """Return the footer of a file of one chunk, or of a merged one."""
     return merged_footer(receipts) if merged else receipts[0].footer()
 
 
 def receipts_of(footer: bytes, size: int) -> list[Receipt]:
-    """The receipts in a footer of either kind; ``size`` is that of the file."""
+    """Read the footer of a file of ``size`` bytes: one receipt, or those of all chunks of a merged file."""
     plain = json.loads(footer)
     check_version(plain.get(VERSION_KEY), "a result file")
     if "chunks" in plain:
@@ -107,5 +114,5 @@ def receipts_of(footer: bytes, size: int) -> list[Receipt]:
 
 
 def digest_of(data: bytes) -> str:
-    """128 bits of the bytes of a result file."""
+    """Return a 128-bit digest of the bytes of a result file, as 32 hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()

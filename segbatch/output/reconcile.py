@@ -1,4 +1,4 @@
-"""The shards of the input against the ledger of the output: what is missing, and what is there no longer."""
+"""Compare the shards of the inputs with the committed chunks: what is missing, what is outdated."""
 
 from __future__ import annotations
 
@@ -16,32 +16,38 @@ MAX_COUNTED = 1024
 
 
 def missing(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
-    """Shards that ``ledger`` does not show complete, with what is missing of each."""
+    """Return the incomplete shards, each with what is missing of it."""
     states = ((s, ledger.committed(s.id)) for s in shards)
-    return [f"{s.name}: {_lack(state)}" for s, state in states if not state.is_complete]
+    return [f"{s.name}: {_missing_chunks(state)}" for s, state in states if not state.is_complete]
 
 
 def stale(shards: Sequence[Shard], ledger: Ledger) -> list[str]:
-    """Committed files of shards, or of versions of shards, that are not among ``shards``."""
+    """Return the committed chunks of shards, or of versions of shards, that are not among ``shards``."""
     outdated = Outdated.of(shards, ledger)
     return outdated.changed + outdated.gone
 
 
 def others(shards: Sequence[Shard], ledger: Ledger, received: Collection[str]) -> Iterator[str]:
-    """Committed chunks of ``shards`` that are not among ``received``."""
+    """Yield the committed chunks of ``shards`` that are not among ``received``."""
     for shard in shards:
         yield from (name for name in ledger.committed(shard.id).filenames(shard.id) if name not in received)
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """Committed chunks that a run retires: their shard ``changed``, or is ``gone`` from the input."""
+    """Committed chunks that a run archives.
+
+    Attributes:
+        changed: Chunks of shards that have changed.
+        gone: Chunks of shards that are not in the inputs.
+    """
 
     changed: list[str]
     gone: list[str]
 
     @staticmethod
     def of(shards: Sequence[Shard], ledger: Ledger) -> Outdated:
+        """Find the outdated chunks of a ledger."""
         current, overlaps = {s.id for s in shards}, Overlaps(s.key for s in shards)
         found = Outdated([], [])
         for shard_id, state in ledger.shards.items():
@@ -51,27 +57,27 @@ class Outdated:
         return found
 
     def notices(self, store: Store, ledger: Ledger) -> dict[str, str]:
-        """What a run does with these chunks, in words for people, by kind; a kind without chunks is left out."""
+        """Return what a run does with these chunks, for people, by kind; kinds without chunks are left out."""
         kinds = {
             "again": (self.changed, "of shards that changed are computed again"),
-            "retired": (self.gone, "of shards that are not in the input any more will be archived"),
+            "retired": (self.gone, "of shards that are no longer in the input will be archived"),
         }
         return {kind: f"{_count(names, store, ledger)} {what}" for kind, (names, what) in kinds.items() if names}
 
 
 def _count(chunks: list[str], store: Store, ledger: Ledger) -> str:
-    """``2 of 7 chunks (12 images)``; of very many chunks the images are not counted, as it takes two reads a chunk."""
+    """Return ``2 of 7 chunks (12 images)``; images only of few chunks, as a chunk takes two requests."""
     counted = f"{len(chunks):,} of {len(ledger):,} chunks"
     if len(chunks) > MAX_COUNTED:
         return counted
     try:
         return f"{counted} ({sum(r.totals.records for r in ledger.receipts(store, chunks)):,} images)"
-    except OutputError:  # a damaged file that is not needed any more
+    except OutputError:  # a damaged file, which is not needed
         return counted
 
 
-def _lack(state: ShardState) -> str:
+def _missing_chunks(state: ShardState) -> str:
     if state.last is None:
-        return f"its last chunk ({len(state.indices)} are there)"
+        return f"its last chunk ({len(state.indices)} are committed)"
     gaps = sorted(set(range(state.last + 1)) - state.indices)
     return f"{len(gaps)} of {state.last + 1} chunks, the first is {gaps[0]}"

@@ -1,4 +1,4 @@
-"""Reads result files: the rows that count, the receipts in their footers, and whether they are damaged."""
+"""Read result files: their current rows, the receipts in their footers, and whether they are damaged."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ _BATCH_ROWS = 1024
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result file, and which of its rows count: all (None), or those in ``ranges``, as (start, stop)."""
+    """A result file.
+
+    Attributes:
+        name: Its name in ``masks/``.
+        ranges: The rows that are not superseded, as (start, stop); None for all.
+    """
 
     name: str
     ranges: tuple[tuple[int, int], ...] | None = None
 
     def batches(self, store: Store, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows that count, up to ``_BATCH_ROWS`` at a time. Raises ``OutputError`` as ``read`` does."""
+        """Yield the current rows, up to 1,024 at a time. Raises ``OutputError`` as ``read`` does."""
         start = 0
         with translated(store, self.name), store.open(f"{MASKS}/{self.name}") as f:
             for batch in pq.ParquetFile(f, pre_buffer=True).iter_batches(_BATCH_ROWS, columns=columns):
@@ -42,7 +47,7 @@ class ResultFile:
                 start += batch.num_rows
 
     def row(self, store: Store, position: int) -> pa.Table:
-        """The row at ``position`` among those that count; only its row group is read. Raises as ``read`` does."""
+        """Read the row at ``position`` among the current rows, with its row group. Raises as ``read`` does."""
         for first, stop in self.ranges or ():
             if position < stop - first:
                 position += first
@@ -55,7 +60,7 @@ class ResultFile:
             return file.read_row_group(group).slice(position, 1)
 
     def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
-        """The rows that count, as columns of ``schema``. Raises ``OutputError`` for a file that is none of ours."""
+        """Read the current rows. Raises ``OutputError`` for a file that is damaged, or not a result file."""
         with translated(store, self.name), store.open(f"{MASKS}/{self.name}") as f:
             table = pq.read_table(f, columns=columns).replace_schema_metadata()
         if self.ranges is None:
@@ -64,32 +69,33 @@ class ResultFile:
 
 
 def read_footer(store: Store, filename: str, folder: str = MASKS) -> list[Receipt]:
-    """The receipts of all chunks in a file, in order of its rows. Raises ``OutputError`` if it is none of ours."""
+    """Read the receipts of a file, in the order of its rows. Raises ``OutputError`` if it is damaged."""
     with translated(store, filename, folder), store.open(f"{folder}/{filename}") as f:
         size = f.seek(0, os.SEEK_END)
         return receipts_of((pq.read_schema(f).metadata or {})[FOOTER_KEY], size)
 
 
 def read_file(store: Store, filename: str) -> list[tuple[Receipt, pa.Table]]:
-    """Every chunk of a file with its rows, columns as in ``schema``; all of it is read, and checksums are compared.
+    """Read every chunk of a file with its rows, and compare all checksums.
 
-    Raises ``OutputError`` for a file that is damaged or none of ours.
+    Raises:
+        OutputError: The file is damaged, or not a result file.
     """
     return read_whole(store, filename)[1]
 
 
 def read_whole(store: Store, filename: str) -> tuple[str, list[tuple[Receipt, pa.Table]]]:
-    """The digest of a file's bytes, and what ``read_file`` gives."""
+    """Return the digest of a file's bytes, and what ``read_file`` returns."""
     with translated(store, filename):
         data = store.read(f"{MASKS}/{filename}")
         return digest_of(data), parse_file(data)
 
 
 def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
-    """What ``read_file`` gives, of the bytes of a file. Raises ``ValueError`` if it is damaged or none of ours."""
+    """Return what ``read_file`` returns, from the bytes of a file. Raises ``ValueError`` if they are damaged."""
     try:
         footer = pq.read_metadata(pa.BufferReader(data)).metadata or {}
-        if b'"timings"' not in footer[FOOTER_KEY]:  # as in files of rows version 2, which have no digest
+        if b'"timings"' not in footer[FOOTER_KEY]:  # files of rows version 2 have no digest
             check_seal(data, footer[SEAL_KEY])
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         if not any(table.schema.equals(schema(has_marginal=has_marginal)) for has_marginal in (False, True)):
@@ -97,8 +103,14 @@ def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
         receipts = receipts_of(table.schema.metadata[FOOTER_KEY], len(data))
         rows = sum(r.totals.records for r in receipts)
         if rows != table.num_rows:
-            raise ValueError(f"it has {table.num_rows} rows, its footer tells of {rows}")
-    except (pa.ArrowException, OSError, LookupError, TypeError, AttributeError) as e:  # whatever damage makes of it
+            raise ValueError(f"it has {table.num_rows} rows, its footer counts {rows}")
+    except (
+        pa.ArrowException,
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as e:  # damage causes any of these in pyarrow
         raise ValueError(f"{type(e).__name__}: {' '.join(str(e).split())}") from e
     table, start, found = table.replace_schema_metadata(), 0, []
     for receipt in receipts:
@@ -108,7 +120,7 @@ def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
 
 
 def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) -> Iterator[tuple[str, list[Receipt]]]:
-    """(name, receipts) of many files, in order, a few read at a time."""
+    """Yield (name, receipts) of many files, in order; several are read at a time."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(filenames), 1024):
             names = filenames[start : start + 1024]
@@ -117,7 +129,7 @@ def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) ->
 
 @contextmanager
 def translated(store: Store, filename: str, folder: str = MASKS) -> Iterator[None]:
-    """Raise ``OutputError`` for whatever a damaged result file, or one that is gone, makes of reading it."""
+    """Raise ``OutputError`` for every exception that reading a damaged or missing result file can cause."""
     where = f"{store.uri}/{folder}/{filename}"
     try:
         yield
@@ -125,7 +137,7 @@ def translated(store: Store, filename: str, folder: str = MASKS) -> Iterator[Non
         raise
     except FileNotFoundError:
         raise gone(store, filename, folder) from None
-    except StorageError as e:  # while the stream of ``Store.open`` was read
+    except StorageError as e:  # raised by the stream of ``Store.open``
         raise OutputError(str(e), like=e if e.kind == "unavailable" else None) from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         reason = f"{type(e).__name__}: {' '.join(str(e).split())}"
@@ -136,7 +148,7 @@ def translated(store: Store, filename: str, folder: str = MASKS) -> Iterator[Non
 
 
 def gone(store: Store, filename: str, folder: str = MASKS) -> OutputError:
-    """The error for a result file that was listed, and is not there any more."""
+    """Return the error for a result file that was listed and is missing now."""
     return OutputError(
         f"{store.uri}/{folder}/{filename}: is gone since the output was listed: a compaction or another run has "
         "replaced it; try again"

@@ -1,4 +1,4 @@
-"""run.json: what was run, so that a resume plans the same chunks and another job is told apart."""
+"""run.json: the settings and results of a run, by which a resume plans the same chunks and other jobs are refused."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ class OutputTaken(OutputError):
 
 @dataclass(frozen=True)
 class Claim:
-    """Which job an output belongs to: the fingerprint of its rows, their chunks' size, the classes, as in run.json.
+    """Which job an output belongs to, as in run.json.
 
-    ``has_marginal`` says whether the rows have the column ``marginal``; the fingerprint decides that, too.
+    Attributes:
+        fingerprint: Digest of all that decides the rows.
+        chunk_size: Records per chunk.
+        num_classes: Number of classes.
+        has_marginal: Whether the rows have the column ``marginal``; the fingerprint decides that, too.
     """
 
     fingerprint: str
@@ -36,26 +40,28 @@ class Claim:
 
     @staticmethod
     def current(store: Store) -> Claim:
-        """The claim in run.json, by one small read. Raises ``OutputTaken`` if there is none."""
+        """Read the claim in run.json. Raises ``OutputTaken`` if there is none."""
         try:
             plain = json.loads(store.read(RUN))
             return Claim(plain["fingerprint"], plain["chunk_size"], len(plain["classes"]))
         except FileNotFoundError:
             raise OutputTaken(
-                f"{store.uri}/{RUN}: is gone; nothing more is written. Run the same command again if the output is "
-                "still wanted"
+                f"{store.uri}/{RUN}: is gone, so nothing more is written; run the same command again to write it again"
             ) from None
         except (ValueError, TypeError, KeyError) as e:
-            raise OutputTaken(f"{store.uri}/{RUN}: is not a run record of segbatch any more: {e}") from None
+            raise OutputTaken(
+                f"{store.uri}/{RUN}: is no longer a run record of segbatch ({e}), so nothing more is written; choose "
+                "another --output"
+            ) from None
 
     def check(self, store: Store) -> None:
-        """Raise ``OutputTaken`` unless run.json still names this job."""
+        """Raise ``OutputTaken`` unless run.json names this job."""
         current = Claim.current(store)
         if current != self:
             raise OutputTaken(
                 f"{store.uri}: another job has taken this output over (fingerprint {current.fingerprint}, chunks of "
                 f"{current.chunk_size}; this job has {self.fingerprint}, chunks of {self.chunk_size}), as --overwrite "
-                "does; nothing more is written. Choose another --output for one of them"
+                "does, so nothing more is written; choose another --output for one of them"
             )
 
 
@@ -70,7 +76,15 @@ class ClassEntry(BaseModel):
 
 
 class Timings(BaseModel):
-    """What a run took: seconds of all its workers by stage, over all calls of it; all else is of the last call."""
+    """Durations and sizes of a run.
+
+    Attributes:
+        worker_seconds: Seconds of all workers by stage, summed over all calls.
+        seconds: Duration of the last call.
+        chunks: Number of chunks of the output.
+        chunks_computed: Number of chunks that the last call has computed.
+        mask_bytes: Size of all result files.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -82,7 +96,12 @@ class Timings(BaseModel):
 
 
 class SkippedInputs(BaseModel):
-    """What the inputs hold besides records: ``files`` of the listings, ``members`` within shards."""
+    """What the inputs hold besides records.
+
+    Attributes:
+        files: Skipped by the listings.
+        members: Skipped within shards.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -95,8 +114,17 @@ class RunRecord(StoredRecord):
 
     Attributes:
         identity: All that decides the rows; ``fingerprint`` is its digest.
-        inputs: Those of the latest run, absolute and redacted, as are the limits in ``spec``.
-        spec: The settings of the first run but for secrets.
+        chunk_size: Records per chunk, fixed by the first run.
+        classes: The classes, in order of ids.
+        spec: The settings of the first run without secrets; the limits are those of the latest run.
+        versions: Of segbatch and the packages that it uses.
+        started: ISO 8601, UTC.
+        inputs: Those of the latest run, absolute and redacted.
+        state: ``running`` or ``done``.
+        finished: ISO 8601, UTC.
+        totals: Sums over all rows, once done.
+        timings: Durations and sizes.
+        skipped: What the inputs hold besides records.
     """
 
     identity: dict[str, Any]
@@ -114,15 +142,17 @@ class RunRecord(StoredRecord):
 
     @property
     def fingerprint(self) -> str:
+        """Digest of ``identity``: 16 hexadecimal digits."""
         return digest(json.dumps(self.identity, sort_keys=True), length=16)
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What of ``identity`` decides the rows: all but the limits, which were part of it earlier in version 5."""
+        """``identity`` without the limits, which early outputs of rows version 5 have in it."""
         return {key: value for key, value in self.identity.items() if key != "limits"}
 
     @property
     def claim(self) -> Claim:
+        """The claim of the job that wrote the record."""
         return Claim(self.fingerprint, self.chunk_size, len(self.classes), self.has_marginal)
 
     @property
@@ -137,17 +167,18 @@ class RunRecord(StoredRecord):
 
     @property
     def confidence_name(self) -> str:
-        """What the column ``confidence`` holds: before rows version 4 the mean of the refiner's marginals."""
+        """What the column ``confidence`` holds: before rows version 4 the mean marginal of the refiner."""
         return "confidence" if self.rows_version >= 4 else "marginal"
 
     @property
     def labels(self) -> LabelSet:
+        """Names and colors of the classes."""
         return LabelSet.of([c.name for c in self.classes], [c.color for c in self.classes])
 
     def sums(self) -> Totals:
         """Return the totals of the run. Raises ``OutputError`` before it is done."""
         if self.state != "done":
-            raise OutputError("the run is not finished; give the same `segbatch run` command again to finish it")
+            raise OutputError("the run is not finished; run the same `segbatch run` command again")
         return self.totals.expand(len(self.classes))
 
     @property
@@ -186,7 +217,7 @@ class RunRecord(StoredRecord):
 
     @staticmethod
     def need(store: Store) -> RunRecord:
-        """The output's run.json; an output without one is an error that says so."""
+        """Read the run.json of an output. Raises ``PlanError`` if there is none."""
         record = RunRecord.read(store)
         if record is None:
             raise PlanError(f"{store.uri}: holds no {RUN}; give the folder that was --output of `segbatch run`")
@@ -194,7 +225,7 @@ class RunRecord(StoredRecord):
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"crf": {"iterations": 5}}`` -> ``{"crf.iterations": 5}``."""
+    """Turn ``{"crf": {"iterations": 5}}`` into ``{"crf.iterations": 5}``."""
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         if isinstance(value, dict):
@@ -204,11 +235,11 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What differs between two identities, a line each: ``crf.theta_alpha: 67.0 there, 80.0 here``."""
-    a, b = flatten(there), flatten(here)
+def differences(existing: dict[str, Any], requested: dict[str, Any]) -> list[str]:
+    """Return what differs between two identities: ``crf.theta_alpha 67.0 there, 80.0 requested``."""
+    a, b = flatten(existing), flatten(requested)
     return [
-        f"{k}: {json.dumps(a.get(k))} in the output, {json.dumps(b.get(k))} in this job"
+        f"{k} {json.dumps(a.get(k))} there, {json.dumps(b.get(k))} requested"
         for k in sorted(a.keys() | b.keys())
         if a.get(k) != b.get(k)
     ]

@@ -1,4 +1,4 @@
-"""Per-class statistics of a run, and the card that introduces the output to people and viewers."""
+"""Statistics per class, and the dataset card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from segbatch.storage.store import Store
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class over the corpus: images that contain it, pixels, share of all pixels, mean confidence."""
+    """One class over the corpus.
+
+    Attributes:
+        class_id: Its id.
+        name: Its name.
+        images: Number of images that contain it.
+        pixels: Number of its pixels.
+        share: Their share of all pixels, 0 to 1.
+        confidence: Their mean confidence, 0 to 1; None for a class that never occurs.
+    """
 
     class_id: int
     name: str
@@ -29,7 +38,7 @@ class ClassRow:
 
 
 def class_rows(totals: Totals, labels: LabelSet) -> list[ClassRow]:
-    """A row for every class, in order of ids; ``confidence`` is None for a class that never occurs."""
+    """Return one row per class, in order of ids."""
     everything = sum(totals.pixels)
     return [
         ClassRow(
@@ -45,6 +54,7 @@ def class_rows(totals: Totals, labels: LabelSet) -> list[ClassRow]:
 
 
 def write_classes(store: Store, totals: Totals, labels: LabelSet) -> None:
+    """Write stats/classes.parquet."""
     table = pa.Table.from_pylist([vars(r) for r in class_rows(totals, labels)], schema=CLASSES_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="ZSTD")
@@ -52,7 +62,7 @@ def write_classes(store: Store, totals: Totals, labels: LabelSet) -> None:
 
 
 def read_classes(store: Store) -> list[ClassRow]:
-    """The rows of stats/classes.parquet. Raises ``FileNotFoundError`` before the run is done."""
+    """Read stats/classes.parquet. Raises ``FileNotFoundError`` before the run is done."""
     table = pq.read_table(pa.BufferReader(store.read(CLASSES)))
     return [ClassRow(**row) for row in table.to_pylist()]
 
@@ -69,14 +79,14 @@ _SIGNATURE = "made by segbatch"
 
 
 def is_card(data: bytes) -> bool:
-    """Whether a README.md is one that ``write_card`` wrote."""
+    """Whether a README.md was written by ``write_card``."""
     return data.startswith(b"---") and _SIGNATURE.encode() in data
 
 
 def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
-    """README.md of the output: a Hugging Face dataset card, so that `datasets` decodes and viewers show the masks.
+    """Write README.md: a Hugging Face dataset card, so that ``datasets`` decodes the masks and viewers show them.
 
-    A README.md that somebody else wrote stays as it is.
+    A README.md of anyone else is kept.
     """
     if store.exists(CARD) and not is_card(store.read(CARD)):
         return
@@ -90,15 +100,15 @@ def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
         f"{_CARD_HEAD}{features}---\n\n# Segmentation masks\n\n"
         f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
         f"`{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
-        "One row a record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
-        "none; `confidence` is the mean over the pixels of the network's probability of their label.\n\n"
+        "One row per record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
+        "none; `confidence` is the mean over the pixels of the network's probability of their class.\n\n"
         "| id | class | images | pixels | share | confidence |\n|---|---|---|---|---|---|\n"
     )
     store.write(CARD, (text + "\n".join(rows) + "\n").encode())
 
 
 def _feature(column: Column) -> str:
-    """A column as `datasets` calls it, in YAML."""
+    """Return a column in the YAML of a dataset card."""
     is_list = pa.types.is_list(column.type)
     if not is_list and not pa.types.is_struct(column.type):
         return f"  - {{name: {column.name}, dtype: {'image' if column.is_image else _dtype(column.type)}}}\n"
@@ -112,5 +122,5 @@ def _dtype(kind: pa.DataType) -> str:
 
 
 def _cell(text: str) -> str:
-    """A class name as text of a Markdown table: names come from files, and may hold markup."""
+    """Return a class name as text of a Markdown table; names come from files, and may contain markup."""
     return html.escape(" ".join(text.split())).replace("|", "&#124;").replace("`", "&#96;")

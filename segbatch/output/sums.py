@@ -1,4 +1,4 @@
-"""Sums of what is committed."""
+"""Sums over committed chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from segbatch.skipped import Skipped
 
 @dataclass
 class Tally:
-    """Sums over receipts; each file counts once, however often its receipt comes."""
+    """Sums over receipts; each chunk counts once, however often its receipt is added.
+
+    Attributes:
+        num_classes: Number of classes.
+        filenames: The chunks.
+        size: Of their files in bytes.
+        timings: Seconds of each stage.
+        skipped: What their shards hold besides records.
+        written: The files that this run has written.
+    """
 
     num_classes: int
     filenames: set[str] = field(default_factory=set)
@@ -25,6 +34,7 @@ class Tally:
         self.totals = Totals(self.num_classes)
 
     def add(self, receipt: Receipt) -> None:
+        """Add a receipt, unless its chunk was added before."""
         if receipt.filename in self.filenames:
             return
         self.filenames.add(receipt.filename)
@@ -34,7 +44,7 @@ class Tally:
         self.add_sums(receipt.totals, receipt.timings, receipt.size, receipt.skipped)
 
     def add_sums(self, totals: Totals, timings: dict[str, float], size: int, skipped: Skipped) -> None:
-        """Add what several files come to."""
+        """Add the sums of several files."""
         self.totals.add(totals)
         self.skipped.merge(skipped)
         self.size += size

@@ -1,4 +1,4 @@
-"""What is counted of every mask: pixels, images and confidence of each class."""
+"""Sums over masks: pixels, images and confidence of each class."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from pydantic import BaseModel, ConfigDict
 from segbatch.errors import SHARD_FAILURES
 from segbatch.records import ClassCount
 
-# Confidence is summed in 1/1024 of a pixel as an integer: the sum of a corpus is then exact, whatever the
-# order in which chunks finish, and can be recomputed from the rows.
+# Confidence is summed as an integer, in 1/1024: the sum over a corpus is exact in whatever order chunks finish, and
+# can be recomputed from the rows.
 CONFIDENCE_UNIT = 1024
 
 
 @dataclass
 class Totals:
-    """Sums over records: associative, commutative and exact, so that any order gives the same statistics."""
+    """Sums over records: associative, commutative and exact, so that any order gives the same statistics.
+
+    Attributes:
+        num_classes: Number of classes.
+        records: Number of records.
+        errors: Number of error rows by ``stage/type``.
+        images: Number of images that contain each class.
+        pixels: Number of pixels of each class.
+        confidence: Sum of the confidence of the pixels of each class, in units of 1/1024.
+    """
 
     num_classes: int
     records: int = 0
@@ -33,14 +42,16 @@ class Totals:
 
     @property
     def failed(self) -> int:
+        """Number of error rows."""
         return sum(self.errors.values())
 
     @property
     def failed_shards(self) -> int:
-        """Shards that failed as a whole: each ends with one such error row."""
+        """Number of shards that failed as a whole: each ends with one such error row."""
         return sum(self.errors.get(f"read/{kind}", 0) for kind in SHARD_FAILURES)
 
     def add_image(self, counts: Iterable[ClassCount]) -> None:
+        """Add the classes of one mask."""
         self.records += 1
         for c in counts:
             self.images[c.class_id] += 1
@@ -48,11 +59,12 @@ class Totals:
             self.confidence[c.class_id] += round(c.confidence * c.pixels * CONFIDENCE_UNIT)
 
     def add_error(self, stage: str, kind: str) -> None:
+        """Add one error row."""
         self.records += 1
         self.errors[f"{stage}/{kind}"] = self.errors.get(f"{stage}/{kind}", 0) + 1
 
     def add(self, other: Totals) -> None:
-        """Add the sums of ``other``, which must count the same classes."""
+        """Add the totals of ``other``, which must have the same classes."""
         self.records += other.records
         for key, n in other.errors.items():
             self.errors[key] = self.errors.get(key, 0) + n
@@ -77,7 +89,7 @@ class SparseTotals(BaseModel):
     classes: list[tuple[int, int, int, int]] = []
 
     def expand(self, num_classes: int) -> Totals:
-        """Return the totals of ``num_classes`` classes. Raises ``ValueError`` for an id that is not one of them."""
+        """Return the totals of ``num_classes`` classes. Raises ``ValueError`` for a class id that is not below."""
         totals = Totals(num_classes, self.records, dict(self.errors))
         for class_id, images, pixels, confidence in self.classes:
             if not 0 <= class_id < num_classes:

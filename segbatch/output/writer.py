@@ -1,4 +1,4 @@
-"""Commits one chunk's rows as one Parquet file, all or nothing."""
+"""Commit the rows of one chunk as one Parquet file, by one atomic write."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ _NO_SEAL = b"?" * 32
 
 
 class Writer:
-    """Publishes chunks of the job that holds ``claim`` into ``folder`` of one output."""
+    """Commits chunks of the job that holds ``claim`` into one folder of its output. Picklable."""
 
     def __init__(self, store: Store, claim: Claim, folder: str = MASKS) -> None:
         self.store, self.claim, self.folder = store, claim, folder
 
     def commit(self, chunk: Chunk) -> Receipt:
-        """Publish one finished chunk's rows as one Parquet object, all or nothing.
+        """Publish the rows of a finished chunk as one Parquet object, which appears whole or not at all.
 
-        The name follows from ``chunk.id`` alone, so publishing twice is harmless: this is what makes a retry
-        after a lost worker safe. Raises ``OutputError`` if the store refuses the write, and ``OutputTaken`` if
-        another job has the output, before the write or after it; this chunk is then not in the output.
+        The name follows from ``chunk.id`` alone, so the write is idempotent: a retry after a lost worker is safe.
+
+        Raises:
+            OutputError: The store refuses the write.
+            OutputTaken: Another job has taken the output over, before or during the write. The chunk is not in it.
         """
         totals = Totals(self.claim.num_classes)
         for record in chunk.records:
@@ -40,7 +42,7 @@ class Writer:
             elif record.error is not None:
                 totals.add_error(record.error.stage, record.error.type)
             else:
-                raise ValueError(f"{record.image_id}: neither a mask nor an error")
+                raise ValueError(f"{record.image_id}: has neither a mask nor an error")
         receipt = Receipt(chunk.id.filename, self.claim.fingerprint, totals, 0, chunk.timings, chunk.skipped)
         data = to_parquet(to_table(chunk.records, has_marginal=self.claim.has_marginal), receipt.footer())
         self.claim.check(self.store)
@@ -49,9 +51,15 @@ class Writer:
 
 
 def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> str:
-    """Write an object, and take it back if another job has taken the output over meanwhile. Raises ``OutputTaken``.
+    """Write an object, and delete it again if another job has taken the output over meanwhile.
 
-    What that job has written under the same name since stays. Returns the tag as ``Store.write`` does.
+    What that job has written under the same name since then is kept.
+
+    Returns:
+        The tag, as ``Store.write`` does.
+
+    Raises:
+        OutputTaken: Another job has taken the output over.
     """
     tag = store.write(name, data)
     try:
@@ -65,16 +73,16 @@ def publish_claimed(store: Store, claim: Claim, name: str, data: bytes) -> str:
 
 
 def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None) -> bytes:
-    """A result file: rows of ``output.schema.schema`` with the receipts of their chunks in its footer.
+    """Return a result file: rows of ``output.schema``, with the receipts of their chunks and a digest in its footer.
 
-    It also holds the digest of all its bytes, as of a file that has ``_NO_SEAL`` in the place of it.
+    The digest is that of the file with ``_NO_SEAL`` in the digest's place.
     """
     table = table.replace_schema_metadata({FOOTER_KEY: footer})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
         table.schema,
-        write_page_checksum=True,  # so that a damaged page is an error for other readers too
+        write_page_checksum=True,  # other readers detect a damaged page, too
         compression=compression(table.schema),
     ) as writer:
         writer.write_table(table, row_group_size)
@@ -84,7 +92,7 @@ def to_parquet(table: pa.Table, footer: bytes, row_group_size: int | None = None
 
 
 def check_seal(data: bytes, seal: bytes) -> None:
-    """Raise ``ValueError`` unless ``seal``, as found in the footer of a file, is the digest of its bytes."""
+    """Raise ``ValueError`` unless ``seal``, from the footer of a file, is the digest of its bytes."""
     at = data.rfind(seal)
     if len(seal) != len(_NO_SEAL) or at < 0 or digest_of(_with_seal(data, at, _NO_SEAL)).encode() != seal:
         raise ValueError("its bytes are not those that were written, by the digest in its footer")

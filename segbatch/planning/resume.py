@@ -1,4 +1,4 @@
-"""Whether a job may resume an output: only with the settings and the version that its rows were made with."""
+"""Whether a job may resume an output: only with the settings and the rows version that its rows have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segbatch.output.run_record import RunRecord, differences
 
 
 def refuse_other_version(uri: str, existing: RunRecord, rows_version: int) -> None:
-    """Raise ``PlanError`` if the output's rows are not those that this version of segbatch writes."""
+    """Raise ``PlanError`` if the output has rows of another version than this segbatch writes."""
     if existing.rows_version != rows_version:
         raise PlanError(
             f"{uri}: written by segbatch {existing.versions.get('segbatch', '?')} with rows version "
@@ -20,31 +20,31 @@ def refuse_other_version(uri: str, existing: RunRecord, rows_version: int) -> No
 
 
 def refuse_other(uri: str, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
-    """Raise ``PlanError`` with what differs if the output holds the results of another job."""
+    """Raise ``PlanError`` with what differs if the output was written with different settings."""
     lines = differences(existing.deciding, requested.identity)
     if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
-        lines.append(f"chunk_size: {existing.chunk_size} in the output, {spec.chunk_size} in this job")
+        lines.append(f"chunk_size {existing.chunk_size} there, {spec.chunk_size} requested")
     if lines:
-        shown = "\n  ".join(lines + _crf_remedy(existing.deciding, requested.identity, spec))
+        shown = "; ".join(lines)
         raise PlanError(
-            f"{uri}: holds the results of another job; what differs:\n  {shown}\n"
-            "choose another --output, or give --overwrite to remove those results first "
-            "(--dry-run --overwrite lists them; nothing else is removed)"
+            f"{uri}: was written with different settings: {shown}; "
+            f"{_crf_remedy(existing.deciding, requested.identity, spec)}choose another --output, or --overwrite to "
+            "delete it (--dry-run --overwrite lists what is deleted)"
         )
 
 
-def _crf_remedy(existing: dict[str, Any], requested: dict[str, Any], spec: JobSpec) -> list[str]:
-    """How to resume, where parameters of the CRF that come with the weights are all that differs."""
-    there, here = existing["crf"] or {}, requested["crf"] or {}
-    differ = {name: there[name] for name in here if there.get(name, here[name]) != here[name]}
+def _crf_remedy(existing: dict[str, Any], requested: dict[str, Any], spec: JobSpec) -> str:
+    """Return how to resume if only CRF parameters differ that come with the weights."""
+    before, now = existing["crf"] or {}, requested["crf"] or {}
+    differ = {name: before[name] for name in now if before.get(name, now[name]) != now[name]}
     if not differ or differ.keys() & spec.crf.keys() or {**existing, "crf": None} != {**requested, "crf": None}:
-        return []
+        return ""
     flags = " ".join(f"--crf-{name.replace('_', '-')} {value}" for name, value in differ.items())
-    return [f"(these are not given and come with the weights of this version; to resume, add {flags})"]
+    return f"these come with the weights of this version, add {flags} to resume, or "
 
 
 def changed_limits(existing: RunRecord, spec: JobSpec) -> tuple[str, ...]:
-    """One line that names the limits of ``spec`` that the output's last run had otherwise; none if there are none."""
+    """Return one line if the latest run of the output had other limits than ``spec``."""
 
     def shown(value: object) -> str:
         return "not given" if value is None else f"{value:,}"
@@ -57,5 +57,5 @@ def changed_limits(existing: RunRecord, spec: JobSpec) -> tuple[str, ...]:
     ]
     if not changed:
         return ()
-    remedy = "" if spec.retry_errors else "; error rows that are committed stay, unless --retry-errors is given"
-    return (f"the last run of this output had other limits: {'; '.join(changed)}{remedy}",)
+    remedy = "" if spec.retry_errors else "; committed error rows are kept; --retry-errors computes them again"
+    return (f"the latest run of this output had other limits: {'; '.join(changed)}{remedy}",)

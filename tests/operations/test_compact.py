@@ -188,7 +188,7 @@ def test_a_store_that_gives_back_other_bytes_loses_nothing(
         real(self, name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
 
     monkeypatch.setattr(Store, "write", spoil)
-    with pytest.raises(OutputError, match="was read back otherwise than written"):
+    with pytest.raises(OutputError, match="differs from what was written"):
         compact(str(copied), target_bytes=ALL)
     assert by_id(glob_rows(copied)) == counted(copied) == counted(whole)
     monkeypatch.undo()

@@ -130,7 +130,7 @@ def test_another_job_is_refused_with_the_difference(copied: Path, corpus: list[s
     with pytest.raises(PlanError, match=r"refiner.*none.*densecrf") as e:
         segbatch.run(job(corpus, copied, refiner="densecrf"))
     assert e.value.exit_code == 2
-    with pytest.raises(PlanError, match="chunk_size: 4 in the output, 5 in this job"):
+    with pytest.raises(PlanError, match="chunk_size 4 there, 5 requested"):
         segbatch.run(job(corpus, copied, chunk_size=5))
     assert (copied / "_SUCCESS").exists()
     outcome = segbatch.run(job(corpus, copied, refiner="densecrf", overwrite=True))

@@ -138,7 +138,7 @@ def test_another_key_rule_is_another_job(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", ["a.b.jpg", "c.jpg"])
     spec = here.spec([str(tmp_path / "a.tar")], tmp_path / "out")
     here.run(spec)
-    with pytest.raises(Exception, match=r'read\.key: "first-dot" in the output, "last-dot" in this job'):
+    with pytest.raises(Exception, match=r'read\.key "first-dot" there, "last-dot" requested'):
         here.run(spec.model_copy(update={"key": "last-dot"}))
 
 

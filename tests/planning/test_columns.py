@@ -45,7 +45,7 @@ def test_a_column_that_values_told_is_kept_for_later_runs_of_the_output(tmp_path
     assert here.run(spec).totals.records == 6
     assert here.run(here.spec([str(tmp_path / "in")], tmp_path / "out", image_column="scan")).totals.records == 6
     assert verify(str(tmp_path / "out"), read_input=True).problems == []
-    with pytest.raises(PlanError, match=r'read.image_column: "scan" in the output, "content" in this job'):
+    with pytest.raises(PlanError, match=r'read.image_column "scan" there, "content" requested'):
         make_plan(here.spec([str(tmp_path / "in")], tmp_path / "out", image_column="content"))
 
 

@@ -149,7 +149,7 @@ def test_an_output_is_resumed_with_the_threshold_that_it_was_begun_with(source: 
     record = RunRecord.need(Store(str(output)))
     assert (record.identity["prune"], record.state) == (0.3, "done")
     assert make_plan(here.spec([str(source)], output, overwrite=True)).job.prune == 0.02
-    with pytest.raises(PlanError, match=r"prune: 0\.3 in the output, 0\.02 in this job"):
+    with pytest.raises(PlanError, match=r"prune 0\.3 there, 0\.02 requested"):
         make_plan(here.spec([str(source)], output, prune=0.02))
 
 
@@ -164,8 +164,8 @@ def test_the_recorded_spec_is_the_same_job_whatever_the_weights_parameters_are_b
     assert make_plan(begun).record.fingerprint == record.fingerprint
     assert make_plan(recorded_spec(record, output=str(output))).record.fingerprint == record.fingerprint
     other = here.spec([str(source)], output, refiner=refiner)
-    remedy = r"theta_alpha: 80\.0 in the output, .*\n.*come with the weights.*to resume, add --crf-theta-alpha 80\.0\)"
-    with pytest.raises(PlanError, match=remedy if refiner == "densecrf" else r"theta_alpha: 80\.0 in the output"):
+    remedy = r"theta_alpha 80\.0 there, .*come with the weights.*add --crf-theta-alpha 80\.0 to resume"
+    with pytest.raises(PlanError, match=remedy if refiner == "densecrf" else r"theta_alpha 80\.0 there"):
         make_plan(other)
     with pytest.raises(PlanError) as refused:
         make_plan(here.spec([str(source)], output, refiner=refiner, crf={"theta_alpha": 40.0}))
@@ -177,7 +177,7 @@ def test_fewer_inputs_are_told_before_their_chunks_are_retired(source: Path, tmp
     run([source], output)
     before = committed(output)
     fewer = here.spec([f"{source}/001.tar"], output)
-    assert "retired      1 of 2 chunks (2 images) of shards that are not in the input any more" in explain(fewer)
+    assert "retired      1 of 2 chunks (2 images) of shards that are no longer in the input" in explain(fewer)
     assert committed(output) == before
     assert here.run(fewer).retired == 1
     assert {p.name for p in (output / "retired").glob("*")} == before - committed(output)

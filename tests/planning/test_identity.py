@@ -121,14 +121,16 @@ def test_a_resume_with_another_value_follows_from_the_effect(name: str, folder: 
 
 def test_colors_of_classes_are_part_of_the_identity(folder: Path) -> None:
     begun(model="null", classes="red.json")
-    refusal = r'model\.colors: \["#000000", "#ff0000"\] in the output, \["#000000", "#0000ff"\] in this job'
+    refusal = r'model\.colors \["#000000", "#ff0000"\] there, \["#000000", "#0000ff"\] requested'
     with pytest.raises(PlanError, match=refusal):
         make_plan(spec(model="null", classes="blue.json"))
 
 
 def test_a_changed_limit_is_told_once_and_holds_for_what_is_left(folder: Path) -> None:
     first = begun(max_pixels=500)
-    said = "the last run of this output had other limits: max_pixels 500 before, 600 now; error rows that are committed"
+    said = (
+        "the latest run of this output had other limits: max_pixels 500 before, 600 now; committed error rows are kept"
+    )
     assert f"warning      {said}" in explain(spec(max_pixels=600))
     here.run(spec(max_pixels=600))
     record = RunRecord.need(Store("out"))
@@ -148,7 +150,7 @@ def test_an_output_is_resumed_whose_identity_has_limits(folder: Path) -> None:
     (folder / "out" / RUN).write_bytes(record.to_bytes())
     here.run(spec())
     assert RunRecord.need(Store("out")).fingerprint == record.fingerprint
-    with pytest.raises(PlanError, match=r"differs:\n  prune: 0\.02 in the output, 0\.1 in this job\nchoose"):
+    with pytest.raises(PlanError, match=r"different settings: prune 0\.02 there, 0\.1 requested; choose"):
         make_plan(spec(prune=0.1))
 
 

@@ -94,7 +94,7 @@ def test_an_output_is_resumed_with_its_columns_alone(images: Path, tmp_path: Pat
     output = tmp_path / "out"
     here.run(job(images, output, marginal=True))
     assert make_plan(job(images, output, marginal=True)).is_complete
-    with pytest.raises(PlanError, match="marginal: true in the output, false in this job"):
+    with pytest.raises(PlanError, match="marginal true there, false requested"):
         make_plan(job(images, output))
 
 
