@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from segbatch.operations.verify import verify
     from segbatch.output.dataset import MaskDataset
     from segbatch.protocols import Reporter
-    from segbatch.ray_backend.pipeline import build_dataset
+    from segbatch.ray_backend.dataset import build_dataset
     from segbatch.ray_backend.train import train
 
     __version__: str
@@ -53,7 +53,7 @@ _HOMES = {
     "Reporter": "segbatch.protocols:Reporter",
     "SegbatchError": "segbatch.errors:SegbatchError",
     "TrainSpec": "segbatch.config.training:TrainSpec",
-    "build_dataset": "segbatch.ray_backend.pipeline:build_dataset",
+    "build_dataset": "segbatch.ray_backend.dataset:build_dataset",
     "compact": "segbatch.operations.compact:compact",
     "evaluate": "segbatch.operations.evaluate:evaluate",
     "open": "segbatch.output.dataset:MaskDataset.open",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from typing import Any
 
 from segbatch.config.base import spec_of
@@ -15,9 +16,10 @@ from segbatch.output.reconcile import Outdated
 from segbatch.output.sums import Tally
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
+from segbatch.planning.pools import plan_pools
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
-from segbatch.ray_backend.pipeline import compute
+from segbatch.ray_backend.pipeline import execute
 
 logger = logging.getLogger(__name__)
 
@@ -73,5 +75,8 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     if not plan.is_complete:
         with cluster(spec) as hardware:
             plan = publish(plan.with_chunk_size(hardware.cpus))
-            compute(plan, hardware, tally, reporter, logs)
+            pools = plan_pools(spec, hardware, plan.chunks_left())
+            with closing(execute(plan, pools, reporter, logs)) as receipts:
+                for receipt in receipts:
+                    tally.add(receipt)
     return finish(plan, tally, time.monotonic() - begun)

@@ -103,6 +103,10 @@ class Plan:
     def chunks_total(self) -> int:
         return sum(self.chunks(s) for s in self.job.shards)
 
+    def chunks_left(self) -> int:
+        """Number of chunks to compute; an estimate while a tar has not been read to its end."""
+        return self.chunks_total() - self.chunks_done()
+
     def chunks_done(self) -> int:
         return sum(len(self.ledger.committed(s.id).indices) for s in self.job.shards)
 

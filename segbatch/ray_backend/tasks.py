@@ -15,7 +15,7 @@ from segbatch.planning.job import Job
 from segbatch.planning.pools import Pools
 from segbatch.planning.stages import segment_config
 from segbatch.ray_backend.attempts import RayAttempts
-from segbatch.ray_backend.pipeline import SegmentWorker
+from segbatch.ray_backend.workers import SegmentWorker
 from segbatch.records import Chunk
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +28,10 @@ from segbatch.output.sums import Tally
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, keep_latest
 from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.pools import plan_pools
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
-from segbatch.ray_backend.pipeline import compute
+from segbatch.ray_backend.pipeline import execute
 from segbatch.records import digest
 from segbatch.storage.lease import Lease
 
@@ -133,7 +135,10 @@ def compute_staged(found: Work, reporter: Reporter, should_stop: Callable[[], bo
     logs = Logs.of(spec.log_format, spec.storage_options)
     with logs.installed(), cluster(spec) as hardware:
         found.plan = establish(found.plan.with_chunk_size(hardware.cpus))
-        compute(found.plan, hardware, found.tally, reporter, logs, should_stop)
+        pools = plan_pools(found.plan.job.spec, hardware, found.plan.chunks_left())
+        with closing(execute(found.plan, pools, reporter, logs, should_stop)) as receipts:
+            for receipt in receipts:
+                found.tally.add(receipt)
 
 
 def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
