@@ -1,4 +1,4 @@
-"""Weights that know where they come from: package data, a published URL, or any URI. Knows no torch."""
+"""Sets of weights: package data, a published URL, or any URI. Does not import torch."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ _DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".th", ".tar", ".pkl", ".safetensors", ".caffemodel")  # .tar: .pth.tar
 MAX_FILES = 10_000
 _BLOCK_BYTES = 8 * 2**20
-HDF5 = (".h5", ".hdf5")  # refused, with the way out
+HDF5 = (".h5", ".hdf5")  # refused, with a command that converts them
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How uint8 RGB becomes the network's input: each channel is ``(value / scale - mean) / std``.
+    """The normalization of uint8 RGB to the network's input: each channel is ``(value / scale - mean) / std``.
 
-    ``mean`` and ``std`` are in the network's order of channels, which is BGR if ``bgr`` is set (VGG16
-    family).
+    Args:
+        mean: In the network's order of channels.
+        std: In the network's order of channels.
+        scale: Divisor of the values.
+        bgr: Whether the network's order is BGR, as in the VGG16 family.
     """
 
     mean: tuple[float, float, float]
@@ -48,11 +51,11 @@ class Preprocess:
     bgr: bool = False
 
     def affine(self) -> tuple[list[float], list[float]]:
-        """The same as ``value * a + b``: ``a`` and ``b`` by channel, in the network's order."""
+        """Return ``a`` and ``b`` of the equivalent ``value * a + b``, per channel in the network's order."""
         return [1 / (self.scale * s) for s in self.std], [-m / s for m, s in zip(self.mean, self.std, strict=True)]
 
     def mean_color(self) -> tuple[int, int, int]:
-        """The color that becomes nearest to zero, as uint8 RGB."""
+        """Return the uint8 RGB color that is normalized to about zero."""
         r, g, b = (round(m * self.scale) for m in (self.mean[::-1] if self.bgr else self.mean))
         return r, g, b
 
@@ -64,13 +67,15 @@ IMAGENET_RGB = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class Weights:
     """One set of weights for one network.
 
-    ``origin`` says how ``source`` is meant: a file in this package's data, a ``url`` that is downloaded once
-    into torch.hub's cache, a ``uri`` that fsspec opens, or a ``seed`` (untrained, for tests and benchmarks).
-    ``temperature`` was fitted on labeled images that were not trained on, so that the softmax of the logits divided by
-    it is right as often as it says (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2); 1 is
-    not fitted. ``digest`` begins with ``sha256:``. Once the content was read it is that of these bytes; before, that
-    of package data, or the beginning that the publisher of a URL states (``identified``). ``crf`` are the parameters
-    of the dense CRF where no others are given. ``note`` says what of a checkpoint was taken, if that is not all of it.
+    Attributes:
+        origin: The meaning of ``source``: a file in this package's data, a ``url`` that is downloaded once into
+            torch.hub's cache, a ``uri`` that fsspec opens, or a ``seed`` (untrained, for tests and benchmarks).
+        temperature: Divisor of the logits that calibrates their softmax, fitted on labeled images that were not trained
+            on (Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2); 1 if it was not fitted.
+        digest: ``sha256:`` of the content. Before the content is read, the digest of package data, or the prefix that
+            the publisher of a URL states; see ``identified``.
+        crf: Parameters of the dense CRF where no others are given.
+        note: Which tensors of a checkpoint were loaded, if not all of them.
     """
 
     name: str
@@ -86,7 +91,7 @@ class Weights:
     note: str = ""
 
     def read(self, storage_options: Mapping[str, Any] | None = None) -> bytes:
-        """The file's bytes; ``ModelError`` if they cannot be had, or are not those that were published."""
+        """Return the content. Raises ``ModelError`` if it is not available, or not what was published."""
         if self.origin == "package":
             return (files("segbatch.models") / "data" / self.source).read_bytes()
         if self.origin == "url":
@@ -94,12 +99,12 @@ class Weights:
         return read_uri(self.source, "weights", storage_options)
 
     def identified(self) -> Weights:
-        """These weights with their digest, if it can be known without the network; else unchanged."""
+        """Return the weights with the digest of package data; others are returned unchanged."""
         return replace(self, digest=_package_digest(self.source)) if self.origin == "package" else self
 
 
 def content_digest(data: bytes) -> str:
-    """``sha256:`` and 64 hex digits."""
+    """Return ``sha256:`` and 64 hex digits."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -109,10 +114,12 @@ def _package_digest(source: str) -> str:
 
 
 def named_digest(weights: str, storage_options: Mapping[str, Any] | None = None) -> str:
-    """What identifies weights that only their network understands: the content of the file or folder, else the name.
+    """Identify the weights of a user's network by the content of the file or folder, or by the name of anything else.
 
-    Of a folder, the names below it and the contents count; hidden files, which caches keep, do not. Raises
-    ``ModelError`` for what is there and cannot be read.
+    The digest of a folder covers the names and contents of the files in it, without hidden files, which caches write.
+
+    Raises:
+        ModelError: The file or folder exists and cannot be read.
     """
     name = repr(redact(weights))
     try:

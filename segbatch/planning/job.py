@@ -1,4 +1,4 @@
-"""From a spec to a job: what its settings name is found, checked and decided, and so is the identity of its rows."""
+"""Resolve the settings of a job: find and check what they name, and derive the identity of the rows."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ from segbatch.text import redact
 
 @dataclass(frozen=True)
 class Job:
-    """A spec with what it names found: the source, its shards, the network's facts, precision and prune decided.
+    """A spec and everything that its settings resolve to.
 
-    ``skipped`` is what the listings of the inputs hold besides shards; ``notes`` and ``cautions`` are the corpus' own
-    (``chunk.Corpus``).
-    ``root`` is the corpus root, redacted, to which the names of shards and the ids of images are relative.
+    Attributes:
+        spec: As it was given, with the image column of the inputs.
+        root: The corpus root, redacted. Names of shards and ids of images are relative to it.
+        precision: ``fp32`` or ``bf16``.
+        skipped: What the listings of the inputs hold besides shards.
+        notes: Subject and text of each note on the inputs, as ``--dry-run`` shows them.
+        cautions: Warnings about the inputs.
     """
 
     spec: JobSpec
@@ -46,45 +50,45 @@ class Job:
     cautions: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
-        """What will work, and is likely not meant."""
-        name, spec, said = self.model.name, self.spec, [*self.cautions, *_undecisive(self.spec, self.shards)]
+        """Describe settings that work and are probably not intended, one line each."""
+        name, spec, warnings = self.model.name, self.spec, [*self.cautions, *_without_effect(self.spec, self.shards)]
         if self.model.wrong_size:
-            said.append(f"{self.model.wrong_size}. The job stops at the first image whose scores have a wrong size")
+            warnings.append(f"{self.model.wrong_size}. The job stops at the first image whose scores have a wrong size")
         if self.model.untried:
-            said.append(
-                f"network {name} could not be tried on this machine ({self.model.untried}); its scores are checked "
-                "at each image, in the workers"
+            warnings.append(
+                f"network {name} could not be tried on this machine ({self.model.untried}); workers check its "
+                "scores of each image"
             )
         if self.model.refines and spec.refiner != "none":
-            said.append(
+            warnings.append(
                 f"{name} refines its scores itself ({self.model.refines}), and refiner {spec.refiner} refines them "
-                "again; give --refiner none, unless you want both"
+                "again; give --refiner none to refine them once"
             )
         if unused := self.refiner.unused:
-            said.append(f"crf.{', crf.'.join(unused)} decides nothing: refiner {spec.refiner} has no such parameter")
+            warnings.append(f"crf.{', crf.'.join(unused)} has no effect: refiner {spec.refiner} has no such parameter")
         prune = default_prune(len(self.model.labels))
         if spec.prune is None and self.prune != prune:
-            said.append(f"prune is {self.prune:g}, with which this output was begun; the default is {prune:g}")
-        return said
+            warnings.append(f"prune is {self.prune:g}, as in the first run of this output; the default is {prune:g}")
+        return warnings
 
     def divided(self, chunk_size: int) -> Job:
-        """This job with its loose images in shards of one chunk each. Raises ``PlanError`` for shards of one key."""
+        """Divide the loose images into shards of one chunk each. Raises ``PlanError`` for two shards with one key."""
         shards = divided(self.shards, chunk_size)
         _refuse_equal_ids(shards)
         return replace(self, shards=shards)
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the rows; its digest is the run's fingerprint.
+        """Return everything that decides the rows. Its digest is the run's fingerprint.
 
-        Every field of the spec with the effect ``rows`` is in it. A field that names something enters as what that is
-        on this machine now: inputs as the corpus root (a pattern that grows names the same corpus), weights as their
+        It has every field of the spec with the effect ``rows``. A field that names something enters as what it resolves
+        to: inputs as the corpus root (a pattern that matches more files names the same corpus), weights as their
         digest, classes as names and colors.
         """
         given = self.spec.plain("rows")
         # Resolved below; chunk_size is a key of its own in run.json, kept from the first run.
         for name in ("inputs", "weights", "classes", "precision", "prune", "refiner_weights", "crf", "chunk_size"):
             del given[name]
-        if given["image_member"] is None:  # runs of earlier versions go on
+        if given["image_member"] is None:  # as in outputs of earlier versions
             del given["image_member"]
         return {
             "root": self.root,
@@ -100,12 +104,12 @@ class Job:
             "refiner": given.pop("refiner"),
             "crf": dict(self.refiner.parameters) or None,
             "marginal": given.pop("marginal"),
-            "read": given,  # what is left: how the inputs are read
+            "read": given,  # the remaining fields: how the inputs are read
             "code": ROWS_VERSION,
         }
 
     def record(self) -> RunRecord:
-        """A new run.json; its chunk size is set when the hardware is known."""
+        """Return a new run.json, without a chunk size unless one is given."""
         labels = self.model.labels
         return RunRecord(
             identity=self.identity(),
@@ -114,7 +118,7 @@ class Job:
                 ClassEntry(id=i, name=n, color=c)
                 for i, (n, c) in enumerate(zip(labels.names, labels.colors, strict=True))
             ],
-            # With the parameters that came with the weights: a repair by another version needs them.
+            # With the parameters that come with the weights, which a repair by another version needs.
             spec={**self.spec.public(), "crf": dict(self.refiner.request.values)},
             inputs=[_absolute(redact(u)) for u in self.spec.inputs],
             versions=_versions(),
@@ -123,18 +127,21 @@ class Job:
 
 
 def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
-    """Check everything that can be found wrong beforehand. Raises a ``SegbatchError`` whose exit code is 2.
+    """Find and check everything that a spec names, before any work.
 
-    ``kept`` is the identity of an output that exists: its ``precision`` and ``prune`` apply where the spec has none, so
-    that a resume on other hardware, or by another version, gives the same rows; so does its column of images, which its
-    first run may have found by the values. Its ``root`` is the corpus root, by default the folder that all inputs lie
-    in.
+    Args:
+        kept: The identity of an existing output. Its precision, ``prune`` and image column apply where the spec has
+            none, so that a resume on other hardware, or by another version, gives the same rows. Its ``root`` is the
+            corpus root; by default that is the folder that contains all inputs.
+
+    Raises:
+        SegbatchError: With exit code 2.
     """
     kept = kept or {}
     if spec.image_column is None:
         spec = spec.model_copy(update={"image_column": kept.get("read", {}).get("image_column")})
     request = RefinerRequest(spec.refiner, spec.crf, spec.refiner_weights, spec.storage_options)
-    refiners.build(request)  # before weights of the network are downloaded
+    refiners.build(request)  # fails before weights of the network are downloaded
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
     refiner = refiners.describe(request, model)
     precision: str = spec.precision
@@ -161,41 +168,43 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     )
 
 
-def _undecisive(spec: JobSpec, shards: Sequence[Shard]) -> list[str]:
-    """Options that choose within formats that no input is of."""
+def _without_effect(spec: JobSpec, shards: Sequence[Shard]) -> list[str]:
+    """Describe options of formats that no input has, one line each."""
     present = {shard.format for shard in shards}
     options = dict.fromkeys(name for format in FORMATS for name in FORMATS[format].options)
     given = spec.model_dump(include=set(options), exclude_none=True)
     formats = {name: [format for format in FORMATS if name in FORMATS[format].options] for name in options}
     return [
-        f"{name} = {given[name]!r} decides nothing: no input is {' or '.join(sorted(formats[name]))}"
+        f"{name} = {given[name]!r} has no effect: no input is {' or '.join(sorted(formats[name]))}"
         for name in options
         if name in given and present.isdisjoint(formats[name])
     ]
 
 
 def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
-    """The files of a shard are called by its key: two shards with one key would overwrite each other."""
+    """Refuse two shards with one key: their result files would overwrite each other."""
     names: dict[str, str] = {}
     for shard in shards:
         other = names.setdefault(shard.key, shard.name)
         if other != shard.name:
-            raise PlanError(f"{other} and {shard.name}: their files would have equal names; rename one of these shards")
+            raise PlanError(
+                f"{other} and {shard.name}: their result files would have the same names; rename one of these shards"
+            )
 
 
 def _auto_precision(spec: JobSpec) -> str:
-    """bf16 where this machine computes in it; a cluster may have other hardware than this machine."""
-    elsewhere = spec.address or os.environ.get("RAY_ADDRESS")
+    """Return bf16 if this machine supports it natively. A cluster may have other hardware."""
+    address = spec.address or os.environ.get("RAY_ADDRESS")
     try:
         return "bf16" if models.supports_bf16(spec.device) else "fp32"
     except SpecError:
-        if not elsewhere:
+        if not address:
             raise
         return "fp32"
 
 
 def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
-    """The source that the spec's inputs and reading options name, or that an output which exists was made of."""
+    """Open the inputs of a spec with its options for reading."""
     return open_source(
         spec.inputs,
         storage_options=spec.storage_options,
@@ -215,10 +224,10 @@ def _absolute(uri: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("segbatch", "ray", "torch", "torchvision", "pyarrow", "pillow", "simplejpeg", "numpy"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions

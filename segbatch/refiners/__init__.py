@@ -1,4 +1,4 @@
-"""Refiners by name. A new one is a file here and a line in ``REFINERS``; its contract is in ``tests/refiners``."""
+"""Refiners by name. A new refiner is one file and one line in ``REFINERS``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RefinerInfo:
         request: What workers build it from, with all parameters that come with the network's weights.
         needs_image: Whether it looks at the image.
         parameters: Everything that decides its masks besides its name; part of the run's identity.
-        unused: Keys of the ``crf`` mapping that are given and that it does not have.
+        unused: Keys of the ``crf`` mapping that are given and do not concern it.
         tuned: Where parameters that are not given come from; empty if all are given or are the refiner's own.
     """
 
@@ -49,9 +49,9 @@ def build(request: RefinerRequest) -> Refiner:
     """
     chosen = entry(request.name)
     if request.weights is not None and not chosen.takes_weights:
-        learned = " or ".join(name for name in REFINERS if REFINERS[name].takes_weights)
+        trained = " or ".join(name for name in REFINERS if REFINERS[name].takes_weights)
         raise SpecError(
-            f"refiner_weights: refiner {request.name!r} takes none; leave them out, or give refiner {learned}, or "
+            f"refiner_weights: refiner {request.name!r} takes none; leave them out, or give refiner {trained}, or "
             "package.module:factory"
         )
     params = chosen.params(**{name: value for name, value in request.values.items() if name in chosen.keys})
@@ -89,7 +89,7 @@ def describe(request: RefinerRequest, model: ModelInfo) -> RefinerInfo:
 
 
 def entry(name: str) -> RefinerEntry:
-    """Return what is registered under a name, or made of ``package.module:factory``. Raises ``SpecError``."""
+    """Return the entry of a registered name or of ``package.module:factory``. Raises ``SpecError`` if unknown."""
     return custom.entry(name) if ":" in name else REFINERS[name]
 
 

@@ -1,4 +1,4 @@
-"""Refiners of a user's own: ``--refiner package.module:factory``."""
+"""A user's own refiners: ``--refiner package.module:factory``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segbatch.refiners.entry import NoParams, RefinerEntry, RefinerWeights
 class CustomRefiner:
     """The ``protocols.Refiner`` that completes what a user's factory returned, and checks its masks.
 
-    No other code looks for attributes that such a refiner may have or lack.
+    This is the only code that looks for optional attributes of such a refiner.
 
     Args:
         refiner: Has ``refine(image, scores)``. It may have ``needs_image`` (True by default), ``num_classes`` and
@@ -42,7 +42,7 @@ class CustomRefiner:
         """Return what the user's refiner returns, as int16 and float32.
 
         Raises:
-            NetworkError: The result breaks the contract of ``protocols.Refiner``, which no image is to blame for.
+            NetworkError: The result breaks the contract of ``protocols.Refiner``, which no image causes.
         """
         result: Any = self._refiner.refine(image, scores)
         size = (scores.height, scores.width)
@@ -69,9 +69,9 @@ class CustomRefiner:
 
 
 def entry(name: str) -> RefinerEntry:
-    """The entry of the refiner that ``package.module:factory`` makes.
+    """Return the entry of the refiner that ``package.module:factory`` makes.
 
-    The factory is called with ``weights``, the bytes of ``--refiner-weights`` or None, if its signature accepts that.
+    If its signature accepts ``weights``, the factory is called with the bytes of ``--refiner-weights``, or None.
     """
     factory = UserFactory("refiner", name)
 

@@ -20,10 +20,10 @@ class DenseCRFRefiner:
     """Mean-field inference of the dense CRF over the classes of the scores.
 
     Args:
-        params: Their ``prune`` is ignored. Scores are pruned already, by a rule that also keeps what can win between
-            the cells (``stages.scoring.coarse_scores``).
-        kernels: Replace those of ``params``. Label compatibilities in them are of all the network's classes.
-        parameters: What decides the masks, if that is not all of ``params`` and nothing else.
+        params: Its ``prune`` is ignored. Scores are pruned already, by a rule that also keeps classes that can be the
+            arg-max between cells (``stages.scoring.coarse_scores``).
+        kernels: Replace those of ``params``. Their label compatibilities are of all classes of the network.
+        parameters: Everything that decides the masks; by default ``params``.
     """
 
     needs_image = True
@@ -40,7 +40,7 @@ class DenseCRFRefiner:
 
     @property
     def num_classes(self) -> int | None:
-        """Classes that the compatibilities are for; None if they fit any number."""
+        """Number of classes of the label compatibilities; None if they fit any number."""
         return next((len(k.compat) for k in self.kernels if isinstance(k.compat, np.ndarray)), None)
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ class DPNRefiner:
 
     @property
     def num_classes(self) -> int | None:
-        """Classes that the contexts are for; None if they fit any number."""
+        """Number of classes of the label contexts; None if they fit any number."""
         return None if self._contexts is None else self._contexts.shape[1]
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What is registered for a refiner, and what a job asks of it."""
+"""The registry entry of a refiner, and the refiner that a job requests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from segbatch.protocols import Refiner
 
 @dataclass(frozen=True)
 class RefinerWeights:
-    """The content of ``--refiner-weights``. ``source`` is its URI, for messages."""
+    """The content of ``--refiner-weights``.
+
+    Args:
+        source: Its URI, for messages.
+    """
 
     source: str
     data: bytes = field(repr=False)
 
     @property
     def digest(self) -> str:
+        """``sha256:`` and 64 hex digits."""
         return content_digest(self.data)
 
 
@@ -34,7 +39,7 @@ class RefinerEntry:
     """A refiner of the registry.
 
     Attributes:
-        build: Makes the refiner of an instance of ``params`` and of weights, None where none were given.
+        build: Makes the refiner from an instance of ``params`` and the weights, None if none are given.
         params: A dataclass whose defaults are this refiner's. Its fields are the keys of a job's ``crf`` mapping that
             concern this refiner.
         takes_weights: Whether ``--refiner-weights`` may be given.
@@ -56,7 +61,14 @@ class RefinerEntry:
 
 @dataclass(frozen=True)
 class RefinerRequest:
-    """The refiner that a job names, with the parameters that are given, its weights, and options of their store."""
+    """The refiner that a job requests.
+
+    Args:
+        name: A name of the registry, or ``package.module:factory``.
+        values: The keys of the ``crf`` mapping that are given.
+        weights: URI of the weights.
+        storage_options: Options for fsspec.
+    """
 
     name: str
     values: Mapping[str, CRFValue] = field(default_factory=dict)

@@ -13,13 +13,14 @@ from segbatch.refiners.upsample import softmax, upsample
 
 
 class NoRefiner:
-    """The class with the highest upsampled score, and its softmax probability among the classes kept."""
+    """The arg-max of the upsampled scores, with its softmax probability among the candidate classes."""
 
     needs_image = False
     num_classes = None
     parameters: Mapping[str, Json] = {}
 
     def refine(self, image: np.ndarray | None, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class ids int16 (H, W), and their probabilities float32 (H, W)."""
         return pick(softmax(upsample(scores)), scores.class_ids)
 
 

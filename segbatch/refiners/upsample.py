@@ -1,4 +1,4 @@
-"""Coarse scores to full resolution: bilinear, on the grid that ``Scores`` describes."""
+"""Bilinear upsampling of coarse scores to the size of the image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from segbatch.records import Scores
 
 
 def upsample(scores: Scores) -> np.ndarray:
-    """Scores (K, h, w) -> float32 (K, height, width): bilinear between cell centers, constant beyond the outermost."""
+    """Upsample scores (K, h, w) to float32 (K, height, width).
+
+    Bilinear between the centers of cells, constant beyond the outermost ones.
+    """
     values = scores.values.astype(np.float32)
     rows = _along(values, 1, scores.height, scores.stride)
     return _along(rows, 2, scores.width, scores.stride)
@@ -29,6 +32,6 @@ def _along(values: np.ndarray, axis: int, size: int, stride: int) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the first axis, float32 (K, H, W)."""
+    """Return the softmax over the first axis of (K, H, W), float32."""
     exponentials = np.exp(logits - logits.max(axis=0))
     return exponentials / exponentials.sum(axis=0)

@@ -71,15 +71,15 @@ def test_an_output_whose_column_was_told_by_its_name_is_resumed_by_its_name(tmp_
     assert verify(str(tmp_path / "out"), read_input=True).problems == []
 
 
-def test_options_that_decide_nothing_and_ids_that_are_not_kept_are_warned_of(tmp_path: Path) -> None:
+def test_options_without_effect_and_ids_that_are_not_kept_are_warned_of(tmp_path: Path) -> None:
     write_tar(tmp_path / "in/a.tar", [("a.jpg", JPEGS[0])])
     table(tmp_path / "in/b.parquet", slice(0, 3), id=[[n] for n in range(6)], image=JPEGS)
     tar = make_plan(here.spec([str(tmp_path / "in/a.tar")], tmp_path / "out", image_column="photo", id_column="id"))
     assert [text.split(":")[0] for text in tar.job.warnings()] == [
-        "image_column = 'photo' decides nothing", "id_column = 'id' decides nothing"
+        "image_column = 'photo' has no effect", "id_column = 'id' has no effect"
     ]  # fmt: skip
     (unkept, member) = make_plan(
         here.spec([str(tmp_path / "in/b.parquet")], tmp_path / "out", image_member="left")
     ).job.warnings()
     assert unkept.startswith("column 'id' is list<")
-    assert member == "image_member = 'left' decides nothing: no input is webdataset"
+    assert member == "image_member = 'left' has no effect: no input is webdataset"

@@ -141,7 +141,7 @@ def test_an_output_is_resumed_with_the_threshold_that_it_was_begun_with(source: 
     here.run(here.spec([str(source)], output, prune=0.3))
     write_tar(source / "002.tar", SAMPLES[:1])
     resumed = here.spec([str(source)], output)
-    said = "prune is 0.3, with which this output was begun; the default is 0.02"
+    said = "prune is 0.3, as in the first run of this output; the default is 0.02"
     assert make_plan(resumed).job.warnings() == [said]
     assert f"\nwarning      {said}" in explain(resumed)
     assert "\npruned       classes below 0.3 at every pixel" in explain(resumed)

@@ -60,7 +60,7 @@ def test_the_parameters_of_the_crf_do_not_concern_a_users_refiner(source: str, t
     assert not jobs[0].refiner.needs_image
     assert jobs[0].warnings() == []
     assert jobs[1].warnings() == [
-        "crf.theta_alpha decides nothing: refiner tests.own_refiners:without_image has no such parameter"
+        "crf.theta_alpha has no effect: refiner tests.own_refiners:without_image has no such parameter"
     ]
 
 

@@ -295,7 +295,7 @@ def test_a_crf_after_a_network_that_has_one_is_warned_of(tmp_path: Path) -> None
     (text,) = twice.warnings()
     assert text == (
         "crfasrnn refines its scores itself (mean-field layers), and refiner densecrf refines them again; "
-        "give --refiner none, unless you want both"
+        "give --refiner none to refine them once"
     )
     for reporter in (LineReporter, BarReporter):
         console = Console(file=io.StringIO(), width=300)
