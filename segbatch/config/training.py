@@ -183,7 +183,7 @@ class TrainSpec(Spec):
     def decisive(self) -> dict[str, str]:
         """Return the settings that two calls of one training share: all that change what is computed."""
         decisive = {key: repr(value) for key, value in self.plain("rows").items()}
-        if self.image_member is None:  # trainings of earlier versions go on
+        if self.image_member is None:  # trainings of earlier versions, which lack it, can be resumed
             del decisive["image_member"]
         return decisive
 

@@ -56,15 +56,15 @@ def boundary_f1(truth: np.ndarray, mask: np.ndarray, classes: int, tolerance: fl
     filled = _fill(truth, math.ceil(reach))
     true_class, true_at = _boundary(filled)
     mask_class, mask_at = _boundary(np.where(filled >= 0, mask, -1))
-    found = np.full(classes, np.nan)
+    f1 = np.full(classes, np.nan)
     for c in np.union1d(true_class, mask_class):
         true, given = true_at[true_class == c], mask_at[mask_class == c]
         if not len(true) or not len(given):
-            found[c] = 0
+            f1[c] = 0
             continue
         precision, recall = _within(given, true, reach).mean(), _within(true, given, reach).mean()
-        found[c] = 2 * precision * recall / (precision + recall) if precision + recall else 0
-    return found
+        f1[c] = 2 * precision * recall / (precision + recall) if precision + recall else 0
+    return f1
 
 
 _ALL, _LOW, _HIGH = slice(None), slice(None, -1), slice(1, None)
@@ -118,8 +118,8 @@ def _within(points: np.ndarray, targets: np.ndarray, reach: float) -> np.ndarray
     y, x = (points - origin).T
     near = np.flatnonzero((y >= rows) & (y < height - rows) & (x >= rows) & (x < width - rows))
     y, x = y[near], x[near]
-    found = np.zeros(len(points), bool)
+    reached = np.zeros(len(points), bool)
     for row in range(-rows, rows + 1):
         half = math.isqrt(math.floor(reach * reach - row * row))
-        found[near] |= sums[y + row, x + half + 1] > sums[y + row, x - half]
-    return found
+        reached[near] |= sums[y + row, x + half + 1] > sums[y + row, x - half]
+    return reached

@@ -141,7 +141,7 @@ class ClassMap:
         near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise SpecError(
-            f"label_colors: {name!r} is no class; the classes are {', '.join(self.names)}{hint} Say in --map FILE "
+            f"label_colors: {name!r} is not a class; the classes are {', '.join(self.names)}{hint} Say in --map FILE "
             f"which class it is, or that it is ignored, as '{name}: ignore'"
         )
 
@@ -154,7 +154,7 @@ class ClassMap:
             return self.names.index(str(given))
         near = difflib.get_close_matches(str(given), self.names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"the output's classes are {', '.join(self.names)}"
-        raise SpecError(f"map: {key}: {given!r} is no class of the output; {hint}")
+        raise SpecError(f"map: {key}: {given!r} is not a class of the output; {hint}")
 
 
 def _value(value: int) -> int:

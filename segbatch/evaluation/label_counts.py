@@ -124,5 +124,5 @@ def _count(values: np.ndarray) -> tuple[list[int], list[int]]:
         counts = np.bincount(values.ravel())
         present = np.flatnonzero(counts)
         return present.tolist(), counts[present].tolist()
-    found, counts = np.unique(values, return_counts=True)
-    return found.tolist(), counts.tolist()
+    unique, counts = np.unique(values, return_counts=True)
+    return unique.tolist(), counts.tolist()

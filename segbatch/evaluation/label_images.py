@@ -86,13 +86,13 @@ def color_table(colors: str | None, labels: LabelSet, files: Files) -> LabelSet 
             text = files.read(colors, _MAX_TABLE_BYTES).decode("utf-8-sig")
         except (RecordFailure, OSError, UnicodeDecodeError) as e:
             raise SpecError(f"label_colors: {redact(colors)} cannot be read: {e}; give {FORMS}") from e
-        found = parse_class_list(text, redact(colors), needs_ids=False)
-        if found.colors is None:
+        listed = parse_class_list(text, redact(colors), needs_ids=False)
+        if listed.colors is None:
             raise SpecError(
-                f"label_colors: {redact(colors)} names {len(found.names)} classes and no colors; give a table with "
+                f"label_colors: {redact(colors)} names {len(listed.names)} classes and no colors; give a table with "
                 "the columns name,r,g,b"
             )
-        table = found.label_set()
+        table = listed.label_set()
     first: dict[tuple[int, int, int], str] = {}
     for name, color in zip(table.names, table.colors, strict=True):
         if first.setdefault(color, name) != name:
@@ -132,12 +132,12 @@ class LabelReader:
             if isinstance(e, Image.UnidentifiedImageError):
                 is_jpeg = data[:3] == b"\xff\xd8\xff"
                 kind = "a JPEG, which does not keep values" if is_jpeg else recognized(data) or looks_like(data)
-                reason = f"it is no PNG, TIFF, BMP or GIF{f'; it looks like {kind}' if kind else ''}"
+                reason = f"it is not a PNG, TIFF, BMP or GIF{f'; it looks like {kind}' if kind else ''}"
             raise SpecError(f"labels: {name} cannot be read: {reason}") from e
         if values.ndim != 2 or values.dtype.kind not in "uib":
             raise SpecError(
-                f"labels: {name} is no image of class ids (mode {mode}); give palette or gray PNGs whose values are "
-                "class ids, or --label-colors for labels drawn in colors"
+                f"labels: {name} is not an image of class ids (mode {mode}); give palette or gray PNGs whose values "
+                "are class ids, or --label-colors for labels drawn in colors"
             )
         colors = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
         return Label(values.astype(np.int64), colors)
@@ -163,8 +163,8 @@ def _by_color(pixels: np.ndarray, table: LabelSet) -> np.ndarray:
         colors, ids = np.append(colors, ignored), np.append(ids, IGNORE_INDEX)
     order = np.argsort(colors)
     place = np.minimum(np.searchsorted(colors[order], packed), len(colors) - 1)
-    found = colors[order][place] == packed
-    return np.where(found, ids[order][place], UNKNOWN_COLOR - packed)
+    is_known = colors[order][place] == packed
+    return np.where(is_known, ids[order][place], UNKNOWN_COLOR - packed)
 
 
 def _packed(colors: np.ndarray) -> np.ndarray:

@@ -26,22 +26,22 @@ def contradictions(counts: LabelCounts, check_palettes: bool) -> list[str]:
     names = counts.classes.names
     shown = ", ".join(escape_control_characters(n) for n in names[:_MAX_CLASSES_SHOWN])
     classes = f"{len(names)} classes ({shown}{', …' if len(names) > _MAX_CLASSES_SHOWN else ''})"
-    found = []
+    problems = []
     if check_palettes and (other := _renumbered(counts)):
-        found.append(other)
+        problems.append(other)
     if counts.fraction(unknown) > _MAX_UNKNOWN_FRACTION:
-        found.append(
+        problems.append(
             f"{percent(counts.fraction(unknown))} of the pixels of {counts.inspected:,} labels hold values that are "
             f"none of {classes}: {counts.shown(unknown)}; {_remedy(counts, unknown)}"
         )
     if not by_class.any():
-        found.append(
+        problems.append(
             f"no pixel of {counts.inspected:,} labels counts; ignored: {counts.shown(ignored) or 'nothing'}; no class: "
             f"{counts.shown(unknown) or 'nothing'}; give other labels, another --ignore, or --map FILE"
         )
     elif (by_class > 0).sum() == 1 and len(names) > 1 and (ignored or unknown) and not counts.classes.explicit:
-        found.append(_one_class(counts, classes, [*ignored, *unknown]))
-    return found
+        problems.append(_one_class(counts, classes, [*ignored, *unknown]))
+    return problems
 
 
 def _one_class(counts: LabelCounts, classes: str, others: Sequence[int]) -> str:
@@ -55,34 +55,36 @@ def _one_class(counts: LabelCounts, classes: str, others: Sequence[int]) -> str:
 
 def unusable(counts: LabelCounts) -> list[str]:
     """Return which labels cannot be read, or have another size than their image."""
-    found = []
+    problems = []
     if counts.unreadable:
-        found.append(f"{len(counts.unreadable):,} cannot be read, the first: {counts.unreadable[0]}")
+        problems.append(f"{len(counts.unreadable):,} cannot be read, the first: {counts.unreadable[0]}")
     if counts.misfits:
-        found.append(
+        problems.append(
             f"{len(counts.misfits):,} are of another size than their image, the first: {counts.misfits[0]}; a label "
             "has the size of its image as viewers show it"
         )
-    return found
+    return problems
 
 
 def doubts(counts: LabelCounts) -> list[str]:
     """Return what may be intended, and should be known."""
-    found, ignored, unknown = [], counts.values_of(IGNORED), counts.values_of(UNKNOWN)
+    problems, ignored, unknown = [], counts.values_of(IGNORED), counts.values_of(UNKNOWN)
     if unknown:
-        found.append(
-            f"{percent(counts.fraction(unknown))} of the pixels hold values that are no class and do not count: "
+        problems.append(
+            f"{percent(counts.fraction(unknown))} of the pixels hold values that are not a class and do not count: "
             f"{counts.shown(unknown)}; {_remedy(counts, unknown)}"
         )
     if counts.fraction(ignored) > _MUCH_IGNORED_FRACTION:
-        found.append(f"{percent(counts.fraction(ignored))} of the pixels are ignored: {counts.shown(ignored)}")
+        problems.append(f"{percent(counts.fraction(ignored))} of the pixels are ignored: {counts.shown(ignored)}")
     absent = counts.absent
     if absent:
         shown = ", ".join(escape_control_characters(name) for name in absent[:_MAX_ABSENT_SHOWN])
         omitted = f" and {len(absent) - _MAX_ABSENT_SHOWN} more" if len(absent) > _MAX_ABSENT_SHOWN else ""
         beside = f" (ignored: {counts.shown(ignored)})" if ignored else ""
-        found.append(f"{len(absent)} of {len(counts.classes.names)} classes are in no label: {shown}{omitted}{beside}")
-    return found
+        problems.append(
+            f"{len(absent)} of {len(counts.classes.names)} classes are in no label: {shown}{omitted}{beside}"
+        )
+    return problems
 
 
 def _remedy(counts: LabelCounts, unknown: Sequence[int]) -> str:

@@ -101,7 +101,7 @@ def survey(
         notes: Passed on to the result.
 
     Raises:
-        SpecError: No pixel counts, most pixels have values that are no class, or only one class is left while other
+        SpecError: No pixel counts, most pixels have values that are not a class, or only one class is left while other
             pixels are ignored and no map says that this is intended.
     """
     chosen = range(count) if count <= MAX_LABELS else np.linspace(0, count - 1, MAX_LABELS).astype(int).tolist()

@@ -164,11 +164,11 @@ def evaluate(
         reporter.message(line)
     with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
         parts = []
-        for found in outputs:
-            truth = GroundTruth(truths, found.rows.places, classes, reader, resamples, seed)
-            parts.append(_compare(found.store, found.rows.files, truth, int(hardware.cpus), reporter))
-    for found, part in zip(outputs, parts, strict=True):
-        _add_findings(found, part, survey)
+        for labeled in outputs:
+            truth = GroundTruth(truths, labeled.rows.places, classes, reader, resamples, seed)
+            parts.append(_compare(labeled.store, labeled.rows.files, truth, int(hardware.cpus), reporter))
+    for labeled, part in zip(outputs, parts, strict=True):
+        _add_findings(labeled, part, survey)
     _add_unequal(parts, [label.name for label in truths])
     metrics = [part.sums.metrics() for part in parts]
     return Evaluation(
@@ -223,7 +223,7 @@ def _add_findings(output: _LabeledOutput, part: PartialEvaluation, survey: Label
         )
     if part.unknown:
         pixels = sum(count for count, _ in part.unknown.values())
-        kind = "pixels of label values that are no class"
+        kind = "pixels of label values that are not a class"
         part.findings[kind] = Finding(pixels, part.unknown.lines()[:MAX_EXAMPLES])
     for name in output.rows.labels_without:
         part.add_finding("labels without an image", name)

@@ -105,7 +105,7 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
         reporter.phase("comparing the network's masks, images", len(records))
         network, unknown = measurement.network()
         for text in unknown.lines():
-            reporter.message(f"label {text}, count as nothing; the value is no class, and not one to --ignore")
+            reporter.message(f"label {text}, do not count; the value is neither a class nor one to --ignore")
         if not network.pixel_accuracy >= 0:  # NaN
             raise SpecError(f"labels: no pixel in {redact(labels)} counts; give other labels, or another --ignore")
         reporter.message(f"the network alone: mean IoU {network.mean_iou:.4f}")

@@ -1,1 +1,1 @@
-"""Looking at results."""
+"""Results for people."""

@@ -1,4 +1,4 @@
-"""A contact sheet: photograph, network, after the CRF, side by side, with a legend."""
+"""Contact sheets: images and their masks side by side, with a legend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _OPACITY = 0.55
 
 @dataclass(frozen=True)
 class Row:
-    """One image uint8 (H, W, 3) and masks (H, W) of class ids, one for each column after the first."""
+    """A row of the sheet.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        masks: Class ids (H, W), one for each column after the first.
+    """
 
     title: str
     image: np.ndarray
@@ -25,7 +30,11 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row], columns: Sequence[str], labels: LabelSet) -> Image.Image:
-    """All rows on one sheet; masks are drawn over the dimmed photograph in the classes' colors, with outlines."""
+    """Return the rows as one image, masks drawn over the images in the colors of their classes.
+
+    Args:
+        columns: Headings, the first one that of the images.
+    """
     cells = [[Image.fromarray(r.image), *(overlay(r.image, m, labels) for m in r.masks)] for r in rows]
     thumbs = [[c.resize((_WIDTH, max(1, round(c.height * _WIDTH / c.width)))) for c in row] for row in cells]
     present = sorted({int(i) for r in rows for m in r.masks for i in np.unique(m)})
@@ -52,7 +61,7 @@ def contact_sheet(rows: Sequence[Row], columns: Sequence[str], labels: LabelSet)
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Image.Image:
-    """The image with its mask over it; borders between classes are white, so that edges can be judged."""
+    """Return the image with its mask over it; boundaries between classes are white."""
     colors = np.asarray(labels.colors, np.float32)[mask]
     blended = image * (1 - _OPACITY) + colors * _OPACITY
     edge = np.zeros(mask.shape, bool)

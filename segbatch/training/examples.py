@@ -97,11 +97,11 @@ def image_files(
         for e in listed.entries
         if is_image(e.name)
     ]
-    found = pair(images, truths, Suffix.of(suffix))
-    if not found.labels:
+    pairing = pair(images, truths, Suffix.of(suffix))
+    if not pairing.labels:
         raise SpecError(refusal(images, truths, Suffix.of(suffix), labels, ", ".join(map(redact, inputs))))
-    pairs = sorted((images[i].uri, label.uri) for i, label in found.labels.items())
-    return ImageFiles(pairs, classes, files, reader, max_pixels), found.notes()
+    pairs = sorted((images[i].uri, label.uri) for i, label in pairing.labels.items())
+    return ImageFiles(pairs, classes, files, reader, max_pixels), pairing.notes()
 
 
 def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str) -> np.ndarray:
@@ -117,8 +117,8 @@ def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str)
         )
     truth, unknown = classes.truth(label)
     if unknown:
-        told = ", ".join(f"{value} ({pixels:,} pixels)" for value, pixels in list(unknown.items())[:5])
-        logger.warning("labels: %s holds values that are no class: %s; they do not count", name, told)
+        shown = ", ".join(f"{value} ({pixels:,} pixels)" for value, pixels in list(unknown.items())[:5])
+        logger.warning("labels: %s holds values that are not a class: %s; they are ignored", name, shown)
     return truth
 
 

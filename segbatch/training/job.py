@@ -78,7 +78,7 @@ def _check(spec: TrainSpec, architecture: Architecture) -> None:
     workers = ProcessGroup().size
     if spec.batch_size % (workers * spec.accumulate):
         raise SpecError(
-            f"batch_size: {spec.batch_size} is no multiple of workers x accumulate, {workers} x {spec.accumulate}"
+            f"batch_size: {spec.batch_size} is not a multiple of workers x accumulate, {workers} x {spec.accumulate}"
         )
     if spec.val_labels is not None and not spec.val:
         raise SpecError("val_labels: there are no images for them; give --val")

@@ -132,7 +132,7 @@ def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
     Raises:
         SpecError: No module has such a name.
     """
-    found = []
+    modules = []
     for prefix in prefixes:
         named = [
             module
@@ -142,8 +142,8 @@ def frozen(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Module]:
         if not named:
             known = ", ".join(name for name, _ in network.named_children())
             raise SpecError(f"freeze: no module is called {prefix!r}; this network consists of {known}")
-        found += named
-    return found
+        modules += named
+    return modules
 
 
 def set_train_mode(network: nn.Module, spec: TrainSpec) -> None:

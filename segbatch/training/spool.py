@@ -90,10 +90,10 @@ def spool(
     # The same files, listed with the column of the labels.
     planned = {} if isinstance(labels, str) else {shard.uri: shard for shard in labels.shards()}
     for shard in images.shards():
-        found = {key: out.put(data) for key, data in _labels(planned.get(shard.uri, shard), labels, reader.files)}
+        label_of = {key: out.put(data) for key, data in _labels(planned.get(shard.uri, shard), labels, reader.files)}
         for chunk in images.chunks(shard, _CHUNK):
             for record in chunk.records:
-                label = found.get(_key(shard, record))
+                label = label_of.get(_key(shard, record))
                 if record.data is None:
                     failed += 1
                 elif label is None:

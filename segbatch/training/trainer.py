@@ -161,15 +161,15 @@ class Trainer:
     def _measure(self, inference: dict[str, Tensor]) -> HistoryLine:
         """The loss since the line before, and the metrics of the weights on the validation images."""
         spec, state = self.spec, self.state
-        found = self._confusion(inference)
+        matrix = self._confusion(inference)
         return HistoryLine(
             update=state.update,
             epoch=round(state.update * spec.batch_size / len(self.job.train), 4),
             loss=state.loss[0] / max(1, state.loss[1]),
             lr=spec.lr * learning_rate_factor(spec, state.update - 1, self.total),
-            mean_iou=None if found is None else found.mean_iou,
-            pixel_accuracy=None if found is None else found.pixel_accuracy,
-            class_iou=None if found is None else [None if np.isnan(v) else float(v) for v in found.iou],
+            mean_iou=None if matrix is None else matrix.mean_iou,
+            pixel_accuracy=None if matrix is None else matrix.pixel_accuracy,
+            class_iou=None if matrix is None else [None if np.isnan(v) else float(v) for v in matrix.iou],
         )
 
     def _confusion(self, inference: dict[str, Tensor]) -> Confusion | None:
@@ -178,9 +178,9 @@ class Trainer:
             return None
         job = self.job
         model = inference_model(job.architecture, job.labels, inference, self.device, self.spec.batch_size)
-        found = confusion(model, val, range(self.group.rank, len(val), self.group.size))
-        found.counts = self.group.sum_counts(found.counts, self.device)
-        return found
+        matrix = confusion(model, val, range(self.group.rank, len(val), self.group.size))
+        matrix.counts = self.group.sum_counts(matrix.counts, self.device)
+        return matrix
 
     def _write(self, name: str, make: Callable[[], bytes]) -> None:
         if self.group.is_main:

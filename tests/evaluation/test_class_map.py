@@ -43,12 +43,12 @@ def test_classes_are_merged_in_labels_and_masks() -> None:
 @pytest.mark.parametrize(
     ("mapping", "says"),
     [
-        ({7: "cars"}, "7: 'cars' is no class of the output; did you mean 'car'"),
-        ({7: 4}, "7: 4 is no class of the output; the output's classes are road, pavement"),
-        ({7: True}, "7: True is no class"),
-        ({7: [1]}, r"7: \[1\] is no class"),
-        ({"lorry": "car"}, "lorry: 'lorry' is no class"),
-        ({"car": "ignore"}, "car: 'ignore' is no class"),
+        ({7: "cars"}, "7: 'cars' is not a class of the output; did you mean 'car'"),
+        ({7: 4}, "7: 4 is not a class of the output; the output's classes are road, pavement"),
+        ({7: True}, "7: True is not a class"),
+        ({7: [1]}, r"7: \[1\] is not a class"),
+        ({"lorry": "car"}, "lorry: 'lorry' is not a class"),
+        ({"car": "ignore"}, "car: 'ignore' is not a class"),
         ({70000: "car"}, "label value 70000 is not within 0 to 65535"),
         ({-1: "car"}, "-1"),
         ({"car": "road", "road": "tree"}, "'car' becomes 'road', which becomes 'tree'; name the last"),

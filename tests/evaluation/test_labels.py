@@ -68,7 +68,7 @@ def test_values_are_what_was_written(mode: str) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "looks like a Git LFS pointer"),
         (
             encoded(Image.fromarray(drawn(IDS, [*NAMES.colors]))),
-            r"no image of class ids \(mode RGB\).* or --label-colors",
+            r"not an image of class ids \(mode RGB\).* or --label-colors",
         ),
         (encoded(Image.fromarray(IDS))[:-30], "cannot be read"),
     ],
@@ -120,7 +120,7 @@ def test_colors_of_the_classes_and_unknown_ones() -> None:
         ("road,1,2,3\ncar,1,2,3\n", r"'road' and 'car' have one color, \(1, 2, 3\)"),
         (
             "road,1,2,3\nboat,4,5,6\n",
-            "label_colors: 'boat' is no class; the classes are road, car, sky.*'boat: ignore'",
+            "label_colors: 'boat' is not a class; the classes are road, car, sky.*'boat: ignore'",
         ),
     ],
 )

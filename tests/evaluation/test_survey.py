@@ -79,8 +79,8 @@ def test_a_map_says_what_is_meant() -> None:
 def test_what_may_be_meant_is_warned_of_with_numbers() -> None:
     found = surveyed(label((0, 50), (1, 8), (9, 2), (255, 40)), names=THREE)
     assert found.warnings == (
-        "2.0 % of the pixels hold values that are no class and do not count: value 9: 2.0 %; say in --map FILE which "
-        "class each value is, or leave it out by --ignore",
+        "2.0 % of the pixels hold values that are not a class and do not count: value 9: 2.0 %; say in --map FILE "
+        "which class each value is, or leave it out by --ignore",
         "40.0 % of the pixels are ignored: value 255: 40.0 %",
         "1 of 3 classes are in no label: sky (ignored: value 255: 40.0 %)",
     )

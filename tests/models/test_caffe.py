@@ -92,7 +92,7 @@ FOUR = np.float32([1, 2, 3, 4]).tobytes()
         (layer(message(8, FOUR) + message(7, number(1, 1)) + message(8, b"x")), "ends within a number"),
         (layer(number(5, 3)), "data of blob 'fc/0' is a number"),
         (layer(number(7, 3)), "shape of blob 'fc/0' is a number"),
-        (layer(message(1, b"x")), "is no number"),
+        (layer(message(1, b"x")), "is not a number"),
         (message(100, number(1, 3)), "the name of a layer is a number"),
         (message(100, number(7, 3)), "a blob is a number"),
         (number(100, 3), "a layer is a number"),

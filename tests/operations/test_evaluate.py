@@ -166,10 +166,14 @@ def test_what_cannot_be_compared_is_counted_and_named(work: Path, tmp_path: Path
     assert (times, text) == (1, "001.png: label 48x60, mask 48x64 (height x width)")
     times, text = kinds.pop("labels that cannot be read")
     assert times == 3
-    for part in ("002.png is no image of class ids (mode RGB)", "004.png cannot be read: it is no PNG", "008.png"):
+    for part in (
+        "002.png is not an image of class ids (mode RGB)",
+        "004.png cannot be read: it is not a PNG",
+        "008.png",
+    ):
         assert part in text
     assert kinds.pop("labels without a pixel that counts") == (2, "005.png | 006.png")
-    times, text = kinds.pop("pixels of label values that are no class")
+    times, text = kinds.pop("pixels of label values that are not a class")
     assert times == 48 * 64 + 5 + 2
     assert "value 9: 5 pixels, first in 003.png" in text
     assert "value 1048576: " in text
@@ -308,7 +312,7 @@ def test_labels_of_other_names_and_in_colors(work: Path, tmp_path: Path) -> None
     drawn = {"label_suffix": "_color", "label_colors": str(tmp_path / "labelmap.txt")}
     found = evaluate(str(work / "network"), labels=str(tmp_path / "drawn"), **drawn, resamples=0)
     assert np.array_equal(found.outputs[0].confusion[[0, 2]], plain.outputs[0].confusion[[0, 2]])
-    unknown = found.outputs[0].findings["pixels of label values that are no class"]
+    unknown = found.outputs[0].findings["pixels of label values that are not a class"]
     assert unknown.times == plain.outputs[0].confusion[1].sum()
     assert unknown.examples[0].startswith("color (1, 200, 3): ")
     assert found.outputs[0].findings["classes in no inspected label"].examples == ["middle"]

@@ -56,7 +56,7 @@ def test_the_best_is_found_and_can_be_run(labeled: tuple[Path, Path], tmp_path: 
     assert found.trials[0].mean_iou > found.network.mean_iou + 0.01
     assert len([s for s in said if s.startswith("round")]) == 2
     assert (
-        "label value 217: 192 pixels, first in 0.png, count as nothing; the value is no class, and not one to --ignore"
+        "label value 217: 192 pixels, first in 0.png, do not count; the value is neither a class nor one to --ignore"
         in said
     )
     config = tmp_path / "crf.yaml"
@@ -134,7 +134,7 @@ def test_labels_that_cannot_be_paired(labeled: tuple[Path, Path], tmp_path: Path
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        (np.zeros((48, 64, 3), np.uint8), r"labels/0.png is no image of class ids \(mode RGB\)"),
+        (np.zeros((48, 64, 3), np.uint8), r"labels/0.png is not an image of class ids \(mode RGB\)"),
         (np.zeros((20, 64), np.uint8), r"1 are of another size .* 0.png: label 20x64, image 48x64"),
     ],
 )

@@ -95,5 +95,5 @@ def test_a_label_that_is_no_label_names_its_example(folder: Path, tmp_path: Path
     color = io.BytesIO()
     Image.new("RGB", (40, 30)).save(color, "PNG")
     shard = tar(tmp_path / "a.tar", [("0.jpg", encoded(folder, "images", 0)), ("0.png", color.getvalue())])
-    with pytest.raises(SegbatchError, match="of example 0 is no image of class ids"):
+    with pytest.raises(SegbatchError, match="of example 0 is not an image of class ids"):
         examples(inputs=[str(shard)], label_column="png").load(0)

@@ -245,7 +245,7 @@ def test_an_unreadable_image_ends_no_training(
         ({"labels": "{val}"}, "none of the 10 images .* has a label"),
         ({"val": []}, "val_labels: there are no images for them"),
         ({"val_labels": None}, "val: there are no labels for them; give --val-labels"),
-        ({"batch_size": 5, "accumulate": 2}, "5 is no multiple of workers x accumulate, 1 x 2"),
+        ({"batch_size": 5, "accumulate": 2}, "5 is not a multiple of workers x accumulate, 1 x 2"),
         ({"model": "deconvnet", "crop": None}, "takes 224 x 224 pixels alone; give --crop 224 224"),
         ({"lr": 1e30, "balance": "none"}, "the loss is (nan|inf) at update .*lower --lr"),
         ({"device": "cuda:99"}, "cuda:99"),

@@ -60,15 +60,15 @@ def read(data: bytes, source: str) -> dict[str, Tensor]:
 
 
 def _read_layer(message: memoryview, name_field: int, blobs_field: int, blobs: dict[str, Tensor]) -> None:
-    name, found = "", []
+    name, messages = "", []
     for number, value in _fields(message):
         if number == name_field:
             name = str(_message(value, "the name of a layer"), "utf-8", "backslashreplace")
         elif number == blobs_field:
-            found.append(_message(value, "a blob"))
-            if len(blobs) + len(found) > _MAX_BLOBS:
+            messages.append(_message(value, "a blob"))
+            if len(blobs) + len(messages) > _MAX_BLOBS:
                 raise _Damaged(f"there are more than {_MAX_BLOBS} blobs")
-    for index, blob in enumerate(found):
+    for index, blob in enumerate(messages):
         key = f"{name}/{index}"
         if key in blobs:
             raise _Damaged(f"two layers are called {name!r}")
@@ -103,7 +103,7 @@ def _read_blob(message: memoryview, key: str) -> Tensor:
             blob.shape = (blob.shape or []) + _dims(_message(value, f"the shape of blob {key!r}"))
         elif number in _OLD_SHAPE:
             if not isinstance(value, int):
-                raise _Damaged(f"the shape of blob {key!r} is no number")
+                raise _Damaged(f"the shape of blob {key!r} is not a number")
             blob.old[number] = value
     singles = blob.singles if whole is None else whole
     if len(singles) % 4 or len(blob.doubles) % 8:

@@ -218,8 +218,8 @@ def read_contexts(data: bytes, source: str) -> Tensor:
         ModelError: They are missing, or of another shape.
     """
     name = "contexts.weight"
-    found = {key.removeprefix("parsing."): value for key, value in state_dict.parse(data, source).items()}
-    state = {key: value for key, value in found.items() if key == name}
+    tensors = {key.removeprefix("parsing."): value for key, value in state_dict.parse(data, source).items()}
+    state = {key: value for key, value in tensors.items() if key == name}
     contexts = state.get(name)
     outputs, classes = contexts.shape[:2] if contexts is not None and contexts.ndim >= 2 else (0, 0)
     fits = 0 < classes < 2**15 and outputs < 2**20

@@ -161,7 +161,11 @@ def _sorted(table: pa.Table, uri: str) -> tuple[np.ndarray, dict[str, slice]]:
     bad = ~(np.isfinite(values) & (np.abs(values) < 2**31)).all(axis=1) | (values[:, 2:] <= 0).any(axis=1)
     if wrong is not None or bad.any() or ids.null_count:
         row = int(np.argmax(bad)) if wrong is None and bad.any() else 0
-        met = f"column {wrong} is no number" if wrong else f"row {row} is {values[row].tolist() if len(values) else []}"
+        met = (
+            f"column {wrong} is not a number"
+            if wrong
+            else f"row {row} is {values[row].tolist() if len(values) else []}"
+        )
         raise ModelError(
             f"proposals {uri!r}: {met}; every row needs an image_id, and {', '.join(SIDES)} in pixels, the last two "
             "above 0"
