@@ -1,4 +1,4 @@
-"""The causes behind an exception, and what a person can do about those that are the machine's. Does not import Ray."""
+"""The chain of causes of an exception, and remedies for conditions of the machine. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _REMEDIES = {
     errno.ENFILE: "the machine has too many open files: raise fs.file-max, or end other programs",
     errno.ENOMEM: "lower --segment-actors, --refine-actors or --batch-size, or take machines with more memory",
 }
-# How libraries that give no errno name these conditions: torch, pyarrow and the C library say strerror's words.
+# Libraries that give no errno (torch, pyarrow, the C library) name these conditions by the text of strerror.
 _WORDS = {os.strerror(number).lower(): number for number in _REMEDIES}
 _DISK = {errno.ENOSPC, errno.EDQUOT}
 _NO_RECORDS = {*_DISK, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and every exception behind it, each before its own causes: what it names, holds, or arose within."""
+    """Yield ``error`` and all its causes, each before its own: named by ``from``, contained, or handled at the time."""
     waiting, seen = [error], set()
     while waiting:
         link = waiting.pop()
@@ -32,17 +32,17 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
-        # Ray keeps the exception of a task as its ``cause``, the one of an actor's start among its arguments.
+        # Ray keeps the exception of a task in ``cause``, the one of an actor's constructor among the arguments.
         held = [getattr(link, "cause", None), *(link.args if isinstance(link.args, tuple) else ())]
         inner = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
-        # ``raise from None`` says that what it arose within is no cause; ``raise from`` another does not.
+        # ``raise from None`` excludes the exception that was handled at the time; ``raise from`` another does not.
         context = None if link.__suppress_context__ and link.__cause__ is None else link.__context__
         behind = [*held, *inner, link.__cause__, context]
         waiting.extend(e for e in reversed(behind) if isinstance(e, BaseException))
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The machine's condition that ``error`` or a cause of it tells of: one of those with a ``remedy``, or None."""
+    """Return the errno of the machine's condition behind ``error``, if it is one with a ``remedy``."""
     for link in causes(error):
         if isinstance(link, OSError) and link.errno in _REMEDIES:
             return link.errno
@@ -53,27 +53,27 @@ def errno_of(error: BaseException) -> int | None:
 
 
 def remedy(error: BaseException) -> str:
-    """What to do about a full disk, a missing permission, too many open files or too little memory; "" for the rest."""
+    """Return the remedy for a full disk, missing permission, too many open files or too little memory; else ""."""
     number = errno_of(error)
     return "" if number is None else _REMEDIES[number]
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether every record would fail so: a disk is full or read-only, or no more files can be opened."""
+    """Return whether every record would fail likewise: the disk is full or read-only, or no file can be opened."""
     return errno_of(error) in _NO_RECORDS
 
 
-def no_space(folder: str, least: int) -> str:
-    """What is wrong with a folder on whose disk fewer than ``least`` bytes, or no more files, can be written; or ""."""
+def no_space(folder: str, min_bytes: int) -> str:
+    """Return the problem of a folder whose disk has less than ``min_bytes`` or no inode free; else ""."""
     disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
-    if free >= least and (disk.f_favail or not disk.f_files):
+    if free >= min_bytes and (disk.f_favail or not disk.f_files):
         return ""
-    return f"{os.strerror(errno.ENOSPC)}: {folder} has {free / 2**20:.1f} MiB free, {least / 2**20:.0f} are needed"
+    return f"{os.strerror(errno.ENOSPC)}: {folder} has {free / 2**20:.1f} MiB free, {min_bytes / 2**20:.0f} are needed"
 
 
 def place(error: BaseException) -> str:
-    """The path that a disk's condition concerns, where an exception names it; else the folders that may be meant."""
+    """Return the folders that may be full where no exception names a path; else ""."""
     if errno_of(error) not in _DISK:
         return ""
     for link in causes(error):
@@ -85,5 +85,5 @@ def place(error: BaseException) -> str:
 
 
 def lost_gpu(e: Exception) -> bool:
-    """Whether the process's CUDA context is lost, so that every later image would fail in this process."""
+    """Return whether the process has lost its CUDA context, so that every later image would fail in it."""
     return "CUDA error" in str(e)

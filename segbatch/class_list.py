@@ -1,4 +1,4 @@
-"""Lists of classes as tools write them: text, JSON, YAML, tables with or without a header, color maps of annotators."""
+"""Parse class lists as tools write them: text, JSON, YAML, tables with or without a header, color maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segbatch.errors import SpecError
 from segbatch.labels import LabelSet
 
 FORMS = (
-    "one name a line; a JSON list of names or of objects with name, id and color; a table with the columns name,r,g,b"
+    "one name per line; a JSON list of names or of objects with name, id and color; a table with the columns name,r,g,b"
 )
 # Columns and keys, in lower case without spaces and underscores, in order of preference.
 _NAME_KEYS = ("name", "classname", "class", "label", "labelname", "title", "category", "categoryname")
@@ -38,19 +38,19 @@ _PBTXT = re.compile(r"\s*item\s*\{")
 
 @dataclass(frozen=True)
 class ClassList:
-    """Names in order of their ids, and the colors (R, G, B) that the file gives; None if it gives none."""
+    """Class names in order of their ids, and their colors (R, G, B); None if the file has no colors."""
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...] | None
 
     def label_set(self) -> LabelSet:
-        """As a label set; classes without colors get those of PASCAL VOC. Raises ``SpecError``."""
+        """Return a label set, with the colors of PASCAL VOC if there are none. Raises ``SpecError``."""
         return LabelSet.of(self.names, self.colors)
 
 
 @dataclass(frozen=True)
 class _Item:
-    """One entry of a list: its name, the id and the color that stand beside it, if any."""
+    """One entry of a list: its name, and its id and color if it has them."""
 
     name: str
     id: object = None
@@ -58,14 +58,20 @@ class _Item:
 
 
 def parse_class_list(text: str, uri: str, *, needs_ids: bool = True) -> ClassList:
-    """The classes in a file, by its form.
+    """Return the classes in a file, whose form is recognized.
 
-    Read are: one name a line; ``id name`` a line; ``name,r,g,b`` or ``r g b name`` a line; tables with a header, such
-    as class_dict.csv; labelmap.txt of CVAT, labels.txt of labelme; lists in JSON and YAML of names or of objects, or
+    Supported forms: one name per line; ``id name``, ``name,r,g,b`` or ``r g b name`` per line; tables with a header,
+    such as class_dict.csv; labelmap.txt of CVAT, labels.txt of labelme; JSON and YAML lists of names or objects, or
     mappings from id to name, also under classes, names (YOLO), categories (COCO), labels (Mapillary) and id2label
-    (Hugging Face). Where there are ids, class i is the entry of id i; with ``needs_ids`` they are 0 to n - 1.
+    (Hugging Face). A header is never a class.
 
-    Raises ``SpecError`` that names the file and the entry. A header is never a class.
+    Args:
+        text: Content of the file.
+        uri: Of the file, for messages.
+        needs_ids: Whether ids, if there are any, must be 0 to n - 1; class i is the entry with id i.
+
+    Raises:
+        SpecError: The form is not recognized, or an entry is invalid; names the file and the entry.
     """
     other = (
         "a label map of TensorFlow (.pbtxt)" if _PBTXT.match(text) else recognized(text[:FIRST_BYTES].encode(), "JSON")
@@ -89,14 +95,16 @@ def _reason(error: Exception) -> str:
 def _ordered(items: Sequence[_Item], uri: str, needs_ids: bool) -> ClassList:
     numbered = [item for item in items if item.id is not None]
     if numbered and len(numbered) < len(items):
-        lacking = next(item.name for item in items if item.id is None)
-        raise ValueError(f"{len(numbered)} of {len(items)} classes have an id, {lacking!r} has none; give all or none")
+        unnumbered = next(item.name for item in items if item.id is None)
+        raise ValueError(
+            f"{len(numbered)} of {len(items)} classes have an id, {unnumbered!r} has none; give all or none"
+        )
     if numbered and needs_ids:
         by_id: dict[int, _Item] = {}
         for item in items:
             number = _whole(item.id, f"the id of {item.name!r}")
             if number in by_id:
-                raise ValueError(f"the id {number} is given to {by_id[number].name!r} and to {item.name!r}")
+                raise ValueError(f"{by_id[number].name!r} and {item.name!r} have the same id {number}")
             by_id[number] = item
         wrong = sorted(set(by_id) - set(range(len(items))))
         if wrong:
@@ -107,14 +115,16 @@ def _ordered(items: Sequence[_Item], uri: str, needs_ids: bool) -> ClassList:
         items = [by_id[i] for i in range(len(items))]
     colors = [_color(item) for item in items if item.color is not None]
     if colors and len(colors) < len(items):
-        lacking = next(item.name for item in items if item.color is None)
-        raise ValueError(f"{len(colors)} of {len(items)} classes have a color, {lacking!r} has none; give all or none")
+        uncolored = next(item.name for item in items if item.color is None)
+        raise ValueError(
+            f"{len(colors)} of {len(items)} classes have a color, {uncolored!r} has none; give all or none"
+        )
     return ClassList(tuple(item.name for item in items), tuple(colors) or None)
 
 
 def _whole(value: object, what: str) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"-?\d+(?:\.0+)?", str(value).strip()):
-        raise ValueError(f"{what} is {value!r}, not a whole number")
+        raise ValueError(f"{what} is {value!r}, not an integer")
     return int(float(str(value)))
 
 
@@ -126,13 +136,12 @@ def _color(item: _Item) -> tuple[int, int, int]:
     if isinstance(value, Sequence) and len(value) == 4 and not isinstance(value, str):
         value = value[:3]  # RGBA
     try:
-        red, green, blue = (_whole(v, "a part") for v in value)  # type: ignore[attr-defined]
+        red, green, blue = (_whole(v, "a component") for v in value)  # type: ignore[attr-defined]
         if not all(0 <= v <= 255 for v in (red, green, blue)):
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
-            f"the color of {item.name!r} is {item.color!r}; a color is three whole numbers from 0 to 255: red, green, "
-            "blue"
+            f"the color of {item.name!r} is {item.color!r}; a color is three integers from 0 to 255: red, green, blue"
         ) from None
     return red, green, blue
 
@@ -157,7 +166,7 @@ def _json(text: str) -> Any:
 
 
 def _of_plain(loaded: Any) -> list[_Item]:
-    """Of a list or a mapping, or of the one that a file of a known tool holds under its key."""
+    """Return the items of a list or mapping, or of the one that a known tool writes under a key."""
     if isinstance(loaded, Mapping):
         held = [key for key in _LISTS if isinstance(loaded.get(key), list | Mapping)]
         if held:
@@ -168,9 +177,9 @@ def _of_plain(loaded: Any) -> list[_Item]:
             return [_Item(str(name), number) for name, number in loaded.items()]
         if all(isinstance(value, list | str) for value in loaded.values()) and loaded:
             return [_Item(str(name), None, color) for name, color in loaded.items()]
-        raise ValueError(f"a mapping with the keys {', '.join(map(str, list(loaded)[:5]))} is no list of classes")
+        raise ValueError(f"a mapping with the keys {', '.join(map(str, list(loaded)[:5]))} is not a list of classes")
     if not isinstance(loaded, list):
-        raise ValueError(f"{type(loaded).__name__} is no list of classes")
+        raise ValueError(f"{type(loaded).__name__} is not a list of classes")
     return [_of_entry(entry) for entry in loaded]
 
 
@@ -182,7 +191,7 @@ def _numbered(value: Any, number: object) -> _Item:
 def _of_entry(entry: Any) -> _Item:
     if not isinstance(entry, Mapping):
         if isinstance(entry, list | bool) or entry is None:
-            raise ValueError(f"{entry!r} is no name of a class")
+            raise ValueError(f"{entry!r} is not the name of a class")
         return _Item(str(entry))
     keys = {_key(key): key for key in entry}
     name, number, color = (next((keys[k] for k in ks if k in keys), None) for ks in (_NAME_KEYS, _ID_KEYS, _COLOR_KEYS))
@@ -205,7 +214,9 @@ def _of_lines(lines: Sequence[str]) -> list[_Item]:
         matches = [pattern.fullmatch(line) for line in lines]
         if len(lines) > 2 and matches[0] is None and all(matches[1:]):
             if not any(_key(word) in _KEYS for word in re.split(r"[\s,;:]+", lines[0])):
-                raise ValueError(f"the first line, {lines[0]!r}, is of another form than all others, as {lines[1]!r}")
+                raise ValueError(
+                    f"the first line, {lines[0]!r}, has another form than all other lines, such as {lines[1]!r}"
+                )
             matches = matches[1:]  # a header
         if all(matches):
             return [item(match) for match in matches if match]
@@ -216,12 +227,12 @@ def _of_lines(lines: Sequence[str]) -> list[_Item]:
     for separator in _SEPARATORS:
         fields = {len(line.split(separator)) for line in lines}
         if len(lines) > 1 and len(fields) == 1 and fields.pop() > 1:
-            raise ValueError(f"a table whose columns are not named; its first line is {lines[0]!r}")
+            raise ValueError(f"a table without a header; its first line is {lines[0]!r}")
     return [_Item(line) for line in lines]
 
 
 def _table(lines: Sequence[str]) -> list[_Item] | None:
-    """The rows of a table whose first line names a column of names and other columns."""
+    """Return the rows of a table whose header has a column of names and others; None for any other text."""
     separator = next((s for s in _SEPARATORS if s in lines[0]), None)
     if separator is None:
         return None
@@ -235,14 +246,14 @@ def _table(lines: Sequence[str]) -> list[_Item] | None:
     items = []
     for row in csv.reader(lines[1:], delimiter=separator, skipinitialspace=True):
         if len(row) != len(columns):
-            raise ValueError(f"{len(columns)} columns are named, and {separator.join(row)!r} has {len(row)}")
+            raise ValueError(f"the header has {len(columns)} columns, and {separator.join(row)!r} has {len(row)}")
         rgb = [row[p] for p in parts if p is not None]
         given = rgb if len(rgb) == 3 else None if color is None else row[color]
         items.append(_Item(row[name].strip(), None if number is None else row[number], given))
     return items
 
 
-# A line of each form, and what its parts are.
+# The pattern of a line of each form, and the item of its parts.
 _LINES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], _Item]], ...] = (
     (_CVAT, lambda m: _Item(m[1].strip(), None, m.groups()[1:])),
     (_COLORED, lambda m: _Item(m[4].strip(), None, m.groups()[:3])),

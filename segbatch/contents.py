@@ -1,11 +1,11 @@
-"""What a file is by its first bytes, where a file of another kind was expected, and what to do with it."""
+"""Kinds of files by their first bytes, and remedies where a file of another kind was expected."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container
 
-FIRST_BYTES = 1024  # as many as the patterns look at
+FIRST_BYTES = 1024  # as many as the patterns need
 LFS_POINTER = "a Git LFS pointer"
 _UNPACK = "unpack it, and give the folder or its files"
 _DECOMPRESS = "decompress it, and give the file that comes out"
@@ -24,7 +24,7 @@ _IMAGES = (
     ("a JPEG XL image", rb"\0\0\0\x0cJXL |\xff\x0a"),
     ("a Photoshop image", rb"8BPS"),
 )
-# (name, pattern, what to do). The first match counts.
+# (name, pattern, remedy). The first match counts.
 _KINDS = [
     (LFS_POINTER, rb"version https://git-lfs|version https://hawser", _PULL),
     ("an SVG drawing", rb"(?i:(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,500}?)?<svg\b)", ""),
@@ -56,7 +56,7 @@ _KINDS = [
     ("a Python pickle", rb"\x80[\x02-\x05]", ""),
     ("an ELF executable", rb"\x7fELF", ""),
 ]
-# Of archives and compressed files that are not read.
+# Of archives and compressed files, which are not supported.
 _SUFFIXES = {
     "zip": "a ZIP archive",
     "7z": "a 7z archive",
@@ -71,22 +71,22 @@ _SUFFIXES = {
     "br": "Brotli data",
 }
 _PATTERNS = [(name, re.compile(pattern, re.DOTALL), remedy) for name, pattern, remedy in _KINDS]
-# What checkpoints and lists are written in (torch.save makes ZIPs), or what the length that begins a safetensors file
-# may look like.
+# Kinds that checkpoints and class lists are written in (torch.save writes ZIPs), or that the length at the start of a
+# safetensors file may be mistaken for.
 OF_WEIGHTS = frozenset(
     {"a ZIP archive", "JSON", "a Python pickle", "an HDF5 file", "a NumPy array", "a TFRecord file of TensorFlow"}
 )
 
 
 def archive_by_name(name: str) -> str:
-    """``a ZIP archive: unpack …`` where the suffix of ``name`` says that; else ``""``."""
+    """Return the kind and remedy, ``a ZIP archive: unpack …``, of an archive by its suffix; "" for any other name."""
     suffix = name.lower().rpartition(".")[2]
     kind = _SUFFIXES.get(suffix, "")
     return f"{kind}: {_UNPACK if 'archive' in kind else _DECOMPRESS}" if kind else ""
 
 
 def looks_like(data: bytes) -> str:
-    """``a Git LFS pointer``, ``zero bytes``, ``text``: what ``data`` begins as; ``""`` if nothing can be said."""
+    """Return the kind that ``data`` begins as: ``a Git LFS pointer``, ``zero bytes``, ``text``; "" if unknown."""
     name, _ = _kind(data)
     if name:
         return name
@@ -99,7 +99,7 @@ def looks_like(data: bytes) -> str:
 
 
 def recognized(data: bytes, allowed: Container[str] = ()) -> str:
-    """``a Git LFS pointer: run …`` where ``data`` begins as a file of a known kind, not ``allowed``; else ``""``."""
+    """Return kind and remedy, ``a Git LFS pointer: run …``, of data of a known kind not in ``allowed``; else ""."""
     name, remedy = _kind(data)
     return "" if not name or name in allowed else f"{name}{': ' if remedy else ''}{remedy}"
 
@@ -113,5 +113,5 @@ def _is_utf8(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as e:
-        return e.end >= len(head) and len(head) > 4  # cut within a character
+        return e.end >= len(head) and len(head) > 4  # truncated within a character
     return True

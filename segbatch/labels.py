@@ -1,4 +1,4 @@
-"""Class names, colors and the ignore index; how label images are to be understood."""
+"""Class names, colors, the ignore index, and the options by which label images are read."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from segbatch.errors import SpecError
 from segbatch.text import CONTROL_CHARACTERS, escape_control_characters
 
 IGNORE_INDEX = 255
-# Label values of pixels of a color that no table names: this minus the color, 0xRRGGBB.
+# Label value of a pixel whose color is in no table: this minus the color, 0xRRGGBB.
 UNKNOWN_COLOR = -(2**32)
-# What the label options of eval, train and tune-crf say in their help.
+# Help texts of the label options of eval, train and tune-crf.
 LABEL_SUFFIX = (
-    "what names of labels have at their end, as _mask; IMAGE=LABEL if those of images have something too, as "
+    "suffix of the names of labels, such as _mask; IMAGE=LABEL if names of images have a suffix too, such as "
     "_leftImg8bit=_gtFine_labelIds"
 )
 LABEL_COLORS = (
-    "labels are drawn in colors: classes for those of the classes, or a table (name,r,g,b; labelmap.txt; JSON); "
-    "indices to believe the values of palette images whatever their colors"
+    "colors of labels: classes for those of the classes, or a table (name,r,g,b; labelmap.txt; JSON); indices to read "
+    "the values of palette images and ignore their palettes"
 )
-CLASSES, INDICES = "classes", "indices"  # what label_colors may be besides a table
-REDUCE_ZERO = "label value 0 is ignored and value v is class v - 1, as in ADE20K"
+CLASSES, INDICES = "classes", "indices"  # values of label_colors that are not a table
+REDUCE_ZERO = "ignore label value 0 and read value v as class v - 1, as in ADE20K"
 _MAX_NAME_LENGTH = 100
 
 VOC = (
@@ -47,10 +47,10 @@ class LabelSet:
 
     @staticmethod
     def of(names: Sequence[str], colors: Sequence[Sequence[int]] | None = None) -> LabelSet:
-        """A label set; colors default to the PASCAL VOC color map."""
+        """Return a label set; colors default to the PASCAL VOC color map. Raises ``SpecError`` for invalid ones."""
         if len(set(names)) != len(names):
-            twice = sorted({n for n in names if list(names).count(n) > 1})
-            raise SpecError(f"class names must differ; given twice: {', '.join(twice)}")
+            repeated = sorted({n for n in names if list(names).count(n) > 1})
+            raise SpecError(f"class names must differ; given twice: {', '.join(repeated)}")
         if not names:
             raise SpecError("a model needs at least one class; the list of classes is empty")
         for name in names:
@@ -62,18 +62,18 @@ class LabelSet:
                 )
         chosen = voc_color_map(len(names)).tolist() if colors is None else colors
         if len(chosen) != len(names):
-            raise SpecError(f"{len(names)} class names but {len(chosen)} colors; give one color a class")
+            raise SpecError(f"{len(names)} class names but {len(chosen)} colors; give one color per class")
         if any(len(c) != 3 or not all(0 <= int(v) <= 255 for v in c) for c in chosen):
-            raise SpecError("a color is three whole numbers from 0 to 255: red, green, blue")
+            raise SpecError("a color is three integers from 0 to 255: red, green, blue")
         return LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def palette(self) -> bytes:
-        """768 bytes for a palette PNG: the classes' colors, then the rest of the VOC color map.
+        """Return the 768 bytes of a PNG palette: the classes' colors, then the VOC color map.
 
-        The last entry, 255, is VOC's near-white for ignored pixels.
+        Entry 255 is VOC's near-white for ignored pixels.
         """
         colors = voc_color_map(256)
         colors[: min(len(self), 256)] = self.colors[:256]
@@ -81,7 +81,7 @@ class LabelSet:
 
 
 def voc_color_map(n: int) -> np.ndarray:
-    """The PASCAL VOC color map, uint8 (n, 3): bits of the class id spread over the bits of R, G and B."""
+    """Return the PASCAL VOC color map, uint8 (n, 3): bits of the class id spread over the bits of R, G and B."""
     ids = np.arange(n)
     colors = np.zeros((n, 3), np.uint8)
     for bit in range(8):
@@ -98,11 +98,14 @@ CAMVID_LABELS = LabelSet.of(CAMVID, CAMVID_COLORS)
 class LabelOptions:
     """How label images are paired with images and read: the label options of ``eval``, ``train`` and ``tune-crf``.
 
-    ``ignore`` are label values that do not count, ``mapping`` is that of ``evaluation.class_map.ClassMap``.
-    ``suffix`` is what the names of labels end in and those of images do not, as ``_mask``; or ``IMAGE=LABEL`` where
-    both end in something of their own, as ``_leftImg8bit=_gtFine_labelIds``. ``colors`` is ``classes`` for labels drawn
-    in the classes' colors, the URI of a table of names and colors, or ``indices`` to believe the values of palette
-    images whose palettes name other classes. ``reduce_zero``: 0 is ignored and value v stands for class v - 1 (ADE20K).
+    Attributes:
+        ignore: Label values of ignored pixels.
+        mapping: See ``evaluation.class_map.ClassMap``.
+        suffix: Suffix of the names of labels, as ``_mask``; or ``IMAGE=LABEL`` if names of images have one too, as
+            ``_leftImg8bit=_gtFine_labelIds``.
+        colors: ``classes`` for labels in the classes' colors, the URI of a table of names and colors, or ``indices`` to
+            read the values of palette images whose palettes show other classes.
+        reduce_zero: Whether value 0 is ignored and value v is class v - 1, as in ADE20K.
     """
 
     ignore: tuple[int, ...] = (IGNORE_INDEX,)
@@ -113,5 +116,5 @@ class LabelOptions:
 
     @property
     def checks_palettes(self) -> bool:
-        """Whether the palettes of labels must not show other classes than their values."""
+        """Whether labels are refused whose palettes show other classes than their values."""
         return self.colors != INDICES

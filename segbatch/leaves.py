@@ -1,4 +1,4 @@
-"""Names of the shards that loose images are divided into, and which shards hold records of which others.
+"""Names of the shards that loose images are divided into, and which shards may hold the same records.
 
 Loose images are leaves of a binary trie over the hashes of their names: the leaf ``0110`` has all images whose hash
 begins with these bits. A leaf that outgrows a chunk is split by the next bit; siblings that fit into one are merged.
@@ -11,29 +11,29 @@ from collections.abc import Iterable
 
 from segbatch.records import digest
 
-# No object is called so: a `*` in a name would be taken for a pattern.
+# No object has this name: a `*` in a name would be taken for a pattern.
 _NAME = "images*"
 _SLUG = re.compile(r"images(?:-([01]+))?")
 
 
 def leaf_name(bits: str) -> str:
-    """``Shard.name`` of the loose images whose hashes begin with ``bits``."""
+    """Return the ``Shard.name`` of the loose images whose hashes begin with ``bits``."""
     return f"{_NAME}{bits}"
 
 
 def bits_of(key: str) -> str | None:
-    """The bits of the leaf that has this ``Shard.key``; None for the key of any other shard."""
+    """Return the bits of the leaf with this ``Shard.key``; None for any other shard."""
     slug, _, name_digest = key.rpartition(".")
-    found = _SLUG.fullmatch(slug)
-    bits = (found[1] or "") if found else ""
-    return bits if found and digest(leaf_name(bits), length=16) == name_digest else None
+    match = _SLUG.fullmatch(slug)
+    bits = (match[1] or "") if match else ""
+    return bits if match and digest(leaf_name(bits), length=16) == name_digest else None
 
 
 class Overlaps:
-    """``key in Overlaps(keys)``: whether a shard may hold records that a shard of ``keys`` holds, too.
+    """A set of shards: ``key in Overlaps(keys)`` is whether the shard may hold records of a shard of ``keys``.
 
-    It does if the keys are equal (two versions of a shard), or if both are leaves and one lies below the other (a leaf
-    before and after it was split or merged).
+    It may if the keys are equal (two versions of a shard), or if both are leaves and one is below the other (a leaf
+    before and after a split or merge).
     """
 
     def __init__(self, keys: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON line an event, with the ids of run, chunk and image, from the driver and every worker."""
+"""Structured logs of the driver and the workers: one line of text or JSON per event, with run, chunk and image."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ _logger = logging.getLogger("segbatch")
 
 @dataclass(frozen=True)
 class Logs:
-    """How the processes of one run log. ``run`` tells its lines from those of other runs; carried to the workers.
+    """The log settings of one run, for all its processes. Picklable.
 
-    ``secrets`` are the values of ``storage_options``: a line that holds one, from whichever library, is shown
-    without it.
+    Attributes:
+        json: Whether events are JSON lines.
+        run: Id of the run, in every line.
+        secrets: Values of ``storage_options``, which are hidden in the lines of all libraries.
     """
 
     json: bool
@@ -33,13 +35,13 @@ class Logs:
 
     @staticmethod
     def of(log_format: str, storage_options: Mapping[str, Any]) -> Logs:
-        """Those that a job asks for, with a new id."""
+        """Return the log settings of a job, with a new run id."""
         now = datetime.datetime.now(datetime.UTC)
         run = f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
         return Logs(log_format == "json", run, frozenset(_strings(storage_options)))
 
     def install(self, **context: str) -> None:
-        """From now on this process writes its events to stderr as JSON, ``context`` in each; as text: nothing new."""
+        """Write this process's events to stderr as JSON with ``context`` in each; for text, change nothing."""
         if not self.json:
             return
         handler = logging.StreamHandler(sys.stderr)
@@ -49,7 +51,7 @@ class Logs:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Within, this process logs as ``install`` says; afterwards the logger is what it was before."""
+        """Install within the block, and restore the logger afterwards."""
         before = list(_logger.handlers), _logger.propagate, _logger.level
         self.install()
         try:
@@ -61,7 +63,7 @@ class Logs:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened, in words that are the same whenever it does, and to what."""
+    """A stable name of what happened, and the fields of this occurrence."""
 
     what: str
     fields: dict[str, Any]
@@ -87,7 +89,7 @@ def event(logger: logging.Logger, level: int, what: str, **fields: Any) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time", "level", "event", **context, **fields}``; a plain message of a logger is an event without fields."""
+    """Format ``{"time", "level", "event", **context, **fields}``; a plain message is an event without fields."""
 
     def __init__(self, context: dict[str, str], secrets: frozenset[str] = frozenset()) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The strings in nested mappings and lists that could be secrets."""
+    """Yield the strings in nested mappings and lists that are long enough to be secrets."""
     if isinstance(value, str):
         if len(value) >= _MIN_SECRET_LENGTH:
             yield value

@@ -1,4 +1,4 @@
-"""Names to builders. An unknown name lists the known ones and suggests the nearest."""
+"""Registries of objects by name; for an unknown name the closest match is suggested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A mapping from a public name to what it builds; ``entries`` in the order of their registration."""
+    """Objects by their public names, in the order of their registration.
+
+    Args:
+        kind: What the objects are, for messages: ``model``.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -36,7 +40,7 @@ class Registry(Generic[T]):
 
 
 def suggest(name: str, known: object) -> str:
-    """``; did you mean 'x'? known: a, b`` for an error message about an unknown name."""
+    """Return ``; did you mean 'x'? Known: a, b`` for the message about an unknown name."""
     names = sorted(str(k) for k in known)  # type: ignore[attr-defined]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""

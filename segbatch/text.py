@@ -1,4 +1,4 @@
-"""Secrets taken out of URIs and of text that names them, before anything is shown, logged or stored."""
+"""Text made safe: secrets are removed from URIs and messages, control characters are escaped."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import re
 from urllib.parse import quote, unquote
 
 HIDDEN = "(hidden)"
-# Of C0 and C1, which terminals obey, marks that reorder text, line separators, lone surrogates.
+# C0 and C1, which control terminals, marks that reorder text, line separators, lone surrogates.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 _LINK = re.compile(rf"({_PROTOCOL})://(.*)", re.DOTALL)
 _CHAIN = re.compile(rf"::(?={_PROTOCOL}(?:://|::))")
-# Without one of these a URI holds no secret: nearly all of them are decided here.
+# A URI without any of these holds no secret: this decides nearly all of them.
 _SUSPECT = re.compile(r"[@?#;=%]|eyJ|--/|://[^/]*:")
 _LOCAL = {"file", "local"}
 _AZURE = {"abfs", "abfss", "wasb", "wasbs", "adl", "az"}
-# A name may hold "@" (container@account of Azure, paths in archives): without ":" before it, it separates no secret.
+# A name may hold "@" (container@account of Azure, paths in archives): without ":" before it, no secret precedes it.
 _NAMES_WITH_AT = {"zip", "tar", "libarchive", "memory", "reference", "dir", *_AZURE}
 _WITHOUT_PORT = {"s3", "s3a", "s3n", "gs", "gcs", "oss", "cos", "obs", *_AZURE}
 _WEB = {"http", "https", "ftp", "webdav", "davs", "dav"}
 
-# Names of parameters, in lower case without punctuation. These say "secret" wherever they stand.
+# Names of parameters, in lower case without punctuation. These are secret in any text.
 _CLEARLY_SECRET = re.compile(
     r"token|secret|signature|passw|passphrase|passcode|pwd|credential|jwt|hmac|bearer|authoriz|sharedaccess"
     r"|(?:api|access|account|shared|private|auth|client)key|accessid|keypairid|jsessionid|phpsessid"
     r"|^(?:xamz|xgoog|xoss|xcos|xobs|xtos|xms|hdnea|hdnts|hdntl)|^(?:sig|gda)$"
 )
-# These do as parameters of a URI, where it is better to hide a name too many. Words that only contain them do not.
+# These are secret as parameters of a URI, where hiding too much is better. Words that only contain them are not.
 _LIKELY_SECRET = re.compile(
     r"sig|key|auth|sess|policy|code|cookie|ticket|nonce|csrf|xsrf|saml|delegation|expir|^q(?:sign|ak|header|url)"
 )
@@ -39,14 +39,14 @@ _SECRET_WORDS = {
     *("pass", "pw", "psw", "pin", "otp", "sid", "ssid", "tk", "tok", "ak", "cred", "creds", "salt", "mac", "exp"),
     *("verify", "hm", "oh", "private", "cert", "assertion", "invite", "grant", "magic", "login", "wstime", "upn", "vs"),
 }  # fmt: skip
-# What else belongs to a signature: of Azure, beside ``sig``; times, beside any secret; digests that nginx signs with.
+# Other parts of a signature: Azure's, beside ``sig``; times, beside any secret; digests that nginx signs with.
 _SAS = set("sv se sp sr st spr sip sks skoid sktid ske skt skv ss srt si sdd saoid suoid scid ses sduoid".split())
 _TIMES = set(
     "e ex is oe st ts t time timestamp date start end valid validfrom validto validuntil until ttl nbf iat".split()
 )
 _TIME = re.compile(r"\d{10}(?:\d{3})?|[0-9a-f]{8}|\d{4}-?\d\d-?\d\d[T ]?[\d:]*(?:\.\d+)?Z?", re.IGNORECASE)
 _DIGESTS = {"md5", "sha1", "sha256", "hash", "digest", "checksum", "h"}
-# Long random values of these names tell an image or its version.
+# Long random values of these names identify an image or its version.
 _CONTENT = _DIGESTS | set(
     "v version generation rev revision snapshot uuid guid etag cid image img photo file filename name path object "
     "asset media item page doc document blob".split()
@@ -55,7 +55,7 @@ _FILE_NAME = re.compile(
     r"[^?&=]*\.(?:jpe?g|png|webp|tiff?|bmp|gif|avif|heic|tar|tgz|gz|zip|parquet|csv|tsv|jsonl)", re.IGNORECASE
 )
 _SEPARATOR = re.compile("(&|;(?=[^&;=]+=))")
-# JSON web tokens, and what GitHub, GitLab, Slack, Hugging Face, OpenAI, Google and AWS begin their tokens with.
+# JSON web tokens, and the prefixes of tokens of GitHub, GitLab, Slack, Hugging Face, OpenAI, Google and AWS.
 _TOKEN = re.compile(
     r"\beyJ[\w-]{6,}\.[\w-]{6,}\.?[\w-]*"
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[a-z]-|hf_|sk-|AIza|AKIA|ASIA)[\w-]{12,}"
@@ -71,11 +71,12 @@ _TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|[\w-]{16}|basic |bearer |[\"']:?
 
 
 def redact(uri: str) -> str:
-    """``uri`` without what opens it: ``https://host/a.jpg?v=2&sig=…`` -> ``https://host/a.jpg?v=2``.
+    """Return ``uri`` without credentials: ``https://host/a.jpg?v=2&sig=…`` becomes ``https://host/a.jpg?v=2``.
 
-    Taken out are user and password, parameters that sign or authenticate (also in the fragment, in web paths, in URIs
-    within parameters, in each link of a chain ``zip://…::s3://…``), and long random values of unknown names. What tells
-    objects apart stays, so that a URI that is signed again gives the same result. Local paths are not changed.
+    Removed are user and password, parameters that sign or authenticate (also in the fragment, in web paths, in URIs
+    within parameters, in each link of a chain ``zip://…::s3://…``), and long random values of unknown names. Parameters
+    that identify an object are kept, so that a URI that is signed again gives the same result. Local paths are
+    unchanged.
     """
     if not _SUSPECT.search(uri):
         return uri
@@ -83,7 +84,7 @@ def redact(uri: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """``text``, such as that of an exception, with every URI in it redacted, and credentials outside URIs hidden."""
+    """Return ``text``, such as that of an exception, with every URI redacted and credentials outside URIs hidden."""
     if not _TEXT_SUSPECT.search(text):
         return text
     text = _IN_TEXT.sub(_redact_match, text)
@@ -95,12 +96,12 @@ def redact_text(text: str) -> str:
 
 
 def is_web(uri: str) -> bool:
-    """Whether ``uri`` is the address of one object on a web server."""
+    """Return whether ``uri`` is the address of one object on a web server."""
     return uri.lower().startswith(("http://", "https://"))
 
 
 def without_query(uri: str) -> str:
-    """The URI of an object without query and fragment, which only web addresses have: its end tells the format."""
+    """Return the URI of an object without query and fragment, which only web addresses have."""
     return re.split("[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
 
 
@@ -151,29 +152,29 @@ def _without_userinfo(protocol: str, rest: str) -> str:
     is_port = port.isdecimal() and protocol not in _WITHOUT_PORT
     if not colon or authority.startswith("arn:") or is_port or not port or port.endswith("]"):
         return rest
-    # Keys of S3 hold "/" and other marks that are not escaped everywhere, so that the "@" comes later; or never, where
-    # the text was cut off.
+    # Keys of S3 contain "/" and other characters that are not always escaped, so the "@" comes later; or never, where
+    # the text was truncated.
     _, at, after = rest.partition("@")
     return _without_userinfo(protocol, after) if at else name
 
 
 def _public_path(path: str) -> str:
-    """A web path without the tokens of content delivery networks: ``/token=…/a.jpg``, ``/a.jpg;jsessionid=…``."""
+    """Return a web path without tokens of content delivery networks: ``/token=…/a.jpg``, ``/a.jpg;jsessionid=…``."""
     if not re.search("=|%3D|eyJ|--/", path, re.IGNORECASE):
         return path
     segments = []
     for segment in path.split("/"):
         pieces = re.split(r"([;,&?]|%3B|%26|%3F)", segment, flags=re.IGNORECASE)
-        if any(map(_opens_path, pieces[::2])):
-            names = [piece for piece in pieces[::2] if "=" not in _decoded(piece) and not _opens_path(piece)]
+        if any(map(_is_credential, pieces[::2])):
+            names = [piece for piece in pieces[::2] if "=" not in _decoded(piece) and not _is_credential(piece)]
             segments += names[:1]
         else:
             segments.append(segment)
     return "/".join(segments)
 
 
-def _opens_path(piece: str) -> bool:
-    """Whether part of a path opens it. Folders are named ``key=5`` and ``code=US``, too: only clear names count."""
+def _is_credential(piece: str) -> bool:
+    """Whether part of a path is a credential. Folders are named ``key=5`` and ``code=US``: only clear names count."""
     if _TOKEN.search(piece) or re.fullmatch(r"s--[\w-]{8,}--", piece):  # the latter is Cloudinary's
         return True
     return any(_CLEARLY_SECRET.search(_compact(name)) for name in _names(piece))
@@ -184,14 +185,14 @@ def _public_parameters(text: str, signed: bool, sas: bool) -> str:
     kept = [
         (mark, _public_value(piece))
         for mark, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True)
-        if not (_names_secret(piece) or _goes_with_it(piece, signed, sas))
+        if not (_names_secret(piece) or _is_part_of_secret(piece, signed, sas))
     ]
     joined = "".join(mark + piece for mark, piece in kept)
     return joined if kept and not kept[0][0] else joined[1:]
 
 
 def _public_value(piece: str) -> str:
-    """A parameter, with the secrets taken out of a URI that is its value."""
+    """Return a parameter; a URI in its value is redacted."""
     name, equals, value = piece.partition("=")
     decoded = _decoded(value)
     public = redact_text(decoded)
@@ -205,7 +206,7 @@ def _names_secret(piece: str) -> bool:
 
 
 def _names(piece: str) -> list[str]:
-    """Names in a parameter: the one before ``=``, and those in a value of Akamai's, ``exp=…~acl=…~hmac=…``."""
+    """Return the names in a parameter: the one before ``=``, and those in Akamai's ``exp=…~acl=…~hmac=…``."""
     return re.findall(r"(?:^|~)([^~=]+)=", _decoded(piece))
 
 
@@ -218,8 +219,8 @@ def _is_secret_name(name: str, value: str = "") -> bool:
     return bool(_CLEARLY_SECRET.search(compact) or _LIKELY_SECRET.search(compact) or _SECRET_WORDS.intersection(words))
 
 
-def _goes_with_it(piece: str, signed: bool, sas: bool) -> bool:
-    """Whether a parameter of a harmless or unknown name is part of a signature, or a secret by its looks."""
+def _is_part_of_secret(piece: str, signed: bool, sas: bool) -> bool:
+    """Whether a parameter with a harmless or unknown name is part of a signature, or looks like a secret."""
     name, _, value = _decoded(piece).rpartition("=")
     compact = _compact(name)
     if sas and compact in _SAS:
@@ -233,7 +234,7 @@ def _goes_with_it(piece: str, signed: bool, sas: bool) -> bool:
 
 
 def _is_random(value: str) -> bool:
-    """Whether ``value`` looks drawn by chance: 16 letters and digits in a run that change kind at every fourth."""
+    """Whether ``value`` looks random: a run of 16 letters and digits whose kind changes at every fourth or more."""
     runs = re.findall(r"[A-Za-z0-9]{16,}", value)
     return any(len(re.findall(r"[a-z]+|[A-Z]+|[0-9]+", run)) - 1 >= len(run) / 4 for run in runs)
 
@@ -243,7 +244,7 @@ def _compact(name: str) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Percent-encoding undone, also where it was applied up to three times."""
+    """Undo percent-encoding, applied up to three times."""
     for _ in range(3):
         if "%" not in text:
             break
@@ -252,22 +253,22 @@ def _decoded(text: str) -> str:
 
 
 def escape_invalid_utf8(text: str) -> str:
-    """``text`` as valid Unicode, for ids: undecodable bytes become ``\\udcXX`` escapes that can be read."""
+    """Return ``text`` as valid Unicode: undecodable bytes become readable ``\\udcXX`` escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def escape_control_characters(text: str) -> str:
-    """Return untrusted text on one line, in which nothing acts on a terminal or a log: ``\\x1b[31m``, ``\\n``."""
+    """Return untrusted text on one line that controls no terminal and no log: ``\\x1b[31m``, ``\\n``."""
     return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def escape_lines(text: str) -> str:
-    """Return the same of text that has lines of its own."""
+    """Escape the control characters of each line of ``text``."""
     return "\n".join(map(escape_control_characters, text.split("\n")))
 
 
 def duration(seconds: float) -> str:
-    """``100 s``, ``5 min``, ``2 h 05 min``."""
+    """Return a duration as ``100 s``, ``5 min`` or ``2 h 05 min``."""
     whole = int(seconds + 0.5)
     if whole < 120:
         return f"{whole} s"

@@ -19,7 +19,9 @@ from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models import state_dict
+from segbatch.output.dataset import MaskRow
 from segbatch.output.totals import Totals
+from segbatch.records import RecordError
 from segbatch.report.contact_sheet import Row, contact_sheet
 from segbatch.text import escape_control_characters, escape_lines
 
@@ -64,7 +66,7 @@ def test_ordinary_aliases_are_read(tmp_path: Path):
     assert read_config(tmp_path / "job.yaml")["night"] == {"x": 1, "y": 2}
 
 
-def test_visible_keeps_what_can_be_read_and_shows_what_acts():
+def test_control_characters_are_escaped_and_readable_text_is_unchanged():
     assert escape_control_characters("Straße 東京 😀 [b]") == "Straße 東京 😀 [b]"
     assert escape_control_characters("a\x1b[31mb\nc\x9b") == "a\\x1b[31mb\\nc\\x9b"
     assert escape_lines("a\nb\x07") == "a\nb\\x07"
@@ -83,7 +85,8 @@ def _shown(*calls: object) -> str:
 def test_nothing_in_a_row_or_a_name_acts_on_the_terminal():
     totals = Totals(1)
     totals.records, totals.errors = 2, {f"read/{ESCAPES}": 2}
-    row = {"image_id": f"a.tar/{ESCAPES}[bold]", "error": {"stage": "read", "type": "X", "message": f"met {ESCAPES}"}}
+    error = RecordError("read", "X", f"met {ESCAPES}")
+    row = MaskRow(f"a.tar/{ESCAPES}[bold]", "a.tar", 0, None, None, error=error)
     shown = _shown(lambda c: show.errors(c, totals, [row]), lambda c: show._line(c, ESCAPES))
     assert not any((ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or 0x202A <= ord(c) <= 0x202E for c in shown)
     assert not any(line.startswith("3 masks, 0 errors") for line in shown.splitlines()[:-2])
@@ -111,8 +114,8 @@ def test_class_names_that_would_act_or_fill_the_page_are_refused(name: str):
 def test_label_files_that_are_no_lists_of_names():
     for text, says in (
         ("[" * 100_000, "cannot read class names"),
-        (json.dumps([{"name": "a", "color": [1, 2, 300]}]), "three whole numbers from 0 to 255"),
-        (json.dumps([{"name": "a", "color": [1, 2]}]), "three whole numbers from 0 to 255"),
+        (json.dumps([{"name": "a", "color": [1, 2, 300]}]), "three integers from 0 to 255"),
+        (json.dumps([{"name": "a", "color": [1, 2]}]), "three integers from 0 to 255"),
         (json.dumps({"classes": [[3]]}), "cannot read class names"),
     ):
         with pytest.raises(SpecError, match=says):
