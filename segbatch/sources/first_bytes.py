@@ -27,10 +27,10 @@ def mistaken(
     kinds = [kind_of(shard, first_bytes(files, shard.uri)) for shard in shards[:_CHECKED]]
     if not kinds or not all(kinds):
         return None
-    return f"{redact(shards[0].uri)}: not {expected}, but {kinds[0]}{as_others(len(kinds), len(shards))}"
+    return f"{redact(shards[0].uri)}: not {expected}, but {kinds[0]}{others_suffix(len(kinds), len(shards))}"
 
 
-def as_others(checked: int, total: int) -> str:
+def others_suffix(checked: int, total: int) -> str:
     return f"; so are the others of the first {checked}, of {total:,}" if total > 1 else ""
 
 

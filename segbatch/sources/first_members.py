@@ -80,8 +80,8 @@ class _FirstMembers:
             if record.error is not None and record.error.type == "NoImage":
                 self.without_image.append(record.error.message)
         self.whole = self.reading.failure is None and next(source, None) is None
-        few = self.reading.census.members < _LARGE_MEMBERS
-        self.is_short = few and self.reading.failure is not None and archive.compression is None
+        has_few = self.reading.census.members < _LARGE_MEMBERS
+        self.is_short = has_few and self.reading.failure is not None and archive.compression is None
 
     def _measured(self, members: Iterator[Member], left: int) -> Iterator[Member]:
         rule = ImageRule(label=self.options.label_column)
@@ -99,22 +99,22 @@ class _FirstMembers:
         if self.options.image_member is not None and len(self.without_image) == self.records >= _MIN_SAMPLES:
             return f"{self.without_image[0]}, nor in any other of the first {self.records:,} samples"
         failure = census.failure(self.whole)
-        said = census.ambiguity() or (failure.message if failure is not None else None)
-        if said is not None:
-            return f"in its first {census.members:,} members {said}"
+        problem = census.ambiguity() or (failure.message if failure is not None else None)
+        if problem is not None:
+            return f"in its first {census.members:,} members {problem}"
         return self._smaller() if self.options.image_member is None else None
 
     def _smaller(self) -> str | None:
         """Return what to choose if the chosen images are smaller than others of their samples, as thumbnails are."""
         rule = ImageRule()
         larger: list[tuple[str, str]] = []
-        several = [areas for areas in self.areas.values() if len(areas) > 1]
-        for areas in several:
+        compared = [areas for areas in self.areas.values() if len(areas) > 1]
+        for areas in compared:
             best = min(areas, key=lambda extension: rule.rank(extension) or 0)
             largest = max(areas, key=lambda extension: areas[extension])
             if areas[largest] > areas[best]:
                 larger.append((best, largest))
-        if len(larger) < max(_MIN_SAMPLES, len(several)):
+        if len(larger) < max(_MIN_SAMPLES, len(compared)):
             return None
         best, largest = larger[0]
         return (

@@ -16,7 +16,7 @@ from segbatch.errors import SourceError
 from segbatch.leaves import leaf_name
 from segbatch.records import Chunk, ChunkSelection, Record, Shard, digest
 from segbatch.sources.chunking import chunks_by_number, wanted_rows
-from segbatch.sources.first_bytes import as_others, first_bytes
+from segbatch.sources.first_bytes import first_bytes, others_suffix
 from segbatch.sources.formats import InputFile, Listing, PlannedShards, ReadOptions
 from segbatch.storage.base import ObjectInfo
 from segbatch.storage.failures import is_transient
@@ -66,7 +66,7 @@ class Images:
         kinds = [recognized(first_bytes(options.files, uri)) for uri, _ in images]
         if kinds and all(kind.startswith(LFS_POINTER) for kind in kinds):
             total = sum(shard.records or 0 for shard in shards)
-            yield f"{redact(images[0][0])}: not an image, but {kinds[0]}{as_others(len(images), total)}"
+            yield f"{redact(images[0][0])}: not an image, but {kinds[0]}{others_suffix(len(images), total)}"
 
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         """Return the images as shards of at most ``size`` images, by a binary trie over the hashes of their names.
@@ -180,10 +180,6 @@ class ImageList:
 
     @staticmethod
     def of(shard: Shard) -> ImageList:
-        if shard.layout is None:
-            raise SourceError(
-                f"{redact(shard.uri)}: a shard of loose images without its layout; plan it by open_source"
-            )
         return cast(ImageList, shard.layout)
 
     def images(self) -> list[ObjectInfo]:
