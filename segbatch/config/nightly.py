@@ -1,4 +1,4 @@
-"""NightlySpec: the datasets of a night, when it ends, and what is worth an alert."""
+"""NightlySpec: the datasets of a nightly run, its hours, and what is an alert."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ _DATE = re.compile(r"\{date(?::([^{}]+))?\}")
 
 
 class DriftSpec(BaseModel):
-    """What is compared with earlier nights, and how much may differ; docs/nightly.md reasons the defaults."""
+    """What is compared with earlier nights, and how much may differ; docs/nightly.md explains the defaults."""
 
     model_config = _CLOSED
 
-    nights: int = Field(14, gt=0, description="how many earlier nights tonight is compared with")
+    nights: int = Field(14, gt=0, description="number of earlier nights to compare with")
     reference_from: datetime.date | None = Field(
-        None, description="nights before this date are not compared with: what changed then is the new normal"
+        None, description="date before which nights are not compared with, after an intended change"
     )
-    min_images: int = Field(100, gt=0, description="fewer images, tonight or before, are not judged")
-    psi: float = Field(0.2, gt=0, description="population stability index above which classes or confidence drift")
-    js: float = Field(0.05, gt=0, le=1, description="Jensen-Shannon divergence in bits, likewise")
-    error_rise: float = Field(0.005, gt=0, le=1, description="rise of the share of error rows that is an alert")
+    min_images: int = Field(100, gt=0, description="minimum number of images, of this night and of the earlier ones")
+    psi: float = Field(0.2, gt=0, description="population stability index above which a difference is an alert")
+    js: float = Field(
+        0.05, gt=0, le=1, description="Jensen-Shannon divergence in bits above which a difference is an alert"
+    )
+    error_rise: float = Field(
+        0.005, gt=0, le=1, description="increase of the share of error rows above which it is an alert"
+    )
 
 
 class WebhookSpec(BaseModel):
@@ -40,11 +44,11 @@ class WebhookSpec(BaseModel):
 
     model_config = _CLOSED
 
-    url: str = setting(..., "http:// or https://; never written to a record or a log", effect="secret")
-    headers: dict[str, str] = setting({}, "sent with it, such as Authorization", effect="secret")
-    when: Literal["always", "alert"] = Field("always", description="alert: only when the exit code is not 0")
-    timeout: float = Field(10, gt=0, le=300, description="seconds an attempt may take")
-    attempts: int = Field(4, gt=0, le=20, description="waits between them double, from one second")
+    url: str = setting(..., "http:// or https:// URL; never written to a report or a log", effect="secret")
+    headers: dict[str, str] = setting({}, "request headers, such as Authorization", effect="secret")
+    when: Literal["always", "alert"] = Field("always", description="alert: only if the exit code is not 0")
+    timeout: float = Field(10, gt=0, le=300, description="seconds per attempt")
+    attempts: int = Field(4, gt=0, le=20, description="number of attempts, with exponential backoff from one second")
 
     @field_validator("url")
     @classmethod
@@ -56,41 +60,43 @@ class WebhookSpec(BaseModel):
 
 
 class NightlySpec(BaseModel):
-    """One configuration of ``segbatch nightly``."""
+    """The configuration of ``segbatch nightly``."""
 
     model_config = _CLOSED
 
-    state: str = Field(description="folder or prefix for the lease and the nights' records", min_length=1)
+    state: str = Field(description="folder or prefix for the lease and the reports", min_length=1)
     datasets: dict[str, dict[str, Any]] = Field(
-        description="by name: what `segbatch run` takes, with an output of its own", min_length=1, repr=False
+        description="settings of `segbatch run` by dataset name; each has a separate output", min_length=1, repr=False
     )
     job: dict[str, Any] = Field(
-        default_factory=dict, description="keys of `segbatch run` for every dataset", repr=False
+        default_factory=dict, description="settings of `segbatch run` for every dataset", repr=False
     )
     storage_options: dict[str, Any] = setting(
         {},
-        "passed to fsspec, for the state and for datasets that have none of their own; never written",
+        "passed to fsspec for the state, and for datasets without such options; never written",
         effect="secret",
     )
     since: datetime.time | None = Field(
-        None, description="a start between `until` and this time does nothing: a restart by day must not run all day"
+        None, description="start of the night; a run that is started between `until` and this time does nothing"
     )
-    until: datetime.time | None = Field(None, description="nothing is begun from this time on; it goes on next night")
-    timezone: str = Field("UTC", description="of `since`, `until` and the night's date, such as Europe/Berlin")
+    until: datetime.time | None = Field(
+        None, description="deadline: no chunk is started after it, and the next night resumes"
+    )
+    timezone: str = Field("UTC", description="time zone of `since`, `until` and the date, such as Europe/Berlin")
     lease_seconds: float = Field(
-        300, ge=5, description="a night that gives no sign of life for so long is dead, and another may begin"
+        300, ge=5, description="seconds without a heartbeat after which another run may take over"
     )
     max_removed: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="if a larger share of a dataset's shards or loose images is gone from the input, it is not touched",
+        description="maximum share of a dataset's shards or loose images that may be gone from the input, 0 to 1",
     )
     lookback_days: int = Field(
-        1, ge=0, le=366, description="how many earlier dates of datasets with {date} are looked at for late files"
+        1, ge=0, le=366, description="number of earlier dates of datasets with {date} that are checked for late files"
     )
-    keep_nights: int = Field(90, gt=0, description="records and replaced masks of older nights are removed")
-    drift: DriftSpec = Field(default_factory=lambda: DriftSpec(), description="what is an alert")
+    keep_nights: int = Field(90, gt=0, description="number of nights whose reports and archived masks are kept")
+    drift: DriftSpec = Field(default_factory=lambda: DriftSpec(), description="thresholds of alerts")
     webhook: WebhookSpec | None = Field(None, description="where the summary is posted")
 
     @field_validator("since", "until", mode="before")
@@ -109,13 +115,13 @@ class NightlySpec(BaseModel):
         try:
             _zone(value)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            known = "names are such as UTC and Europe/Berlin (slim images know only UTC: pip install tzdata)"
-            raise ValueError(f"no such time zone; {known}") from None
+            known = "give a name such as UTC or Europe/Berlin (slim images have UTC only: pip install tzdata)"
+            raise ValueError(f"is not a time zone; {known}") from None
         return value
 
     @staticmethod
     def create(**fields: Any) -> NightlySpec:
-        """A spec from plain data, its jobs checked. Raises ``SpecError`` that names field, value and remedy."""
+        """Make a spec of plain data, and check its jobs. Raises ``SpecError``."""
         fields = {k: v for k, v in fields.items() if v is not None}
         spec = parse_spec(NightlySpec, fields)
         if spec.since is not None and spec.until is None:
@@ -130,19 +136,21 @@ class NightlySpec(BaseModel):
             job = spec.job_of(name, datetime.date(2000, 1, 1))
             other = outputs.setdefault(job.output.rstrip("/"), name)
             if other != name:
-                raise SpecError(f"datasets.{name}.output: {job.output!r} is that of {other} too; each has its own")
+                raise SpecError(
+                    f"datasets.{name}.output: {job.output!r} is also that of {other}; give each a separate output"
+                )
         return spec
 
     @staticmethod
     def load(uri: str | Path) -> NightlySpec:
-        """A spec from a YAML or JSON file on any fsspec URI."""
+        """Read a spec from a YAML or JSON file at any fsspec URI."""
         return NightlySpec.create(**read_config(uri))
 
     def job_of(self, name: str, date: datetime.date) -> JobSpec:
-        """The job of one dataset on one night: ``{date}`` and ``{date:%Y/%m/%d}`` are filled in."""
+        """Return the job of a dataset on a date: ``{date}`` and ``{date:%Y/%m/%d}`` are filled in."""
         where = f"datasets.{name}"
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
-            raise SpecError(f"{where}: a dataset's name is of letters, digits, -, _ and .; give another")
+            raise SpecError(f"{where}: a dataset's name has letters, digits, -, _ and . only; give another")
         fields = merge(self.job, self.datasets[name])
         if self.storage_options:
             fields.setdefault("storage_options", self.storage_options)
@@ -168,29 +176,35 @@ class NightlySpec(BaseModel):
             raise SpecError("\n".join(f"{where}: {line}" for line in str(e).splitlines())) from None
 
     def ending(self, until: str) -> NightlySpec:
-        """The same with another ``until``, or "none", and without ``since``. Raises ``SpecError``."""
+        """Return the spec with another ``until``, or "none", and without ``since``. Raises ``SpecError``."""
         fields = self.model_dump(exclude={"since", "until"}, exclude_none=True)
         return NightlySpec.create(**fields, until=None if until == "none" else until)
 
     def dated(self, name: str) -> bool:
-        """Whether a dataset has a part of its own for each date, so that a date can be made up for."""
+        """Whether a dataset has a part for each date, so that a date can be backfilled."""
         return _DATE.search(merge(self.job, self.datasets[name])["output"]) is not None
 
     def hours(self, now: float) -> Hours:
-        """The night in which ``now`` (Unix time) lies, or that begins with it."""
-        here = datetime.datetime.fromtimestamp(now, _zone(self.timezone))
+        """Return the night in which ``now`` (Unix time) is, or which begins with it."""
+        local = datetime.datetime.fromtimestamp(now, _zone(self.timezone))
         if self.until is None:
-            return Hours(here.date(), None, True)
-        deadline = _next(here, self.until)
+            return Hours(local.date(), None, True)
+        deadline = _next(local, self.until)
         if self.since is None:
-            return Hours(here.date(), deadline.timestamp(), True)
+            return Hours(local.date(), deadline.timestamp(), True)
         begin = _next(deadline - datetime.timedelta(days=1), self.since)
-        return Hours(begin.date(), deadline.timestamp(), begin <= here)
+        return Hours(begin.date(), deadline.timestamp(), begin <= local)
 
 
 @dataclass(frozen=True)
 class Hours:
-    """A night's ``date``, its ``deadline`` in Unix time or None, and whether it has ``has_begun``."""
+    """The hours of a night.
+
+    Attributes:
+        date: The date on which it begins.
+        deadline: In Unix time; None without one.
+        has_begun: Whether it has begun.
+    """
 
     date: datetime.date
     deadline: float | None
@@ -202,7 +216,7 @@ def _zone(name: str) -> datetime.tzinfo:
 
 
 def _next(after: datetime.datetime, clock: datetime.time) -> datetime.datetime:
-    """The first ``clock`` of the time zone after ``after``."""
+    """Return the first ``clock`` time in the time zone of ``after`` that is later."""
     found = datetime.datetime.combine(after.date(), clock, after.tzinfo)
     return (
         found if found > after else datetime.datetime.combine(found.date() + datetime.timedelta(1), clock, found.tzinfo)

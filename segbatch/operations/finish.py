@@ -15,10 +15,19 @@ from segbatch.skipped import Skipped
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. ``computed`` chunks were done by this call, the others were there before.
+    """The result of a run.
 
-    ``skipped`` is what the input holds besides the records; ``failed_shards`` why shards failed as a whole, the first
-    of them a message each.
+    Attributes:
+        output: The output, redacted.
+        labels: Names and colors of the classes.
+        totals: Sums over all rows.
+        chunks: Number of chunks of the output.
+        computed: Number of chunks that this call has computed; the others were committed before.
+        retired: Number of chunks that this call has archived, since their shard has changed or is gone.
+        seconds: Duration of the call.
+        max_error_fraction: Above this share of error rows the exit code is 3.
+        skipped: What the inputs hold besides records.
+        failed_shards: Why the first shards failed as a whole, one message each.
     """
 
     output: str
@@ -34,11 +43,12 @@ class Outcome:
 
     @property
     def error_fraction(self) -> float:
+        """Share of the records that are error rows, 0 to 1."""
         return self.totals.failed / self.totals.records if self.totals.records else 0.0
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 if a larger share of the records are errors than the job allows, or a shard failed as a whole."""
+        """0, or 3 with more error rows than ``max_error_fraction``, or a shard that failed as a whole."""
         return 3 if self.error_fraction > self.max_error_fraction or self.totals.failed_shards else 0
 
 

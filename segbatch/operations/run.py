@@ -68,7 +68,7 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     plan = make_plan(spec)
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.output.store, plan.ledger).get("retired"):
         reporter.warning(retired)
-    if plan.is_complete:  # else they are among the warnings of the work
+    if plan.is_complete:  # otherwise the executor reports them
         for changed in plan.changed_limits:
             reporter.warning(changed)
     tally = Tally(len(plan.job.model.labels))

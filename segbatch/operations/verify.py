@@ -1,4 +1,4 @@
-"""Proof, from the files alone, that an output is whole and its statistics are true."""
+"""Verify an output from its files alone: complete, undamaged, with true statistics."""
 
 from __future__ import annotations
 
@@ -39,11 +39,20 @@ _READERS = 4
 
 @dataclass
 class Report:
-    """What was read, what was found wrong, and what has to be computed anew for it.
+    """The result of a verification.
 
-    ``damaged`` has the files below ``masks/`` that hold something wrong, each with the chunks that are; none are named
-    where nothing of the file can be used. ``extraneous`` are files that must go and hold nothing that is needed,
-    ``altered`` those whose bytes are not what the last run recorded.
+    Attributes:
+        files: Number of result files that were read.
+        records: Number of rows.
+        masks: Number of masks that were decoded.
+        errors: Number of error rows.
+        against: What the output was compared with, for people.
+        skipped: What the inputs hold besides records.
+        problems: The first problems, one line each.
+        more: Number of further problems.
+        damaged: Damaged files, each with its damaged chunks; with none if nothing of the file can be used.
+        extraneous: Files in ``masks/`` that segbatch did not write.
+        altered: Files whose bytes are not those that the last run recorded.
     """
 
     files: int = 0
@@ -60,16 +69,18 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether no problem was found."""
         return not self.problems
 
     def add_problem(self, problem: str) -> None:
+        """Add a problem; beyond a limit problems are only counted."""
         if len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(problem)
         else:
             self.more += 1
 
     def mark_damaged(self, file: str, chunk: str | None, problem: str) -> None:
-        """Something is wrong with a chunk in ``file``, or with all of it."""
+        """Add a problem with a chunk in ``file``, or with the whole file."""
         self.add_problem(f"{Output.path_of(file)}: {problem}")
         if chunk is None:
             self.damaged[file] = set()
@@ -79,9 +90,16 @@ class Report:
 
 @dataclass
 class _Chunk:
-    """One chunk as read: its file, hashes of its image ids, the sums of its rows.
+    """One chunk as it was read.
 
-    ``failed_shards`` are the messages of rows that say that a shard failed, ``problems`` what is wrong with the rows.
+    Attributes:
+        name: Name of its file, before any compaction.
+        file: The file that holds it.
+        hashes: Of its image ids, uint64 (N,).
+        totals: Sums over its rows, counted again.
+        skipped: As its receipt has it.
+        failed_shards: Messages of error rows with which a shard ends that failed as a whole.
+        problems: What is wrong with its rows.
     """
 
     name: str
@@ -100,11 +118,18 @@ def verify(
     read_input: bool = False,
     storage_options: dict[str, Any] | None = None,
 ) -> Report:
-    """Read every file, decode every mask, recount every class, and compare the shards with the input.
+    """Read every file, decode every mask, count every class again, and compare the shards with the inputs.
 
-    ``inputs`` are those of the run unless given. With ``read_input`` they are read too: the ids of their records, and
-    what is skipped within shards, are compared chunk by chunk. Raises ``SegbatchError`` if output or input cannot be
-    found; what is wrong with the content is in the report. Memory: 8 bytes a record, and the largest files.
+    Memory: 8 bytes per record, and the largest files.
+
+    Args:
+        output: The folder or prefix that was ``--output`` of a run.
+        inputs: Where the inputs are now; by default where the run had them.
+        read_input: Read the inputs, too: their ids, and what is skipped within shards, are compared chunk by chunk.
+        storage_options: Passed to fsspec.
+
+    Raises:
+        SegbatchError: Output or inputs cannot be found or listed. Problems with the content are in the report.
     """
     opened = Output.open(output, storage_options)
     record, report = opened.record, Report()
@@ -123,13 +148,13 @@ def verify(
         report.add_problem(problem)
     InputCheck(report, record, ledger, {c.name: c for c in chunks}).run(inputs, storage_options, read_input)
     for name in report.altered:
-        if name not in report.damaged:  # what is wrong with its rows is known, and says which of its chunks are
+        if name not in report.damaged:  # otherwise its damaged chunks are known
             report.mark_damaged(name, None, ALTERED)
     return report
 
 
 def _list(output: Output, report: Report) -> Ledger:
-    """List the committed chunks; files that should not be there, or cannot be read, go into ``report``."""
+    """List the committed chunks, and report files that are extraneous or cannot be read."""
     damaged: dict[str, OutputError] = {}
     ledger = output.ledger(damaged)
     for name, error in damaged.items():
@@ -141,7 +166,7 @@ def _list(output: Output, report: Report) -> Ledger:
 
 
 def _digests(output: Output, report: Report) -> dict[str, str]:
-    """Return the digests that the last run recorded; that they cannot be read goes into ``report``."""
+    """Return the digests that the last run recorded, and report if they cannot be read."""
     try:
         return recorded_digests(output)
     except DamagedTable as e:
@@ -150,7 +175,7 @@ def _digests(output: Output, report: Report) -> dict[str, str]:
 
 
 def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, str], report: Report) -> Iterator[_Chunk]:
-    """Every chunk that counts; what is wrong goes into ``report``."""
+    """Yield every current chunk, and report what is wrong with it."""
     names = [file.name for file in ledger.files()]
 
     def one(name: str) -> tuple[str, list[_Chunk], OutputError | None]:
@@ -202,7 +227,7 @@ def _check_chunk(file: str, receipt: Receipt, table: pa.Table, record: RunRecord
 
 
 def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
-    """Adds the row to ``totals``; what is wrong with it, if anything."""
+    """Add a row to ``totals``; return what is wrong with it, if anything."""
     error, data = row["error"], row["mask"]
     if (error is None) == (data is None):
         return "has both a mask and an error" if data is not None else "has neither a mask nor an error"
@@ -224,7 +249,7 @@ def _check_row(row: dict[str, Any], totals: Totals) -> str | None:
 
 
 def _hashes(image_ids: Iterable[str]) -> np.ndarray:
-    """64 bits of each id, uint64 (N,)."""
+    """Return 64 bits of each id, uint64 (N,)."""
     data = b"".join(hashlib.blake2b(i.encode("utf-8", "replace"), digest_size=8).digest() for i in image_ids)
     return np.frombuffer(data, "<u8")
 
@@ -242,4 +267,4 @@ def _check_unique(report: Report, store: Store, chunks: list[_Chunk]) -> None:
                 where.setdefault(image_id, []).append(chunk)
     for image_id, found in where.items():
         for chunk in found if len(found) > 1 else ():
-            report.mark_damaged(chunk.file, chunk.name, f"{image_id}: is there {len(found)} times")
+            report.mark_damaged(chunk.file, chunk.name, f"{image_id}: occurs {len(found)} times")

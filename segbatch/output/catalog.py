@@ -1,6 +1,6 @@
-"""shards.parquet: each shard that is or was in an output, the night it came, its sums. Readable by any Parquet tool.
+"""shards.parquet: every shard that is or was in an output, the night that promoted it, its sums.
 
-It holds nothing that cannot be had from the files again, but for the nights; it saves reading every footer every night.
+Everything but the nights can be computed again from the files; the table saves reading every footer every night.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ _SCHEMA = pa.schema(
 
 
 class ShardSums(BaseModel):
-    """What the files of a shard hold: totals of their rows, their size in bytes, what they skipped."""
+    """Sums over the files of a shard.
+
+    Attributes:
+        totals: Of their rows.
+        bytes: Their size.
+        skipped: What the shard holds besides records.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -80,7 +86,7 @@ class ShardRow(BaseModel):
 
 
 def read_catalog(store: Store) -> dict[str, ShardRow]:
-    """The rows by shard name; none if there is no catalog. Raises ``OutputError`` for a file that is not one."""
+    """Read the rows by shard name; none without a catalog. Raises ``OutputError`` for another file."""
     try:
         table = pq.read_table(pa.BufferReader(store.read(SHARDS)))
         check_version((table.schema.metadata or {}).get(_VERSION, b"1").decode(), f"{store.uri}/{SHARDS}")
@@ -96,7 +102,7 @@ def read_catalog(store: Store) -> dict[str, ShardRow]:
 
 
 def is_catalog(data: bytes) -> bool:
-    """Whether a file is one that ``write_catalog`` wrote."""
+    """Whether a file was written by ``write_catalog``."""
     try:
         return bool(pq.read_schema(pa.BufferReader(data)).equals(_SCHEMA))
     except (pa.ArrowException, OSError):
@@ -104,6 +110,7 @@ def is_catalog(data: bytes) -> bool:
 
 
 def write_catalog(store: Store, rows: dict[str, ShardRow]) -> None:
+    """Write the catalog, in order of names."""
     plain = [{**row.model_dump(), "sums": row.sums.model_dump_json()} for _, row in sorted(rows.items())]
     table = pa.Table.from_pylist(plain, schema=_SCHEMA).replace_schema_metadata({_VERSION: FORMAT_VERSION})
     sink = pa.BufferOutputStream()
@@ -119,13 +126,13 @@ def enter(
     date: str,
     num_classes: int,
 ) -> dict[str, ShardRow]:
-    """Return the catalog with shards that are complete, and are not in it in their present version.
+    """Add complete shards to the catalog that it lacks in their present version.
 
     Args:
         rows: The catalog.
         complete: Shards that are complete after the promotion of ``date``.
-        promoted: Keys of the shards of which that promotion promotes chunks.
-        folders: The files that hold them: those of the staging area, and those that were there before, last.
+        promoted: Keys of the shards with chunks that this promotion promotes.
+        folders: The files that hold them: those of the staging area, then those in ``masks/`` before the promotion.
         date: The date of the night.
         num_classes: Number of classes of the output.
     """
@@ -141,7 +148,7 @@ def enter(
             name=shard.name,
             uri=escape_invalid_utf8(redact(shard.uri)),
             shard_id=shard.id,
-            # Shards of a plain `segbatch run` are of no night.
+            # Shards that a plain `segbatch run` has computed belong to no night.
             night=date if shard.key in promoted or row is not None else "",
             change="changed" if is_change else "new",
             records=of_shard.totals.records,
@@ -152,13 +159,13 @@ def enter(
 
 
 def mark_removed(rows: Mapping[str, ShardRow], names: set[str], ledger: Ledger, date: str) -> dict[str, ShardRow]:
-    """Return the catalog with the ``date`` on which shards were gone: not among ``names``, nor in the ledger."""
+    """Mark shards as removed on ``date`` that are neither among ``names`` nor in the ledger."""
     gone = {n: r for n, r in rows.items() if n not in names and r.shard_id not in ledger.shards and r.removed is None}
     return {**rows, **{name: row.model_copy(update={"removed": date}) for name, row in gone.items()}}
 
 
 def sums_of(rows: Mapping[str, ShardRow], files: Inventory, num_classes: int) -> Tally:
-    """Return the sums over all files: those of the catalog, and of shards that it lacks by their receipts."""
+    """Sum over all files: by the catalog, and by receipts for shards that it lacks."""
     current = set(files.ledger.shards)
     by_id = {row.shard_id: row.sums for row in rows.values() if row.removed is None}
     total = Tally(num_classes)
@@ -176,7 +183,7 @@ def _is_news(shard: Shard, row: ShardRow | None) -> bool:
 
 
 def _read_sums(ids: set[str], folders: Sequence[Inventory], num_classes: int) -> dict[str, Tally]:
-    """Sums of shards by the receipts of their files, in whichever folder these are."""
+    """Sum over the files of shards by their receipts, in whichever folder these are."""
     sums = {shard_id: Tally(num_classes) for shard_id in ids}
     for folder in folders:
         chunks = [name for i in sorted(ids) for name in folder.ledger.committed(i).filenames(i)]

@@ -55,7 +55,7 @@ def finish(output: Output, shards: Sequence[Shard], tally: Tally, skipped: Skipp
     if computed or is_superseded or not output.is_finished:
         for receipt in output.files.receipts(others(shards, ledger, tally.filenames)):
             tally.add(receipt)
-        output.unpublish()  # until all is in place: who waits for it meets no row twice
+        output.unpublish()  # absent until all is in place, so that whoever waits for it reads no row twice
         if is_superseded:
             _remove_superseded(output, outdated)
         close(output, tally, computed, skipped, seconds)
@@ -73,7 +73,7 @@ def _refuse_missing(output: Output, lines: list[str]) -> None:
 
 
 def _remove_superseded(output: Output, outdated: list[str]) -> None:
-    """Take rows that do not count out of ``masks/``: those that are in another file too, and those of ``outdated``."""
+    """Remove superseded rows from ``masks/``, and archive the chunks in ``outdated``."""
     store, claim = output.store, output.claim
     output.refresh(FileTable.of(compaction.remove_superseded(store, output.files.ledger, claim)))
     output.refresh(FileTable.of(compaction.retire(store, output.files.ledger, outdated, claim)))
@@ -83,9 +83,15 @@ def _remove_superseded(output: Output, outdated: list[str]) -> None:
 def close(
     output: Output, tally: Tally, computed: int, skipped: Skipped, seconds: float, is_complete: bool = True
 ) -> None:
-    """Write statistics, card and run.json from sums; ``_SUCCESS`` last, if the output ``is_complete``.
+    """Write statistics, card and run.json; ``_SUCCESS`` last, if the output is complete and no shard failed as a whole.
 
-    There is no ``_SUCCESS`` while a shard has failed as a whole.
+    Args:
+        output: The output that the job has joined.
+        tally: Sums over all chunks.
+        computed: Number of chunks that this run has computed.
+        skipped: What the listings of the inputs hold besides shards.
+        seconds: Duration of the run.
+        is_complete: Whether every chunk of every shard is committed.
     """
     store, record = output.store, output.record
     output.claim.check(store)

@@ -1,4 +1,4 @@
-"""What must hold between the files of an output: listing, run.json and statistics."""
+"""Check the files of an output against each other: listing, run.json and statistics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def statistics_problems(output: Output, totals: Totals) -> Iterator[str]:
 
 
 def skipped_problems(record: RunRecord, members: Skipped) -> Iterator[str]:
-    """Yield whether run.json has what was skipped within shards, given the sums over all receipts."""
+    """Yield a problem if run.json has not the members skipped within shards that the receipts have."""
     recorded = record.skipped.members
     if record.state == "done" and recorded != members:
         yield (
@@ -46,7 +46,7 @@ def skipped_problems(record: RunRecord, members: Skipped) -> Iterator[str]:
 
 
 def skipped_files_problems(record: RunRecord, files: Skipped, ignored: Collection[str]) -> Iterator[str]:
-    """Yield whether run.json has what the listings of the inputs skip now: a file more would else be nowhere."""
+    """Yield a problem if run.json has not the files that the listings of the inputs skip now."""
     recorded, files = record.skipped.files.without(*ignored), files.without(*ignored)
     if record.state == "done" and recorded != files:
         now = "; ".join(files.lines()) or "nothing"
@@ -66,10 +66,10 @@ def ledger_problems(ledger: Ledger) -> Iterator[str]:
 
 
 def recorded_digests(output: Output) -> dict[str, str]:
-    """Return the digest of each result file that the last run recorded; none if the output is not finished.
+    """Return the digests of the result files that the last run recorded; none if the output is not finished.
 
     Raises:
-        DamagedTable: The record cannot be read.
+        DamagedTable: They cannot be read.
     """
     if not output.is_finished:
         return {}

@@ -1,7 +1,7 @@
-"""Stops a job whose network fails on every image, before any error rows of it are committed. Does not import Ray.
+"""Stop a job whose network fails on every image, before its error rows are committed. Does not import Ray.
 
-Errors have an owner. An image that a network dislikes is an error row, and so is a whole shard of them. Images of two
-shards that fail one after another, and none that succeeds in between, are the network's doing: it is broken.
+Every error has an owner. An image on which a network fails is an error row, and so is a whole shard of such images. If
+images of two shards fail one after another, and none in between succeeds, the network is broken.
 """
 
 from __future__ import annotations
@@ -27,20 +27,26 @@ _MAX_CAUSES, _MAX_MESSAGE = 3, 300
 
 @dataclass(frozen=True)
 class ChunkOutcome:
-    """A chunk that all stages have processed: committed, or held back because it ``is_suspect``; one of both."""
+    """A chunk that all stages have processed: committed, or held back because it ``is_suspect``."""
 
     receipt: Receipt | None = None
     held: Chunk | None = None
 
 
 def is_suspect(chunk: Chunk) -> bool:
-    """Whether its last records at some stage failed there, so that it is not known yet whose fault that is."""
+    """Whether the last records of a chunk failed at some stage, so that the network may be broken."""
     return any(last_failures(chunk.records, stage) for stage in STAGES)
 
 
 @dataclass
 class _Failures:
-    """The failures of a chunk at a stage: how many, and of each type of error how many with one message."""
+    """The failures of a chunk at a stage.
+
+    Attributes:
+        shard: The shard of the chunk.
+        count: Number of failed records.
+        causes: For each type of error the number of records, and the message of the first.
+    """
 
     shard: str
     count: int
@@ -52,18 +58,17 @@ class _Failures:
         for error in (r.error for r in records):
             assert error is not None
             count, _ = failures.causes.get(error.type, (0, ""))
-            failures.causes[error.type] = (count + 1, error.message)  # the first one's: the last comes first
+            failures.causes[error.type] = (count + 1, error.message)  # of the first record: the last comes first
         return failures
 
 
 class Breaker:
-    """Stands between the chunks as they are done and the sums of what is committed.
+    """Passes on receipts, and holds back chunks whose last records failed until another chunk's records succeed.
 
-    A chunk whose last records failed at a stage is held back until a record of another chunk succeeds there. Held are
-    packed error rows, some 10 KB a chunk, and few masks: a chunk with masks in it ends the wait of those before.
+    A held chunk is packed error rows, about 10 KB, with few masks: a chunk with masks releases those before it.
 
     Args:
-        plan: The whole job. The few images that are left of one that has committed chunks do not stop it.
+        plan: The whole job. One that has committed chunks is not stopped by its few remaining images.
         commit: Commits a chunk that was held back.
     """
 
@@ -80,16 +85,16 @@ class Breaker:
     def receipts(
         self, outcomes: Iterable[ChunkOutcome], has_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Receipt]:
-        """Receipts of all that is committed, also of what is held back, once it is known that it may be committed.
+        """Yield the receipts of all committed chunks, also of held ones once they may be committed.
 
         Args:
             outcomes: Chunks in order of completion.
-            has_stopped: Asked at the end: whether chunks of the plan are left for another time. What is still held back
-                then is left, too, if no record succeeded.
+            has_stopped: Called at the end: whether chunks of the plan are left for another run. Held chunks are
+                left, too, if no record succeeded.
 
         Raises:
-            NetworkError: At a stage the last ``MIN_FAILURES`` records failed, of two shards where the plan has two, or
-                all of them did, if there were fewer. What is held back is not committed.
+            NetworkError: At a stage, the last ``MIN_FAILURES`` records of two shards failed (of one, if the plan has
+                one), or all records of a smaller job. Held chunks are not committed.
         """
         for outcome in outcomes:
             yield from self._take(outcome)

@@ -1,4 +1,4 @@
-"""A plan executed in this process, one chunk after another and without Ray: for tests and debuggers."""
+"""Execute a plan in this process, one chunk after another and without Ray: for tests and debuggers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ SINGLE_PROCESS = Pools(1, 1, 0, 1, 1, 0.2, 1, "cpu")
 
 
 def execute(plan: Plan) -> Iterator[Receipt]:
-    """Compute the remaining chunks of a plan and commit each one.
+    """Compute the remaining chunks of a plan, and commit each one.
 
-    Yields one receipt per committed chunk, in order of the plan. Raises ``SegbatchError``; committed chunks are kept.
+    Yields:
+        One receipt per committed chunk, in order of the plan.
+
+    Raises:
+        SegbatchError: Committed chunks are kept.
     """
     segment, refine = segment_config(plan.job, SINGLE_PROCESS).build(), refine_config(plan.job, SINGLE_PROCESS).build()
     writer = plan.writer()

@@ -1,4 +1,4 @@
-"""An output and its inputs in one place: what cannot work is refused before anything is read or written."""
+"""Refuse an output and inputs that lie in each other, before anything is read or written."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from segbatch.text import redact
 
 
 def refuse_nesting(spec: JobSpec) -> None:
-    """Raise ``PlanError`` if an input is the output itself, or lies in a folder that segbatch writes there.
+    """Raise ``PlanError`` if an input is the output, or lies in a folder that segbatch writes there.
 
-    However they are spelled: relative, by links, by another protocol of the same store. An output below an input is
-    right, and left out of the listing (see ``sources.outputs``); so is an input in another folder of the output.
+    All spellings of a place are recognized: relative, through links, by another protocol of the same store. An output
+    below an input is valid, and left out of the listing (see ``storage.outputs``); so is an input in another folder of
+    the output.
     """
     files = Files(spec.storage_options)
     real_folder = cache(os.path.realpath)
@@ -44,7 +45,7 @@ def refuse_nesting(spec: JobSpec) -> None:
 
 
 def _place(files: Files, uri: str, real_folder: Callable[[str], str]) -> tuple[str, ...]:
-    """The kind of store and the parts of the path, equal for all spellings of one place."""
+    """Return the kind of store and the parts of the path, equal for all spellings of one place."""
     path, store = files.resolve(redact(uri))[1], store_of(uri)
     if store == "file":
         folder, name = os.path.split(path)

@@ -1,4 +1,4 @@
-"""From a spec to a plan: shards, chunks, what is committed, what is left. Nothing here needs Ray."""
+"""Plan a job: its shards and chunks, which of them are committed, which are left. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -67,11 +67,12 @@ class Plan:
         return self.output.writer(self.is_staged)
 
     def warnings(self) -> list[str]:
-        """What will work, and is likely not meant."""
+        """Return what works and is probably not intended."""
         return [*self.changed_limits, *self.job.warnings()]
 
     @property
     def is_complete(self) -> bool:
+        """Whether every chunk of every shard is committed."""
         return all(self.ledger.committed(s.id).is_complete for s in self.job.shards)
 
     def slices(self) -> Iterator[ShardSlice]:
@@ -90,11 +91,11 @@ class Plan:
                     yield ShardSlice(indexed.get(shard.id, shard), ChunkSelection(first, stop, done_in_slice))
 
     def _known_chunks(self, shard: Shard) -> int:
-        """Number of chunks of a shard, 0 if its format does not tell."""
+        """Return the number of chunks of a shard; 0 if its format does not tell."""
         return 0 if shard.records is None else chunks_of(shard.records, self.chunk_size)
 
     def chunks(self, shard: Shard) -> int:
-        """Chunks of a shard: exact if it is complete or its format tells, else by its size."""
+        """Return the number of chunks of a shard: exact if complete or told by the format, else estimated by size."""
         state = self.ledger.committed(shard.id)
         if state.last is not None:
             return state.last + 1
@@ -157,6 +158,6 @@ def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:
 
 
 def _with_errors(shards: Sequence[Shard], files: Inventory) -> frozenset[str]:
-    """Committed chunks of ``shards`` that have error rows."""
+    """Return the committed chunks of ``shards`` that have error rows."""
     chunks = [name for s in shards for name in files.ledger.committed(s.id).filenames(s.id)]
     return frozenset(r.filename for r in files.receipts(chunks) if r.totals.failed)

@@ -21,6 +21,7 @@ class ProgressCounter:
         self._computed = self._records = self._errors = 0
 
     def add(self, receipt: Receipt) -> None:
+        """Add a committed chunk."""
         self._computed += 1
         self._done += 1
         self._records += receipt.totals.records
@@ -34,6 +35,7 @@ class ProgressCounter:
 
     @property
     def progress(self) -> Progress:
+        """A snapshot of the counts."""
         seconds = time.monotonic() - self._begun
         return Progress(
             self._done, self._total, self._is_estimate, self._computed, self._records, self._errors, seconds

@@ -124,7 +124,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "a row is lost": (damage(lose_a_row), "3 rows, where a chunk has 4", 1),
     "rows are swapped": (damage(swap_two_rows), "its rows are not those from 0 to 3", 1),
     "a count is wrong": (damage(count_wrong), "its class counts are not those of its mask", 1),
-    "an id is there twice": (damage(rename_a_record), "is there 2 times", 1),
+    "an id is there twice": (damage(rename_a_record), "occurs 2 times", 1),
     "another job's": (damage(another_job), "written by another job (fingerprint 0000000000000000)", 1),
     "one file is another's": (take_another_s_place, "is the file of another chunk, under this name", 1),
     "something is no result": (

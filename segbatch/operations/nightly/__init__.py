@@ -1,1 +1,1 @@
-"""Nights: several datasets, only what is new, one night at a time, and drift against the nights before."""
+"""Nightly runs: only what is new of several datasets, with a deadline, compared with earlier nights."""

@@ -1,4 +1,4 @@
-"""One dataset on one night: what is new is computed beside the current masks, then becomes current by one promotion."""
+"""One dataset in a nightly run: compute what is new in the staging area, then promote it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,13 @@ _MAX_NAMES = 100
 
 @dataclass
 class Work:
-    """What a night finds of a dataset: the plan of what is left, and the catalog of its shards."""
+    """What is left of a dataset.
+
+    Attributes:
+        plan: The plan of the remaining chunks.
+        catalog: Its shards.
+        tally: Sums over the chunks that this run has committed.
+    """
 
     plan: Plan
     catalog: dict[str, ShardRow]
@@ -63,28 +69,28 @@ class Work:
 
     @property
     def has_news(self) -> bool:
-        """Whether a night would change anything."""
+        """Whether a run would change anything."""
         return not self.plan.is_complete or self.plan.record.state != "done" or any(self.counts()[k] for k in _NEWS)
 
     def counts(self) -> dict[str, int]:
-        """Shards in all, new, changed, gone, and not whole yet, as they are found."""
+        """Return the numbers of shards: total, new, changed, removed, and left, which are incomplete."""
         keys = {key_of(i) for i in self.promoted.shards}
         shards, before = self.plan.job.shards, Overlaps(keys)
         now = Overlaps(s.key for s in shards)
-        lacking = [s for s in shards if not self.promoted.committed(s.id).is_complete]
-        changed = sum(s.key in before and s.id not in self.promoted.shards for s in lacking)
+        incomplete = [s for s in shards if not self.promoted.committed(s.id).is_complete]
+        changed = sum(s.key in before and s.id not in self.promoted.shards for s in incomplete)
         return {
             "total": len(shards),
-            "new": len(lacking) - changed,
+            "new": len(incomplete) - changed,
             "changed": changed,
             "removed": sum(key not in now for key in keys),
             "left": sum(not self.plan.ledger.committed(s.id).is_complete for s in shards),
         }
 
     def vanished(self) -> dict[str, tuple[int, int]]:
-        """How many of the current shards and loose images are gone from the input, and of how many.
+        """Return how many of the promoted shards and loose images are gone from the inputs, and of how many.
 
-        Shards of loose images come and go as these do: they are compared by the number of images in all of them.
+        Shards of loose images come and go with these, so they are compared by the number of images in all of them.
         """
         leaves = [i for i in self.promoted.shards if bits_of(key_of(i)) is not None]
         keys = {key_of(i) for i in self.promoted.shards.keys() - set(leaves)}
@@ -96,7 +102,7 @@ class Work:
         return found
 
     def _records(self, shard_ids: Collection[str]) -> int:
-        """Current records of shards: by the catalog, else by the receipts of their files."""
+        """Return the number of promoted records of shards, by the catalog or by the receipts of their files."""
         known = {row.shard_id: row.records for row in self.catalog.values()}
         unknown = [n for i in shard_ids if i not in known for n in self.promoted.committed(i).filenames(i)]
         receipts = self.output.files.receipts(unknown)
@@ -104,15 +110,21 @@ class Work:
 
 
 def describe(counts: dict[str, int]) -> str:
-    """``2 of 90 shards to compute: 1 new, 1 changed; 0 gone``."""
+    """Return ``2 of 90 shards to compute: 1 new, 1 changed; 0 gone``."""
     new, changed = f"{counts['new']:,} new", f"{counts['changed']:,} changed"
     return f"{counts['left']:,} of {counts['total']:,} shards to compute: {new}, {changed}; {counts['removed']:,} gone"
 
 
 def prepare(job: JobSpec, max_removed: float, dry_run: bool = False) -> Work:
-    """List inputs and output. Raises ``SegbatchError`` for what cannot be run, before any work.
+    """Plan a dataset. An interrupted promotion is completed first.
 
-    A promotion that a crash interrupted is completed first, unless this is only a ``dry_run``.
+    Args:
+        job: Its job.
+        max_removed: Share of the shards or loose images that may be gone from the inputs, 0 to 1.
+        dry_run: Write nothing.
+
+    Raises:
+        SegbatchError: The job cannot run, or more is gone. Nothing is changed.
     """
     if not dry_run:
         Output.at(job.output, job.storage_options).complete_promotion()
@@ -122,13 +134,13 @@ def prepare(job: JobSpec, max_removed: float, dry_run: bool = False) -> Work:
         if gone > max_removed * total:
             raise PlanError(
                 f"{plan.output.uri}: {gone:,} of its {total:,} {what} are gone from the inputs, a larger share than "
-                f"max_removed = {max_removed:g}; nothing is done. If that was meant, raise max_removed for one night"
+                f"max_removed = {max_removed:g}; nothing is changed; if that is intended, raise max_removed once"
             )
     return found
 
 
 def compute_staged(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
-    """Compute what is left into the staging area, until it is done or ``should_stop``."""
+    """Compute the remaining chunks into the staging area, until all are committed or ``should_stop``."""
     if found.plan.is_complete:
         return
     spec = found.plan.job.spec
@@ -142,10 +154,19 @@ def compute_staged(found: Work, reporter: Reporter, should_stop: Callable[[], bo
 
 
 def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
-    """Promote the complete shards, and sum up. Raises ``LeaseLost`` before any change."""
+    """Promote the complete shards, and publish the output.
+
+    Args:
+        found: What was planned and computed.
+        date: The date of the night.
+        lease: Renewed before any change.
+        seconds: Duration of the computation.
+
+    Raises:
+        LeaseLost: Another run has taken the lease over. Nothing is changed.
+    """
     output, plan = found.output, found.plan
-    before = found.catalog
-    promoted = output.promote(plan.job.shards, date, found.tally, before, lease.renew)
+    promoted = output.promote(plan.job.shards, date, found.tally, found.catalog, lease.renew)
     keep_latest(plan)
     output.clean()
     is_complete = not promoted.incomplete
@@ -160,7 +181,7 @@ def _report(found: Work, promoted: Promoted, date: str) -> DatasetReport:
     tonight = {
         "new": [r for r in rows if r.night == date and r.removed is None and r.change == "new"],
         "changed": [r for r in rows if r.night == date and r.removed is None and r.change == "changed"],
-        # A leaf of loose images that was split or merged is not gone.
+        # A leaf of loose images that was split or merged is not removed.
         "removed": [r for r in rows if r.removed == date and key_of(r.shard_id) not in now],
     }
     content = Content(Totals(len(labels)))
@@ -189,7 +210,7 @@ def _report(found: Work, promoted: Promoted, date: str) -> DatasetReport:
 
 
 def _confidences(output: Output, ids: set[str]) -> np.ndarray:
-    """Histogram of the image confidences in the masks of shards; only that column is read."""
+    """Return the histogram of the image confidences of shards; only that column is read."""
     ledger = output.files.ledger
     files = ledger.files([name for i in ids for name in ledger.committed(i).filenames(i)])
 
@@ -201,5 +222,5 @@ def _confidences(output: Output, ids: set[str]) -> np.ndarray:
 
 
 def _model(identity: dict[str, Any]) -> str:
-    """What decides the rows but for the corpus: nights are compared if it is the same."""
+    """Return a digest of all that decides the rows but the corpus: nights are compared if it is equal."""
     return digest(json.dumps({**identity, "root": None}, sort_keys=True), length=16)

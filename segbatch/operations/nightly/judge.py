@@ -1,4 +1,4 @@
-"""Is a dataset's night an alert? Shares of error rows, and drift against earlier nights."""
+"""Decide whether a nightly run is an alert: by its share of error rows, and by drift against earlier nights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SLOW = 0.5
 
 
 def judge_errors(entry: DatasetReport, limit: float, min_images: int) -> None:
-    """Add an alert if a larger share than ``limit`` of all records, or of tonight's, are errors, or shards failed."""
+    """Add an alert if the share of error rows, of all records or of those of this night, is above ``limit``."""
     content = entry.content
     records, errors = entry.current.get("records", 0), entry.current.get("errors", 0)
     shares = [(errors / records, "all")] if records else []
@@ -33,12 +33,12 @@ def judge_errors(entry: DatasetReport, limit: float, min_images: int) -> None:
 def judge(
     entry: DatasetReport, name: str, earlier: Sequence[NightReport], spec: NightlySpec, date: datetime.date
 ) -> None:
-    """Add what is worth an alert or a note, and the exit code."""
+    """Add alerts and notes to the entry of a dataset, and its exit code."""
     judge_errors(entry, spec.job_of(name, date).max_error_fraction, spec.drift.min_images)
     content = entry.content
     if content is None or entry.state == "failed":
         return
-    nights = [n for n in earlier if name in n.datasets and _comparable(n.datasets[name], entry)][: spec.drift.nights]
+    nights = [n for n in earlier if name in n.datasets and _is_comparable(n.datasets[name], entry)][: spec.drift.nights]
     reference = Content(Totals(len(entry.classes)))
     for n in nights:
         reference.add(n.datasets[name].content or Content(Totals(len(entry.classes))))
@@ -55,12 +55,12 @@ def judge(
     if not findings:
         entry.notes.append(
             f"drift is not judged: {content.images:,} images tonight and {reference.images:,} in {len(nights)} earlier "
-            f"nights, where it takes {spec.drift.min_images:,} (drift.min_images)"
+            f"nights, fewer than drift.min_images = {spec.drift.min_images:,}"
         )
     rates = [n.datasets[name].rate for n in nights if n.datasets[name].rate]
     if rates and entry.rate and entry.rate < _SLOW * statistics.median(rates):
         entry.notes.append(f"slow: {entry.rate:.1f} images/s, earlier nights {statistics.median(rates):.1f}")
 
 
-def _comparable(there: DatasetReport, here: DatasetReport) -> bool:
-    return there.model == here.model and there.classes == here.classes and there.content is not None
+def _is_comparable(earlier: DatasetReport, entry: DatasetReport) -> bool:
+    return earlier.model == entry.model and earlier.classes == entry.classes and earlier.content is not None

@@ -1,4 +1,4 @@
-"""Earlier dates of datasets by ``{date}``: files that were delivered late for them are done by a later night."""
+"""Find late files: earlier dates of datasets with ``{date}``, whose inputs may have grown since."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from segbatch.storage.store import Store
 
 @dataclass(frozen=True)
 class EarlierDate:
-    """A dataset on an earlier date; ``entry`` is its name in the record of the night that looks back at it."""
+    """A dataset on an earlier date.
+
+    Attributes:
+        name: The dataset.
+        date: The date.
+        job: Its job on that date.
+    """
 
     name: str
     date: datetime.date
@@ -25,26 +31,27 @@ class EarlierDate:
 
     @property
     def entry(self) -> str:
+        """Its name in the report of the night that finds late files for it."""
         return f"{self.name} {self.date}"
 
 
 def earlier_dates(spec: NightlySpec, names: Sequence[str], night: datetime.date, state: Store) -> list[EarlierDate]:
-    """The last ``lookback_days`` dates of each dataset that has a part of its own for each date, the last first.
+    """Return the last ``lookback_days`` dates of each dataset with a part for each date, the last first.
 
-    Left out are dates from before the first night of a dataset, if they have no output: only ``--date`` does these.
+    Dates before the first night of a dataset are left out if they have no output: only ``--date`` computes these.
     """
     found = []
     for name in filter(spec.dated, names):
         outputs = {spec.job_of(name, night).output}
         for days in range(1, spec.lookback_days + 1):
             earlier = EarlierDate(name, day := night - datetime.timedelta(days), spec.job_of(name, day))
-            if earlier.job.output not in outputs and _is_due(earlier, state):
+            if earlier.job.output not in outputs and _has_started(earlier, state):
                 outputs.add(earlier.job.output)
                 found.append(earlier)
     return found
 
 
-def _is_due(earlier: EarlierDate, state: Store) -> bool:
+def _has_started(earlier: EarlierDate, state: Store) -> bool:
     if Output.is_at(earlier.job.output, earlier.job.storage_options):
         return True
     nights = (read_night(state, d) for d in dates(state) if d <= earlier.date.isoformat())
@@ -53,7 +60,13 @@ def _is_due(earlier: EarlierDate, state: Store) -> bool:
 
 @dataclass(frozen=True)
 class Lookback:
-    """An earlier date of a dataset, and the work that is left of it, or the ``reason`` why it is left unchanged."""
+    """An earlier date of a dataset, and what is left of it.
+
+    Attributes:
+        date: The dataset and its date.
+        work: What is left of it.
+        reason: Why it is left unchanged, if it is.
+    """
 
     date: EarlierDate
     work: Work | None = None

@@ -1,4 +1,4 @@
-"""What a night came to: as JSON for machines and later nights, as Markdown for whoever reads it in the morning."""
+"""The report of a nightly run: JSON for machines and later nights, Markdown for people."""
 
 from __future__ import annotations
 
@@ -26,12 +26,26 @@ DRIFT, ERRORS = 4, 3
 
 
 class DatasetReport(StoredRecord):
-    """One dataset on one night, or what came late for an earlier date of it (``street 2026-11-24``).
+    """One dataset in a nightly run, or the late files of an earlier date of it (``street 2026-11-24``).
 
-    ``state``: done; stopped (the deadline came first); failed; waiting (the deadline left no time for it).
-    ``shards`` counts them: total, new, changed, removed, left (not whole yet); ``names`` are the first of each.
-    ``totals`` and ``confidence`` are of the shards that became current this night, ``computed`` and ``seconds`` of the
-    work done in it. ``alerts`` set the exit code, ``notes`` do not.
+    Attributes:
+        output: Its output, redacted.
+        state: ``done``; ``stopped`` by the deadline; ``failed``; ``waiting``, if the deadline left no time for it.
+        message: The error of a failed dataset.
+        exit_code: 0, or what is wrong with it.
+        shards: Numbers of shards: ``total``, ``new``, ``changed``, ``removed``, and ``left``, which are incomplete.
+        names: The first of each kind of shards.
+        computed: Records that were computed.
+        seconds: Duration of that.
+        model: Digest of all that decides the rows but the corpus: nights are compared if it is equal.
+        classes: Names of the classes.
+        totals: Sums over the shards that were promoted.
+        confidence: Histogram of the image confidences in these shards.
+        current: Sums over the whole output: ``records``, ``errors``, ``failed_shards``.
+        drift: Comparisons with earlier nights.
+        compared_with: Dates of these nights.
+        alerts: Reasons for the exit code.
+        notes: Other remarks.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -61,19 +75,28 @@ class DatasetReport(StoredRecord):
 
     @property
     def content(self) -> Content | None:
-        """The sums of what became current, or None if nothing did."""
+        """Sums and confidences of the promoted shards; None without any."""
         if self.totals is None or not self.totals.records:
             return None
         return Content(self.totals.expand(len(self.classes)), np.array(self.confidence, np.int64))
 
     @property
     def rate(self) -> float:
-        """Images a second, over the attempts of this night."""
+        """Images per second, over all starts of this night."""
         return self.computed / self.seconds if self.computed and self.seconds else 0.0
 
 
 class NightReport(StoredRecord):
-    """One night. Times are ISO 8601 in UTC; ``webhook`` says why the summary could not be posted, if it could not."""
+    """One nightly run.
+
+    Attributes:
+        date: The night.
+        started: ISO 8601, UTC.
+        finished: ISO 8601, UTC; "" before.
+        deadline: ISO 8601, UTC; None without one.
+        datasets: The datasets by name.
+        webhook: Why the summary could not be posted, or "".
+    """
 
     model_config = ConfigDict(frozen=False)
 
@@ -86,35 +109,35 @@ class NightReport(StoredRecord):
 
     @property
     def exit_code(self) -> int:
-        """1 if a dataset failed (2 if each that did is misconfigured), else 3 for errors, else 4 for drift, else 0."""
+        """1 if a dataset failed (2 if all that did are misconfigured), else 3 for errors, 4 for drift, or 0."""
         codes = {e.exit_code for e in self.datasets.values()} - {0}
         return next((c for c in (1, 2, ERRORS, DRIFT) if c in codes), max(codes, default=0))
 
     @property
     def verdict(self) -> str:
-        """The night in a few words."""
+        """The result in a few words."""
         names = {c: [n for n, e in self.datasets.items() if e.exit_code == c] for c in (1, 2, ERRORS, DRIFT)}
-        said = [
-            f"{what}: {', '.join(found)}"
-            for what, found in (
+        parts = [
+            f"{what}: {', '.join(datasets)}"
+            for what, datasets in (
                 ("FAILED", names[1] + names[2]),
                 ("TOO MANY ERRORS", names[ERRORS]),
                 ("DRIFT", names[DRIFT]),
             )
-            if found
+            if datasets
         ]
         left = sum(e.shards.get("left", 0) for e in self.datasets.values())
         waiting = any(e.state in ("stopped", "waiting") for e in self.datasets.values())
         if waiting:
-            said.append(f"stopped at the deadline, {left:,} shards left for the next night")
-        return "; ".join(said) or "ok"
+            parts.append(f"stopped at the deadline, {left:,} shards left for the next night")
+        return "; ".join(parts) or "ok"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
         return {"exit_code": self.exit_code, "verdict": self.verdict, **super().to_json()}
 
     def to_markdown(self) -> str:
-        """The night as a page: the verdict first, a table of the datasets, then what is wrong or worth a look."""
+        """Return the summary: the verdict, a table of the datasets, then alerts and notes."""
         hours = f"{_minute(self.started)} to {_minute(self.finished)} UTC"
         deadline = f", deadline {_minute(self.deadline)} UTC" if self.deadline else ""
         parts = [f"# Night of {self.date}: {_plain(self.verdict)}", f"{hours}{deadline}; exit code {self.exit_code}"]
@@ -148,12 +171,12 @@ def _row(name: str, e: DatasetReport) -> tuple[str, ...]:
 
 
 def _drift_row(d: dict[str, Any]) -> tuple[str, ...]:
-    figures = (f"{d[k]:.3f}" for k in ("psi", "limit_psi", "js", "limit_js"))
-    return (d["kind"], *figures, "ALERT" if d["alert"] else "ok", _plain(d["detail"]))
+    metrics = (f"{d[k]:.3f}" for k in ("psi", "limit_psi", "js", "limit_js"))
+    return (d["kind"], *metrics, "ALERT" if d["alert"] else "ok", _plain(d["detail"]))
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table whose columns are aligned as plain text too; numbers to the right."""
+    """Return a Markdown table whose columns are also aligned as plain text, numbers to the right."""
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     left = [not re.fullmatch(r"[\d.,–]+", rows[1][i]) for i in range(len(widths))]
     lines = [
@@ -165,7 +188,7 @@ def _table(rows: list[tuple[str, ...]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a stranger (names of shards and classes) on one line of Markdown, without markup of its own."""
+    """Return untrusted text (names of shards and classes) on one line of Markdown, with markup escaped."""
     shown = html.escape(escape_control_characters("; ".join(text.splitlines())), quote=False)
     return re.sub(r"([|`*\\[\]])", r"\\\1", shown)
 
@@ -179,33 +202,35 @@ def _span(dates: list[str]) -> str:
 
 
 def write_night(store: Store, night: NightReport) -> None:
+    """Write the report of a night into the state."""
     folder = f"{NIGHTS}/{night.date}"
     store.write(f"{folder}/{SUMMARY}", night.to_markdown().encode())
     store.write(f"{folder}/{RECORD}", (json.dumps(night.to_json(), indent=1) + "\n").encode())
 
 
 def read_night(store: Store, date: str) -> NightReport | None:
-    """The record of a night, or None. Raises ``OutputError`` if it is not one."""
+    """Read the report of a night, or None. Raises ``OutputError`` for another file."""
     name = f"{NIGHTS}/{date}/{RECORD}"
     try:
         return NightReport.parse(store.read(name), f"{store.uri}/{name}")
     except FileNotFoundError:
         return None
     except ValueError as e:
-        raise OutputError(f"{store.uri}/{name}: not the record of a night ({e}); remove it") from None
+        raise OutputError(f"{store.uri}/{name}: not the report of a nightly run ({e}); remove it") from None
 
 
 def remove_night(store: Store, date: str) -> None:
-    """Remove the record of a night, and its folder unless somebody else's files are in it."""
+    """Delete the report of a night, and its folder unless it holds files of anyone else."""
     folder = f"{NIGHTS}/{date}"
     store.remove_all([f"{folder}/{RECORD}", f"{folder}/{SUMMARY}"])
     store.remove_empty(folder)
 
 
 def dates(store: Store) -> list[str]:
-    """Dates of which there is a record, in order."""
+    """Return the dates with a report, in order."""
     return sorted(n for n in store.names(NIGHTS) if DATE.fullmatch(n))
 
 
 def utc(seconds: float) -> str:
+    """Return Unix time as ISO 8601, UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

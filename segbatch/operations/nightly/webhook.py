@@ -23,7 +23,11 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def post(spec: WebhookSpec, night: NightReport, sleep: Callable[[float], None] = time.sleep) -> str:
-    """POST ``{"text": the Markdown, …the record}``. Why it could not be posted, or ""; never raises."""
+    """POST ``{"text": the Markdown, ... the report}``, with retries.
+
+    Returns:
+        Why it could not be posted, or "".
+    """
     body = json.dumps({"text": night.to_markdown(), **night.to_json()}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "segbatch", **spec.headers}
     host = urlsplit(spec.url).hostname
