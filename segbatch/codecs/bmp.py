@@ -1,4 +1,4 @@
-"""BMP: run-length encoding undone, which Pillow gets wrong where rows are empty or the bitmap ends early."""
+"""BMP: decoding of run lengths, which Pillow gets wrong where rows are empty or the bitmap ends early."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ def bmp_size(data: bytes) -> tuple[int, int]:
 
 
 def plain_bmp(data: bytes) -> tuple[bytes, int]:
-    """The BMP, one of RLE8 or RLE4 as one of 8 bits without compression; and 1: BMPs are not turned.
+    """Return the BMP, with RLE8 and RLE4 as 8 bits without compression, and orientation 1.
 
-    Raises ``RecordFailure`` if runs are missing. Pixels that none of them names have the first color of the palette.
+    Pixels that no run covers have the first color of the palette.
+
+    Raises:
+        RecordFailure: Runs are missing.
     """
     if len(data) < 54 or data[14] < 40 or struct.unpack_from("<I", data, 30)[0] not in (_RLE8, _RLE4):
         return data, 1
@@ -37,13 +40,13 @@ def plain_bmp(data: bytes) -> tuple[bytes, int]:
 
 
 def _unpacked(code: bytes, height: int, width: int, nibbles: bool) -> np.ndarray:
-    """Indices uint8 (height, width) of colors, row by row in the order of the file."""
+    """Return palette indices uint8 (height, width), rows in the order of the file."""
     rows = np.zeros((height, width), np.uint8)
     at = x = y = 0
     while y < height:
         if at + 2 > len(code):
             if (x, y) == (width, height - 1):
-                break  # some leave out the end of the bitmap
+                break  # some encoders omit the end of the bitmap
             raise RecordFailure("decode", "TruncatedImage", f"the BMP breaks off in row {y} of {height}")
         count, value = code[at], code[at + 1]
         at += 2

@@ -1,4 +1,4 @@
-"""GIF, WebP, AVIF and HEIC: sizes, and the parts that the pixels of the first frame need."""
+"""GIF, WebP, AVIF and HEIC: sizes, and the parts that decoding the first frame needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gif_size(data: bytes) -> tuple[int, int]:
 
 
 def plain_gif(data: bytes) -> tuple[bytes, int]:
-    """The GIF without comments and applications' extensions before its first frame, and 1: GIFs are not turned."""
+    """Return the GIF without comments and application extensions before its first frame, and orientation 1."""
     at = header = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 0x80 else 0)
     control = b""
     while at < len(data) and data[at] != _TRAILER:
@@ -61,38 +61,39 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def plain_webp(data: bytes) -> tuple[bytes, int]:
-    """The chunks of the frames, and the EXIF orientation.
+    """Return the chunks of the frames, and the EXIF orientation.
 
-    Raises ``RecordFailure`` if the file breaks off, unless that is within metadata behind the first frame.
+    Raises:
+        RecordFailure: The file is truncated before or within the first frame.
     """
-    parts, turned, at, is_whole = [], 1, 12, False
+    parts, oriented, at, is_complete = [], 1, 12, False
     declared = int.from_bytes(data[4:8], "little") + 8
     while at + 8 <= min(len(data), declared):
         kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         end = at + 8 + size
         if end > len(data):
-            is_whole = is_whole and (kind not in _WEBP_PARTS or kind == b"ANMF")
+            is_complete = is_complete and (kind not in _WEBP_PARTS or kind == b"ANMF")
             break
         content = data[at + 8 : end]
         if kind == b"VP8X":
             content = bytes([content[0] & _WEBP_FLAGS]) + content[1:] if content else content
         elif kind == b"EXIF":
-            turned = orientation(content)
+            oriented = orientation(content)
         if kind in _WEBP_PARTS:
             parts += [data[at : at + 8], content, b"\0" * (size % 2)]
-        is_whole = is_whole or kind in _WEBP_IMAGES
+        is_complete = is_complete or kind in _WEBP_IMAGES
         at = end + size % 2
     else:
-        is_whole = is_whole and declared <= len(data) + 1  # some leave out the padding at the end
-    if not is_whole:
+        is_complete = is_complete and declared <= len(data) + 1  # some encoders omit the padding at the end
+    if not is_complete:
         reason = f"the WebP breaks off: it declares {declared} bytes and has {len(data)}"
         raise RecordFailure("decode", "TruncatedImage", reason)
     body = b"".join(parts)
-    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body, turned
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body, oriented
 
 
 def heif_format(data: bytes) -> str | None:
-    """``AVIF`` or ``HEIC`` by the brands of an ISO base media file (ISO/IEC 23008-12); None for videos and others."""
+    """Return ``AVIF`` or ``HEIC`` by the brands of an ISO base media file (ISO/IEC 23008-12); None for others."""
     if data[4:8] != b"ftyp":
         return None
     end = min(max(int.from_bytes(data[:4], "big"), 16), 512)
@@ -101,7 +102,7 @@ def heif_format(data: bytes) -> str | None:
 
 
 def heif_size(data: bytes) -> tuple[int, int] | None:
-    """The largest extent that an item declares: of a grid that of the whole image; None for image sequences."""
+    """Return the largest extent of any item, which is that of the whole image of a grid; None for sequences."""
     extents = [
         struct.unpack(">II", found[1]) for begin, end in _meta(data) for found in _EXTENT.finditer(data, begin, end)
     ]
@@ -110,7 +111,7 @@ def heif_size(data: bytes) -> tuple[int, int] | None:
 
 
 def plain_heif(data: bytes) -> tuple[bytes, int]:
-    """The same file, its EXIF item called something else; and 1: only ``irot`` and ``imir`` turn these, not EXIF."""
+    """Return the file with its EXIF item renamed, and 1: ``irot`` and ``imir`` orient these formats, not EXIF."""
     for begin, end in _meta(data):
         data = data[:begin] + _EXIF_ITEM.sub(rb"\1skip", data[begin:end]) + data[end:]
     return data, 1

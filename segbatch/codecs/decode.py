@@ -34,7 +34,7 @@ from segbatch.errors import RecordFailure
 
 __all__ = ["decode", "image_size"]
 
-# The readers are called by name: none of Pillow's forty others can be reached by the bytes of a stranger.
+# Readers are called by name, so that untrusted bytes cannot reach any of Pillow's forty others.
 _READERS: dict[str, type[ImageFile]] = {
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
@@ -43,7 +43,7 @@ _READERS: dict[str, type[ImageFile]] = {
     "GIF": GifImageFile,
     "AVIF": AvifImageFile,
 }
-# (what pixels need of a file, its EXIF orientation); they raise RecordFailure if some of it is missing.
+# Each returns (the parts that decoding needs, EXIF orientation), and raises RecordFailure if a part is missing.
 _PLAIN: dict[str, Callable[[bytes], tuple[bytes, int]]] = {
     "PNG": plain_png,
     "WEBP": plain_webp,
@@ -65,34 +65,33 @@ _TRUNCATED = re.compile(
 
 
 def decode(data: bytes, max_pixels: int) -> np.ndarray:
-    """Pixels uint8 (H, W, 3) RGB of an encoded image, as viewers show it.
+    """Decode an image to pixels uint8 (H, W, 3) RGB, as viewers display it. Thread-safe.
 
-    One policy for JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF and, with the extra ``heif``, HEIC:
+    The same rules apply to JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF and, with the extra ``heif``, HEIC:
 
     - The first frame or page; of a camera's ``.mpo`` the first image; of an APNG the image of its IDAT chunks.
-    - Turned by the EXIF orientation of JPEG, PNG and WebP, the tag of TIFF, and ``irot`` and ``imir`` of AVIF and HEIC.
-    - Transparency over white, unless alpha is 0 everywhere: then it says nothing, and is ignored.
-    - Palettes, gray, CMYK and CIELAB converted to RGB; CMYK JPEGs are inverted ones, with or without Adobe's marker.
+    - The EXIF orientation of JPEG, PNG and WebP, the tag of TIFF, and ``irot`` and ``imir`` of AVIF and HEIC are
+      applied.
+    - Transparency is blended over white, unless alpha is 0 everywhere: then it is ignored.
+    - Palettes, gray, CMYK and CIELAB are converted to RGB; CMYK JPEGs are inverted, with or without Adobe's marker.
       Embedded profiles are not applied.
-    - 16-bit and 32-bit samples keep their high byte. Float TIFFs are [0, 1] if no color is larger, [0, 255] if none is
-      larger than that, else their own range; NaN is black.
-    - Whole or not at all: a file whose pixels are not all there is refused, as far as its coding shows that. What
-      stands beside them (text, profiles, EXIF, comments, thumbnails) may be damaged, is not unpacked, and is no reason.
+    - 16-bit and 32-bit samples keep their high byte. Float TIFFs are scaled from [0, 1] if no color is larger, from
+      [0, 255] if none is larger, else from the range of their values; NaN is black.
+    - An image with missing pixels is refused, as far as its coding shows that. Metadata (text, profiles, EXIF,
+      comments, thumbnails) may be damaged, and is not decompressed.
 
     Args:
         data: The file's content.
         max_pixels: Larger images are refused before anything is allocated.
 
     Raises:
-        RecordFailure: Of stage ``decode``: EmptyImage, ZeroPixels, UnknownFormat, UnsupportedImage (a known format, a
-            variety that is not read), TruncatedImage, CorruptImage, DecompressionBomb, OutOfMemory.
-
-    May be called from several threads at once.
+        RecordFailure: Of stage ``decode``: EmptyImage, ZeroPixels, UnknownFormat, UnsupportedImage (a variety of a
+            known format), TruncatedImage, CorruptImage, DecompressionBomb, OutOfMemory.
     """
     name = _sniff(data)
     _check_size(image_size(data), max_pixels)
     try:
-        with _warnings_unseen():
+        with _warnings_suppressed():
             return upright(*_pixels(data, name, max_pixels))
     except RecordFailure:
         raise
@@ -109,7 +108,7 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def _pixels(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, int]:
-    """Pixels uint8 (H, W, 3) as stored, and how they are turned."""
+    """Return pixels uint8 (H, W, 3) as stored, and their orientation."""
     if name == "JPEG":
         return jpeg_pixels(data)
     plain, orientation = _PLAIN[name](data)
@@ -121,7 +120,7 @@ def _pixels(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, int]:
         _check_size((image.height, image.width), max_pixels)
         if isinstance(image, PngImageFile) and _ends_in_zeros(image) and png_lacks_rows(plain):
             raise RecordFailure("decode", "TruncatedImage", "the PNG breaks off: its data ends before its rows")
-        if name == "AVIF":  # Pillow does not turn them, and gives irot and imir as an orientation
+        if name == "AVIF":  # Pillow gives irot and imir as an EXIF orientation, and does not apply them
             orientation = image.getexif().get(0x0112, 1)
         return _to_rgb(image, plain), orientation
 
@@ -138,7 +137,7 @@ def _reader(name: str) -> type[ImageFile]:
     return HeifImageFile
 
 
-# What Pillow's readers were seen to raise on damaged files; anything else is a mistake of ours and shows as one.
+# What Pillow's readers were observed to raise on damaged files; anything else is a defect of segbatch.
 _PILLOW_RAISES = (
     OSError,
     SyntaxError,
@@ -175,7 +174,7 @@ def _sniff(data: bytes) -> str:
 
 def _check_size(size: tuple[int, int] | None, max_pixels: int) -> None:
     if size is None:
-        return  # the reader will say what is wrong with the header
+        return  # the reader reports what is wrong with the header
     height, width = size
     if height == 0 or width == 0:
         raise RecordFailure("decode", "ZeroPixels", f"the image has no pixels: {height} x {width}")
@@ -198,12 +197,12 @@ def _failure(name: str, error: Exception) -> RecordFailure:
 
 
 def _ends_in_zeros(image: PngImageFile) -> bool:
-    """What an image looks like whose last rows were never filled; also many a good one."""
+    """Whether the last rows may never have been filled; complete images with a black last row match, too."""
     return bool(image.info.get("interlace")) or not np.asarray(image)[-1].any()
 
 
 def _to_rgb(image: ImageFile, data: bytes) -> np.ndarray:
-    """The loaded image as uint8 (H, W, 3), not turned."""
+    """Return the loaded image as uint8 (H, W, 3), before its orientation is applied."""
     mode = image.mode
     if mode.startswith("I"):
         gray = integers_to_uint8(np.asarray(image), bits=16, signed=False)  # a PNG; of TIFFs see deep_pixels
@@ -218,7 +217,7 @@ def _to_rgb(image: ImageFile, data: bytes) -> np.ndarray:
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or ("transparency" in image.info and not deep):
         layer = image if mode == "RGBA" else image.convert("RGBA")
         pixels = np.asarray(layer)
-        if not pixels[:, :, 3].any():  # alpha that says nothing, as programs write it into BMPs
+        if not pixels[:, :, 3].any():  # unused alpha, as programs write it into BMPs
             return pixels[:, :, :3]
         white = Image.new("RGBA", layer.size, "white")
         return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
@@ -226,7 +225,7 @@ def _to_rgb(image: ImageFile, data: bytes) -> np.ndarray:
 
 
 class _InOurDecode(threading.local):
-    """Stands in a warning filter where a pattern would: matches any text, in threads that decode here."""
+    """Used as the pattern of a warning filter: matches any text in threads that are decoding here."""
 
     active = False
 
@@ -241,8 +240,8 @@ _threads_within = 0
 
 
 @contextmanager
-def _warnings_unseen() -> Iterator[None]:
-    """No warning of this thread is shown or raised within; other threads and other code notice nothing.
+def _warnings_suppressed() -> Iterator[None]:
+    """Suppress warnings of this thread within the block, and those of no other thread.
 
     ``warnings.catch_warnings`` swaps the process-wide list, so that two threads that use it at once can leave
     it wrong for good. This adds one entry, which matches only while its own thread is in here, and is removed when the

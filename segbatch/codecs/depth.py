@@ -1,4 +1,4 @@
-"""Samples of any depth to 8 bits, and transparency over white."""
+"""Conversion of samples of any depth to 8 bits, and of transparency to white."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def integers_to_uint8(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """The high byte of samples of ``bits`` bits; of signed ones that of the positive half."""
+    """Return the high byte of samples of ``bits`` bits; of signed ones that of the positive half."""
     if bits == 32 and not signed and values.dtype.kind == "i":  # Pillow has no unsigned mode
         values = values.view(np.uint32)
     return np.minimum(np.maximum(values, 0) >> max(bits - 8 - signed, 0), 255).astype(np.uint8)
 
 
 def floats_to_uint8(values: np.ndarray) -> np.ndarray:
-    """[0, 1] if none is larger, [0, 255] if none is larger than that, else their own range; NaN is black."""
+    """Scale from [0, 1] if no value is larger, [0, 255] if none is larger, else the range of values; NaN is black."""
     finite = np.isfinite(values)
     values = np.where(finite, values, 0).astype(np.float64)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
@@ -25,7 +25,7 @@ def floats_to_uint8(values: np.ndarray) -> np.ndarray:
 
 
 def over_white(rgb: np.ndarray, alpha: np.ndarray, premultiplied: bool = False) -> np.ndarray:
-    """uint8 (H, W, 3) ``rgb`` over white by ``alpha`` (H, W); alpha that is 0 everywhere means nothing, as in BMPs."""
+    """Blend uint8 (H, W, 3) ``rgb`` over white by ``alpha`` (H, W), which is ignored if it is 0 everywhere."""
     if not alpha.any() or alpha.min() == 255:
         return rgb
     share = alpha[:, :, None].astype(np.uint32)

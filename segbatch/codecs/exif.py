@@ -1,4 +1,4 @@
-"""The orientation that EXIF states, without trusting the rest of it."""
+"""The EXIF orientation, read without the rest of the metadata, which may be damaged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CODES = {1: "B", 3: "H", 4: "I"}
 
 
 def orientation(exif: bytes) -> int:
-    """1 to 8 (EXIF 2.32, tag 274) from IFD 0 of a TIFF structure; 1 where it has none or is damaged."""
+    """Return 1 to 8 (EXIF 2.32, tag 274) from IFD 0 of a TIFF structure; 1 if it has none or is damaged."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
@@ -30,7 +30,7 @@ def orientation(exif: bytes) -> int:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an orientation: 2-4 are mirrored or upside down, 5-8 lie on their side. Owned and contiguous."""
+    """Return ``pixels`` with an EXIF orientation applied, as a contiguous array that owns its data."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

@@ -28,12 +28,12 @@ _MAGIC = (
 
 
 def image_format(data: bytes) -> str | None:
-    """``JPEG PNG WEBP TIFF GIF BMP AVIF HEIC``, or None if the first bytes are none of theirs."""
+    """Return ``JPEG PNG WEBP TIFF GIF BMP AVIF HEIC`` by the first bytes, or None."""
     return next((name for name, magic in _MAGIC if magic.match(data)), None) or heif_format(data)
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) that the header declares, as stored (before EXIF rotation); None if it declares none."""
+    """Return (height, width) of the header, before the EXIF orientation is applied; None if it is not there."""
     name = image_format(data)
     try:
         return None if name is None else _SIZES[name](data)

@@ -1,6 +1,6 @@
-"""JPEG (ITU-T T.81): the segments that pixels need, and decoding that refuses what is not all there.
+"""JPEG (ITU-T T.81): the segments that decoding needs, and decoding that refuses truncated images.
 
-libjpeg fills what is missing with gray and only warns. Pillow and OpenCV hide the warnings; simplejpeg raises them.
+libjpeg fills missing data with gray and only warns. Pillow and OpenCV hide the warnings; simplejpeg raises them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from segbatch.codecs.exif import orientation
 from segbatch.errors import RecordFailure
 
-_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not RST, nor a stuffed zero or filling 0xff
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not RST, stuffed zeros or fill bytes 0xff
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _SOI, _EOI, _SOS, _DHT, _DNL, _TEM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDC, 0x01
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
@@ -35,10 +35,19 @@ _FILLINGS = b"\x55" * 64, b"\xaa" * 64
 
 @dataclass
 class Segments:
-    """What the walk over a JPEG finds.
+    """The segments of a JPEG.
 
-    ``parts`` are the bytes that its pixels need, up to the end marker; those at ``scans`` are entropy-coded data.
-    ``components`` has, by identifier, how many bits of each coefficient no scan has brought; None is all of them.
+    Attributes:
+        size: (height, width) of the frame header.
+        coding: Marker of the frame header, which identifies the coding process.
+        bits: Bits per sample.
+        channels: Number of components.
+        components: By identifier, how many bits of each coefficient no scan has coded; None is all of them.
+        parts: What decoding needs, up to the end marker.
+        scans: Indices into ``parts`` of entropy-coded data.
+        orientation: EXIF orientation, 1 to 8.
+        height_follows: Whether a DNL segment states the height after the pixels.
+        ended: Whether there is an end marker.
     """
 
     size: tuple[int, int] | None = None
@@ -54,7 +63,7 @@ class Segments:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of the frame header; the walk stops there, before any pixels."""
+    """Return (height, width) of the frame header; nothing behind it is read."""
     try:
         return _walk(data, until_frame=True).size
     except RecordFailure:
@@ -62,11 +71,13 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def jpeg_pixels(data: bytes) -> tuple[np.ndarray, int]:
-    """Pixels uint8 (H, W, 3) RGB as stored, and the EXIF orientation.
+    """Return pixels uint8 (H, W, 3) RGB as stored, and the EXIF orientation.
 
-    Metadata is taken off first, and what libjpeg warns of although the pixels are right is mended. Raises
-    ``RecordFailure`` for a variety that is not read, or if pixels are missing; ``ValueError``, ``OSError`` or
-    ``SyntaxError`` for damage that libjpeg met.
+    Metadata is removed first, and what libjpeg warns about although the pixels are correct is repaired.
+
+    Raises:
+        RecordFailure: The variety is not supported, or pixels are missing.
+        ValueError, OSError, SyntaxError: libjpeg found damage.
     """
     found = _walk(data)
     _refuse(found, len(data))
@@ -113,9 +124,9 @@ def _read_frame(found: Segments, code: int, payload: bytes) -> None:
 
 
 def _keep(found: Segments, code: int, payload: bytes) -> None:
-    """Add a segment that pixels need, so written that libjpeg has nothing to warn of."""
+    """Add a segment that decoding needs, rewritten so that libjpeg does not warn about it."""
     if code == 0xE0 and payload[2:7] == b"JFIF\0" and len(payload) >= 16:
-        found.parts.append(_JFIF)  # tells that three components are YCbCr; its revision and thumbnail may be wrong
+        found.parts.append(_JFIF)  # three components are YCbCr; the original's revision and thumbnail may be wrong
         return
     if code == 0xE1 and payload[2:8] == b"Exif\0\0" and found.orientation == 1:
         found.orientation = orientation(payload[2:])
@@ -129,7 +140,7 @@ def _keep(found: Segments, code: int, payload: bytes) -> None:
 
 
 def _scan(found: Segments, payload: bytes) -> bytes:
-    """Note what a scan brings of each component: the bits of each coefficient that are still missing."""
+    """Record the bits of each coefficient that are still missing after a scan."""
     count = payload[2] if len(payload) > 2 else 0
     if len(payload) != 6 + 2 * count:
         return payload  # libjpeg refuses it
@@ -170,7 +181,7 @@ def _decoded(found: Segments) -> np.ndarray:
         if "before marker 0xd9" not in str(e) or not last.endswith(b"\0"):
             raise
         error = e
-    # Zeros up to a multiple of some block size. The last codes may end in zeros, too, so a few are left.
+    # Zeros that pad to a block size are removed. The last codes may end in zeros, too, so up to three are kept.
     for kept in range(4):
         try:
             return _strictly(b"".join([*found.parts[:-1], last.rstrip(b"\0"), bytes(kept), b"\xff\xd9"]), space)
@@ -184,7 +195,7 @@ def _strictly(data: bytes, space: str) -> np.ndarray:
 
 
 def _of_unusual_sampling(found: Segments) -> np.ndarray:
-    """Decode what simplejpeg refuses, twice: where bits are missing, what is put in their place shows."""
+    """Decode what simplejpeg refuses twice, with two fillings of missing bits: a truncated image gives two results."""
     filled = []
     for filling in _FILLINGS:
         parts = list(found.parts)

@@ -1,4 +1,4 @@
-"""Masks as palette PNGs: every viewer shows them in the classes' colors, and the pixel values are class ids."""
+"""Masks as palette PNGs: viewers show the classes' colors, and pixel values are class ids."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import zlib
 import numpy as np
 from PIL import Image
 
-# A mask is runs of equal pixels: zlib's run-length strategy is 2.5 to 3.3 times as fast as its search for repeated
-# strings, and the files are 15 % smaller (VOC's classes after the CRF) to 12 % larger (CamVid's before it):
+# Masks consist of runs of equal pixels: zlib's run-length strategy is 2.5 to 3.3 times as fast as its default, and the
+# files are 15 % smaller (VOC's classes after the CRF) to 12 % larger (CamVid's before it):
 # benchmarks/masks.py.
 _COMPRESSION = {"compress_level": 6, "compress_type": zlib.Z_RLE}
 
 
 def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
-    """Class ids (H, W) as a PNG: 8-bit with ``palette``, or 16-bit gray for more than 256 classes."""
+    """Encode class ids (H, W) as a PNG: 8-bit with ``palette``, or 16-bit gray for more than 256 classes."""
     buffer = io.BytesIO()
     if num_classes <= 256:
         image = Image.fromarray(mask.astype(np.uint8))
@@ -27,7 +27,7 @@ def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Class ids of a mask PNG: uint8 (H, W), or uint16 for a 16-bit one. Raises ``ValueError`` on other PNGs."""
+    """Decode a mask PNG to class ids, uint8 or uint16 (H, W). Raises ``ValueError`` for any other PNG."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         if image.mode not in ("P", "L", "I;16"):
             raise ValueError(f"a mask is an 8-bit palette or 16-bit gray PNG, found mode {image.mode!r}")

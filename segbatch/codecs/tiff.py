@@ -1,4 +1,4 @@
-"""TIFF 6.0 and BigTIFF: the tags that pixels need, and bands of any depth, whether apart or side by side."""
+"""TIFF 6.0 and BigTIFF: the tags that decoding needs, and planar or interleaved bands of any depth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segbatch.errors import RecordFailure
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _ORIENTATION = 256, 258, 259, 262, 273, 274
 _BANDS, _COUNTS, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_OFFSETS, _TILE_COUNTS = 277, 279, 284, 317, 322, 324, 325
 _EXTRA, _FORMAT = 338, 339
-# All that decoders need, of the baseline, of compression and of color spaces; profiles, EXIF and private tags are none.
+# Tags of the baseline, compression and color spaces; decoders need no profiles, EXIF and private tags.
 _NEEDED = frozenset(
     (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338, 339, 347)
 ) | set(range(512, 522)) | set(range(529, 533))  # fmt: skip
@@ -34,7 +34,7 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 
 @dataclass(frozen=True)
 class TagEntry:
-    """A tag's type, and its ``count`` values in the byte order of the file, or, if they are elsewhere, their place."""
+    """A tag's type, count and values in the byte order of the file; of values that do not fit, their offset ``at``."""
 
     kind: int
     count: int
@@ -51,7 +51,7 @@ class Directory:
     entries: Mapping[int, TagEntry]
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The first 64 values of a tag of unsigned integers."""
+        """Return the first 64 values of a tag of unsigned integers."""
         entry = self.entries.get(tag)
         if entry is None or entry.kind not in _UNITS:
             return default
@@ -68,7 +68,7 @@ class Directory:
         return TagEntry(4, 1, struct.pack(f"{self.order}I", value))
 
     def part(self, tag: int, index: int, parts: int) -> TagEntry:
-        """The values of one of ``parts`` equal parts of a tag's values."""
+        """Return one of ``parts`` equal parts of a tag's values."""
         entry = self.entries[tag]
         count = entry.count // parts
         unit = struct.calcsize(_UNITS[entry.kind])
@@ -76,9 +76,9 @@ class Directory:
         return TagEntry(entry.kind, count, entry.values[first:] or self.data[entry.at + first :][: count * unit])
 
     def file(self, entries: Mapping[int, TagEntry]) -> bytes:
-        """A TIFF whose only directory has ``entries``; everything else stays where it was.
+        """Return a TIFF whose only directory has ``entries``; all offsets stay valid.
 
-        A BigTIFF becomes a classic one, as Pillow does not read those of big-endian order.
+        A BigTIFF becomes a classic TIFF, since Pillow does not read big-endian BigTIFFs.
         """
         begin = len(self.data) + len(self.data) % 2
         at = begin + 2 + 12 * len(entries) + 4
@@ -99,7 +99,7 @@ class Directory:
         return b"".join([head, self.data[8:], padding, count, *fields, bytes(4), *behind])
 
     def _classic(self, entry: TagEntry) -> TagEntry:
-        """The entry with numbers of at most 32 bits."""
+        """Return the entry with numbers of at most 32 bits."""
         if entry.kind not in (16, 18):
             return entry
         values = entry.values or self.data[entry.at :][: 8 * entry.count]
@@ -119,35 +119,40 @@ def tiff_size(data: bytes) -> tuple[int, int] | None:
 
 
 def plain_tiff(data: bytes) -> tuple[bytes, int]:
-    """The first page with the tags that its pixels need, and its orientation. Raises ``RecordFailure``."""
+    """Return the first page with the tags that decoding needs, and its orientation. Raises ``RecordFailure``."""
     found = _directory(data)
-    turned = found.number(_ORIENTATION, 1)
-    return found.file({t: e for t, e in found.entries.items() if t in _NEEDED}), turned if 1 <= turned <= 8 else 1
+    orientation = found.number(_ORIENTATION, 1)
+    return found.file(
+        {t: e for t, e in found.entries.items() if t in _NEEDED}
+    ), orientation if 1 <= orientation <= 8 else 1
 
 
 def deep_pixels(data: bytes) -> np.ndarray | None:
-    """Pixels uint8 (H, W, 3) of planar bands, and of bands of 16 bits and more; None for what Pillow reads right.
+    """Return pixels uint8 (H, W, 3) of planar bands and bands of 16 bits and more; None for what Pillow decodes.
 
-    Pillow mixes up uncompressed planar bands of 16 bits, and knows few layouts of several deep bands. So it is given
-    the bytes of samples as a gray image of 8 bits that is as much wider, or each band apart. Raises ``RecordFailure``.
+    Pillow confuses uncompressed planar bands of 16 bits, and supports few layouts of several deep bands. Therefore it
+    decodes the bytes of samples as a wider gray image of 8 bits, or each band separately.
+
+    Raises:
+        RecordFailure: The layout is not supported, or the file is truncated.
     """
     found = _directory(data)
     count, photometric = found.number(_BANDS, 1), found.number(_PHOTOMETRIC, _GRAY)
     depths, kind = set(found.numbers(_BITS, (1,))), found.number(_FORMAT, _UNSIGNED)
     bits, colors = max(depths), _COLORS.get(photometric, 0)
-    is_apart = found.number(_PLANAR, 1) == 2 or count == 1
-    is_known = not is_apart and (bits, kind) == (16, _UNSIGNED) and (photometric, count) in ((2, 3), (2, 4), (5, 4))
-    if (bits <= 8 and (count == 1 or not is_apart)) or is_known:
+    is_planar = found.number(_PLANAR, 1) == 2 or count == 1
+    is_known = not is_planar and (bits, kind) == (16, _UNSIGNED) and (photometric, count) in ((2, 3), (2, 4), (5, 4))
+    if (bits <= 8 and (count == 1 or not is_planar)) or is_known:
         return None
     variety = f"{count} bands of {', '.join(map(str, sorted(depths)))} bits, photometric interpretation {photometric}"
     if not colors or len(depths) > 1 or not colors <= count <= _MAX_BANDS or (colors == 1 and count > 2):
         raise _unsupported(variety)
-    # What Pillow has no gray mode for, or whose bytes it mixes up.
-    as_bytes = not is_apart or bits == 64 or (bits, kind) == (16, _FLOAT) or (bits == 32 and found.order == ">")
+    # Depths for which Pillow has no gray mode, or whose bytes it confuses.
+    as_bytes = not is_planar or bits == 64 or (bits, kind) == (16, _FLOAT) or (bits == 32 and found.order == ">")
     if as_bytes and (found.number(_PREDICTOR, 1) != 1 or found.number(_COMPRESSION, 1) not in _LOSSLESS):
         raise _unsupported(f"{variety}, compression {found.number(_COMPRESSION, 1)} with a predictor")
-    files = list(_band_files(found, count)) if is_apart else [dict(found.entries)]
-    bands = [_samples(found, entries, 1 if is_apart else count, as_bytes) for entries in files]
+    files = list(_band_files(found, count)) if is_planar else [dict(found.entries)]
+    bands = [_samples(found, entries, 1 if is_planar else count, as_bytes) for entries in files]
     return _to_rgb(found, np.concatenate(bands, axis=2), colors, bits, photometric)
 
 
@@ -188,7 +193,7 @@ def _band_files(found: Directory, count: int) -> Iterator[dict[int, TagEntry]]:
 
 
 def _samples(found: Directory, entries: dict[int, TagEntry], count: int, as_bytes: bool) -> np.ndarray:
-    """Samples (H, W, ``count``) as they are stored, or 0 to 255 for depths below 8 bits."""
+    """Return samples (H, W, ``count``) as stored; of depths below 8 bits scaled to 0 to 255."""
     bits, kind = found.number(_BITS, 1), found.number(_FORMAT, _UNSIGNED)
     width = found.number(_WIDTH, 0)
     for tag in (_EXTRA, 320, 332):
