@@ -217,11 +217,13 @@ def _zone(name: str) -> datetime.tzinfo:
 
 def _next(after: datetime.datetime, clock: datetime.time) -> datetime.datetime:
     """Return the first ``clock`` time in the time zone of ``after`` that is later."""
-    found = datetime.datetime.combine(after.date(), clock, after.tzinfo)
+    candidate = datetime.datetime.combine(after.date(), clock, after.tzinfo)
     return (
-        found if found > after else datetime.datetime.combine(found.date() + datetime.timedelta(1), clock, found.tzinfo)
+        candidate
+        if candidate > after
+        else datetime.datetime.combine(candidate.date() + datetime.timedelta(1), clock, candidate.tzinfo)
     )
 
 
 def _dated(text: str, date: datetime.date) -> str:
-    return _DATE.sub(lambda found: date.strftime(found[1] or "%Y-%m-%d"), text)
+    return _DATE.sub(lambda match: date.strftime(match[1] or "%Y-%m-%d"), text)

@@ -180,10 +180,10 @@ def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, st
 
     def one(name: str) -> tuple[str, list[_Chunk], OutputError | None]:
         try:
-            digest, found = read_whole(store, name)
+            digest, rows_by_receipt = read_whole(store, name)
         except OutputError as e:
             return "", [], e
-        counted = [(receipt, rows) for receipt, rows in found if ledger.file_of(receipt.filename) == name]
+        counted = [(receipt, rows) for receipt, rows in rows_by_receipt if ledger.file_of(receipt.filename) == name]
         return digest, [_check_chunk(name, receipt, rows, record) for receipt, rows in counted], None
 
     with ThreadPoolExecutor(_READERS) as pool:
@@ -255,16 +255,16 @@ def _hashes(image_ids: Iterable[str]) -> np.ndarray:
 
 
 def _check_unique(report: Report, store: Store, chunks: list[_Chunk]) -> None:
-    everything = np.sort(np.concatenate([c.hashes for c in chunks])) if chunks else np.zeros(0, np.uint64)
-    twice = np.unique(everything[1:][everything[1:] == everything[:-1]])
-    if not len(twice):
+    hashes = np.sort(np.concatenate([c.hashes for c in chunks])) if chunks else np.zeros(0, np.uint64)
+    duplicates = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(duplicates):
         return
-    where: dict[str, list[_Chunk]] = {}
+    chunks_by_id: dict[str, list[_Chunk]] = {}
     for chunk in chunks:
-        if np.isin(chunk.hashes, twice).any():
+        if np.isin(chunk.hashes, duplicates).any():
             rows = next(rows for receipt, rows in read_file(store, chunk.file) if receipt.filename == chunk.name)
             for image_id in rows["image_id"].to_pylist():
-                where.setdefault(image_id, []).append(chunk)
-    for image_id, found in where.items():
-        for chunk in found if len(found) > 1 else ():
-            report.mark_damaged(chunk.file, chunk.name, f"{image_id}: occurs {len(found)} times")
+                chunks_by_id.setdefault(image_id, []).append(chunk)
+    for image_id, holding in chunks_by_id.items():
+        for chunk in holding if len(holding) > 1 else ():
+            report.mark_damaged(chunk.file, chunk.name, f"{image_id}: occurs {len(holding)} times")

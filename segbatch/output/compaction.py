@@ -93,7 +93,7 @@ def remove_superseded(store: Store, ledger: Ledger, claim: Claim) -> list[FileRo
     Raises:
         OutputError: A newer file is damaged, or written by another job than that of ``claim``. Nothing is removed.
     """
-    for name in {holder for file in ledger.redundant + ledger.partial for holder in ledger.files_of(file)}:
+    for name in {newer for file in ledger.redundant + ledger.partial for newer in ledger.files_of(file)}:
         for receipt, _ in read_file(store, name):
             check_fingerprint(store, name, receipt, claim.fingerprint)
     _delete(store, ledger.redundant)
@@ -169,8 +169,8 @@ def _publish(store: Store, folder: str, name: str, table: pa.Table, footer: byte
     """Write a result file and read it back, since its sources are deleted next."""
     path, data = f"{folder}/{name}", to_parquet(table, footer, _ROWS_PER_GROUP)
     tag = publish_claimed(store, claim, path, data)
-    there = pq.read_table(pa.BufferReader(store.read(path)))
-    if not there.replace_schema_metadata().equals(table):
+    written = pq.read_table(pa.BufferReader(store.read(path)))
+    if not written.replace_schema_metadata().equals(table):
         store.remove(path)
         raise OutputError(
             f"{store.uri}/{path}: differs from what was written when read back; check the disk and the memory"

@@ -158,9 +158,9 @@ class MaskDataset:
     def __getitem__(self, image_id: str) -> MaskRow:
         """Read one row. Raises ``KeyError`` for an id that is not in the output."""
         for file, row in self._index.places(image_id):
-            (found,) = self._files[file].row(self.output.store, row).to_pylist()
-            if found["image_id"] == image_id:
-                return MaskRow.from_dict(found)
+            (values,) = self._files[file].row(self.output.store, row).to_pylist()
+            if values["image_id"] == image_id:
+                return MaskRow.from_dict(values)
         raise KeyError(image_id)
 
     def __contains__(self, image_id: object) -> bool:

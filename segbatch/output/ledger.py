@@ -112,8 +112,8 @@ class Ledger:
                 return None
 
         with ThreadPoolExecutor(_READERS) as pool:
-            found = pool.map(contents, [n for n in names if generation(n)])
-            return Ledger(names, dict(item for item in found if item is not None))
+            contents_of_merged = pool.map(contents, [n for n in names if generation(n)])
+            return Ledger(names, dict(item for item in contents_of_merged if item is not None))
 
     def without(self, chunks: Collection[str]) -> Ledger:
         """Return the ledger without some chunks, which are then computed again."""
@@ -175,7 +175,7 @@ class Ledger:
                 merged.setdefault(self._file_of[chunk], set()).add(chunk)
             else:
                 own.append(chunk)
-        for _, found in read(own):
-            yield found[0]
-        for name, found in read(list(merged)):
-            yield from (receipt for receipt in found if receipt.filename in merged[name])
+        for _, receipts in read(own):
+            yield receipts[0]
+        for name, receipts in read(list(merged)):
+            yield from (receipt for receipt in receipts if receipt.filename in merged[name])

@@ -94,7 +94,7 @@ class Output:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all of its last run is published: run.json says so, and ``_SUCCESS`` is there."""
+        """Whether its last run is published: ``done`` in run.json, and ``_SUCCESS`` exists."""
         return self.record.state == "done" and self.store.exists(SUCCESS)
 
     @staticmethod

@@ -44,7 +44,9 @@ def owned(store: Store) -> dict[str, list[str]]:
         "result files of unfinished nights": _results(store, STAGED),
         "retired result files": retired(store),
         "result files set aside": _results(store, SET_ASIDE),
-        "records and statistics": [name for name, is_ours in _RECORDS.items() if _is_there(store, name, is_ours)],
+        "records and statistics": [
+            name for name, is_ours in _RECORDS.items() if _is_written_by_us(store, name, is_ours)
+        ],
         "temporary files": [
             f"{TEMPORARY}/{n}" for n in (store.names(TEMPORARY) if store.local else ()) if is_temporary(n)
         ],
@@ -106,7 +108,7 @@ def _results(store: Store, folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(store.names(folder)) if is_result(name)]
 
 
-def _is_there(store: Store, name: str, is_ours: Callable[[bytes], bool]) -> bool:
+def _is_written_by_us(store: Store, name: str, is_ours: Callable[[bytes], bool]) -> bool:
     try:
         return is_ours(store.read(name))
     except FileNotFoundError:

@@ -49,12 +49,12 @@ class Outdated:
     def of(shards: Sequence[Shard], ledger: Ledger) -> Outdated:
         """Find the outdated chunks of a ledger."""
         current, overlaps = {s.id for s in shards}, Overlaps(s.key for s in shards)
-        found = Outdated([], [])
+        outdated = Outdated([], [])
         for shard_id, state in ledger.shards.items():
             if shard_id not in current:
-                names = found.changed if key_of(shard_id) in overlaps else found.gone
+                names = outdated.changed if key_of(shard_id) in overlaps else outdated.gone
                 names.extend(state.filenames(shard_id))
-        return found
+        return outdated
 
     def notices(self, store: Store, ledger: Ledger) -> dict[str, str]:
         """Return what a run does with these chunks, for people, by kind; kinds without chunks are left out."""

@@ -112,11 +112,11 @@ def parse_file(data: bytes) -> list[tuple[Receipt, pa.Table]]:
         AttributeError,
     ) as e:  # damage causes any of these in pyarrow
         raise ValueError(f"{type(e).__name__}: {' '.join(str(e).split())}") from e
-    table, start, found = table.replace_schema_metadata(), 0, []
+    table, start, chunks = table.replace_schema_metadata(), 0, []
     for receipt in receipts:
-        found.append((receipt, table.slice(start, receipt.totals.records)))
+        chunks.append((receipt, table.slice(start, receipt.totals.records)))
         start += receipt.totals.records
-    return found
+    return chunks
 
 
 def read_footers(store: Store, filenames: Sequence[str], folder: str = MASKS) -> Iterator[tuple[str, list[Receipt]]]:

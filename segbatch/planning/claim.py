@@ -6,7 +6,7 @@ from segbatch.planning.plan import Plan, make_plan
 
 
 def publish(plan: Plan) -> Plan:
-    """Join the output, and prepare it for commits: run.json is there, ``_SUCCESS`` is not.
+    """Join the output, and prepare it for commits: with run.json, without ``_SUCCESS``.
 
     Returns:
         The plan to execute: another one if another first run of the output was faster.

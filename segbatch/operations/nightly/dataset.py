@@ -94,12 +94,12 @@ class Work:
         """
         leaves = [i for i in self.promoted.shards if bits_of(key_of(i)) is not None]
         keys = {key_of(i) for i in self.promoted.shards.keys() - set(leaves)}
-        found = {"shards": (len(keys - {s.key for s in self.plan.job.shards}), len(keys))}
+        gone = {"shards": (len(keys - {s.key for s in self.plan.job.shards}), len(keys))}
         if leaves:
             images = self._records(leaves)
             listed = sum(s.records or 0 for s in self.plan.job.shards if bits_of(s.key) is not None)
-            found["loose images"] = (max(0, images - listed), images)
-        return found
+            gone["loose images"] = (max(0, images - listed), images)
+        return gone
 
     def _records(self, shard_ids: Collection[str]) -> int:
         """Return the number of promoted records of shards, by the catalog or by the receipts of their files."""
@@ -129,35 +129,35 @@ def prepare(job: JobSpec, max_removed: float, dry_run: bool = False) -> Work:
     if not dry_run:
         Output.at(job.output, job.storage_options).complete_promotion()
     plan = make_plan(job, staged=True)
-    found = Work(plan, plan.output.catalog())
-    for what, (gone, total) in found.vanished().items():
+    work = Work(plan, plan.output.catalog())
+    for what, (gone, total) in work.vanished().items():
         if gone > max_removed * total:
             raise PlanError(
                 f"{plan.output.uri}: {gone:,} of its {total:,} {what} are gone from the inputs, a larger share than "
                 f"max_removed = {max_removed:g}; nothing is changed; if that is intended, raise max_removed once"
             )
-    return found
+    return work
 
 
-def compute_staged(found: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
+def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], bool]) -> None:
     """Compute the remaining chunks into the staging area, until all are committed or ``should_stop``."""
-    if found.plan.is_complete:
+    if work.plan.is_complete:
         return
-    spec = found.plan.job.spec
+    spec = work.plan.job.spec
     logs = Logs.of(spec.log_format, spec.storage_options)
     with logs.installed(), cluster(spec) as hardware:
-        found.plan = establish(found.plan.with_chunk_size(hardware.cpus))
-        pools = plan_pools(found.plan.job.spec, hardware, found.plan.chunks_left())
-        with closing(execute(found.plan, pools, reporter, logs, should_stop)) as receipts:
+        work.plan = establish(work.plan.with_chunk_size(hardware.cpus))
+        pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left())
+        with closing(execute(work.plan, pools, reporter, logs, should_stop)) as receipts:
             for receipt in receipts:
-                found.tally.add(receipt)
+                work.tally.add(receipt)
 
 
-def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
+def promote(work: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
     """Promote the complete shards, and publish the output.
 
     Args:
-        found: What was planned and computed.
+        work: What was planned and computed.
         date: The date of the night.
         lease: Renewed before any change.
         seconds: Duration of the computation.
@@ -165,19 +165,19 @@ def promote(found: Work, date: str, lease: Lease, seconds: float) -> DatasetRepo
     Raises:
         LeaseLost: Another run has taken the lease over. Nothing is changed.
     """
-    output, plan = found.output, found.plan
-    promoted = output.promote(plan.job.shards, date, found.tally, found.catalog, lease.renew)
+    output, plan = work.output, work.plan
+    promoted = output.promote(plan.job.shards, date, work.tally, work.catalog, lease.renew)
     keep_latest(plan)
     output.clean()
     is_complete = not promoted.incomplete
     if promoted.is_change or is_complete != output.is_finished:
-        close(output, promoted.sums, len(found.tally.filenames), plan.job.skipped, seconds, is_complete)
-    return _report(found, promoted, date)
+        close(output, promoted.sums, len(work.tally.filenames), plan.job.skipped, seconds, is_complete)
+    return _report(work, promoted, date)
 
 
-def _report(found: Work, promoted: Promoted, date: str) -> DatasetReport:
-    rows, labels, sums = list(promoted.catalog.values()), found.plan.job.model.labels, promoted.sums
-    now = Overlaps(s.key for s in found.plan.job.shards)
+def _report(work: Work, promoted: Promoted, date: str) -> DatasetReport:
+    rows, labels, sums = list(promoted.catalog.values()), work.plan.job.model.labels, promoted.sums
+    now = Overlaps(s.key for s in work.plan.job.shards)
     tonight = {
         "new": [r for r in rows if r.night == date and r.removed is None and r.change == "new"],
         "changed": [r for r in rows if r.night == date and r.removed is None and r.change == "changed"],
@@ -187,17 +187,17 @@ def _report(found: Work, promoted: Promoted, date: str) -> DatasetReport:
     content = Content(Totals(len(labels)))
     for row in tonight["new"] + tonight["changed"]:
         content.totals.add(row.sums.totals.expand(len(labels)))
-    content.confidence = _confidences(found.output, {r.shard_id for r in tonight["new"] + tonight["changed"]})
+    content.confidence = _confidences(work.output, {r.shard_id for r in tonight["new"] + tonight["changed"]})
     return DatasetReport(
-        output=found.output.uri,
+        output=work.output.uri,
         state="stopped" if promoted.incomplete else "done",
         shards={
-            "total": len(found.plan.job.shards),
+            "total": len(work.plan.job.shards),
             **{k: len(v) for k, v in tonight.items()},
             "left": promoted.incomplete,
         },
         names={k: sorted(r.name for r in v)[:_MAX_NAMES] for k, v in tonight.items()},
-        model=_model(found.output.record.identity),
+        model=_model(work.output.record.identity),
         classes=list(labels.names),
         totals=content.totals.sparse(),
         confidence=content.confidence.tolist(),

@@ -36,9 +36,9 @@ def explain(
         work = prepare(spec.job_of(name, schedule.date), spec.max_removed, dry_run=True)
         lines.append(f"{name:13}{describe(work.counts())}; output {work.output.uri}")
     for late in schedule.late(state):
-        found = look_back(late, dry_run=True)
-        if found is not None and found.work is not None:
-            lines.append(f"{late.entry:13} {describe(found.work.counts())}; output {found.work.output.uri}")
-        elif found is not None:
-            lines.append(f"{late.entry:13} is left unchanged: {found.reason}")
+        lookback = look_back(late, dry_run=True)
+        if lookback is not None and lookback.work is not None:
+            lines.append(f"{late.entry:13} {describe(lookback.work.counts())}; output {lookback.work.output.uri}")
+        elif lookback is not None:
+            lines.append(f"{late.entry:13} is left unchanged: {lookback.reason}")
     return "\n".join(lines)

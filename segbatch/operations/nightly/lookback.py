@@ -40,15 +40,15 @@ def earlier_dates(spec: NightlySpec, names: Sequence[str], night: datetime.date,
 
     Dates before the first night of a dataset are left out if they have no output: only ``--date`` computes these.
     """
-    found = []
+    dates_back = []
     for name in filter(spec.dated, names):
         outputs = {spec.job_of(name, night).output}
         for days in range(1, spec.lookback_days + 1):
             earlier = EarlierDate(name, day := night - datetime.timedelta(days), spec.job_of(name, day))
             if earlier.job.output not in outputs and _has_started(earlier, state):
                 outputs.add(earlier.job.output)
-                found.append(earlier)
-    return found
+                dates_back.append(earlier)
+    return dates_back
 
 
 def _has_started(earlier: EarlierDate, state: Store) -> bool:

@@ -134,14 +134,16 @@ def _compute(context: _Context, schedule: Schedule, state: Store) -> None:
     late = _plan_late(context, schedule.late(state))
     for name, work in planned.items():
         _run(context, name, work, before.get(name))
-    for found in late:
-        if found.work is None:
-            report.datasets[found.date.name].notes.append(f"{found.date.date} is left unchanged: {found.reason}")
+    for lookback in late:
+        if lookback.work is None:
+            report.datasets[lookback.date.name].notes.append(
+                f"{lookback.date.date} is left unchanged: {lookback.reason}"
+            )
             continue
-        entry = found.date.entry
-        _run(context, entry, found.work, before.get(entry))
+        entry = lookback.date.entry
+        _run(context, entry, lookback.work, before.get(entry))
         # Too few images, and too different from a whole date, to be judged for drift.
-        judge_errors(report.datasets[entry], found.date.job.max_error_fraction, schedule.spec.drift.min_images)
+        judge_errors(report.datasets[entry], lookback.date.job.max_error_fraction, schedule.spec.drift.min_images)
 
 
 def _plan(context: _Context, schedule: Schedule) -> dict[str, Work]:
@@ -163,16 +165,16 @@ def _plan_late(context: _Context, late: Sequence[EarlierDate]) -> list[Lookback]
     for date in late:
         entry = DatasetReport(output=Store(date.job.output, date.job.storage_options).uri)
         try:
-            found = look_back(date)
+            lookback = look_back(date)
         except SegbatchError as e:
             context.report.datasets[date.entry] = entry
             _fail(context, date.entry, e)
             continue
-        if found is None or (found.work is not None and not found.work.has_news):
+        if lookback is None or (lookback.work is not None and not lookback.work.has_news):
             continue
-        if found.work is not None:
+        if lookback.work is not None:
             context.report.datasets[date.entry] = entry
-        lookbacks.append(found)
+        lookbacks.append(lookback)
     return lookbacks
 
 
