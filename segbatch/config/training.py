@@ -9,7 +9,6 @@ from pydantic import field_validator
 from segbatch.config.base import Spec, parse_spec, setting
 from segbatch.config.image_fields import IMAGE_COLUMN, IMAGE_MEMBER
 from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOptions
-from segbatch.records import digest
 
 
 class TrainingRecipe(TypedDict, total=False):
@@ -186,7 +185,3 @@ class TrainSpec(Spec):
         if self.image_member is None:  # trainings of earlier versions, which lack it, can be resumed
             del decisive["image_member"]
         return decisive
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(*(f"{key}={value}" for key, value in sorted(self.decisive().items())), length=16)
