@@ -1,7 +1,7 @@
-"""Wait until the cluster has its nodes, to learn that they do not come before a job waits for them.
+"""Wait until all nodes of a cluster are alive, to detect missing nodes before a job starts.
 
-``python wait_for_nodes.py --nodes 6`` ends with 0 once six nodes are alive, the head among them, and with 1 after
-``--timeout`` seconds (1800), saying how many there are: start the job then all the same, or ask the spot market later.
+``python wait_for_nodes.py --nodes 6`` exits with 0 once six nodes are alive, including the head, and with 1 after
+``--timeout`` seconds (1800). It prints the number of nodes; start the job with fewer nodes, or wait for spot capacity.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import ray
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, required=True, help="nodes in all, the head among them")
+    parser.add_argument("--nodes", type=int, required=True, help="total number of nodes, including the head")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds")
     parser.add_argument("--address", default=os.environ.get("RAY_ADDRESS", "auto"))
     wanted = parser.parse_args()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# wheels.sh PYTHON...: build the wheels into dist/, and try each Python's wheel in a fresh environment.
+# wheels.sh PYTHON...: build the wheels into dist/, and try the wheel of each Python in a fresh environment.
 #
-# One wheel is for 3.11, one (stable ABI) for 3.12 and later. Their platform tag follows from this machine's C library;
-# .github/workflows/release.yml builds the same in a manylinux image, for older systems.
+# One wheel is for 3.11, another (stable ABI) for 3.12 and later. Their platform tag depends on this machine's C library;
+# for older systems, .github/workflows/release.yml builds them in a manylinux image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

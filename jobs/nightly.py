@@ -1,7 +1,7 @@
-"""A night as an entry point for ``ray job submit --working-dir jobs -- python nightly.py nightly.yaml``.
+"""Run ``segbatch nightly`` by ``ray job submit --working-dir jobs -- python nightly.py nightly.yaml``.
 
-Takes what ``segbatch nightly`` takes. segbatch itself must be installed on the cluster. The exit code is that of
-``segbatch nightly``; ``ray job submit`` turns every code but 0 into 1 and keeps the real one as ``driver_exit_code``.
+The arguments are those of ``segbatch nightly``. segbatch must be installed on the cluster. The exit code is that of
+``segbatch nightly``; ``ray job submit`` returns 1 for every code except 0 and records the code as ``driver_exit_code``.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The job as an entry point for ``ray job submit --working-dir jobs -- python segment.py --config job.yaml``.
+"""Run ``segbatch run`` by ``ray job submit --working-dir jobs -- python segment.py --config job.yaml``.
 
-Takes what ``segbatch run`` takes. segbatch itself must be installed on the cluster. The exit code is that of
-``segbatch run``; ``ray job submit`` turns every code but 0 into 1 and keeps the real one as ``driver_exit_code``.
+The arguments are those of ``segbatch run``. segbatch must be installed on the cluster. The exit code is that of
+``segbatch run``; ``ray job submit`` returns 1 for every code except 0 and records the code as ``driver_exit_code``.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Training as an entry point for ``ray job submit --working-dir jobs -- python train.py --config train.yaml``.
+"""Run ``segbatch train`` by ``ray job submit --working-dir jobs -- python train.py --config train.yaml``.
 
-Takes what ``segbatch train`` takes; ``--workers`` share the batches. segbatch itself must be installed on the cluster,
-and the output must be where every worker can write.
+The arguments are those of ``segbatch train``; ``--workers`` processes split each batch. segbatch must be installed on
+the cluster, and every worker must be able to write to the output.
 """
 
 import sys
