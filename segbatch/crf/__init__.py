@@ -1,4 +1,4 @@
-"""Dense CRF refinement of segmentation scores: useful on its own, and the default refiner of the job."""
+"""Dense CRF refinement of segmentation scores: a standalone library, and the default refiner of a job."""
 
 from segbatch.crf.dense_crf import DenseCRF
 from segbatch.crf.engine import Engine

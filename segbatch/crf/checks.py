@@ -1,4 +1,4 @@
-"""What a caller hands in, checked before any engine sees it."""
+"""Checks of arguments, before any engine is called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from segbatch.crf.evidence import Evidence
 
 
 def check_image(image: object) -> np.ndarray:
-    """The image as C-contiguous uint8 (H, W, 3), or a ``TypeError`` or ``ValueError`` with the remedy."""
+    """Return the image as C-contiguous uint8 (H, W, 3). Raises ``TypeError`` or ``ValueError`` with the remedy."""
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image is {type(image).__name__}; give a NumPy array uint8 (H, W, 3)")
     if image.dtype != np.uint8:
@@ -25,7 +25,7 @@ def check_image(image: object) -> np.ndarray:
 def check_evidence(
     size: tuple[int, int] | None, probs: object, logits: object, unary: object, ignore: object
 ) -> Evidence:
-    """The one of ``probs logits unary`` that was given, checked against the image's ``size``."""
+    """Return the one of ``probs``, ``logits`` and ``unary`` that is given, checked against the ``size`` (H, W)."""
     given = {k: v for k, v in {"probs": probs, "logits": logits, "unary": unary}.items() if v is not None}
     if len(given) != 1:
         names = " and ".join(given) or "none"
@@ -38,7 +38,7 @@ def check_evidence(
     if values.ndim != 3:
         raise ValueError(f"{kind} has shape {values.shape}; give (C, H, W)")
     if values.shape[0] == 0:
-        raise ValueError(f"{kind} has shape {values.shape}, so no label; give at least one")
+        raise ValueError(f"{kind} has shape {values.shape}, without a label; give at least one")
     if size is not None and values.shape[1:] != size:
         hint = "; for HWC use .transpose(2, 0, 1)" if values.shape[:2] == size else ""
         raise ValueError(
@@ -53,7 +53,7 @@ def check_evidence(
 
 
 def check_coarse(logits: object, size: tuple[int, int], stride: int) -> Evidence:
-    """Coarse logits float32 (C, h, w), checked against the ``size`` (H, W) of the image and the ``stride``."""
+    """Return logits (C, h, w), checked against the ``size`` (H, W) of the image and the ``stride``."""
     if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or stride < 1:
         raise ValueError(f"stride is {stride!r}; give a whole number of 1 or more")
     if len(size) != 2 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in size):
@@ -73,7 +73,7 @@ def _check_ignore(ignore: object, size: tuple[int, ...]) -> np.ndarray | None:
         return None
     if not isinstance(ignore, np.ndarray) or ignore.dtype != np.bool_ or ignore.shape != size:
         what = f"{ignore.dtype} {ignore.shape}" if isinstance(ignore, np.ndarray) else type(ignore).__name__
-        raise TypeError(f"ignore is {what}; give bool {size}, True where a pixel says nothing")
+        raise TypeError(f"ignore is {what}; give bool {size}, True where a pixel has no evidence")
     return np.ascontiguousarray(ignore)
 
 

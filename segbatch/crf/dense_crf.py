@@ -1,4 +1,4 @@
-"""The dense CRF that people call: it checks, prunes, and hands the rest to an engine."""
+"""The dense CRF: checks arguments, prunes labels, and infers by an engine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from segbatch.crf.params import CRFParams, default_prune
 class DenseCRF:
     """A fully connected CRF with Gaussian kernels, inferred by mean field (Krähenbühl & Koltun 2011).
 
-    ``params`` gives the two usual kernels; ``kernels`` replaces them by any number of ``Gaussian``,
-    ``Bilateral`` and ``Features``. ``compat`` (C, C) is the label compatibility μ that multiplies the weights
-    of ``params``, for models that are not Potts; μ = 1 - I is Potts. ``engine`` is ``native``,
-    ``pydensecrf``, ``torch`` or an object with the methods of ``segbatch.crf.engine.Engine``. ``threads`` is
-    how many images ``refine_batch`` works on at once.
+    Args:
+        params: Two kernels, the iterations and ``prune``.
+        engine: ``native``, ``pydensecrf``, ``torch``, or an object that implements ``segbatch.crf.engine.Engine``.
+        threads: Images that ``refine_batch`` infers at once.
+        kernels: Replace those of ``params``: any number of ``Gaussian``, ``Bilateral`` and ``Features``.
+        compat: Label compatibility μ (C, C), multiplied by the weights of ``params``. By default Potts, μ = 1 - I.
     """
 
     def __init__(
@@ -53,12 +54,21 @@ class DenseCRF:
         unary: np.ndarray | None = None,
         ignore: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Image uint8 (H, W, 3) and one of the scores float32 (C, H, W) -> marginals float32 (C, H, W).
+        """Infer the marginals of an image.
 
-        ``probs`` in 0-1, ``logits`` (softmax not yet taken) or ``unary`` energies (lower is likelier).
-        ``ignore`` bool (H, W) marks pixels without evidence. ``image`` may be None if no kernel looks at it.
-        Labels that were pruned have marginal 0. Raises ``TypeError`` or ``ValueError`` that name the
-        argument and the remedy.
+        Args:
+            image: uint8 (H, W, 3); may be None if no kernel needs it.
+            probs: Probabilities float32 (C, H, W). Give exactly one of ``probs``, ``logits`` and ``unary``.
+            logits: float32 (C, H, W), before the softmax.
+            unary: Energies float32 (C, H, W), lower for more likely labels.
+            ignore: bool (H, W), True for pixels without evidence.
+
+        Returns:
+            Marginals float32 (C, H, W), 0 for pruned labels.
+
+        Raises:
+            TypeError: Names the argument and the remedy.
+            ValueError: Names the argument and the remedy.
         """
         image, evidence = self._check(image, probs, logits, unary, ignore)
         keep = self._keep(evidence)
@@ -78,20 +88,31 @@ class DenseCRF:
         unary: np.ndarray | None = None,
         ignore: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The likeliest label of each pixel, int32 (H, W): arguments and errors as of ``refine``."""
+        """Return the most likely label of each pixel, int32 (H, W). Arguments and errors as in ``refine``."""
         marginals = self.refine(image, probs=probs, logits=logits, unary=unary, ignore=ignore)
         return marginals.argmax(axis=0).astype(np.int32)
 
     def refine_coarse(
         self, image: np.ndarray | None, logits: np.ndarray, size: tuple[int, int], stride: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Coarse logits -> (likeliest label int32 (H, W), its marginal float32 (H, W)), without full-size scores.
+        """Infer the most likely labels from logits at the stride of a network, without scores of full size.
 
-        ``logits`` float32 (C, h, w) are what a network of that ``stride`` says of an image of ``size``
-        (H, W): h and w are H and W over ``stride``, rounded up, and cell (i, j) has its center at pixel
-        ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``; between the centers they are bilinear,
-        beyond the outermost constant. Pruning looks at the cells. Errors as of ``refine``. Engines without a
-        path of their own are given the upsampled logits.
+        The logits are interpolated bilinearly between the centers of cells, and constant beyond the outermost ones. The
+        center of cell (i, j) is at pixel ``((i + 0.5) * stride - 0.5, (j + 0.5) * stride - 0.5)``. Labels are pruned by
+        their probabilities in the cells.
+
+        Args:
+            image: uint8 (H, W, 3); may be None if no kernel needs it.
+            logits: float32 (C, ceil(H / stride), ceil(W / stride)).
+            size: (H, W).
+            stride: Pixels per cell.
+
+        Returns:
+            The most likely label of each pixel, int32 (H, W), and its marginal, float32 (H, W).
+
+        Raises:
+            TypeError: Names the argument and the remedy.
+            ValueError: Names the argument and the remedy.
         """
         image, evidence = self._check_coarse(image, logits, size, stride)
         keep = self._keep(evidence)
@@ -111,12 +132,12 @@ class DenseCRF:
         unary: np.ndarray | None = None,
         ignore: np.ndarray | None = None,
     ) -> Iterator[tuple[np.ndarray, float]]:
-        """Inference to watch: ``iterations + 1`` pairs of marginals float32 (C, H, W) and their KL divergence.
+        """Yield the marginals float32 (C, H, W) before and after each iteration, with their KL divergence.
 
-        The first pair is the softmax of the evidence, the last what ``refine`` returns without pruning (which
-        would change what the divergences are relative to). KL(Q || P) is in nats, summed over the pixels,
-        without the constant log Z (Krähenbühl & Koltun 2011, eq. 4, each pair of pixels counted twice as in
-        their code, so that it need not fall at every step). Needs ``engine="native"``; errors as of ``refine``.
+        The first marginals are the softmax of the evidence, the last ones those of ``refine`` without pruning, which
+        would change the reference of the divergences. KL(Q || P) is in nats, summed over the pixels, without the
+        constant log Z (Krähenbühl & Koltun 2011, eq. 4, with each pair of pixels counted twice as in their code, so
+        that it may rise between iterations). Needs ``engine="native"``. Arguments and errors as in ``refine``.
         """
         image, evidence = self._check(image, probs, logits, unary, ignore)
         energies = evidence.energies(np.arange(len(evidence.values)))
@@ -134,15 +155,15 @@ class DenseCRF:
         unary: Sequence[np.ndarray] | None = None,
         ignore: Sequence[np.ndarray | None] | None = None,
     ) -> list[np.ndarray]:
-        """``refine`` of each image, ``threads`` at once; the result is the same for any number of them.
+        """Infer the marginals of each image, ``threads`` at once; see ``refine``.
 
-        Sizes and numbers of labels may differ from one image to the next.
+        The result does not depend on ``threads``. Sizes and numbers of labels may differ between images.
         """
         counts = {n: len(v) for n, v in (("probs", probs), ("logits", logits), ("unary", unary)) if v is not None}
         counts |= {"ignore": len(ignore)} if ignore is not None else {}
         for name, count in counts.items():
             if count != len(images):
-                raise ValueError(f"{name} has {count} entries but there are {len(images)} images; give one each")
+                raise ValueError(f"{name} has {count} entries but there are {len(images)} images; give one per image")
         nothing = [None] * len(images)
         checked = [
             self._check(*args)
@@ -199,14 +220,14 @@ class DenseCRF:
         return (checked if needs_image else None), evidence
 
     def _keep(self, evidence: Evidence) -> np.ndarray:
-        """Indices of the labels whose probability reaches ``params.prune`` at some pixel, or is the highest there."""
+        """Return the indices of labels whose probability is at least ``prune``, or the highest, at some pixel."""
         labels = len(evidence.values)
         prune = default_prune(labels) if self.params.prune is None else self.params.prune
         if labels == 1 or prune == 0:
             return np.arange(labels)
         peaks = evidence.peaks()
         keep = peaks >= min(prune, float(peaks.max()))
-        # The highest of n probabilities is at least 1 / n: below, no label that is the likeliest can be left out.
+        # The highest of n probabilities is at least 1 / n. A lower ``prune`` cannot leave out a most likely label.
         if prune * labels > 0.99:
             keep |= evidence.likeliest()
         return np.flatnonzero(keep)
@@ -226,7 +247,7 @@ def _steps(stepper: _core.Stepper, iterations: int) -> Iterator[tuple[np.ndarray
 
 
 def _spread(marginals: np.ndarray, keep: np.ndarray, labels: int) -> np.ndarray:
-    """Marginals (K, H, W) of the labels ``keep`` -> (labels, H, W), zero for the others."""
+    """Return marginals (labels, H, W) from those (K, H, W) of the labels ``keep``; 0 for the others."""
     if len(keep) == labels:
         return marginals
     full = np.zeros((labels, *marginals.shape[1:]), np.float32)

@@ -1,4 +1,4 @@
-"""What an engine is, and which there are."""
+"""The engines of mean-field inference, by name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ from segbatch.crf.kernels import Kernel
 
 
 class Engine(Protocol):
-    """Runs mean field. The caller has checked and pruned; an engine only computes."""
+    """Infers by mean field. Arguments are checked and labels pruned before an engine is called."""
 
     name: str
 
     def infer(
         self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
     ) -> np.ndarray:
-        """Unary energies float32 (K, H, W), image uint8 (H, W, 3) -> marginals float32 (K, H, W).
+        """Infer the marginals of one image.
 
-        ``image`` is None if no kernel looks at it; K is at least 2 and every ``kernel.compat`` fits it.
+        Args:
+            image: uint8 (H, W, 3); None if no kernel needs it.
+            unary: Energies float32 (K, H, W), K at least 2.
+            kernels: Each ``compat`` fits K labels.
+            iterations: Mean-field iterations.
+
+        Returns:
+            Marginals float32 (K, H, W).
         """
         ...
 
@@ -35,7 +42,7 @@ class Engine(Protocol):
         iterations: int,
         threads: int,
     ) -> list[np.ndarray]:
-        """``infer`` of each image; sizes and numbers of labels may differ from one image to the next."""
+        """Infer the marginals of each image. Sizes and numbers of labels may differ between images."""
         ...
 
     def infer_coarse(
@@ -64,7 +71,7 @@ class Engine(Protocol):
 
 
 class FullSizeEngine(ABC):
-    """What engines share that infer at full size alone, from scores that are upsampled before."""
+    """Base of engines that infer at full size only: upsamples coarse scores first."""
 
     @abstractmethod
     def infer(
@@ -116,7 +123,7 @@ ENGINES: dict[str, Callable[[], Engine]] = {"native": _native, "pydensecrf": _py
 
 
 def build_engine(name: str | Engine) -> Engine:
-    """The engine of that name; an object that is an engine already is returned as it is."""
+    """Return the engine of a name; an engine object is returned unchanged."""
     if not isinstance(name, str):
         return name
     if name not in ENGINES:

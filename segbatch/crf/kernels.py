@@ -15,12 +15,15 @@ Compat = float | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Pixels near each other agree: features ``(x, y) / theta``; ``theta`` in pixels, or ``(x, y)``.
+    """A Gaussian kernel over positions: nearby pixels get equal labels. Its features are ``(x, y) / theta``.
 
-    ``compat`` is what the filtered marginals are multiplied by, with pydensecrf's signs: a number w is a
-    Potts model of weight w (it favors equal labels); an array (C,) or (C, C) is added to the energy as it
-    stands, so that Potts of weight w is ``-w * eye(C)``. ``normalization`` says where to divide by the
-    filtered ones: ``none`` (nowhere), ``before`` or ``after`` the filter, ``symmetric`` (by the root, both sides).
+    Args:
+        theta: Standard deviation in pixels, one number or (x, y).
+        compat: Factor of the filtered marginals, with the signs of pydensecrf: a number w is a Potts model of weight w,
+            which favors equal labels; an array (C,) or (C, C) is added to the energy, so that ``-w * eye(C)`` is Potts
+            of weight w.
+        normalization: Where to divide by the filtered ones: ``none``, ``before`` or ``after`` the filter, or
+            ``symmetric`` (by the square root on both sides).
     """
 
     theta: float | tuple[float, float]
@@ -35,15 +38,21 @@ class Gaussian:
         _finish(self)
 
     def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
-        """Feature vectors float32 (2, height * width), pixels in rows."""
+        """Return feature vectors float32 (2, height * width), row by row."""
         return _positions(self.thetas, height, width)
 
 
 @dataclass(frozen=True, eq=False)
 class Bilateral:
-    """Near pixels of like color agree: features ``(x, y) / theta_xy, (r, g, b) / theta_rgb``.
+    """A kernel over positions and colors: nearby pixels of similar color get equal labels.
 
-    Either deviation may be one number or one a dimension. The rest is as in ``Gaussian``.
+    Its features are ``(x, y) / theta_xy`` and ``(r, g, b) / theta_rgb``.
+
+    Args:
+        theta_xy: Standard deviation in pixels, one number or (x, y).
+        theta_rgb: Standard deviation in RGB levels, one number or (r, g, b).
+        compat: See ``Gaussian``.
+        normalization: See ``Gaussian``.
     """
 
     theta_xy: float | tuple[float, float]
@@ -60,7 +69,7 @@ class Bilateral:
         _finish(self)
 
     def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
-        """Feature vectors float32 (5, height * width), pixels in rows."""
+        """Return feature vectors float32 (5, height * width), row by row."""
         if image is None:
             raise ValueError("image is None but a Bilateral kernel needs one; give uint8 (H, W, 3)")
         colors = np.moveaxis(image.reshape(-1, 3), 1, 0).astype(np.float32)
@@ -70,9 +79,12 @@ class Bilateral:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Pixels near each other in a feature space of your own agree.
+    """A kernel over any features: pixels with similar features get equal labels.
 
-    ``values`` float32 (D, H, W) or (D, H * W), already divided by the standard deviations.
+    Args:
+        values: float32 (D, H, W) or (D, H * W), divided by the standard deviations.
+        compat: See ``Gaussian``.
+        normalization: See ``Gaussian``.
     """
 
     values: np.ndarray
@@ -88,7 +100,7 @@ class Features:
                 f"features are {values.dtype} {values.shape}; give float32 (D, H, W) or (D, H * W), D >= 1"
             )
         if not np.isfinite(values).all():
-            raise ValueError("features hold NaN or infinity; replace them, a pixel needs a place")
+            raise ValueError("features hold NaN or infinity; replace them by finite numbers")
         object.__setattr__(self, "values", np.ascontiguousarray(values.reshape(len(values), -1)))
         _finish(self)
 
@@ -98,11 +110,11 @@ class Features:
         return self.values
 
     def features(self, image: np.ndarray | None, height: int, width: int) -> np.ndarray:
-        """The vectors that were given, float32 (D, height * width)."""
+        """Return the vectors that were given, float32 (D, height * width)."""
         if self.values.shape[1] != height * width:
             raise ValueError(
                 f"features hold {self.values.shape[1]} pixels but the image has {height} x {width} = "
-                f"{height * width}; give one vector a pixel, in rows"
+                f"{height * width}; give one vector per pixel, row by row"
             )
         return self.values
 
@@ -113,7 +125,7 @@ Kernel = Gaussian | Bilateral | Features
 
 
 def check_kernels(kernels: Sequence[Kernel], labels: int, size: tuple[int, int]) -> None:
-    """Raises ``ValueError`` if a kernel does not fit ``labels`` labels or an image of ``size`` (H, W)."""
+    """Raise ``ValueError`` if a kernel does not fit ``labels`` labels or an image of ``size`` (H, W)."""
     for kernel in kernels:
         if kernel.vectors is not None:
             kernel.features(None, *size)
@@ -126,14 +138,14 @@ def check_kernels(kernels: Sequence[Kernel], labels: int, size: tuple[int, int])
 
 
 def with_compat(kernel: Kernel, compat: np.ndarray) -> Kernel:
-    """The kernel with its weight times the label compatibility ``compat`` (C, C) in place of Potts."""
+    """Replace Potts by the label compatibility ``compat`` (C, C) times the weight of the kernel."""
     if np.ndim(kernel.compat) or np.ndim(compat) != 2:
         raise ValueError(f"compat has shape {np.shape(compat)}; give a matrix (C, C) for kernels with one weight")
     return replace(kernel, compat=np.float32(kernel.compat) * np.asarray(compat, np.float32))
 
 
 def with_labels(kernel: Kernel, keep: np.ndarray) -> Kernel:
-    """The kernel for the labels ``keep`` alone."""
+    """Restrict the label compatibility of a kernel to the labels ``keep``."""
     compat = kernel.compat
     if not isinstance(compat, np.ndarray):
         return kernel

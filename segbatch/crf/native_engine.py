@@ -1,4 +1,4 @@
-"""The C++ engine behind the common interface."""
+"""The engine in C++."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 
 
 class NativeEngine:
-    """Mean field in C++ on the permutohedral lattice; works without the GIL, an image a thread.
+    """Mean field in C++ on the permutohedral lattice. Releases the GIL; each image is inferred by one thread.
 
-    ``isa`` picks an instruction set by name (``_core.isa_names()``); empty is the fastest one here. The
-    lattice is the same on all of them, the marginals may differ in their last bits.
+    Args:
+        isa: Instruction set, one of ``_core.isa_names()``; by default the fastest of this machine. The lattice is the
+            same on all, the marginals may differ in their last bits.
     """
 
     name = "native"
@@ -25,7 +26,7 @@ class NativeEngine:
     def infer(
         self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
     ) -> np.ndarray:
-        """Unary energies float32 (K, H, W) -> marginals float32 (K, H, W). Raises ``MemoryError`` early."""
+        """See ``Engine.infer``. Raises ``MemoryError`` before it computes."""
         return self.infer_batch([image], [unary], kernels, iterations, 1)[0]
 
     def infer_batch(
@@ -36,7 +37,7 @@ class NativeEngine:
         iterations: int,
         threads: int,
     ) -> list[np.ndarray]:
-        """``infer`` of each image, ``threads`` at once; the result does not depend on their number."""
+        """See ``Engine.infer_batch``. Infers ``threads`` images at once; the result does not depend on ``threads``."""
         outs = [np.empty(u.shape, np.float32) for u in unaries]
         _core.infer_batch(images, unaries, native_kernels(kernels), iterations, threads, outs, self.isa)
         return outs
@@ -50,16 +51,19 @@ class NativeEngine:
         kernels: Sequence[Kernel],
         iterations: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Coarse logits float32 (K, h, w) -> (winning label int32 (H, W), its marginal float32 (H, W))."""
+        """See ``Engine.infer_coarse``."""
         return _core.infer_coarse(image, scores, *size, stride, native_kernels(kernels), iterations, self.isa)
 
     def stepper(self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel]) -> _core.Stepper:
-        """Inference step by step: ``start()`` -> marginals; ``step(marginals)`` -> (the next, KL of those given)."""
+        """Return inference step by step.
+
+        ``start()`` returns marginals; ``step(marginals)`` returns the next ones, and the KL divergence of the argument.
+        """
         return _core.Stepper(image, unary, native_kernels(kernels), self.isa)
 
 
 def native_kernels(kernels: Sequence[Kernel]) -> list[_core.Kernel]:
-    """The kernels as the extension takes them."""
+    """Convert kernels for the extension."""
     natives = []
     for kernel in kernels:
         compat = kernel.compat

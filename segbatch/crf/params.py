@@ -13,23 +13,23 @@ MAX_ITERATIONS = 1000
 
 
 def default_prune(labels: int) -> float:
-    """The ``prune`` of an inference over ``labels`` labels for which none is given: 0.02, above 50 labels 0.01.
+    """Return the default ``prune`` for a number of labels: 0.02, above 50 labels 0.01.
 
-    Up to 50 labels the likeliest label of every pixel reaches 0.02. ``benchmarks/prune.py`` measures what is lost.
+    Up to 50 labels the most likely label of every pixel reaches 0.02. ``benchmarks/prune.py`` measures the loss.
     """
     return 0.02 if labels <= 50 else 0.01
 
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A field that is also a key of a job's ``crf`` mapping and a ``--crf-...`` flag."""
+    """Define a field that is also a key of a job's ``crf`` mapping and a ``--crf-...`` flag."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
 class CRFParams:
-    """A bilateral and a Gaussian kernel with Potts compatibility, and how to infer with them.
+    """The parameters of a dense CRF with a bilateral and a Gaussian kernel and Potts compatibility.
 
-    Krähenbühl & Koltun 2011, eq. 3.
+    Source: Krähenbühl & Koltun 2011, eq. 3.
 
     Args:
         w_bilateral: Weight of the bilateral kernel, 0 or more; 0 leaves the kernel out.
@@ -39,8 +39,8 @@ class CRFParams:
         theta_gamma: Standard deviation of the Gaussian kernel in pixels.
         iterations: Mean-field iterations, 0 to 1000.
         normalization: ``none``, ``before``, ``after`` or ``symmetric``: where to divide by the filtered ones.
-        prune: Probability in [0, 1). Labels below it at every pixel, and the likeliest at none, are left out of the
-            inference; 0 keeps all, None is ``default_prune`` of the number of labels.
+        prune: Probability in [0, 1). A label whose probability is lower at every pixel, and which is the most likely
+            one at none, is left out of the inference; 0 keeps all, None is ``default_prune``.
 
     Raises:
         ValueError: Names the parameter, its value and the remedy.
@@ -53,7 +53,7 @@ class CRFParams:
     theta_gamma: float = _setting(3.0, "spatial kernel: standard deviation in pixels")
     iterations: int = _setting(10, "mean-field iterations")
     normalization: str = _setting(
-        "symmetric", "how kernels are normalized: none, before, after, symmetric", NORMALIZATIONS
+        "symmetric", "normalization of the kernels: none, before, after, symmetric", NORMALIZATIONS
     )
     prune: float | None = None
 
@@ -77,7 +77,7 @@ class CRFParams:
         object.__setattr__(self, name, float(value))
 
     def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels these parameters stand for, the bilateral one first."""
+        """Return the kernels with a weight other than 0, the bilateral one first."""
         kernels: list[Kernel] = []
         if self.w_bilateral:
             kernels.append(Bilateral(self.theta_alpha, self.theta_beta, self.w_bilateral, self.normalization))
@@ -88,13 +88,13 @@ class CRFParams:
 
 @dataclass(frozen=True)
 class CRFSettings(CRFParams):
-    """``CRFParams`` and the engine that infers with them, as a job is given them.
+    """``CRFParams`` and the engine: the ``crf`` mapping of a job.
 
     Args:
         engine: ``native``, ``torch`` or ``pydensecrf``.
     """
 
-    engine: str = _setting("native", "which code runs the CRF", tuple(ENGINES))
+    engine: str = _setting("native", "engine of the dense CRF", tuple(ENGINES))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +102,7 @@ class CRFSettings(CRFParams):
             raise ValueError(f"engine is {self.engine!r}; give one of {', '.join(ENGINES)}")
 
     def to_dict(self) -> dict[str, float | int | str]:
-        """The keys of a job's ``crf`` mapping. ``prune`` is none: a job prunes once, before it refines."""
+        """Return the ``crf`` mapping, which has no ``prune``: a job prunes once, before it refines."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "prune"}
 
 

@@ -1,4 +1,4 @@
-"""pydensecrf behind the common interface: the reference that the others are compared with."""
+"""The engine that calls pydensecrf, as a reference for the others."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 
 
 class PydensecrfEngine(FullSizeEngine):
-    """Mean field by pydensecrf, one image after the other: it holds the GIL, so threads would not help."""
+    """Mean field by pydensecrf, one image at a time: it holds the GIL."""
 
     name = "pydensecrf"
 
     def infer(
         self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
     ) -> np.ndarray:
-        """Unary energies float32 (K, H, W) -> marginals float32 (K, H, W).
+        """See ``Engine.infer``.
 
-        Raises ``ValueError`` for an asymmetric matrix of compatibilities, which pydensecrf would replace by
-        its symmetric part without a word.
+        Raises:
+            ValueError: A matrix of compatibilities is asymmetric; pydensecrf would silently use its symmetric part.
         """
         import pydensecrf.densecrf as dcrf
 
@@ -32,7 +32,7 @@ class PydensecrfEngine(FullSizeEngine):
             compat = kernel.compat
             if isinstance(compat, np.ndarray) and compat.ndim == 2 and not np.allclose(compat, compat.T):
                 raise ValueError("compat is an asymmetric matrix, which pydensecrf cannot apply; use engine='native'")
-            # The order is that of pydensecrf's enumeration, whose names a build by Cython 3 does not show.
+            # The order of pydensecrf's enumeration, whose names are not exported when Cython 3 builds it.
             options = {"compat": compat, "normalization": NORMALIZATIONS.index(kernel.normalization)}
             if kernel.needs_image:
                 crf.addPairwiseBilateral(
@@ -56,5 +56,5 @@ class PydensecrfEngine(FullSizeEngine):
         iterations: int,
         threads: int,
     ) -> list[np.ndarray]:
-        """``infer`` of each image, in turn whatever ``threads`` says."""
+        """See ``Engine.infer_batch``. ``threads`` has no effect."""
         return [self.infer(i, u, kernels, iterations) for i, u in zip(images, unaries, strict=True)]

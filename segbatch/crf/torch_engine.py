@@ -1,6 +1,6 @@
-"""Mean field of the dense CRF in torch: batched, on the CPU or a GPU, and differentiable.
+"""The engine in torch: mean field in batches, on the CPU or a GPU, and differentiable.
 
-Inside, values are pixel-major, (images * pixels, labels): a lattice gathers whole rows.
+Values are stored as (images * pixels, labels), because a lattice gathers whole rows.
 """
 
 from __future__ import annotations
@@ -29,25 +29,33 @@ def mean_field(
     iterations: int,
     compats: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """Unary energies (B, K, H, W), images uint8 (B, H, W, 3) of one size -> marginals (B, K, H, W).
+    """Infer the marginals of images of one size, on the device of ``unary``.
 
-    On the device of ``unary``; float32, or float64 if ``unary`` is. Differentiable in ``unary`` and in
-    ``compats``, tensors that take the place of the kernels' ``compat`` (scalar, (K,) or (K, K), the same
-    signs). A label whose energy is infinite at a pixel stays at 0 there. ``images`` may be None if no kernel
-    looks at it. Source: Krähenbühl & Koltun 2011, algorithm 1; Jacobi updates, as pydensecrf's.
+    Differentiable in ``unary`` and ``compats``. Source: Krähenbühl & Koltun 2011, algorithm 1, with Jacobi updates as
+    in pydensecrf.
+
+    Args:
+        images: uint8 (B, H, W, 3); may be None if no kernel needs them.
+        unary: Energies (B, K, H, W). A label has the marginal 0 where its energy is infinite.
+        kernels: The pairwise kernels.
+        iterations: Mean-field iterations.
+        compats: Tensors, scalar, (K,) or (K, K), that replace the ``compat`` of the kernels, with the same signs.
+
+    Returns:
+        Marginals (B, K, H, W): float64 if ``unary`` is, or else float32.
     """
     batch, labels, height, width = _check(images, unary)
     dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
     given = [k.compat for k in kernels] if compats is None else list(compats)
     if len(given) != len(kernels):
-        raise ValueError(f"compats has {len(given)} entries but there are {len(kernels)} kernels; give one each")
+        raise ValueError(f"compats has {len(given)} entries but there are {len(kernels)} kernels; give one per kernel")
     with torch.autocast(unary.device.type, enabled=False):
         terms: list[Term] = []
         for kernel, compat in zip(kernels, given, strict=True):
             gaussian = build_filter(kernel, images, (batch, height, width), unary.device, dtype)
             terms.append((gaussian, _coupling(compat, labels, unary.device, dtype)))
         potts = [(g, c) for g, c in terms if not isinstance(c, Tensor)]
-        fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _learns(unary, terms)
+        fits = 0 < len(potts) == len(terms) and labels <= LABEL_BLOCK and not _needs_grad(unary, terms)
         if fits and (launch := triton(unary.device)):
             return _by_triton(launch, unary.to(dtype), potts, iterations)
         scores = _scores(-_to_rows(unary.to(dtype)), terms, iterations)
@@ -55,15 +63,21 @@ def mean_field(
 
 
 class MeanField(nn.Module):
-    """The layer of CRF-as-RNN: mean field with learned weights between labels (Zheng et al. 2015).
+    """The layer of CRF-as-RNN: mean field with trained label compatibilities (Zheng et al. 2015, section 4).
 
-    ``Q = softmax(U)``, then T times ``m = Ws·spatial(Q) + Wb·bilateral(Q)``, ``Q = softmax(U − C·m)``, both
-    filters divided by their response to ones afterwards. ``spatial``, ``bilateral`` and ``compatibility``
-    are the matrices Ws, Wb, C (C, C), initially 3·I, 5·I and −I: the Potts model, up to a constant a pixel.
-    ``diagonal`` makes Ws and Wb one weight a label (C,), so that labels mix through C alone.
-    T is ``train_iterations`` in training mode and ``iterations`` in eval mode. Thetas are constants, in
-    pixels (alpha, gamma) and gray levels (beta). Memory for the backward pass: one map of marginals an
-    iteration, the rest is computed again.
+    ``Q = softmax(U)``, then T times ``m = Ws·spatial(Q) + Wb·bilateral(Q)`` and ``Q = softmax(U − C·m)``; both
+    filters are divided by their response to ones. The parameters ``spatial``, ``bilateral`` and ``compatibility`` are
+    the matrices Ws, Wb and C (C, C), initially 3·I, 5·I and −I: the Potts model, up to a constant per pixel. The
+    backward pass stores one map of scores per iteration and recomputes the others.
+
+    Args:
+        num_classes: C.
+        iterations: T in eval mode.
+        train_iterations: T in training mode.
+        theta_alpha: Standard deviation of the bilateral kernel in pixels.
+        theta_beta: Standard deviation of the bilateral kernel in RGB levels.
+        theta_gamma: Standard deviation of the spatial kernel in pixels.
+        diagonal: Ws and Wb have one weight per label (C,), so that labels interact through C alone.
     """
 
     def __init__(
@@ -95,9 +109,14 @@ class MeanField(nn.Module):
         self.compatibility = nn.Parameter(-torch.eye(num_classes))
 
     def forward(self, images: Tensor, logits: Tensor) -> Tensor:
-        """Images uint8 (B, H, W, 3) RGB, logits (B, C, H, W) -> refined logits (B, C, H, W).
+        """Return refined logits (B, C, H, W), whose softmax over C are the marginals.
 
-        Their softmax over C are the marginals. Raises ``ValueError`` if a shape does not fit.
+        Args:
+            images: uint8 (B, H, W, 3) RGB.
+            logits: (B, C, H, W).
+
+        Raises:
+            ValueError: A shape does not fit.
         """
         batch, labels, height, width = _check(images, logits)
         if labels != self.num_classes:
@@ -116,7 +135,7 @@ class MeanField(nn.Module):
             return _to_maps(scores, (batch, height, width))
 
     def couplings(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """C·Ws and C·Wb (C, C): the ``compat`` with which the two ``kernels`` of a dense CRF do the same."""
+        """Return C·Ws and C·Wb (C, C): the ``compat`` of the two ``kernels`` of an equivalent dense CRF."""
         compatibility = self.compatibility.to(dtype)
         spatial, bilateral = (
             compatibility * weights if weights.dim() == 1 else compatibility @ weights
@@ -131,9 +150,11 @@ class MeanField(nn.Module):
 class TorchEngine(FullSizeEngine):
     """Mean field by torch; see ``segbatch.crf.engine.Engine``.
 
-    ``device`` is ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``. Images of one size are
-    filtered together, up to ``max_pixels`` at once: this bounds the memory, about 0.5 KB a pixel plus 30
-    bytes a pixel and label. By default 2**22 pixels on a GPU and 2**18 on a CPU, where more gains nothing.
+    Args:
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        max_pixels: Images of one size are filtered together, up to so many pixels. This bounds the memory: about
+            0.5 KB per pixel plus 30 bytes per pixel and label. By default 2**22 on a GPU and 2**18 on a CPU, where
+            more is not faster.
     """
 
     name = "torch"
@@ -149,7 +170,7 @@ class TorchEngine(FullSizeEngine):
     def infer(
         self, image: np.ndarray | None, unary: np.ndarray, kernels: Sequence[Kernel], iterations: int
     ) -> np.ndarray:
-        """Unary energies float32 (K, H, W), image uint8 (H, W, 3) -> marginals float32 (K, H, W)."""
+        """See ``Engine.infer``."""
         return self.infer_batch([image], [unary], kernels, iterations)[0]
 
     def infer_batch(
@@ -160,13 +181,13 @@ class TorchEngine(FullSizeEngine):
         iterations: int,
         threads: int = 1,
     ) -> list[np.ndarray]:
-        """``infer`` of each image, also from arrays (B, H, W, 3) and (B, K, H, W).
+        """See ``Engine.infer_batch``. Also takes arrays (B, H, W, 3) and (B, K, H, W); ``threads`` has no effect.
 
-        Images of one size share a pass; where their numbers of labels differ (Potts models only) the smaller
-        ones are padded with labels that cannot win. ``threads`` is torch's own affair.
+        Images of one size share a pass. Where their numbers of labels differ (Potts models only), they are padded with
+        labels of infinite energy.
         """
         results: list[np.ndarray | None] = [None] * len(unaries)
-        # By size, then by number of labels, so that a pass pads little.
+        # Sorted by size, then by number of labels, which keeps the padding small.
         order = sorted(range(len(unaries)), key=lambda i: (unaries[i].shape[1:], unaries[i].shape[0]))
         for size, members in groupby(order, key=lambda i: unaries[i].shape[1:]):
             todo = list(members)
@@ -187,7 +208,7 @@ class TorchEngine(FullSizeEngine):
         iterations: int,
     ) -> np.ndarray:
         labels, pinned = max(len(u) for u in unaries), self.device.type == "cuda"
-        # Pages that stay where they are: a GPU copies them several times as fast, and torch uses them again.
+        # Page-locked memory: a GPU copies it several times as fast, and torch reuses it.
         shape = (len(unaries), labels, *unaries[0].shape[1:])
         padded = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
         for row, unary in zip(padded.numpy(), unaries, strict=True):
@@ -228,7 +249,7 @@ def _check(images: Tensor | None, scores: Tensor) -> tuple[int, int, int, int]:
 
 
 def _scores(logits: Tensor, terms: Sequence[Term], iterations: int) -> Tensor:
-    """Logits (P, K) -> the scores (P, K) whose softmax are the marginals after ``iterations`` steps."""
+    """Return the scores (P, K) whose softmax are the marginals after ``iterations`` steps."""
 
     def step(scores: Tensor) -> Tensor:
         marginals = _softmax(scores)
@@ -237,17 +258,17 @@ def _scores(logits: Tensor, terms: Sequence[Term], iterations: int) -> Tensor:
             scores = _add(scores, gaussian(marginals), coupling)
         return scores
 
-    learning = _learns(logits, terms)
+    needs_grad = _needs_grad(logits, terms)
     scores = logits
     for _ in range(iterations):
-        if learning:  # keep the scores between the steps only, not what each step holds inside
+        if needs_grad:  # store the scores between the steps, and recompute each step in the backward pass
             scores = checkpoint(step, scores, use_reentrant=False, preserve_rng_state=False)
         else:
             scores = step(scores)
     return scores
 
 
-def _learns(scores: Tensor, terms: Sequence[Term]) -> bool:
+def _needs_grad(scores: Tensor, terms: Sequence[Term]) -> bool:
     tensors = (t for t in (scores, *(coupling for _, coupling in terms)) if isinstance(t, Tensor))
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
@@ -255,7 +276,7 @@ def _learns(scores: Tensor, terms: Sequence[Term]) -> bool:
 def _by_triton(
     launch: ModuleType, unary: Tensor, terms: Sequence[tuple[GaussianFilter, float]], iterations: int
 ) -> Tensor:
-    """Unary energies (B, K, H, W) -> marginals (B, K, H, W): slices, sum and softmax of a step are one pass."""
+    """Return marginals (B, K, H, W). The slices, sum and softmax of a step are one kernel."""
     logits, marginals = launch.start(unary.contiguous())
     for _ in range(iterations):
         slices = [gaussian.to_slice(marginals, coupling) for gaussian, coupling in terms]
@@ -275,7 +296,7 @@ def _add(scores: Tensor, filtered: Tensor, coupling: float | Tensor) -> Tensor:
 def _coupling(
     compat: float | np.ndarray | Tensor, labels: int, device: torch.device, dtype: torch.dtype
 ) -> float | Tensor:
-    """What the filtered marginals are multiplied by before they are added to the scores."""
+    """Return the factor of the filtered marginals in the scores."""
     if not isinstance(compat, (np.ndarray, Tensor)):
         return float(compat)
     weights = torch.as_tensor(compat, device=device).to(dtype)
@@ -284,11 +305,11 @@ def _coupling(
             f"compat has shape {tuple(weights.shape)} but there are {labels} labels; "
             f"give a number, ({labels},) or ({labels}, {labels})"
         )
-    return weights if weights.dim() == 0 else -weights  # a number favors equal labels, an array is an energy
+    return weights if weights.dim() == 0 else -weights  # a number is a Potts weight, an array is an energy
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    # torch's CPU softmax over few contiguous values is scalar, 5 times slower than across the rows.
+    # torch's CPU softmax over a short contiguous axis is not vectorized, and 5 times slower than along the other axis.
     if scores.shape[1] < 16 and scores.device.type == "cpu":
         return scores.t().softmax(0).t()
     return scores.softmax(1)
