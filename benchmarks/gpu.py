@@ -21,8 +21,9 @@ import torch
 from skimage import data
 
 from segbatch.crf import CRFParams, DenseCRF
-from segbatch.crf.torch_engine import TorchEngine, mean_field
+from segbatch.crf.torch_engine import TorchEngine
 from segbatch.crf.torch_filter import build_filter
+from segbatch.crf.torch_mean_field import mean_field
 
 
 def photographs(count: int, height: int, width: int) -> np.ndarray:

@@ -268,7 +268,7 @@ def _with(value: float) -> np.ndarray:
         (PIXELS, {"logits": ZEROS[None]}, r"logits has shape \(1, 2, 4, 5\)"),
         (PIXELS, {"logits": ZEROS.reshape(2, 5, 4)}, r"but the image is 4 x 5; give \(C, 4, 5\)"),
         (PIXELS, {"logits": np.zeros((4, 5, 2), np.float32)}, r"for HWC use .transpose\(2, 0, 1\)"),
-        (PIXELS, {"logits": ZEROS[:0]}, "so no label; give at least one"),
+        (PIXELS, {"logits": ZEROS[:0]}, "without a label; give at least one"),
         (PIXELS, {"logits": _with(np.nan)}, r"logits holds nan at label 1, row 2, column 3 \(1 such"),
         (PIXELS, {"unary": _with(np.inf)}, "unary holds inf at label 1, row 2, column 3"),
         (PIXELS, {"logits": _with(-np.inf)}, "logits holds -inf at label 1.*clip"),

@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Features, Gaussian
 from segbatch.crf import torch_filter as filters
-from segbatch.crf.torch_engine import MeanField, TorchEngine, mean_field
+from segbatch.crf.torch_engine import TorchEngine
 from segbatch.crf.torch_filter import GaussianFilter, build_filter
 from segbatch.crf.torch_lattice import build_lattice
+from segbatch.crf.torch_mean_field import MeanField, mean_field
 from tests.crf.inputs import NORMALIZATIONS, exact_mean_field, photograph, random_image, smooth_logits
 
 CPU = torch.device("cpu")
@@ -404,7 +405,8 @@ MEMORY = """
 import resource, sys
 import numpy as np, torch
 from segbatch.crf import CRFParams
-from segbatch.crf.torch_engine import MeanField, TorchEngine
+from segbatch.crf.torch_engine import TorchEngine
+from segbatch.crf.torch_mean_field import MeanField
 torch.set_num_threads(1)
 H, W, K = 64, 80, 21
 MAP = K * H * W * 4 / 2**20

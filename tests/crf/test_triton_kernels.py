@@ -17,11 +17,11 @@ pytest.importorskip("triton", reason="triton comes with torch for CUDA alone")
 
 
 def check() -> None:
-    from segbatch.crf import CRFParams, torch_engine, torch_filter, torch_lattice, torch_sparse, triton_filter
+    from segbatch.crf import CRFParams, torch_filter, torch_lattice, torch_mean_field, torch_sparse, triton_filter
 
     def switch(on: bool) -> None:
         torch_filter._SPATIAL._kept.clear()
-        for module in (torch_sparse, torch_lattice, torch_engine):
+        for module in (torch_sparse, torch_lattice, torch_mean_field):
             module.triton = lambda device: triton_filter if on else None  # type: ignore[attr-defined]
 
     rng = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def check() -> None:
         both = []
         for on in (False, True):
             switch(on)
-            both.append(torch_engine.mean_field(torch.from_numpy(pixels), unary, kernels, 2))
+            both.append(torch_mean_field.mean_field(torch.from_numpy(pixels), unary, kernels, 2))
         torch.testing.assert_close(both[1], both[0], rtol=0, atol=2e-6)
 
 

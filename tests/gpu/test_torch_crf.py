@@ -8,9 +8,10 @@ import torch
 from skimage import data
 
 from segbatch.crf import Bilateral, CRFParams, Gaussian
-from segbatch.crf.torch_engine import MeanField, TorchEngine, mean_field
+from segbatch.crf.torch_engine import TorchEngine
 from segbatch.crf.torch_filter import _bilateral
 from segbatch.crf.torch_lattice import build_lattice
+from segbatch.crf.torch_mean_field import MeanField, mean_field
 
 pytestmark = [
     pytest.mark.gpu,

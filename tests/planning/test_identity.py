@@ -12,7 +12,7 @@ import torch
 
 from segbatch.config.base import effect_of
 from segbatch.config.job import JobSpec
-from segbatch.crf.torch_engine import MeanField
+from segbatch.crf.torch_mean_field import MeanField
 from segbatch.errors import PlanError, SourceError
 from segbatch.operations.compact import compact
 from segbatch.operations.explain import explain

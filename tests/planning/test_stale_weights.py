@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import segbatch.models
-from segbatch.crf.torch_engine import MeanField
+from segbatch.crf.torch_mean_field import MeanField
 from segbatch.errors import ModelError, NetworkError, PlanError
 from segbatch.models.weights import named_digest
 from segbatch.planning.inline import SINGLE_PROCESS

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segbatch.crf.torch_engine import MeanField
+from segbatch.crf.torch_mean_field import MeanField
 from segbatch.models import state_dict
 from segbatch.models.architecture import Architecture
 from segbatch.models.tiles import Geometry
