@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from segbatch.models.info import DEEPLAB_CRF, CRFDefaults
 from segbatch.registry import suggest
 from segbatch.storage.base import Storage
 from segbatch.storage.resolve import read_object, resolve
+from segbatch.storage.retry import RetryPolicy
 from segbatch.text import redact
 
 logger = logging.getLogger(__name__)
@@ -232,16 +234,23 @@ def _read_published(url: str, digest_prefix: str) -> bytes:
         "deeplabv3plus_mobilenet_v2, which needs no download"
     )
     logger.info("downloading %s to %s", url, path)
+    retry = RetryPolicy()
     try:
-        # Not torch.hub's own download: it sets no timeout, and a firewall that drops packets hangs it.
-        with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as response:
-            data = response.read()
+        data = retry.run(partial(_download, url), retry.deadline_seconds)
     except OSError as e:
         raise ModelError(f"cannot download {url}: {getattr(e, 'reason', None) or e}. {remedy}") from e
     if not (met := hashlib.sha256(data).hexdigest()).startswith(digest_prefix):
         raise ModelError(f"{url} gave a file with sha256 {met[:16]}…, expected {digest_prefix}…. {remedy}")
     _keep(path, data)
     return data
+
+
+def _download(url: str) -> bytes:
+    # Not by torch.hub, which sets no timeout: a firewall that drops packets would hang it. Not by storage, whose client
+    # of HTTP does not use the proxies of the environment.
+    with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as response:
+        data: bytes = response.read()
+        return data
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from segbatch.errors import SourceError
 from segbatch.storage.failures import brief
 
 WEB = ("http", "https")
-_CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]*://")
+CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]*://")
 _PACKAGES = {
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -44,7 +44,7 @@ def connect(root: str, options: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _client(root: str, protocol: str, options: dict[str, Any]) -> tuple[Any, str]:
-    if _CHAIN.search(root):
+    if CHAIN.search(root):
         fs, path = fsspec.core.url_to_fs(root, **options)
         return fs, str(path)
     if protocol in WEB:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from segbatch import models
+from segbatch.config.base import read_config
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models import state_dict
@@ -124,6 +125,17 @@ def test_published_weights_are_fetched_once_and_checked(publisher: tuple[str, by
     kept.unlink()
     with pytest.raises(ModelError, match=r"cannot download .*give --weights URI of that file"):
         weights.read()
+
+
+def test_weights_and_configurations_are_requested_again_after_a_transient_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    answers = {"/w.pth": [503, b"weights"], "/published.pth": [503, b"weights"], "/job.yaml": [503, b"inputs: [a]"]}
+    with web_server(answers) as (url, _):
+        assert read_uri(f"{url}/w.pth", "weights") == b"weights"
+        assert published(f"{url}/published.pth", hashlib.sha256(b"weights").hexdigest()).read() == b"weights"
+        assert read_config(f"{url}/job.yaml") == {"inputs": ["a"]}
 
 
 def test_a_file_that_is_not_the_published_one(publisher: tuple[str, bytes], tmp_path: Path) -> None:

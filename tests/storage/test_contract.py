@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from segbatch.errors import MissingObject, ObjectTooLarge
 from segbatch.storage.base import Storage
 from segbatch.storage.local import LocalStorage
 from segbatch.storage.remote import RemoteStorage
-from segbatch.storage.resolve import resolve
+from segbatch.storage.resolve import read_object, resolve
 from tests.storage.contract import StorageContract
 from tests.storage.web_server import web_server
 
@@ -40,6 +41,14 @@ def test_a_web_server_is_read_only_storage(kind: dict[str, bool]) -> None:
         assert (storage.stat(name).size, storage.uri_of(name)) == (100, f"{url}/a")
         with pytest.raises(MissingObject, match=f"^{url}/none: does not exist$"):
             storage.read(resolve(f"{url}/none?token=5ec0000")[1])
+
+
+def test_an_object_in_an_archive_is_read_by_a_chain(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "jobs.zip", "w") as archive:
+        archive.writestr("job.yaml", "inputs: [a]")
+    assert read_object(f"zip://job.yaml::file://{tmp_path}/jobs.zip") == b"inputs: [a]"
+    with pytest.raises(MissingObject):
+        read_object(f"zip://none.yaml::file://{tmp_path}/jobs.zip")
 
 
 def test_a_uri_is_resolved_to_its_storage_and_name(tmp_path: Path) -> None:
