@@ -12,7 +12,7 @@ from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO, LabelOption
 
 
 class TrainingRecipe(TypedDict, total=False):
-    """Fields of ``TrainSpec`` as the authors of a network trained it; those that they do not state are absent."""
+    """The fields of ``TrainSpec`` with which the authors of a network trained it, as far as stated."""
 
     batch_size: int
     crop: tuple[int, int]

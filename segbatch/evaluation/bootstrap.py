@@ -1,4 +1,4 @@
-"""Sums over images from which all metrics follow, once as counted and once for each bootstrap replicate.
+"""Sums over images from which all metrics follow, as counted and for each bootstrap replicate.
 
 A replicate weights each image by a draw from Poisson(1), which approximates drawing images with replacement (Hanley &
 MacGibbon 2006) and needs neither the number of images nor their counts afterwards: memory is the same for ten thousand

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def boundary_distance(truth: np.ndarray, widest: int) -> np.ndarray:
-    """Return the distance of each pixel to the nearest pixel of another class or ignored pixel, uint8 (H, W).
+    """Return the distance of each pixel to the nearest other class or ignored pixel, uint8 (H, W).
 
     The distance is the larger of the steps along y and x: ``boundary_distance(t, w) <= w`` is the band that a square of
     side 2w + 1 reaches. Where ignored pixels separate the classes, as in PASCAL VOC, it is their dilation without
@@ -36,12 +36,13 @@ def boundary_distance(truth: np.ndarray, widest: int) -> np.ndarray:
 
 
 def boundary_f1(truth: np.ndarray, mask: np.ndarray, classes: int, tolerance: float | None = None) -> np.ndarray:
-    """Return the F1 of each class's boundary, float64 (C,) (Csurka et al. 2013, "What is a good evaluation measure").
+    """Return the F1 of each class's boundary, float64 (C,).
 
-    A boundary pixel has a neighbor (up, down, left, right) of another class. Precision is the fraction of the mask's
-    boundary pixels of a class with one of the label's within the tolerance, recall the converse. Ignored regions that
-    are narrower than twice the tolerance are divided among the classes beside them, so that the rims that VOC draws
-    around objects become boundaries. Ignored pixels that are left have no boundaries, in neither map.
+    Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?". A boundary pixel has a neighbor
+    (up, down, left, right) of another class. Precision is the fraction of the mask's boundary pixels of a class with
+    one of the label's within the tolerance, recall the converse. Ignored regions that are narrower than twice the
+    tolerance are divided among the classes beside them, so that the rims that VOC draws around objects become
+    boundaries. The other ignored pixels have no boundaries, in neither map.
 
     Args:
         truth: Class ids (H, W) of the label.
@@ -83,7 +84,7 @@ def _widened(values: np.ndarray) -> np.ndarray:
 
 
 def _fill(truth: np.ndarray, depth: int) -> np.ndarray:
-    """Give ignored pixels up to ``depth`` deep the class beside them, ring by ring; of several the highest id."""
+    """Give ignored pixels up to ``depth`` deep a class beside them, of several the highest id."""
     for _ in range(depth):
         ignored = truth < 0
         if not ignored.any():
@@ -93,7 +94,7 @@ def _fill(truth: np.ndarray, depth: int) -> np.ndarray:
 
 
 def _boundary(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class (n,) and position (n, 2) of the pixels with a neighbor of another class; ignored pixels make none."""
+    """Class (n,) and position (n, 2) of pixels with a neighbor of another class, not ignored."""
     edge = np.zeros(ids.shape, bool)
     for a, b in _CROSS:
         differs = (ids[a] != ids[b]) & (ids[a] >= 0) & (ids[b] >= 0)

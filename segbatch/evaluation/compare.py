@@ -146,7 +146,7 @@ def _count(row: dict[str, Any], place: int, truth: GroundTruth, unknown: Unknown
 
 
 def _stated(row: dict[str, Any], mask: np.ndarray, num_classes: int) -> StatedConfidence:
-    """The confidence in a row. Raises ``ValueError`` if its mask contains a class that the row does not list."""
+    """The confidence in a row. Raises ``ValueError`` if its mask has a class that is not listed."""
     classes = np.full(num_classes, np.nan)
     for c in row["classes"]:
         classes[c["class_id"]] = c["confidence"]

@@ -62,7 +62,7 @@ class Tuning:
         return best.crf if best.mean_iou > self.network.mean_iou else None
 
     def rows(self, max_trials: int = 10) -> Iterator[tuple[str, ...]]:
-        """Yield the rows of a table: searched parameters, mean IoU, pixel accuracy; the network alone comes first."""
+        """Yield rows of a table, the network alone first: parameters, mean IoU, pixel accuracy."""
         for trial in (self.network, *self.trials[:max_trials]):
             values = _searched(trial.crf).values() if trial.crf else ()
             cells = [f"{v:g}" for v in values] or ["no CRF", *[""] * (len(COARSE) - 1)]
@@ -79,7 +79,7 @@ class Tuning:
         return f"mean IoU {best:.4f} on {self.images} images; network alone {alone:.4f}"
 
     def to_yaml(self) -> str:
-        """Return a configuration for ``segbatch run``: the same network, and the best parameters or no refiner."""
+        """Return a configuration for ``segbatch run`` with the best parameters, or without refiner."""
         spec = self.spec
         fields = {"model": spec.model, "weights": spec.weights, "classes": spec.classes, "prune": spec.prune}
         plain = {name: redact(v) if isinstance(v, str) else v for name, v in fields.items() if v is not None}
@@ -99,7 +99,9 @@ def max_trials(rounds: int) -> int:
 def search(
     base: CRFSettings, rounds: int, measure: Callable[[Sequence[CRFSettings]], Iterable[Trial]], reporter: Reporter
 ) -> tuple[Trial, ...]:
-    """Measure ``base`` and a coarse grid, then ``rounds`` times the neighbors of the best, each time at half the step.
+    """Measure ``base`` and a coarse grid, then ``rounds`` times the neighbors of the best.
+
+    The step of the neighbors halves in each round.
 
     Args:
         base: Also supplies the parameters that are not searched.

@@ -76,7 +76,7 @@ class LabelCounts:
 
     @cached_property
     def meanings(self) -> dict[int, int]:
-        """The class id of each value, in order of the values; ``IGNORED`` or ``UNKNOWN`` for those without a class."""
+        """The class id of each value, in order of the values; ``IGNORED`` or ``UNKNOWN`` for others."""
         values = sorted(self.pixels)
         return dict(zip(values, self.classes.classes_of(np.array(values, np.int64)).tolist(), strict=True))
 

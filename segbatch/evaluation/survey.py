@@ -1,4 +1,4 @@
-"""A survey of labels before they are used: which values they contain, what is ignored, and what cannot be intended."""
+"""A survey of labels before they are used: their values, and what cannot be intended."""
 
 from __future__ import annotations
 

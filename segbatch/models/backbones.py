@@ -31,7 +31,7 @@ class Backbone:
 
 
 def named_backbone(timm: str) -> Backbone:
-    """Return the backbone of a network that has it as the submodule ``backbone``, built as torchvision builds it."""
+    """Return the backbone of a network with a submodule ``backbone`` of torchvision's structure."""
     return Backbone(timm, partial(_take, timm))
 
 

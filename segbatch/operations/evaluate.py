@@ -235,7 +235,7 @@ def _add_findings(output: _LabeledOutput, part: PartialEvaluation, survey: Label
 
 
 def _add_unequal(parts: Sequence[PartialEvaluation], names: Sequence[str]) -> None:
-    """Add to two outputs which labels only one of them was compared with: their difference is biased by these."""
+    """Add which labels only one of two outputs was compared with: they bias the difference."""
     for part, other in itertools.permutations(parts, 2):
         for i in np.flatnonzero((part.compared > 0) & (other.compared == 0)).tolist():
             part.add_finding("images compared here and not in the other output", names[i])

@@ -1,4 +1,4 @@
-"""``segbatch tune-crf``: dense CRF parameters chosen on labeled images, from scores that are computed once."""
+"""``segbatch tune-crf``: search for dense CRF parameters on labeled images."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def tune_crf(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> Tuning:
-    """Search the w_bilateral, theta_alpha, theta_beta and w_spatial of the dense CRF with the highest mean IoU.
+    """Search the parameters of the dense CRF with the highest mean IoU on labeled images.
 
-    The network runs once; each set of parameters refines its scores. The first set is that of the job, completed by
-    the parameters of the weights.
+    These are w_bilateral, theta_alpha, theta_beta and w_spatial. The network runs once; each set of parameters refines
+    its scores. The first set is that of the job, completed by the parameters of the weights.
 
     Args:
         spec: The job: its inputs, network and dense CRF; or give the fields of ``JobSpec`` as ``settings``.
@@ -118,7 +118,7 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
 def _pair(
     job: Job, given: str, labels: Sequence[LabelFile], suffix: Suffix, max_images: int
 ) -> tuple[list[Record], dict[str, LabelFile]]:
-    """The first records that have a label, and the label of each image id. Raises ``SpecError`` if there are none."""
+    """The first records that have a label, and the labels by image id; ``SpecError`` without any."""
     records = list(itertools.islice(_labeled(job, labels, suffix), max_images))
     paired = pair([ImageName(r.image_id, r.source) for r in records], labels, suffix)
     if not paired.labels:
@@ -190,7 +190,7 @@ def _records(job: Job) -> Iterator[Record]:
 
 
 def _labeled(job: Job, labels: Sequence[LabelFile], suffix: Suffix) -> Iterator[Record]:
-    """The records that may have a label; of loose images, whose names are all known, those that do have one."""
+    """The records that may have a label; of loose images, whose names are known, those that do."""
     named = has_name(labels, suffix)
     loose = (name for shard in job.shards if shard.format == "images" for name in image_names(shard))
     known = [name for name in (ImageName(*pair) for pair in loose) if named(name)]

@@ -28,7 +28,7 @@ _MAX_FAILURES = 3
 
 
 def train(spec: TrainSpec | None = None, /, *, reporter: Reporter | None = None, **settings: Any) -> TrainingResult:
-    """Train a network on labeled images, or resume from the last checkpoint; see ``training.trainer.train``.
+    """Train a network on labeled images, or resume; see ``training.trainer.train``.
 
     With ``workers`` above 1, each is a process that takes a part of every batch, and holds a GPU if the cluster has
     as many. A lost worker is replaced, and all resume from the last checkpoint. Every worker must be able to write to

@@ -48,10 +48,10 @@ def make_optimizer(
 
 
 def make_average(network: nn.Module, decay: float, state: TrainingState) -> AveragedModel | None:
-    """Return the exponential moving average of parameters and buffers as of ``state``; None for a decay of 0.
+    """Return the moving average of parameters and buffers as of ``state``; None for a decay of 0.
 
-    The decay of update n is ``min(decay, (1 + n) / (10 + n))``, so that the initial weights lose their influence early.
-    Buffers of integers are copied.
+    It is exponential. The decay of update n is ``min(decay, (1 + n) / (10 + n))``, so that the
+    initial weights lose their influence early. Integer buffers are copied.
     """
     if not decay:
         return None

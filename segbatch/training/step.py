@@ -20,7 +20,7 @@ from segbatch.training.stream import Batch
 
 
 class TrainStep:
-    """The network that is trained, with its optimizer, schedule and moving average, in one process of a group.
+    """The network in training with its optimizer, schedule and moving average, in one process.
 
     Args:
         network: On the CPU, with its initial weights, or those of the checkpoint ``state``.

@@ -1,4 +1,4 @@
-"""One training from the first update to the last: train, validate, keep the best weights, save checkpoints."""
+"""The training loop: update, validate, keep the best weights, save checkpoints."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Trainer:
         return {k: v.half().float() if half and v.is_floating_point() else v for k, v in state.items()}
 
     def _validate(self, left: str) -> None:
-        """Add a line to the history, write the weights if they are the best (without validation: always), save."""
+        """Add a line to the history, write the weights if none were better, save a checkpoint."""
         state, inference = self.state, self._inference_state()
         line = self._measure(inference)
         improved = line.mean_iou is None or state.best is None or line.mean_iou > state.best
