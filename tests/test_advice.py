@@ -28,7 +28,6 @@ OTHER_NAMES = {
     "state_dict",
     "weights_only",
     "py_modules",
-    "open_source",
     "config_name",
     "data_files",
     "dataset_info",

@@ -18,8 +18,10 @@ from segbatch.output.run_record import ClassEntry, RunRecord
 from segbatch.records import Shard
 from segbatch.refiners.entry import RefinerRequest
 from segbatch.skipped import Skipped
-from segbatch.sources import FORMATS, Source, divided, open_source
+from segbatch.sources import FORMATS, Source, divided
+from segbatch.sources.formats import ReadOptions
 from segbatch.stages.scoring import ROWS_VERSION
+from segbatch.storage.files import Files
 from segbatch.storage.uri import is_uri
 from segbatch.text import redact
 
@@ -205,18 +207,18 @@ def _auto_precision(spec: JobSpec) -> str:
 
 def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
     """Open the inputs of a spec with its options for reading."""
-    return open_source(
-        spec.inputs,
-        storage_options=spec.storage_options,
+    options = ReadOptions(
+        files=Files(spec.storage_options),
+        format=spec.format,
         image_column=spec.image_column,
-        image_member=spec.image_member,
         id_column=spec.id_column,
         uri_column=spec.uri_column,
-        key=spec.key,
-        format=spec.format,
         max_record_bytes=spec.max_record_bytes,
+        key=spec.key,
+        image_member=spec.image_member,
         is_resumed=is_resumed,
     )
+    return Source(spec.inputs, options)
 
 
 def _absolute(uri: str) -> str:

@@ -6,7 +6,7 @@ from segbatch.sources.corpus import OutsideRoot
 from segbatch.sources.formats import FORMATS
 from segbatch.sources.images import Images
 from segbatch.sources.manifest import Manifest
-from segbatch.sources.mixed import Source, divided, open_source
+from segbatch.sources.mixed import Source, divided
 from segbatch.sources.parquet import Parquet
 from segbatch.sources.webdataset import WebDataset
 
@@ -15,4 +15,4 @@ FORMATS.add(Parquet.name, Parquet())
 FORMATS.add(Images.name, Images())
 FORMATS.add(Manifest.name, Manifest())
 
-__all__ = ["FORMATS", "OutsideRoot", "Source", "divided", "open_source"]
+__all__ = ["FORMATS", "OutsideRoot", "Source", "divided"]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from segbatch.errors import SourceError
 from segbatch.records import ALL_CHUNKS, Chunk, ChunkSelection, Corpus, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources.assignment import by_format
 from segbatch.sources.corpus import common_root, prefix_below
-from segbatch.sources.formats import DEFAULT_MAX_RECORD_BYTES, FORMATS, KeyRule, Listing, PlannedShards, ReadOptions
-from segbatch.storage.files import Files
+from segbatch.sources.formats import FORMATS, Listing, PlannedShards, ReadOptions
 from segbatch.storage.listing import Listed, list_input
 from segbatch.storage.tables import refuse_tables
 from segbatch.storage.uri import join
@@ -22,54 +20,24 @@ from segbatch.text import escape_invalid_utf8, redact
 _INDEXED_AT_ONCE = 8
 
 
-def open_source(
-    inputs: list[str],
-    *,
-    storage_options: dict[str, Any] | None = None,
-    image_column: str | None = None,
-    id_column: str | None = None,
-    uri_column: str = "uri",
-    format: str | None = None,
-    max_record_bytes: int = DEFAULT_MAX_RECORD_BYTES,
-    key: KeyRule = "first-dot",
-    image_member: str | None = None,
-    label_column: str | None = None,
-    is_resumed: bool = False,
-) -> Source:
-    """Return a source over any mix of tars, Parquet files, folders, globs and manifests, without reading anything.
-
-    The options are the fields of ``ReadOptions``.
-
-    Raises:
-        SpecError: ``format`` is not registered.
-    """
-    if format is not None:
-        FORMATS[format]  # raises SpecError for an unknown name
-    options = ReadOptions(
-        files=Files(storage_options),
-        format=format,
-        image_column=image_column,
-        id_column=id_column,
-        uri_column=uri_column,
-        max_record_bytes=max_record_bytes,
-        key=key,
-        image_member=image_member,
-        label_column=label_column,
-        is_resumed=is_resumed,
-    )
-    return Source(list(inputs), options)
-
-
 def divided(shards: Iterable[Shard], size: int) -> list[Shard]:
     """Return the shards that a run with this chunk size uses: loose images in shards of one chunk each."""
     return [part for shard in shards for part in FORMATS[shard.format].divide(shard, size)]
 
 
 class Source:
-    """Lists the shards of a job's inputs, and reads each one by its format. Picklable."""
+    """Lists the shards of any mix of tars, Parquet files, folders, globs and manifests, and reads each by its format.
+
+    Picklable. Nothing is opened before ``corpus``.
+
+    Raises:
+        SpecError: ``options.format`` is not registered.
+    """
 
     def __init__(self, inputs: list[str], options: ReadOptions) -> None:
-        self._inputs, self._options = inputs, options
+        if options.format is not None:
+            FORMATS[options.format]  # raises SpecError for an unknown name
+        self._inputs, self._options = list(inputs), options
 
     def shards(self) -> list[Shard]:
         """Return ``corpus().shards``."""

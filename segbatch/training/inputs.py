@@ -8,7 +8,8 @@ from segbatch.evaluation.label_counts import InspectedLabel
 from segbatch.evaluation.label_images import open_labels
 from segbatch.evaluation.survey import LabelSurvey, survey
 from segbatch.labels import LabelSet
-from segbatch.sources import Source, open_source
+from segbatch.sources import Source
+from segbatch.sources.formats import ReadOptions
 from segbatch.storage.files import Files
 from segbatch.training.examples import Examples, image_files
 from segbatch.training.spool import spool
@@ -61,13 +62,11 @@ def _shards(spec: TrainSpec, inputs: list[str]) -> tuple[Source, Source | str]:
     """The source of the images, and that of the labels, or the ending of their member names in tars."""
     if spec.label_column is None:
         raise SpecError("labels: give a folder of label images, or for shards --label-column")
-    images = open_source(
-        inputs,
-        storage_options=spec.storage_options,
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        label_column=spec.label_column,
+    files = Files(spec.storage_options)
+    options = ReadOptions(
+        files, image_column=spec.image_column, image_member=spec.image_member, label_column=spec.label_column
     )
+    images = Source(inputs, options)
     shards = list(images.shards())
     formats = {shard.format for shard in shards}
     if not formats <= {"parquet", "webdataset"} or len(formats) > 1:
@@ -78,7 +77,7 @@ def _shards(spec: TrainSpec, inputs: list[str]) -> tuple[Source, Source | str]:
     if formats == {"webdataset"}:
         images.check(shards)
         return images, spec.label_column
-    truths = open_source(inputs, storage_options=spec.storage_options, image_column=spec.label_column, format="parquet")
+    truths = Source(inputs, ReadOptions(files, format="parquet", image_column=spec.label_column))
     try:
         list(truths.shards())
     except SourceError as e:

@@ -14,12 +14,12 @@ from segbatch.operations.verify import verify
 from segbatch.output.layout import JOURNAL, MASKS, RETIRED, RUN, SHARDS, STAGED
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
-from segbatch.sources import open_source
 from segbatch.storage.outputs import LAYOUTS
 from segbatch.storage.store import TEMPORARY
 from segbatch.training import artifacts
 from tests.corpus import photographs, write_folder, write_parquet, write_tar
 from tests.here import run, spec
+from tests.inputs import open_source
 
 SAMPLES = photographs(5, side=32)
 NAMES = [name for name, _ in SAMPLES]

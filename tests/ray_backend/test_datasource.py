@@ -9,7 +9,7 @@ import pytest
 from segbatch.isolation import AttemptCounter
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.records import ChunkSelection, Shard, ShardSlice
-from segbatch.sources import open_source
+from tests.inputs import open_source
 
 
 def slices(number: int, stop: int | None) -> list[ShardSlice]:

@@ -9,8 +9,9 @@ from typing import ClassVar
 import pytest
 
 from segbatch.records import NO_CHUNKS, Chunk, ChunkSelection, Record, Shard
-from segbatch.sources import Source, open_source
+from segbatch.sources import Source
 from tests.corpus import Sample, photographs
+from tests.inputs import open_source
 
 SIZES = [1, 2, 3, 7, 100]
 

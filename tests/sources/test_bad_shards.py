@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.records import ChunkSelection
-from segbatch.sources import open_source
 from tests.corpus import tar_bytes, write_parquet
+from tests.inputs import open_source
 from tests.sources.bad_shards import GOOD, BadShard, bad_shards
 from tests.sources.contract import only, read
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import SourceError
-from segbatch.sources import open_source
 from tests.corpus import encode, photograph, photographs
+from tests.inputs import open_source
 from tests.sources.contract import read
 
 PHOTOS = [data for _, data in photographs(4, side=64)]

@@ -8,9 +8,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from segbatch.sources import OutsideRoot, open_source
+from segbatch.sources import OutsideRoot
 from segbatch.sources.corpus import common_root, prefix_below
 from tests.corpus import photographs, write_tar
+from tests.inputs import open_source
 
 
 @pytest.mark.parametrize(

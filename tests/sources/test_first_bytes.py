@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import MissingInput, SourceError
-from segbatch.sources import open_source
 from tests.corpus import COMPRESS, photographs, tar_bytes, write_folder, write_manifest, write_parquet, write_tar
+from tests.inputs import open_source
 from tests.sources.contract import read
 from tests.test_contents import POINTER, zipped
 

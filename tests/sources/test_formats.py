@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from segbatch.errors import SourceError
-from segbatch.sources import open_source
 from tests.corpus import Sample, photographs, write_folder, write_manifest, write_parquet, write_tar
+from tests.inputs import open_source
 from tests.sources.contract import SourceContract, read
 
 

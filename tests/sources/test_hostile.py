@@ -21,9 +21,10 @@ from PIL import Image
 from segbatch.codecs.decode import decode
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.records import ChunkId, ChunkSelection, Record, Shard
-from segbatch.sources import chunking, open_source
+from segbatch.sources import chunking
 from segbatch.sources.tar import open_tar
 from tests.corpus import encode, tar_bytes
+from tests.inputs import open_source
 from tests.sources.contract import only, read
 
 EVIL_NAMES = [

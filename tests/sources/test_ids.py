@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from segbatch.errors import SourceError
 from segbatch.records import ChunkSelection
-from segbatch.sources import open_source
 from segbatch.sources.unique_ids import UniqueIds
 from tests.corpus import photographs
+from tests.inputs import open_source
 from tests.sources.contract import only, read
 
 JPEGS = [data for _, data in photographs(3, side=32)]

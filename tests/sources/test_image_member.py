@@ -9,8 +9,8 @@ import fsspec
 import pytest
 
 from segbatch.errors import SourceError
-from segbatch.sources import open_source
 from tests.corpus import encode, photograph, tar_bytes, write_tar
+from tests.inputs import open_source
 from tests.sources.contract import read
 
 STEREO = [f"{i:03}.{side}.jpg" for i in range(4) for side in ("left", "right")]

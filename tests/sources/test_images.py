@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from segbatch.errors import SourceError
 from segbatch.leaves import Overlaps, bits_of, leaf_name
 from segbatch.records import NO_CHUNKS, Shard
-from segbatch.sources import divided, open_source
+from segbatch.sources import divided
 from segbatch.sources.images import ImageList, Images, image_shard
 from segbatch.storage.base import ObjectInfo
 from tests.corpus import photographs, write_folder
+from tests.inputs import open_source
 from tests.sources.contract import SIZES
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8)

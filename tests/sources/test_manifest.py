@@ -12,12 +12,12 @@ import pytest
 
 from segbatch.errors import SourceError
 from segbatch.records import ChunkSelection, Record
-from segbatch.sources import open_source
 from segbatch.sources.formats import ReadOptions
 from segbatch.sources.line_stream import LineStream
 from segbatch.sources.text_rows import TextRows
 from segbatch.storage.files import Files
 from tests.corpus import photographs, write_folder, write_manifest
+from tests.inputs import open_source
 from tests.sources.contract import only, read
 
 SAMPLES = photographs(3, side=32)

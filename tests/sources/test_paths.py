@@ -13,8 +13,8 @@ import pytest
 
 from segbatch.errors import SourceError
 from segbatch.records import Record
-from segbatch.sources import open_source
 from tests.corpus import photographs, write_folder
+from tests.inputs import open_source
 from tests.sources.contract import SourceContract, read
 
 SAMPLES = photographs(4, side=32)

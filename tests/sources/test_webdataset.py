@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from segbatch.errors import SourceError
 from segbatch.records import Chunk, ChunkSelection, Record
 from segbatch.skipped import Skipped
-from segbatch.sources import open_source
 from tests.corpus import tar_bytes, write_tar
+from tests.inputs import open_source
 from tests.sources.contract import only, read
 
 MACOS = "members that macOS adds (._*, .DS_Store)"

@@ -9,9 +9,9 @@ import fsspec
 import pytest
 
 from segbatch.errors import SourceError, SpecError
-from segbatch.sources import open_source
 from segbatch.storage.listing import expand_braces
 from tests.corpus import photographs, write_folder, write_manifest, write_parquet, write_tar
+from tests.inputs import open_source
 from tests.sources.contract import read
 
 SAMPLES = photographs(4, side=32)

@@ -11,10 +11,10 @@ import pytest
 from segbatch.config.base import read_config
 from segbatch.errors import MissingInput, SourceError
 from segbatch.evaluation.label_images import list_labels
-from segbatch.sources import open_source
 from segbatch.storage.files import Files
 from segbatch.storage.store import Store
 from tests.corpus import photographs, write_manifest
+from tests.inputs import open_source
 from tests.sources.contract import read
 from tests.store.literal import literal_bucket
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from segbatch.codecs.decode import decode
 from segbatch.errors import SourceError
-from segbatch.sources import open_source
 from tests.corpus import photograph, photographs, write_folder, write_manifest, write_parquet, write_tar
 from tests.here import run, spec
+from tests.inputs import open_source
 from tests.sources.contract import read
 
 SAMPLES = photographs(2, side=32)

@@ -8,8 +8,8 @@ import fsspec
 import pytest
 
 from segbatch.errors import SourceError
-from segbatch.sources import open_source
 from tests.corpus import photographs, write_folder, write_parquet
+from tests.inputs import open_source
 
 SAMPLES = photographs(1, side=32)
 MARKERS = {

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import Outage, RecordFailure, SourceError
-from segbatch.sources import open_source
 from segbatch.storage.files import Files
 from segbatch.storage.listing import list_input
 from segbatch.storage.ranges import MAX_WHOLE_BYTES
 from segbatch.storage.retry import RetryPolicy
 from tests.corpus import photographs, tar_bytes
+from tests.inputs import open_source
 from tests.sources.contract import read
 from tests.storage.web_server import Answer, web_server
 

@@ -11,8 +11,8 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 
 from segbatch.errors import SourceError
-from segbatch.sources import open_source
 from tests.corpus import photographs, tar_bytes, write_folder
+from tests.inputs import open_source
 from tests.sources.contract import read
 from tests.store.literal import literal_bucket
 
