@@ -1,4 +1,4 @@
-"""Sums over images: every figure against scikit-learn, and intervals that follow from the seed alone."""
+"""Sums over images: every metric compared with scikit-learn, and intervals that follow from the seed alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def images(number: int) -> list[Pair]:
-    """Labels with void, in patches that leave some pixels farther from boundaries than others, and masks like them."""
+    """Labels with ignored pixels, in patches of which some pixels are far from boundaries, and similar masks."""
     found = []
     for seed in range(number):
         rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def tally(
 
 def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[ImageCounts]) -> None:
     total = tally(counted)
-    found = {name: figure[0] for name, figure in total.metrics().items()}
+    found = {name: values[0] for name, values in total.metrics().items()}
     t = np.concatenate([t[t >= 0] for t, _ in pairs])
     m = np.concatenate([m[t >= 0] for t, m in pairs])
     distance = np.concatenate([boundary_distance(t, MAX_BAND_WIDTH)[t >= 0] for t, _ in pairs])
@@ -85,7 +85,7 @@ def test_agrees_with_scikit_learn(pairs: list[Pair], counted: list[ImageCounts])
 
 
 def test_boundary_f1_is_the_mean_over_images(pairs: list[Pair], counted: list[ImageCounts]) -> None:
-    found = {name: figure[0] for name, figure in tally(counted).metrics().items()}
+    found = {name: values[0] for name, values in tally(counted).metrics().items()}
     each = np.stack([boundary_f1(t, m, CLASSES) for t, m in pairs])
     assert found["class_boundary_f1"] == pytest.approx(np.nanmean(each, axis=0), abs=1e-6)
     assert found["boundary_f1"] == pytest.approx(np.mean([np.nanmean(f) for f in each]), abs=1e-6)
@@ -95,7 +95,7 @@ def test_calibration_is_that_of_regions_and_ranks_are_those_of_images(
     pairs: list[Pair], counted: list[ImageCounts]
 ) -> None:
     """By definition: every class of every mask with its confidence, its labeled pixels, and which of them are right."""
-    found = {name: figure[0] for name, figure in tally(counted).metrics().items()}
+    found = {name: values[0] for name, values in tally(counted).metrics().items()}
     regions = []
     for seed, (t, m) in enumerate(pairs):
         for c, confidence in enumerate(stated(m, seed).classes):
@@ -166,7 +166,7 @@ def test_equal_outputs_differ_by_nothing_and_better_ones_surely(pairs: list[Pair
     better = [count_image(t, np.where(np.arange(m.shape[1]) % 10 == 0, np.maximum(t, 0), m), CLASSES) for t, m in pairs]
     gain = ConfidenceInterval.of(tally(better).metrics()["mean_iou"] - a)
     assert 0 < gain.low <= gain.value <= gain.high
-    # The draws are shared, so the difference is known far better than either figure.
+    # The draws are shared, so the difference is known far better than either metric.
     spread = ConfidenceInterval.of(a)
     assert gain.high - gain.low < (spread.high - spread.low) / 2
 

@@ -10,15 +10,15 @@ import pytest
 from segbatch.evaluation.boundary import boundary_distance, boundary_f1
 
 
-def blobs(seed: int, height: int = 25, width: int = 31, void: float = 0.0) -> np.ndarray:
-    """Class ids -1 (void) to 3 in patches of all sizes."""
+def blobs(seed: int, height: int = 25, width: int = 31, ignored: float = 0.0) -> np.ndarray:
+    """Class ids -1 (ignored) to 3 in patches of all sizes."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 4, (height // 5 + 1, width // 5 + 1))
     ids = np.kron(coarse, np.ones((5, 5), int))[:height, :width]
     specks = rng.random((height, width)) < 0.03
     ids = np.where(specks, rng.integers(0, 4, ids.shape), ids)
-    ids[rng.random(ids.shape) < void] = -1
-    if void:
+    ids[rng.random(ids.shape) < ignored] = -1
+    if ignored:
         ids[8:14, 3:17] = -1
     return ids
 
@@ -34,10 +34,10 @@ def literal_band(truth: np.ndarray, widest: int) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("void", [0.0, 0.02])
-def test_bands_are_squares_that_hold_another_class(void: float) -> None:
+@pytest.mark.parametrize("ignored", [0.0, 0.02])
+def test_distances_are_sides_of_squares_that_contain_another_class(ignored: float) -> None:
     for seed in range(3):
-        truth = blobs(seed, void=void)
+        truth = blobs(seed, ignored=ignored)
         truth[:, 18:] = 2  # something to be far from boundaries in
         assert np.array_equal(boundary_distance(truth, 6), literal_band(truth, 6))
     assert (boundary_distance(np.zeros((9, 9), int), 40) == 41).all()
@@ -90,10 +90,10 @@ def literal_f1(truth: np.ndarray, mask: np.ndarray, classes: int, reach: float) 
 
 
 @pytest.mark.parametrize("reach", [0.6, 1.0, 2.3, 5.0])
-@pytest.mark.parametrize("void", [0.0, 0.03])
-def test_boundary_f1_is_the_literal_one(reach: float, void: float) -> None:
+@pytest.mark.parametrize("ignored", [0.0, 0.03])
+def test_boundary_f1_is_the_literal_one(reach: float, ignored: float) -> None:
     for seed in range(2):
-        truth, mask = blobs(seed, void=void), np.roll(blobs(seed + 5 * seed), 1, axis=1)
+        truth, mask = blobs(seed, ignored=ignored), np.roll(blobs(seed + 5 * seed), 1, axis=1)
         found = boundary_f1(truth, mask, 5, reach)
         assert found == pytest.approx(literal_f1(truth, mask, 5, reach), abs=1e-12, nan_ok=True)
         assert np.isnan(found[4])

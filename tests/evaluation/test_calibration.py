@@ -42,8 +42,8 @@ def test_confidences_of_0_and_1_are_in_the_outer_bins() -> None:
 
 def test_no_pixels_have_no_calibration() -> None:
     sums = np.zeros((2, 3, calibration.BINS))
-    for figure in (calibration.mean_confidence, calibration.confidence_gap, calibration.expected_calibration_error):
-        assert np.isnan(figure(sums)).tolist() == [True, True]
+    for metric in (calibration.mean_confidence, calibration.confidence_gap, calibration.expected_calibration_error):
+        assert np.isnan(metric(sums)).tolist() == [True, True]
 
 
 def test_regions_are_the_pixels_of_a_class_that_have_a_label() -> None:

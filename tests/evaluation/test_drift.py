@@ -1,4 +1,4 @@
-"""Drift: the figures are those of an independent implementation, chance is no alert, a shift is."""
+"""Drift: indices equal those of an independent implementation; chance gives no alert, a shift does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def alerts(findings: list[DriftFinding]) -> set[str]:
     return {f.kind for f in findings if f.alert}
 
 
-def test_figures_are_those_of_scipy() -> None:
+def test_indices_are_those_of_scipy() -> None:
     rng = np.random.default_rng(1)
     for size in (2, 5, 150):
         p, q = rng.dirichlet(np.ones(size), 2)

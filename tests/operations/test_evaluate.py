@@ -1,4 +1,4 @@
-"""Outputs of real runs held against real label files: figures by scikit-learn, and everything that can be amiss."""
+"""Outputs of real runs compared with real label files: metrics by scikit-learn, and all that can be wrong."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def compared(output: Path) -> tuple[np.ndarray, np.ndarray]:
     return truth, np.concatenate([masks[name].ravel() for name in order])
 
 
-def value(found: Evaluation, figure: str, output: int = 0) -> Any:
-    return found.outputs[output].metrics[figure].value
+def value(found: Evaluation, metric: str, output: int = 0) -> Any:
+    return found.outputs[output].metrics[metric].value
 
 
-def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
+def test_metrics_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
     found = evaluate(str(work / "crf"), labels=str(work / "labels"), against=str(work / "network"))
     for place, name in enumerate(("crf", "network")):
         t, m = compared(work / name)
@@ -111,10 +111,10 @@ def test_figures_are_scikit_learns_before_and_after_the_crf(work: Path) -> None:
         assert e.metrics["mean_confidence"].value == pytest.approx(stated, abs=1e-4)
         assert e.metrics["expected_calibration_error"].value >= e.metrics["confidence_gap"].value
     assert found.difference is not None
-    for figure in ("mean_iou", "boundary_f1"):  # the network's cells of 4 pixels miss the rims; the CRF finds them
-        assert found.difference[figure].low > 0
-        gain = value(found, figure, 0) - value(found, figure, 1)
-        assert found.difference[figure].value == pytest.approx(gain, abs=1e-12)
+    for metric in ("mean_iou", "boundary_f1"):  # the network's cells of 4 pixels miss the rims; the CRF finds them
+        assert found.difference[metric].low > 0
+        gain = value(found, metric, 0) - value(found, metric, 1)
+        assert found.difference[metric].value == pytest.approx(gain, abs=1e-12)
     gains = found.difference["trimap_pixel_accuracy"].value
     assert gains[0] > gains[-1] > 0
 
@@ -319,7 +319,7 @@ def test_labels_of_other_names_and_in_colors(work: Path, tmp_path: Path) -> None
     assert found.to_json()["survey"]["absent"] == ["middle"]
 
 
-def test_labels_in_0_and_255_give_no_figure(work: Path, tmp_path: Path) -> None:
+def test_labels_in_0_and_255_are_refused(work: Path, tmp_path: Path) -> None:
     binary = write_labels(tmp_path / "binary", {i: 255 * (picture(i)[1] == 2).astype(np.uint8) for i in range(IMAGES)})
     with pytest.raises(SpecError, match=r"every pixel that counts is 'dark', of 3 classes .* value 255: 1\d\.\d %"):
         evaluate(str(work / "network"), labels=str(binary), resamples=0)

@@ -1,4 +1,4 @@
-"""The search for dense CRF parameters, on pictures whose right parameters can be told from wrong ones."""
+"""The search for dense CRF parameters, on images whose best parameters are known."""
 
 from __future__ import annotations
 

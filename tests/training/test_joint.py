@@ -71,7 +71,7 @@ def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.M
 
 
 def loss(network: torch.nn.Module, state: dict[str, Any], folder: Path) -> float:
-    """Mean cross-entropy on the pictures, as the network is used: without dropout, with all steps of mean field."""
+    """Mean cross-entropy on the images, as the network is used: without dropout, with all steps of mean field."""
     network.load_state_dict(state)
     network.eval()
     total = 0.0

@@ -99,7 +99,7 @@ def test_a_training_writes_weights_that_run_takes(data: dict[str, Any], trained:
     assert (record["spec"]["model"], record["kept"]["mean_iou"]) == ("tiny", result.mean_iou)
 
 
-def test_the_figures_of_the_weights_are_those_of_the_masks_that_run_makes_with_them(
+def test_the_metrics_of_the_weights_are_those_of_the_masks_that_run_makes_with_them(
     data: dict[str, Any], trained: Run, tmp_path: Path
 ) -> None:
     result = trained[1]

@@ -41,7 +41,7 @@ def test_ray_train_gives_what_one_process_gives(tmp_path: Path) -> None:
     together = train(TrainSpec.create(**fields, output=str(tmp_path / "two"), workers=2), reporter=Said(told))
     assert together.updates == alone.updates == 2
     assert any(line.startswith("epoch 2.6667/3: loss") for line in told)
-    # Each worker measured a part of the images, and the figure is that of all.
+    # Each worker measured a part of the images, and the metric is that of all.
     assert together.pixel_accuracy == pytest.approx(alone.pixel_accuracy, abs=0.05)
     one, two = (load_file(t.weights) for t in (alone, together))
     begun = load_file(str(files("segbatch.models") / "data" / "deeplabv3plus_mobilenet_v2_voc.safetensors"))

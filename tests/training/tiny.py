@@ -1,4 +1,4 @@
-"""A small network, and pictures it can be trained on: rectangles of the classes' colors on the first one's."""
+"""A small network, and images to train it on: rectangles of the classes' colors on the first one's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PLAIN = Architecture("plain", "for tests", _plain, "head.weight", Geometry(strid
 
 
 def pictures(folder: Path, count: int, seed: int = 0, height: int = 30, width: int = 40) -> Path:
-    """``count`` pictures in ``images/`` and their class ids in ``labels/``, 9 where nothing is known."""
+    """``count`` pictures in ``images/`` and their class ids in ``labels/``, 9 where ignored."""
     rng = np.random.default_rng(seed)
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
