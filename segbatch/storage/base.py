@@ -42,7 +42,7 @@ class Storage(Protocol):
 
     Attributes:
         uri: The root, redacted.
-        is_local: Whether this is a file system of this machine, whose failures waiting does not mend.
+        is_local: Whether this is a file system of this machine, whose failures do not pass by waiting.
     """
 
     uri: str
@@ -73,9 +73,9 @@ class Storage(Protocol):
         ...
 
     def is_reachable(self, name: str, error: Exception) -> bool:
-        """Return whether the place of an object that was listed is there, although reading it raises ``error``.
+        """Return whether the folder or bucket of a listed object is available, although reading it raises ``error``.
 
-        Then the failure is the object's, else the whole place is away: an unmounted disk, a denied bucket.
+        Then the failure is the object's, else that of all objects there: an unmounted disk, a denied bucket.
         """
         ...
 

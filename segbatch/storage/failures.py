@@ -15,26 +15,26 @@ _WRITES = ("written", "created")
 
 _TRANSIENT_ERRNO = {
     errno.EAGAIN,
-    errno.EBUSY,  # what s3fs makes of SlowDown and ServiceUnavailable
+    errno.EBUSY,  # what s3fs raises for SlowDown and ServiceUnavailable
     errno.ECONNABORTED,
     errno.ECONNREFUSED,
     errno.ECONNRESET,
     errno.EHOSTUNREACH,
     errno.EINTR,
-    errno.EIO,  # what s3fs makes of a code that it does not know
+    errno.EIO,  # what s3fs raises for an unknown code
     errno.ENETDOWN,
     errno.ENETUNREACH,
     errno.ENOTCONN,  # a FUSE mount whose server has died
     errno.EPIPE,
-    errno.EREMOTEIO,  # what s3fs makes of InternalError
+    errno.EREMOTEIO,  # what s3fs raises for InternalError
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
-# 409: another conditional or conflicting operation on the same object has not ended.
+# 409: a conflicting operation on the same object is in progress.
 _TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
-# S3's codes for what the network did to a request, although their status is 400.
+# S3's codes for requests that the network damaged, although their status is 400.
 _TRANSIENT_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "XAmzContentSHA256Mismatch"}
-# Clients' own exceptions, by name: none of their packages is a dependency.
+# Exceptions of clients by name, since their packages are not dependencies.
 _TRANSIENT_NAMES = {
     "ClientConnectionError",
     "ClientConnectorError",
@@ -56,7 +56,7 @@ _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirecto
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later: timeouts, broken connections, 409, 429 and 5xx."""
+    """Return whether the same request may succeed later: timeouts, broken connections, 409, 429 and 5xx."""
     if isinstance(error, StorageError):
         return error.transient
     if isinstance(error, _PERMANENT):
@@ -75,7 +75,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> tuple[str | None, int | None]:
-    """(the store's error code, the HTTP status) behind an exception of a client, as far as it tells them."""
+    """Return (error code of the store, HTTP status) of a client's exception, where it has them."""
     for e in (error, error.__cause__):
         response = getattr(e, "response", None)
         if isinstance(response, dict):
@@ -95,7 +95,7 @@ def translated(uri: Callable[[], str], action: str, *, is_local: bool) -> Iterat
     Args:
         uri: Gives the redacted URI of the object.
         action: What cannot be done: ``read``, ``written``.
-        is_local: Whether waiting and running the same command again would not help.
+        is_local: Whether the storage is of this machine: then transient failures do not get the remedy to wait.
     """
     try:
         yield

@@ -61,6 +61,9 @@ def fetch(
 
 def for_each(change: Callable[[str], None], names: Sequence[str]) -> None:
     """Call ``change`` with each of ``names``, several at once."""
+    if len(names) == 1:
+        change(names[0])
+        return
     with ThreadPoolExecutor(min(len(names), CONCURRENT) or 1) as pool:
         for _ in pool.map(change, names):
             pass

@@ -1,4 +1,4 @@
-"""Inputs by their URIs: an object that fails is an error row, storage that is away stops the job."""
+"""Inputs by URI: an object that cannot be read is an error row, unavailable storage stops the job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segbatch.storage.uri import split_uri
 from segbatch.text import redact
 
 T = TypeVar("T")
-# Whether the place of a URI is there, although reading it fails so.
+# Whether the folder or bucket of a URI is available, although reading it raises an error.
 IsReachable = Callable[[str, Exception], bool]
 
 _BLOCK_BYTES = 8 * 2**20
@@ -48,7 +48,7 @@ class Files:
 
         Raises:
             RecordFailure: Of stage ``read``: MissingObject, UnreadableObject, RecordTooLarge.
-            Outage: Its storage is away.
+            Outage: Its storage is unavailable.
         """
 
         def attempt() -> bytes:
@@ -66,7 +66,7 @@ class Files:
             raise unreadable(uri, e) from None
 
     def is_reachable(self, uri: str, error: Exception) -> bool:
-        """See ``base.Storage``. A URI of an unknown protocol is its record's fault."""
+        """See ``base.Storage``. An unknown protocol is a failure of the record."""
         try:
             storage, name = self.resolve(uri)
         except SourceError:
@@ -82,9 +82,9 @@ class Files:
         return storage.has(name)
 
     def _retried(self, uri: str, attempt: Callable[[], T], is_reachable: IsReachable) -> T:
-        """Return what ``attempt`` gives, or raise its error, while the place of ``uri`` is there.
+        """Return the result of ``attempt`` or raise its error, if the folder or bucket of ``uri`` is available.
 
-        One that is away is waited for, a local one not as long as a remote one. Then ``Outage`` is raised.
+        Else it is retried, of a local disk for a shorter time; then ``Outage`` is raised.
         """
         local = split_uri(uri)[0] == "file"
         deadline = self._retry.local_deadline_seconds if local else self._retry.deadline_seconds
@@ -97,7 +97,7 @@ class Files:
                     raise outage(uri, e) from e
                 if not local:
                     raise
-            return attempt()  # a disk that was away for an instant is back by now
+            return attempt()  # a disk that was away for a moment may be back
 
         return self._retry.run(once, deadline, retried=lambda e: isinstance(e, Outage))
 
@@ -110,12 +110,12 @@ class Files:
 
         Raises:
             StorageError: It cannot be opened, now or while it is read.
-            Outage: Its storage is away.
+            Outage: Its storage is unavailable.
         """
         storage, name = self.resolve(uri)
 
         def check(error: StorageError) -> None:
-            """A shard whose storage fails is no error row: it stands for thousands of records."""
+            """Unavailable storage is not an error row of a shard, which stands for thousands of records."""
             if (error.transient and not storage.is_local) or not self.is_reachable(uri, error):
                 raise outage(uri, error) from error
 
@@ -131,7 +131,7 @@ class Files:
 
 
 class _Checked(io.RawIOBase):
-    """A stream; ``check`` raises ``Outage`` for an error that is its storage's, and not the object's."""
+    """A stream; ``check`` raises ``Outage`` for an error of its storage, not of the object."""
 
     def __init__(self, stream: BinaryIO, check: Callable[[StorageError], None]) -> None:
         self._stream, self._check = stream, check
@@ -168,7 +168,7 @@ class _Checked(io.RawIOBase):
 
 
 def shown_name(root: str, name: str) -> str:
-    """``name``, a URI or relative to the URI ``root``, as ids show it: redacted."""
+    """Return ``name``, a URI or a path relative to the URI ``root``, redacted as in ids."""
     if "://" not in root or "://" in name or name.startswith("/"):
         return redact(name)
     root = f"{root.rstrip('/')}/"
@@ -194,8 +194,8 @@ def shard_failure(uri: str, error: Exception) -> RecordFailure:
     """Return the error row of a shard for what a reader of ``Files.open`` raised.
 
     Raises:
-        Outage: Storage is away: this must stop the job, which can then be resumed, and not turn ten thousand records
-            into one error row.
+        Outage: Storage is unavailable: this must stop the job, which can be resumed, and not replace thousands of
+            records by one error row.
     """
     if isinstance(error, Outage):
         raise error
@@ -203,7 +203,7 @@ def shard_failure(uri: str, error: Exception) -> RecordFailure:
 
 
 def outage(uri: str, error: Exception) -> Outage:
-    """Return the error that stops the job because the storage of ``uri`` is away."""
+    """Return the error that stops the job because the storage of ``uri`` is unavailable."""
     cause = error.__cause__ or error
     return Outage(
         f"{redact(uri)}: the store is unavailable ({type(cause).__name__}: {brief(cause)}): its folder, bucket or "

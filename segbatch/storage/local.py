@@ -26,7 +26,7 @@ TEMPORARY = ".tmp"
 # The tag of a file that another writer has replaced at once: no listing shows it.
 REPLACED = "replaced"
 _TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
-# Of a folder's other objects, so many at most are tried.
+# Maximum number of a folder's other files that are tried.
 _PROBES = 8
 
 
@@ -82,7 +82,7 @@ class LocalStorage:
         try:
             return _info(name, os.stat(self._path(name)))
         except OSError:
-            # A broken link is a record whose reading fails; a file that is gone since the folder was listed is none.
+            # A broken link is a record that cannot be read; a file that was removed since the listing is not a record.
             return ObjectInfo(name, 0, "missing") if os.path.lexists(self._path(name)) else None
 
     def names(self, folder: str) -> builtins.list[str]:
@@ -95,15 +95,16 @@ class LocalStorage:
             return _info(name, os.stat(self._path(name) or "/"))
 
     def exists(self, name: str) -> bool:
+        """See ``base.Storage``. Also a broken link exists."""
         return os.path.lexists(self._path(name) or "/")
 
     def has(self, name: str) -> bool:
-        return os.path.exists(self._path(name) or "/")  # not a link to a disk that is away
+        return os.path.exists(self._path(name) or "/")  # but not a link to a disk that is away
 
     def is_reachable(self, name: str, error: Exception) -> bool:
-        """See ``base.Storage``. A folder is there if another file of it can be read, or only this one is in it.
+        """See ``base.Storage``. A folder is reachable if another file of it can be read, or only this one is in it.
 
-        An empty folder is what an unmounted disk leaves behind; hidden files may lie in it even so.
+        An unmounted disk leaves an empty folder behind, which may contain hidden files.
         """
         path = self._path(name)
         try:

@@ -1,4 +1,4 @@
-"""What clients of storage say of an object, as ``ObjectInfo``."""
+"""Conversion of what clients of storage return for an object to ``ObjectInfo``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segbatch.storage.base import Kind, ObjectInfo
 
 # Two slashes in a row, which stores keep in their keys; not those after a protocol.
 EMPTY_SEGMENT = re.compile(r"(?<!:)//")
-# What clients call that which changes with the content, or with its last change, the best first.
+# Keys of clients for digests of the content and for times of its last change, the best first.
 _DIGESTS = (
     *("ETag", "etag", "md5Hash", "md5", "content_md5", "Content-MD5", "generation", "blob_id", "oid", "sha256"),
     "crc32c",
@@ -20,23 +20,23 @@ _TAGS = ("ETag", "etag", "md5Hash", "md5", "content_md5", "generation", "LastMod
 
 
 def described(name: str, info: Mapping[str, Any]) -> ObjectInfo:
-    """Return what a client's ``info`` or listing says of the object ``name``."""
+    """Return the ``ObjectInfo`` for a client's ``info`` of the object ``name``."""
     size = info["size"]
     kind: Kind = "folder" if info["type"] == "directory" else "marker" if name.endswith("/") else "file"
     tag = next((info[key] for key in (*_TAGS, "created") if info.get(key)), "")
     return ObjectInfo(name, UNKNOWN_SIZE if size is None else int(size), _version(info), "", kind, str(tag).strip('"'))
 
 
-# Of an object whose web server does not state it.
+# Size of an object whose server does not state it.
 UNKNOWN_SIZE = -1
 
 
 def _version(info: Mapping[str, Any]) -> str:
-    """Changes when the object's content does: its size with the store's tag, or with its time of change."""
-    told = next((info[name] for name in (*_DIGESTS, *_TIMES) if info.get(name)), None)
-    return f"{info['size']}" if told is None else f"{info['size']}:{_text(told)}"
+    """Return the size with the store's tag, or with the time of the last change."""
+    tag = next((info[name] for name in (*_DIGESTS, *_TIMES) if info.get(name)), None)
+    return f"{info['size']}" if tag is None else f"{info['size']}:{_text(tag)}"
 
 
 def _text(value: Any) -> str:
-    """One spelling of what a client gives differently for one object and in a listing: times, tags in quotes."""
+    """Normalize what clients return differently for one object and in a listing: times, quoted tags."""
     return str(value.timestamp() if hasattr(value, "timestamp") else value).strip('"')

@@ -60,7 +60,7 @@ class RemoteStorage:
     def name_of(self, location: str) -> str:
         """Return the name of an object by what follows the protocol in its URI, for a root that is a protocol.
 
-        Keys of stores stay as they are, with empty parts: of slashes at the end of a folder only one is dropped,
+        Keys of stores are unchanged, with empty parts: of slashes at the end of a folder only one is dropped, so that
         ``s3://bucket/in//`` is the folder of ``bucket/in//x``.
         """
         path = str(self._fs._strip_protocol(f"{self._protocol}://{location}"))
@@ -83,16 +83,16 @@ class RemoteStorage:
                 self._fs.invalidate_cache()  # s3fs would keep 0.6 KB of each object
             start = len(self._prefix) + 1 if self._prefix else 0
             for info in infos:
-                if info["size"] or not info["name"].endswith("/"):  # nothing under such a key marks a folder
+                if info["size"] or not info["name"].endswith("/"):  # an empty object under such a key marks a folder
                     yield described(str(info["name"])[start:], info)
 
     def _keys(self, root: str) -> builtins.list[dict[str, Any]]:
-        """The objects below ``root`` by their full names, whose parts may be empty."""
+        """List the objects below ``root`` by their full names, whose parts may be empty."""
         empty = EMPTY_SEGMENT.search(f"{root}/")
         if empty is None:
             found = self._run(lambda: self._fs.find(root, detail=True))
         else:
-            # Stores' clients drop a slash at the end of a folder: what lies above is listed, of it what has the prefix.
+            # Clients drop a slash at the end of a folder: the folder above is listed, and filtered by the prefix.
             above = root[: empty.start()]
             narrowed = {"prefix": f"{root}/"[empty.start() + 1 :]} if self._fs.async_impl else {}
             found = self._run(lambda: self._fs.find(above, detail=True, **narrowed))
@@ -126,7 +126,7 @@ class RemoteStorage:
     def is_reachable(self, name: str, error: Exception) -> bool:
         """See ``base.Storage``. Storage must describe the object, or the folder that it is in."""
         if self._protocol in WEB and not is_transient(error):
-            return True  # a server answers for itself, whatever is at a path
+            return True  # the server answered
         subject = name if is_transient(error) else name.rpartition("/")[0]
         if not subject:
             return True
@@ -139,15 +139,15 @@ class RemoteStorage:
     def read(self, name: str, limit: int | None = None, size: int | None = None) -> bytes:
         with self._translated(name, "read"):
             path = self._path(name)
-            if size is not None and (limit is None or size <= limit):
-                # A range, since s3fs asks for the size of what is read whole; a byte more shows that it has grown.
+            if size is not None and 0 <= size <= (size if limit is None else limit):
+                # By a range, since s3fs requests the size of an object first; one more byte shows that it has grown.
                 data = self._range(path, 0, size + 1) if size else b""
                 if len(data) == size:
                     return data
             return self._read_unknown(name, path, limit)
 
     def _read_unknown(self, name: str, path: str, limit: int | None) -> bytes:
-        """One request for most objects; the size is asked for only if the first read does not reach the end."""
+        """Read by one request; the size is requested only if the first range does not reach the end."""
         first = FIRST_READ_BYTES if limit is None else min(limit, FIRST_READ_BYTES)
         try:
             data = self._range(path, 0, first + 1)
@@ -160,7 +160,7 @@ class RemoteStorage:
         if len(data) <= first:
             return data
         size = self._info(path)["size"]
-        if size is None:  # of a web server: whatever comes, up to the limit
+        if size is None:  # of a web server: all that it sends, up to the limit
             end = None if limit is None else limit + 1
             data, size = bytes(self._call("cat_file", path, start=0, end=end)), 0
         if limit is not None and max(size, len(data)) > limit:
@@ -193,7 +193,7 @@ class RemoteStorage:
     def create(self, name: str, data: bytes) -> bool:
         """See ``base.Storage``. By ``If-None-Match``.
 
-        Where the store does not have it: by a look beforehand, which two writers at the same moment can both pass.
+        A store that does not support it is checked first, which two concurrent writers can both pass.
         """
         with self._translated(name, "created"):
             try:
@@ -202,7 +202,7 @@ class RemoteStorage:
             except Exception as e:  # the boundary to clients of storage
                 code, status = status_of(e)
                 if isinstance(e, FileExistsError) or code == "PreconditionFailed" or status == 412:
-                    # An attempt whose answer was lost may have been this writer's own.
+                    # The object may be from an earlier attempt of this writer whose response was lost.
                     return self.read(name) == data
                 if code != "NotImplemented" and status != 501:
                     raise
@@ -255,16 +255,16 @@ class RemoteStorage:
         self._call(method, *args, size=size, deadline_seconds=self._retry.write_deadline_seconds, **kwargs)
 
     def _run(self, attempt: Any) -> Any:
-        """For what is many requests, without a limit of time for one attempt."""
+        """Retry an operation of many requests, without a time limit for one attempt."""
         return self._retry.run(attempt, self._retry.deadline_seconds)
 
     def _call(
         self, method: str, *args: Any, size: int = 0, deadline_seconds: float | None = None, **kwargs: Any
     ) -> Any:
-        """``fs.method(*args, **kwargs)`` with retries.
+        """Call a method of the client, with retries.
 
-        An attempt that hangs is abandoned, where the client is asynchronous (s3, gs, az, http); both limits grow with
-        ``size``, the bytes that are moved.
+        An attempt that hangs is abandoned, where the client is asynchronous (s3, gs, az, http); both time limits grow
+        with ``size``, the bytes that are moved.
         """
         bound = getattr(self._fs, method)
         # fsspec's bridge to its event loop takes a timeout and cancels what runs into it.

@@ -1,4 +1,4 @@
-"""An output: storage whose failures are those of the output."""
+"""Storage of an output, whose failures are ``OutputError``."""
 
 from __future__ import annotations
 

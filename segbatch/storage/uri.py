@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes, urljoin
 from segbatch.errors import RecordFailure, SourceError
 from segbatch.text import is_web, redact, without_query
 
-# Of a folder's other objects, so many at most are tried.
+# Maximum number of a folder's other objects that are tried.
 _PROBES = 8
 _FILE = re.compile(r"file:(?=/)(?://(?P<host>[^/]*))?(?P<path>.*)", re.IGNORECASE | re.DOTALL)
 

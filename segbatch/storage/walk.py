@@ -1,4 +1,4 @@
-"""Everything that lies below a folder or matches a pattern, in storage of any kind."""
+"""Listing of all objects below a folder, or of those that match a pattern."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def below(storage: Storage, root: str) -> Iterator[ObjectInfo]:
 
 
 def pattern_roots(storage: Storage, pattern: str) -> list[str]:
-    """Return the folders that a pattern may be meant to be below, the likeliest first.
+    """Return the folders that a pattern may be relative to, the likeliest first.
 
-    These are the folder up to the first part with a wildcard, and before it the longer one if such a part is the very
-    name of a folder, as ``a[1]``.
+    These are the folder up to the first part with a wildcard, and before it a longer one if such a part is the literal
+    name of a folder, such as ``a[1]``.
     """
     parts = pattern.split("/")[:-1]
     plain = literal = len(list(itertools.takewhile(lambda part: not MAGIC.search(part), parts)))
@@ -49,7 +49,7 @@ def pattern_roots(storage: Storage, pattern: str) -> list[str]:
 def _is_folder(storage: Storage, path: str) -> bool:
     try:
         return storage.stat(path).kind == "folder"
-    except StorageError:  # the listing shows what is wrong
+    except StorageError:  # the listing raises it, too
         return False
 
 
@@ -68,7 +68,7 @@ def matches(storage: Storage, root: str, pattern: str) -> list[ObjectInfo]:
 
 
 def _expand(storage: Storage, root: str, folder: str, parts: list[str]) -> Iterator[ObjectInfo]:
-    """What matches ``parts`` below ``folder``, itself below ``root``: one listing for each folder on the way."""
+    """List what matches ``parts`` below ``folder``, itself below ``root``, by one listing of each matching folder."""
     path = "/".join(filter(None, (root, folder)))
     if len(parts) > 1 and not MAGIC.search(parts[0]):
         yield from _expand(storage, root, "/".join(filter(None, (folder, parts[0]))), parts[1:])
