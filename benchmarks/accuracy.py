@@ -1,14 +1,14 @@
-"""Accuracy, calibration and time of a network on labeled images with each refiner; fits its temperature.
+"""Measure a network's accuracy, calibration and time on labeled images with each refiner, and fit its temperature.
 
     python benchmarks/accuracy.py ../voc_val --weights voc
     python benchmarks/accuracy.py ../camvid/val --weights camvid --ignore 11 --folds 5
 
-The folder holds ``images/`` and ``labels/``, paired by stem; pixels of ``--ignore`` do not count. Refiners run with the
-defaults of a job. Of each, a row for ``confidence`` (the network's probability of the final label, all its logits
-divided by the temperature) and one for ``marginal`` (the refiner's own); ECE is over all labeled pixels in 15 bins,
-Spearman over images. ``--folds K`` cuts the images, in order of their names, into K runs, fits a temperature to all but
-one at a time (likelihood of the labels at random pixels), and reports the confidence of each image with the temperature
-to which it did not contribute; the last line has the temperature of all of them, which is that for the weights.
+The folder contains ``images/`` and ``labels/``, paired by stem; pixels with the value of ``--ignore`` are ignored.
+Refiners run with the defaults of a job. Each has a row for ``confidence`` (the network's probability of the final
+class, its logits divided by the temperature) and one for ``marginal`` (the refiner's own probability). ECE is over all
+labeled pixels in 15 bins, Spearman over images. ``--folds K`` splits the images, in order of their names, into K parts,
+fits a temperature (maximum likelihood of the labels at random pixels) to all parts but one, and reports the confidence
+of each image with the temperature that was fitted without it. The last line has the temperature fitted to all images.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PIXELS_AN_IMAGE = 2000
 
 @dataclass
 class Frame:
-    """An image uint8 (H, W, 3), its label int16 (H, W), void negative, and the network's logits (C, h, w)."""
+    """An image uint8 (H, W, 3), its label int16 (H, W), ignored pixels negative, and the network's logits (C, h, w)."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -47,7 +47,7 @@ class Frame:
 
 @dataclass
 class Calibration:
-    """Of one kind of confidence: sums over pixels, and the mean of each image beside its accuracy."""
+    """Sums over pixels of one kind of confidence, and the mean confidence and accuracy of each image."""
 
     sums: np.ndarray = field(default_factory=lambda: np.zeros((3, calibration.BINS)))
     means: list[float] = field(default_factory=list)
@@ -76,9 +76,11 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--ignore", type=int, default=255)
     parser.add_argument("--refiners", nargs="+", default=["none", "densecrf"])
-    parser.add_argument("--temperature", type=float, help="by default that of the weights")
-    parser.add_argument("--folds", type=int, default=0, help="fit the temperature, and report out of fold")
-    parser.add_argument("--classes", action="store_true", help="also the IoU of each class")
+    parser.add_argument("--temperature", type=float, help="temperature (default: that of the weights)")
+    parser.add_argument(
+        "--folds", type=int, default=0, help="number of folds; fits the temperature and reports each image out of fold"
+    )
+    parser.add_argument("--classes", action="store_true", help="print the IoU of each class")
     args = parser.parse_args()
 
     model = models.build(args.model, weights=args.weights, precision=args.precision)
@@ -88,7 +90,7 @@ def main() -> None:
     if args.folds:
         temperatures = fit_folds(frames, model.stride, args.folds)
     print(
-        f"{model.name} {args.weights} {args.precision}, {len(frames)} images; network {1e3 * seconds:.0f} ms an image"
+        f"{model.name} {args.weights} {args.precision}, {len(frames)} images; network {1e3 * seconds:.0f} ms per image"
     )
     for name in args.refiners:
         request = refiners.describe(RefinerRequest(name), info).request
@@ -96,7 +98,7 @@ def main() -> None:
 
 
 def read(model: Model, folder: Path, ignore: int) -> tuple[list[Frame], float]:
-    """All images with their logits, in order of names, and the seconds of the network for each."""
+    """Return all images with their logits, in order of names, and the seconds per image of the network."""
     labels = {path.stem: path for path in (folder / "labels").iterdir()}
     frames, spent = [], 0.0
     for path in sorted((folder / "images").iterdir()):
@@ -138,7 +140,7 @@ def report(
     print(
         f"{name}: mean IoU {metrics['mean_iou']:.4f}, boundary F1 {metrics['boundary_f1']:.4f}, pixel accuracy "
         f"{metrics['pixel_accuracy']:.4f}; refining {1e3 * refining / len(frames):.1f} ms, confidence "
-        f"{1e3 * telling / len(frames):.1f} ms an image"
+        f"{1e3 * telling / len(frames):.1f} ms per image"
     )
     print(f"    confidence  {confidence}")
     print(f"    marginal    {marginals}")
@@ -148,7 +150,7 @@ def report(
 
 
 def fit_folds(frames: list[Frame], stride: int, folds: int) -> list[float]:
-    """The temperature for each frame, fitted to the folds that it is not in."""
+    """Return the temperature for each frame, fitted to the other folds."""
     samples = [sample(frame, stride, seed) for seed, frame in enumerate(frames)]
     everything = range(len(frames))
     temperatures = [0.0] * len(frames)
@@ -163,7 +165,7 @@ def fit_folds(frames: list[Frame], stride: int, folds: int) -> list[float]:
 
 
 def sample(frame: Frame, stride: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits float32 (N, C) at full size and labels (N,) of random labeled pixels of a frame."""
+    """Return logits float32 (N, C) at full size and labels (N,) of random labeled pixels of a frame."""
     size = frame.truth.shape
     full = upsample(Scores(frame.logits, np.arange(len(frame.logits)), *size, stride))
     at = np.flatnonzero(frame.truth >= 0)
@@ -172,7 +174,7 @@ def sample(frame: Frame, stride: int, seed: int) -> tuple[np.ndarray, np.ndarray
 
 
 def fit(samples: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The temperature of the highest likelihood, which is concave in its inverse: by bisection of the derivative."""
+    """Return the maximum-likelihood temperature, by bisection: the likelihood is concave in 1 / T."""
     logits, labels = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     logits = logits - logits.max(axis=1, keepdims=True)
     of_labels = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]

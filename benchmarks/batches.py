@@ -1,9 +1,9 @@
-"""CPU time of a network by images in a forward pass: ``python benchmarks/batches.py``.
+"""Measure the CPU time of a network over the number of images per forward pass: ``python benchmarks/batches.py``.
 
-One thread, photographs of 375 x 500; batch sizes take turns, and the fastest turn counts. ``faults`` are pages of 4 KB
-that the kernel had to clear for an image: glibc returns a block above 32 MiB to the kernel as soon as it is freed, so
-that every layer with such an output pays for new pages. ``default`` is what segbatch takes without ``--batch-size``.
-``equal`` says whether the scores of all sizes are the same bits as those of single images.
+One thread, photographs of 375 x 500; batch sizes alternate, and the fastest repetition counts. ``faults`` are pages of
+4 KB per image that the kernel had to clear: glibc returns a block above 32 MiB to the kernel as soon as it is freed, so
+that every layer with such an output needs new pages. ``default`` is the batch size without ``--batch-size``. ``equal``
+states whether the scores of all sizes are equal to the bit to those of single images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGES = 8
 
 
 def largest_output(network: torch.nn.Module, x: torch.Tensor) -> float:
-    """Values in the largest output of a module, per pixel of ``x`` (1, 3, H, W)."""
+    """Return the number of values in the largest output of a module, per pixel of ``x`` (1, 3, H, W)."""
     most = 0
 
     def watch(module: torch.nn.Module, inputs: object, output: object) -> None:
@@ -71,12 +71,14 @@ def measure(name: str, precision: str, images: list[np.ndarray], turns: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="NETWORK or NETWORK:WEIGHTS")
-    parser.add_argument("--images", type=Path, help="folder of photographs; default: some of installed packages")
+    parser.add_argument(
+        "--images", type=Path, help="folder of photographs (default: photographs of installed packages)"
+    )
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"])
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
-    pictures = photographs(args.images, (375, 500))
-    images = [pictures[i % len(pictures)] for i in range(IMAGES)]
+    available = photographs(args.images, (375, 500))
+    images = [available[i % len(available)] for i in range(IMAGES)]
     for name in args.networks:
         for precision in args.precision:
             measure(name, precision, images, args.turns)

@@ -1,9 +1,9 @@
-"""Every dense CRF engine side by side, in one run on one core: ``python benchmarks/crf.py --plot crf.png``.
+"""Compare all dense CRF engines in one run on one core: ``python benchmarks/crf.py --plot crf.png``.
 
-Four tables: synthetic scores (labels x parameters, nothing pruned), a network's scores of photographs (pruned
-at the engine's default), two threads against one, and peak memory. Ratios are to pydensecrf in the same run, its
-agreement stands beside them. Engines take turns and the fastest turn counts, so that other work on the
-machine weighs on all alike. ``native/build`` is the lattice of the bilateral kernel alone.
+Four tables: synthetic scores (labels x parameters, no pruning), a network's scores of photographs (with the default
+pruning), two threads compared with one, and peak memory. Ratios are to pydensecrf in the same run, next to the
+agreement with its result. Engines alternate and the fastest repetition counts, so that other work on the machine
+affects all of them equally. ``native/build`` is the construction of the lattice of the bilateral kernel.
 """
 
 # ruff: noqa: E402 - the number of threads is read when NumPy and torch are imported
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def fastest(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each work, the least of ``repeats`` turns."""
+    """Return the seconds of each function, the minimum of ``repeats`` repetitions."""
     best = dict.fromkeys(works, float("inf"))
     for _ in range(repeats):
         for name, work in works.items():
@@ -49,7 +49,7 @@ def fastest(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, f
 
 
 def synthetic(image: np.ndarray, labels: int, theta: tuple[float, float], engines: Sequence[str], repeats: int) -> Row:
-    """One image, every label filtered: seconds of each engine, of the lattice, and the agreement."""
+    """Return the seconds of each engine and of the lattice, and the agreement, on one image without pruning."""
     params = CRFParams(theta_alpha=theta[0], theta_beta=theta[1], prune=0)
     unary, kernels = -smooth_logits(labels, *SIZE), params.kernels()
     crfs = {name: DenseCRF(params, engine=name) for name in engines}
@@ -73,7 +73,7 @@ def synthetic(image: np.ndarray, labels: int, theta: tuple[float, float], engine
 
 
 def real(images: list[np.ndarray], theta: tuple[float, float], repeats: int) -> Row:
-    """A network's scores: pydensecrf on all labels at full size against the native engine on those left."""
+    """Compare pydensecrf on all labels at full size with the native engine on the kept labels of a network's scores."""
     params = CRFParams(theta_alpha=theta[0], theta_beta=theta[1], prune=default_prune(21))
     native, reference = DenseCRF(params), DenseCRF(params, engine="pydensecrf")
     totals = {"pydensecrf": 0.0, "refine": 0.0, "refine_coarse": 0.0}
@@ -109,7 +109,7 @@ def real(images: list[np.ndarray], theta: tuple[float, float], repeats: int) -> 
 
 
 def threads(image: np.ndarray, labels: int, repeats: int) -> Row:
-    """Sixteen images on one thread and on two: so many that the last ones, on one thread alone, weigh little."""
+    """Compare one thread with two on 16 images, so that the last images, on one thread alone, matter little."""
     unaries, images = [-smooth_logits(labels, *SIZE)] * 16, [image] * 16
     kernels, engine = CRFParams().kernels(), NativeEngine()
     works: dict[str, Callable[[], object]] = {
@@ -120,7 +120,7 @@ def threads(image: np.ndarray, labels: int, repeats: int) -> Row:
     return {"labels": labels, "seconds": seconds, "ratio": seconds["1"] / seconds["2"]}
 
 
-# ru_maxrss would begin with what the parent had when it forked.
+# ru_maxrss would start with the memory of the parent when it forked.
 _PEAK = """
 import sys
 import numpy as np
@@ -139,7 +139,7 @@ print((peak() - before) / 1024)
 
 
 def peak_memory(image: np.ndarray, engines: Sequence[str], labels: int) -> dict[str, float]:
-    """MiB that one inference adds to the peak of a fresh process, its result included (Linux only)."""
+    """Return the MiB that one inference adds to the peak of a new process, including its result (Linux only)."""
     if not Path("/proc/self/status").exists():
         return {}
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +154,7 @@ def peak_memory(image: np.ndarray, engines: Sequence[str], labels: int) -> dict[
 
 
 def plot(report: Row, path: Path) -> None:
-    """Seconds an image over the number of labels, an axis for each pair of parameters."""
+    """Plot seconds per image over the number of labels, with one axis per pair of parameters."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -182,10 +182,10 @@ def plot(report: Row, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of photographs for the table of real scores")
-    parser.add_argument("--limit", type=int, default=16, help="photographs at most")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each engine")
-    parser.add_argument("--quick", action="store_true", help="fewer labels, parameters and turns; no torch")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--limit", type=int, default=16, help="maximum number of photographs")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each engine")
+    parser.add_argument("--quick", action="store_true", help="fewer labels, parameters and repetitions; no torch")
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
     parser.add_argument("--plot", type=Path, help="write a plot to this PNG")
     args = parser.parse_args()
     labels, thetas, repeats = LABELS, THETAS, args.repeats
@@ -199,7 +199,7 @@ def main() -> int:
     image = photographs(None, SIZE)[0]
     report: Row = {"size": SIZE, "isa": _core.isa_names()[0], "engines": engines, "synthetic": []}
 
-    print(f"{SIZE[0]} x {SIZE[1]}, 10 iterations, one core ({report['isa']}); milliseconds an image\n")
+    print(f"{SIZE[0]} x {SIZE[1]}, 10 iterations, one core ({report['isa']}); milliseconds per image\n")
     print("synthetic scores, nothing pruned")
     print(f"{'theta':>8} {'labels':>6}" + "".join(f"{name:>12}" for name in engines), end="")
     print(f"{'build':>8} {'ratio':>6} {'equal':>10} {'max|dQ|':>8}")

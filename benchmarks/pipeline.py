@@ -1,15 +1,15 @@
-"""``segbatch run`` against a script for Ray Data, on the same cores in turn: ``python benchmarks/pipeline.py``.
+"""Compare ``segbatch run`` with a Ray Data script, alternating on the same cores: ``python benchmarks/pipeline.py``.
 
     python benchmarks/pipeline.py --images photographs/ --folder results/
     python benchmarks/pipeline.py deeplabv3_resnet50:random --images photographs/ --folder results/ --only script
 
-``script`` is ``ray_script.py``; ``script-pruned`` is the same with ``--prune 0.05``, so that the effect of leaving out
-classes is not taken for that of the engine; ``segbatch`` is ``segbatch run`` with its defaults; ``other`` is that of
-another checkout (``--other COMMAND``). Figures stay in ``FOLDER/results.json``, where a later call adds to them.
+``script`` is ``ray_script.py``; ``script-pruned`` is the same with ``--prune 0.05``, to separate the effect of pruning
+from that of the engine; ``segbatch`` is ``segbatch run`` with its defaults; ``other`` is that of another checkout
+(``--other COMMAND``). ``FOLDER/results.json`` keeps the measurements, and a later call adds to them.
 
-CPU is that of the whole process tree, read from /proc five times a second (Linux only). Each side runs twice, over
-``--few`` of the photographs and over all: the difference is the steady state, without start and end, whose figures are
-those of an image more. ``equal`` is the fraction of pixels with the class that ``script`` gives.
+CPU time is that of the whole process tree, read from /proc five times per second (Linux only). Each side runs twice,
+over ``--few`` photographs and over all. The difference is the steady state, without startup and shutdown: the cost of
+one more image. ``equal`` is the fraction of pixels with the same class as in ``script``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Figures = dict[str, float]
 
 
 class Tree:
-    """CPU seconds of all descendants of this process, those included that have ended. A context manager."""
+    """Context manager that sums the CPU seconds of all descendants of this process, also of ended ones."""
 
     def __init__(self) -> None:
         self._ticks: dict[tuple[int, str], int] = {}
@@ -50,7 +50,7 @@ class Tree:
         self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Tree:
-        # Ray's processes outlive the driver that started them: they become this process's children, and are waited for.
+        # Ray's processes outlive their driver. They become children of this process, which waits for them.
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
         self._thread.start()
         return self
@@ -58,7 +58,7 @@ class Tree:
     def __exit__(self, *exc: object) -> None:
         self._ended.set()
         self._thread.join()
-        # Until they are waited for, those that ended would count in the next measurement too.
+        # Ended processes would count in the next measurement, too, until they are waited for.
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -68,7 +68,7 @@ class Tree:
             self.sample()
 
     def sample(self) -> int:
-        """Take one sample now, and say how many descendants still run."""
+        """Take one sample, and return the number of descendants that still run."""
         parents: dict[int, int] = {}
         usage: dict[int, tuple[str, int]] = {}
         running: set[int] = set()
@@ -79,7 +79,7 @@ class Tree:
                 stat = Path("/proc", entry, "stat").read_text()
             except OSError:
                 continue  # it ended between listing and reading
-            fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+            fields = stat.rpartition(")")[2].split()  # the name in parentheses may contain anything
             parents[int(entry)] = int(fields[1])
             usage[int(entry)] = fields[19], int(fields[11]) + int(fields[12])
             if fields[0] != "Z":
@@ -92,12 +92,12 @@ class Tree:
             self._ticks[pid, begun] = ticks
         return len(running & own) - 1
 
-    def settle(self, patience: float = 30.0) -> None:
-        """Count until all descendants have ended. Raises ``SystemExit`` if some have not after ``patience`` seconds."""
-        deadline = time.monotonic() + patience
+    def wait(self, timeout_seconds: float = 30.0) -> None:
+        """Count until all descendants have ended. Raises ``SystemExit`` if some have not after ``timeout_seconds``."""
+        deadline = time.monotonic() + timeout_seconds
         while self.sample():
             if time.monotonic() > deadline:
-                raise SystemExit("processes of the last run are still there")
+                raise SystemExit("processes of the last run are still running")
             time.sleep(0.2)
 
     def seconds(self) -> float:
@@ -123,14 +123,14 @@ def measure(line: list[str], output: Path, log: Path) -> tuple[int, float, float
     with Tree() as tree, log.open("w") as text:
         code = subprocess.run(line, stdout=text, stderr=subprocess.STDOUT, cwd=output.parent).returncode
         seconds = time.monotonic() - begun
-        tree.settle()
+        tree.wait()
     if code:
         raise SystemExit(f"{shlex.join(line)}: exit code {code}; see {log}")
     return sum(pq.read_metadata(path).num_rows for path in masks_in(output)), seconds, tree.seconds()
 
 
 def compare(few: tuple[int, float, float], all_: tuple[int, float, float]) -> Figures:
-    """The figures of a side from its two runs."""
+    """Return the metrics of a side from its two runs."""
     images, seconds, cpu = (a - b for a, b in zip(all_, few, strict=True))
     return {
         "images": all_[0],
@@ -161,7 +161,7 @@ def masks(output: Path) -> dict[str, np.ndarray]:
 
 
 def equality(output: Path, reference: Path) -> float:
-    """The fraction of pixels of ``output`` that have the class that ``reference`` gives them."""
+    """Return the fraction of pixels of ``output`` whose class is the same in ``reference``."""
     ours, theirs = masks(output), masks(reference)
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     equal = sum(int((ours[name] == theirs[name]).sum()) for name in ours)
@@ -205,11 +205,13 @@ def link_few(images: Path, folder: Path, count: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="NETWORK or NETWORK:WEIGHTS")
-    parser.add_argument("--images", type=Path, help="folder of photographs; default: some of installed packages")
-    parser.add_argument("--folder", help="where outputs, logs and results.json stay")
-    parser.add_argument("--only", nargs="+", choices=SIDES, help="these sides alone")
+    parser.add_argument(
+        "--images", type=Path, help="folder of photographs (default: photographs of installed packages)"
+    )
+    parser.add_argument("--folder", help="folder for outputs, logs and results.json")
+    parser.add_argument("--only", nargs="+", choices=SIDES, help="run only these sides")
     parser.add_argument("--other", default="", help="the segbatch command of another checkout")
-    parser.add_argument("--few", type=int, default=16, help="photographs of the short run")
+    parser.add_argument("--few", type=int, default=16, help="number of photographs of the short run")
     args = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)
     sides = args.only or [side for side in SIDES if side != "other" or args.other]
@@ -228,13 +230,13 @@ def main() -> None:
             for side in sides:
                 output, log = outputs[side], outputs[side].with_suffix(".log")
                 few_line, line = (command(side, network, source, output, args.other) for source in (few, images))
-                figures = compare(measure(few_line, output, log), measure(line, output, log))
+                metrics = compare(measure(few_line, output, log), measure(line, output, log))
                 if outputs["script"].exists():
-                    figures["equal"] = equality(output, outputs["script"])
+                    metrics["equal"] = equality(output, outputs["script"])
                 results = json.loads(kept.read_text()) if kept.exists() else {}
-                results.setdefault(network, {})[side] = figures
+                results.setdefault(network, {})[side] = metrics
                 kept.write_text(json.dumps(results, indent=1) + "\n")
-                print(network, side, {key: round(value, 4) for key, value in figures.items()}, flush=True)
+                print(network, side, {key: round(value, 4) for key, value in metrics.items()}, flush=True)
         show(results)
 
 

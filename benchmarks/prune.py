@@ -1,10 +1,10 @@
-"""What leaving out improbable classes costs in masks and saves in time: ``python benchmarks/prune.py``.
+"""Measure how pruning of improbable classes changes masks and time: ``python benchmarks/prune.py``.
 
-Each photograph's scores are refined as in a job (``coarse_scores``, then the dense CRF with DeepLab's parameters) at
-several values of ``prune``; the fastest of the turns counts. Masks are compared with those of prune 0. The scores are
-the built-in network's of 21 classes, and 150 classes made of them: class c is the network's class c modulo 21 plus
-smooth noise, whose standard deviation in logits is 3 (unlike variants) or 0.5 (near twins). Flat scores are logits
-times 0.4. With ``--labels`` it also compares the masks of the network's own scores with labels.
+The scores of each photograph are refined as in a job (``coarse_scores``, then the dense CRF with DeepLab's parameters)
+for several values of ``prune``; the fastest repetition counts. Masks are compared with those of prune 0. The scores are
+those of the built-in network for 21 classes, and of 150 classes derived from them: class c is the network's class c
+modulo 21 plus smooth noise with a standard deviation in logits of 3 (different variants) or 0.5 (near twins). Flat
+scores are logits times 0.4. With ``--labels``, the masks of the network's own scores are also compared with labels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Sums:
 
 
 def variants(logits: np.ndarray, spread: float, seed: int) -> np.ndarray:
-    """Logits (21, h, w) -> (150, h, w): each class several times, with smooth noise of its own."""
+    """Logits (21, h, w) -> (150, h, w): each class several times, with separate smooth noise."""
     height, width = logits.shape[1:]
     noise = np.random.default_rng(seed).normal(size=(CLASSES, -(-height // 8), -(-width // 8))).astype(np.float32)
     return logits[np.arange(CLASSES) % len(logits)] + spread * _core.upsample(noise, height, width, 8)
@@ -49,11 +49,11 @@ def variants(logits: np.ndarray, spread: float, seed: int) -> np.ndarray:
 
 def cases(logits: np.ndarray, seed: int) -> Iterator[Case]:
     """The same photograph's scores, from easy to hard."""
-    unlike, twins = variants(logits, 3.0, seed), variants(logits, 0.5, seed)
+    different, twins = variants(logits, 3.0, seed), variants(logits, 0.5, seed)
     yield "21 classes", logits
     yield "21 classes, flat", 0.4 * logits
-    yield "150 classes", unlike
-    yield "150 classes, flat", 0.4 * unlike
+    yield "150 classes", different
+    yield "150 classes, flat", 0.4 * different
     yield "150 classes, twins", twins
 
 
@@ -84,12 +84,14 @@ def report(name: str, by_prune: dict[float, Sums]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of photographs; by default some of installed packages")
-    parser.add_argument("--labels", type=Path, help="folder of their label images, of VOC's class ids")
-    parser.add_argument("--limit", type=int, default=16, help="photographs at most, evenly spread")
-    parser.add_argument("--repeats", type=int, default=2, help="turns of each value")
+    parser.add_argument(
+        "--images", type=Path, help="folder of photographs (default: photographs of installed packages)"
+    )
+    parser.add_argument("--labels", type=Path, help="folder of their label images, with VOC's class ids")
+    parser.add_argument("--limit", type=int, default=16, help="maximum number of photographs, evenly spread")
+    parser.add_argument("--repeats", type=int, default=2, help="repetitions of each value")
     parser.add_argument("--prune", type=float, nargs="+", default=[0, 1e-3, 0.01, 0.02, 0.05])
-    parser.add_argument("--cases", type=int, default=5, help="how many of the cases, the easiest first")
+    parser.add_argument("--cases", type=int, default=5, help="number of cases, the easiest first")
     args = parser.parse_args()
     values = list(dict.fromkeys([0.0, *args.prune]))
     names = sorted(args.images.iterdir()) if args.images else []

@@ -1,12 +1,12 @@
-"""The baseline of ``pipeline.py``: segmentation with a dense CRF as a short script for Ray Data.
+"""The baseline of ``pipeline.py``: segmentation with a dense CRF as a short Ray Data script.
 
     python benchmarks/ray_script.py IMAGES OUTPUT [--model NAME] [--weights NAME] [--prune 0.05]
 
-Photographs become palette PNGs in Parquet by standard parts: ``read_images``, the network in eager fp32 on one thread,
+Standard parts turn photographs into palette PNGs in Parquet: ``read_images``, the network in eager fp32 on one thread,
 images of equal size stacked, a softmax of all classes at full size, pydensecrf2, ``write_parquet``; one network worker
-and one CRF worker per core. The network is that of ``segbatch.models``, so that masks can be compared: its BatchNorms
-are folded and its weights channels-last, which makes the baseline faster than a network as torchvision builds it. There
-are no error rows, no resume and no statistics. ``--prune`` leaves out classes that are below it at every pixel.
+and one CRF worker per core. The network comes from ``segbatch.models``, so that masks can be compared: its BatchNorms
+are folded and its weights channels-last, so the baseline is faster than with torchvision's own network. The script has
+no error rows, no resume and no statistics. ``--prune`` drops classes whose probability is below it at every pixel.
 """
 
 from __future__ import annotations

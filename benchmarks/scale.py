@@ -1,13 +1,13 @@
-"""The job without a network over very many small records: planning, records a second, the driver's memory, a resume.
+"""Measure a job without a network over many small records: planning, records per second, driver memory, resume.
 
     python benchmarks/scale.py --records 1000000 --shards 1000
     python benchmarks/scale.py --records 1000000 --shards 1000 --format parquet
     python benchmarks/scale.py --stages
     python benchmarks/scale.py --stages --images photographs/ --model deeplabv3_resnet50 --weights random
 
-The first two write a corpus into a temporary folder and run the null model without a refiner over it: every figure but
-the seconds of the network and the CRF. ``--stages`` says what of that each stage needs, one after another in this
-process without Ray; with ``--images``, of a job with a network and a refiner over a folder of photographs.
+The first two write a corpus into a temporary folder and run the null model without a refiner over it: all costs except
+those of the network and the CRF. ``--stages`` prints the time of each stage, run one after another in this process
+without Ray; with ``--images``, of a job with a network and a refiner over a folder of photographs.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from segbatch.records import Chunk
 _MB = 2**20
 
 
-class Watch(Reporter):
-    """Samples this process's memory at commits, and the time."""
+class MemorySampler(Reporter):
+    """Samples the time and this process's memory at each commit."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, int, int]] = []
@@ -56,7 +56,7 @@ class Watch(Reporter):
 
 
 def resident() -> float:
-    """MB of this process's resident memory."""
+    """Return the resident memory of this process in MB."""
     return float(psutil.Process().memory_info().rss / _MB)
 
 
@@ -65,9 +65,9 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--shards", type=int, default=200)
     parser.add_argument("--format", choices=("tar", "parquet"), default="tar")
-    parser.add_argument("--side", type=int, default=32, help="pixels of a record's side")
-    parser.add_argument("--folder", help="where corpus and output stay, so that another call goes on there")
-    parser.add_argument("--stages", action="store_true", help="what each stage needs, over 8 of the shards")
+    parser.add_argument("--side", type=int, default=32, help="height and width of an image in pixels")
+    parser.add_argument("--folder", help="folder for corpus and output, from which another call resumes")
+    parser.add_argument("--stages", action="store_true", help="print the time of each stage, over 8 of the shards")
     parser.add_argument("--images", help="with --stages: a folder of photographs, instead of small records")
     parser.add_argument("--model", default=segbatch.JobSpec.model_fields["model"].default, help="of --images")
     parser.add_argument("--weights", default="default", help="of --images")
@@ -95,31 +95,31 @@ def main() -> None:
 
 
 def print_job(spec: segbatch.JobSpec, records: int) -> None:
-    """The whole job, then the same command again."""
+    """Run the whole job, then the same command again."""
     begun = time.monotonic()
     make_plan(spec)
     print(f"planning: {time.monotonic() - begun:.2f} s", flush=True)
-    watch = Watch()
+    sampler = MemorySampler()
     begun = time.monotonic()
-    outcome = segbatch.run(spec, reporter=watch)
+    outcome = segbatch.run(spec, reporter=sampler)
     seconds = time.monotonic() - begun
     assert outcome.totals.records == records, outcome.totals.records
-    first, last = watch.samples[0], watch.samples[-1]
+    first, last = sampler.samples[0], sampler.samples[-1]
     busy = (last[1] - first[1]) / (last[0] - first[0])
-    peak = max(rss for _, _, rss in watch.samples)
+    peak = max(rss for _, _, rss in sampler.samples)
     print(f"{outcome.computed:,} of {outcome.chunks:,} chunks in {seconds:.1f} s")
     print(f"{busy:,.0f} records/s from the first to the last commit")
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-        _, done, rss = watch.samples[int(part * (len(watch.samples) - 1))]
+        _, done, rss = sampler.samples[int(part * (len(sampler.samples) - 1))]
         print(f"driver RSS {rss:6.0f} MB at {done:,} records")
     print(f"peak {peak:.0f} MB, growth {peak - first[2]:+.0f} MB since the first commit", flush=True)
     begun = time.monotonic()
     again = segbatch.run(spec)
-    print(f"a run that finds all done: {time.monotonic() - begun:.2f} s, {again.computed} chunks computed")
+    print(f"a run with nothing to do: {time.monotonic() - begun:.2f} s, {again.computed} chunks computed")
 
 
 def print_stages(spec: segbatch.JobSpec) -> None:
-    """Microseconds a record of each stage, as a worker runs it: of this process's CPU, and by the clock."""
+    """Print the CPU and wall time per record of each stage, in microseconds, as a worker runs the stage."""
     plan = publish(make_plan(spec))
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
@@ -130,7 +130,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
     records = passed = 0
 
     def stages(chunks: Iterator[Chunk]) -> Iterator[str]:
-        """Does one after another, and yields the name of each that is done."""
+        """Run the stages one after another, and yield the name of each completed one."""
         nonlocal records, passed
         for chunk in chunks:
             yield "read"
@@ -161,13 +161,13 @@ def print_stages(spec: segbatch.JobSpec) -> None:
     for stage, seconds in (*cpu.items(), ("sum", cpu.total())):
         by_clock = clock[stage] if stage in clock else clock.total()
         print(
-            f"{stage:<8} {seconds / records * 1e6:6.0f} us CPU a record, {by_clock / records * 1e6:6.0f} by the clock"
+            f"{stage:<8} {seconds / records * 1e6:6.0f} us CPU per record, {by_clock / records * 1e6:6.0f} us wall time"
         )
-    print(f"{passed / records / 1e3:,.0f} KB a record from segment to refine")
+    print(f"{passed / records / 1e3:,.0f} KB per record from segment to refine")
 
 
 def write_corpus(folder: Path, records: int, shards: int, side: int, format: str) -> None:
-    """Shards of one small PNG under many names."""
+    """Write shards that contain one small PNG under many names."""
     folder.mkdir(parents=True)
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)).save(buffer, "PNG")

@@ -1,10 +1,10 @@
-"""The table of networks in README.md: what each is, what its paper states, and how fast it is on this CPU.
+"""Write the table of networks in README.md: published accuracy, and speed on this CPU.
 
-    python benchmarks/zoo.py            # measure all, and write the table anew
-    python benchmarks/zoo.py --new      # measure those alone that are not in the table
+    python benchmarks/zoo.py            # measure all networks, and write the table again
+    python benchmarks/zoo.py --new      # measure only networks that are not in the table
 
-Speed is the median of a few calls of ``scores`` on one photograph of 360 x 480 with random weights, fp32, on all
-cores (mean field takes longer the more colors there are); the rest is computed, or stated by those who published it.
+Speed is the median of a few calls of ``scores`` on one photograph of 360 x 480 with random weights, fp32, on all cores
+(mean field takes longer for images with more colors). The other columns are computed, or stated by the authors.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- zoo: written by benchmarks/zoo.py -->\n", "<!-- end of zoo -->"
 HEIGHT, WIDTH = 360, 480
 _HEAD = ("name", "parameters", "stride", "receptive field", "published mIoU", "CamVid val mIoU, ours")
-# Trained here from random weights, which are not shipped: docs/training.md.
+# Trained by this project from random weights (docs/training.md); not shipped.
 _TRAINED = {"segnet_basic": "55.0"}
-# Mean IoU in per cent. torchvision's are stated with its weights.
+# Mean IoU in percent; torchvision states its own with its weights.
 _PAPERS = {
     "deeplabv3plus_mobilenet_v2": "–",
     "fcn32s": "63.6, VOC seg11valid",
@@ -50,7 +50,7 @@ _PAPERS = {
     "dpn": "74.1, VOC12 test",
     "null": "–",
 }
-# DeepLab v3+ takes the mean over the image into account, EDeconvNet boxes as large as it, mean field every pixel.
+# DeepLab v3+ pools over the image, EDeconvNet has boxes as large as the image, mean field reaches every pixel.
 _WHOLE_IMAGE = ("deeplabv3plus_mobilenet_v2", "edeconvnet", "crfasrnn")
 
 
@@ -64,7 +64,7 @@ def table(text: str) -> dict[str, list[str]]:
 
 
 def row(name: str) -> list[str]:
-    """The cells of a network but for its speed. Raises ``SystemExit`` for one whose published figure is not known."""
+    """The cells of a network except its speed. Raises ``SystemExit`` for one whose published figure is not known."""
     infos = models.entry(name).infos()
     first = infos[0]
     published = _PAPERS.get(name) or _stated(first)
@@ -84,7 +84,7 @@ def _stated(info: ModelInfo) -> str | None:
 
 
 def _receptive_field(name: str) -> str:
-    """Pixels along an axis that a score sees at most; of networks that pool over all that is there, the image."""
+    """Return the receptive field in pixels along one axis; ``image`` for networks with global pooling."""
     if name in _WHOLE_IMAGE or name == "null":
         return "image" if name in _WHOLE_IMAGE else "–"
     entry = models.entry(name)
@@ -99,7 +99,7 @@ def _receptive_field(name: str) -> str:
         raise SystemExit(
             f"{name}: say in {Path(__file__).name} what its receptive field is, or give the network a path()"
         )
-    # Of a residual network, the longest way sees most; it takes no shortcut.
+    # The longest path of a residual network, without shortcuts, has the largest receptive field.
     longest = [
         module
         for key, module in network.named_modules()
@@ -109,7 +109,7 @@ def _receptive_field(name: str) -> str:
 
 
 def speed(name: str, threads: int, least: float = 2.0) -> str:
-    """Images a second: the median of three calls or more, over at least ``least`` seconds, after one to warm up."""
+    """Images per second: the median of at least three calls and ``least`` seconds, after one warm-up call."""
     options = {} if name == "null" else {"weights": "random"}
     model = models.build(name, device="cpu", threads=threads, **options)  # type: ignore[arg-type]
     image = np.array(data.astronaut()[:HEIGHT, :WIDTH])
@@ -131,7 +131,7 @@ def cpu() -> str:
 
 
 def render(rows: list[list[str]], measured_on: str) -> str:
-    """Markdown between the marks. ``rows`` end in their speed."""
+    """Return the Markdown between the two markers. ``rows`` end in their speed."""
     head = [*_HEAD, f"images/s, {measured_on}"]
     lines = [head, ["---"] * len(head), *rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -143,7 +143,7 @@ def render(rows: list[list[str]], measured_on: str) -> str:
 
 
 def replaced(text: str, section: str) -> str:
-    """``text`` with the table anew."""
+    """Return ``text`` with the new table."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise SystemExit(f"{README.name} must have the lines {BEGIN.strip()!r} and {END!r} once, in this order")
     before, _, rest = text.partition(BEGIN)
@@ -152,7 +152,7 @@ def replaced(text: str, section: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--new", action="store_true", help="keep the speeds that are there; measure those that are not")
+    parser.add_argument("--new", action="store_true", help="measure only networks whose speed is not in the table")
     args = parser.parse_args()
     text = README.read_text()
     there = table(text) if args.new else {}
