@@ -129,7 +129,7 @@ class NightlySpec(BaseModel):
         if spec.drift.nights > spec.keep_nights:
             raise SpecError(
                 f"drift.nights: {spec.drift.nights} nights to compare with, but keep_nights is {spec.keep_nights}; "
-                "keep as many as are compared with"
+                "raise keep_nights"
             )
         outputs: dict[str, str] = {}
         for name in spec.datasets:
@@ -158,9 +158,11 @@ class NightlySpec(BaseModel):
         if not isinstance(output, str) or not output:
             raise SpecError(f"{where}.output: required; give the folder or prefix that its masks go to")
         if fields.get("overwrite"):
-            raise SpecError(f"{where}.overwrite: would remove every earlier night; give another output instead")
+            raise SpecError(f"{where}.overwrite: would delete every earlier night; choose another output instead")
         if fields.get("retry_errors"):
-            raise SpecError(f"{where}.retry_errors: is for one run; give it to `segbatch run` with this output")
+            raise SpecError(
+                f"{where}.retry_errors: applies to one run only; use `segbatch run --retry-errors` with this output"
+            )
         inputs = [inputs] if isinstance(inputs, str) else inputs
         if isinstance(inputs, list) and all(isinstance(i, str) for i in inputs):
             if any(map(_DATE.search, inputs)) != bool(_DATE.search(output)):

@@ -195,7 +195,7 @@ def _read(store: Store, record: RunRecord, ledger: Ledger, digests: dict[str, st
                     report.mark_damaged(name, None, _without_place(error, name))
                     continue
                 if not chunks:
-                    report.mark_damaged(name, None, "is the file of another chunk, under this name")
+                    report.mark_damaged(name, None, "holds another chunk than its name says")
                 for chunk in chunks:
                     for problem in chunk.problems:
                         report.mark_damaged(name, chunk.name, problem)

@@ -25,9 +25,9 @@ def chunk_problems(receipt: Receipt, rows: pa.Table, claim: Claim) -> list[str]:
         problems.append(f"{receipt.filename}: its columns are not those of this job")
     first, full = chunk.index * claim.chunk_size, claim.chunk_size
     if not (1 <= count <= full if chunk.last and chunk.index else count <= full if chunk.last else count == full):
-        problems.append(f"{receipt.filename}: {count} rows, where a chunk has {full}")
+        problems.append(f"{receipt.filename}: {count} rows instead of {full}")
     if rows["index"].to_pylist() != list(range(first, first + count)):
-        problems.append(f"{receipt.filename}: its rows are not those from {first} to {first + count - 1}")
+        problems.append(f"{receipt.filename}: the indices of its rows are not {first} to {first + count - 1}")
     return problems
 
 
@@ -44,7 +44,7 @@ def counted(rows: pa.Table, num_classes: int) -> Totals:
     counts = pc.list_flatten(rows["classes"]).combine_chunks()
     ids, pixels, confidence = (pc.struct_field(counts, n).to_numpy(False) for n in ("class_id", "pixels", "confidence"))
     if len(ids) and not 0 <= ids.min() <= ids.max() < num_classes:
-        raise ValueError(f"it counts class {ids.max()} of {num_classes}")
+        raise ValueError(f"it counts class {ids.max()}, of {num_classes} classes")
     for name, values in (
         ("images", np.ones(len(ids), np.int64)),
         ("pixels", pixels.astype(np.int64)),

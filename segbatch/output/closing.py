@@ -65,11 +65,10 @@ def finish(output: Output, shards: Sequence[Shard], tally: Tally, skipped: Skipp
 
 
 def _refuse_missing(output: Output, lines: list[str]) -> None:
-    if not lines:
-        return
-    more = [f"and {len(lines) - _MAX_SHOWN} more shards"] if len(lines) > _MAX_SHOWN else []
-    shown = "\n  ".join([*lines[:_MAX_SHOWN], *more])
-    raise OutputError(f"{output.uri}: not everything is committed:\n  {shown}\nrun the same command again")
+    if lines:
+        more = [f"and {len(lines) - _MAX_SHOWN} more shards"] if len(lines) > _MAX_SHOWN else []
+        shown = "; ".join([*lines[:_MAX_SHOWN], *more])
+        raise OutputError(f"{output.uri}: not everything is committed: {shown}; run the same command again")
 
 
 def _remove_superseded(output: Output, outdated: list[str]) -> None:

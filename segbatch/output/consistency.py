@@ -40,8 +40,8 @@ def skipped_problems(record: RunRecord, members: Skipped) -> Iterator[str]:
     recorded = record.skipped.members
     if record.state == "done" and recorded != members:
         yield (
-            f"{RUN}: {recorded.count:,} members skipped within shards, {members.count:,} by the receipts of the "
-            "chunks, or others; run the job again"
+            f"{RUN}: {recorded.count:,} skipped members of shards, the receipts of the chunks have {members.count:,}, "
+            "or others; run the job again"
         )
 
 
@@ -51,8 +51,8 @@ def skipped_files_problems(record: RunRecord, files: Skipped, ignored: Collectio
     if record.state == "done" and recorded != files:
         now = "; ".join(files.lines()) or "nothing"
         yield (
-            f"{RUN}: {recorded.count:,} files of the inputs are skipped, {files.count:,} by the listing ({now}), "
-            "or others; run the job again"
+            f"{RUN}: {recorded.count:,} skipped files of the inputs, the listing has {files.count:,} ({now}), or "
+            "others; run the job again"
         )
 
 

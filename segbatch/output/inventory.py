@@ -161,7 +161,7 @@ def _examine_one(store: Store, claim: Claim, name: str, stat: ObjectInfo, expect
     chunks = parse_file(data)
     for receipt, rows in chunks:
         if not generation(name) and receipt.filename != name:
-            raise ValueError(f"is the file of another chunk, {receipt.filename}, under this name")
+            raise ValueError(f"holds another chunk than its name says, {receipt.filename}")
         for problem in chunk_problems(receipt, rows, claim):
             raise ValueError(problem)
         if counted(rows, claim.num_classes) != receipt.totals:

@@ -44,9 +44,7 @@ def owned(store: Store) -> dict[str, list[str]]:
         "result files of unfinished nights": _results(store, STAGED),
         "retired result files": retired(store),
         "result files set aside": _results(store, SET_ASIDE),
-        "records and statistics": [
-            name for name, is_ours in _RECORDS.items() if _is_written_by_us(store, name, is_ours)
-        ],
+        "records and statistics": [name for name, is_own in _RECORDS.items() if _is_own(store, name, is_own)],
         "temporary files": [
             f"{TEMPORARY}/{n}" for n in (store.names(TEMPORARY) if store.local else ()) if is_temporary(n)
         ],
@@ -82,13 +80,13 @@ def refuse_foreign(store: Store, overwrite: bool) -> None:
     foreign = list(in_the_way(store))
     if foreign:
         raise PlanError(
-            f"{store.uri}: is no output of segbatch (it holds no {RUN}), and files that segbatch did not write are in "
-            f"the way: {_first(foreign)}; choose another --output"
+            f"{store.uri}: is not an output of segbatch (it holds no {RUN}), and files that segbatch did not write "
+            f"are in the way: {_first(foreign)}; choose another --output"
         )
     if not overwrite and any(not name.startswith(".") for name in store.names(MASKS)):
         raise PlanError(
             f"{store.uri}: holds result files but no {RUN}, so the job that wrote them is unknown; "
-            "choose another --output, or give --overwrite to remove these result files"
+            "choose another --output, or --overwrite to delete these result files"
         )
 
 
@@ -108,9 +106,9 @@ def _results(store: Store, folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(store.names(folder)) if is_result(name)]
 
 
-def _is_written_by_us(store: Store, name: str, is_ours: Callable[[bytes], bool]) -> bool:
+def _is_own(store: Store, name: str, is_own: Callable[[bytes], bool]) -> bool:
     try:
-        return is_ours(store.read(name))
+        return is_own(store.read(name))
     except FileNotFoundError:
         return False
 

@@ -46,7 +46,7 @@ class Claim:
             return Claim(plain["fingerprint"], plain["chunk_size"], len(plain["classes"]))
         except FileNotFoundError:
             raise OutputTaken(
-                f"{store.uri}/{RUN}: is gone, so nothing more is written; run the same command again to write it again"
+                f"{store.uri}/{RUN}: is gone, so nothing more is written; run the same command to write it again"
             ) from None
         except (ValueError, TypeError, KeyError) as e:
             raise OutputTaken(

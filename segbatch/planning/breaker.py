@@ -153,6 +153,6 @@ class Breaker:
         count, shards = sum(f.count for f in streak), len({f.shard for f in streak})
         return NetworkError(
             f"{self._names[stage]} failed on the last {count} images ({shards} shard{'s' * (shards > 1)}), one after "
-            f"another: {said}. Nothing of their chunks is committed; correct it, or what it runs on, and run the same "
+            f"another: {said}. their chunks are not committed; correct it, or the machine, and run the same "
             "command"
         )

@@ -64,7 +64,7 @@ def test_a_file_that_is_skipped_and_named_nowhere_is_found_without_reading_the_i
     assert (report.problems, report.records, report.skipped.count) == ([], 2, 1)
     (tmp_path / "in" / "more.raw").write_bytes(b"x")
     (problem,) = verify(str(tmp_path / "out")).problems
-    assert "1 files of the inputs are skipped, 2 by the listing" in problem
+    assert "1 skipped files of the inputs, the listing has 2" in problem
     assert "more.raw" in problem
     here.run(here.spec([str(tmp_path / "in")], tmp_path / "out"))
     assert verify(str(tmp_path / "out"), read_input=True).ok

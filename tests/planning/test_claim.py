@@ -118,7 +118,7 @@ def test_foreign_files_elsewhere_hinder_nobody_and_stay(overwrite: bool, small_c
 def test_result_files_whose_job_is_unknown_are_replaced_only_on_demand(output: Path, small_corpus: Path) -> None:
     (output / "run.json").unlink()
     with pytest.raises(
-        PlanError, match=r"the job that wrote them is unknown.*--overwrite to remove these result files"
+        PlanError, match=r"the job that wrote them is unknown.*--overwrite to delete these result files"
     ):
         here.run(here.spec([str(small_corpus)], output))
     assert here.run(here.spec([str(small_corpus)], output, overwrite=True)).computed == 6

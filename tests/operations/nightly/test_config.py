@@ -38,8 +38,11 @@ def spec(**more: Any) -> NightlySpec:
         ({"datasets": {"a/b": DATASETS["street"]}}, r"datasets.a/b: a dataset's name has letters"),
         ({"datasets": {"a": DATASETS["street"], "b": DATASETS["street"]}}, r"datasets.b.output: .* is also that of a"),
         ({"datasets": {"a": DATED | {"output": "s3://b/out"}}}, r"datasets.a: {date} must be in both inputs and out"),
-        ({"job": {"overwrite": True}}, r"datasets.street.overwrite: would remove every earlier night"),
-        ({"job": {"retry_errors": True}}, r"datasets.street.retry_errors: is for one run; give it to `segbatch run`"),
+        ({"job": {"overwrite": True}}, r"datasets.street.overwrite: would delete every earlier night"),
+        (
+            {"job": {"retry_errors": True}},
+            r"datasets.street.retry_errors: applies to one run only; use `segbatch run --retry-errors`",
+        ),
         ({"until": 360}, r'until: got 360; .*in quotes, such as "06:00"'),
         ({"until": "25:00"}, r'until: got "25:00"; .*such as "06:00"'),
         ({"since": "22:00"}, r"since: needs `until`"),
