@@ -1,9 +1,8 @@
-"""pydensecrf's interface over the native engine: change the import line of a script, and nothing else.
+"""pydensecrf's interface over the native engine: a script needs other import lines and no other change.
 
-``import segbatch.crf.compat as dcrf`` stands for ``import pydensecrf.densecrf as dcrf`` as well as for
-``from pydensecrf.utils import ...``. Results are NumPy arrays where pydensecrf gives its own matrices, the
-GIL is released while it works, and what pydensecrf crashes on raises ``ValueError``. New code is better
-served by ``segbatch.crf.DenseCRF``.
+This module replaces both ``pydensecrf.densecrf`` and ``pydensecrf.utils``. Results are NumPy arrays where pydensecrf
+returns its own matrices, the GIL is released during inference, and input that crashes pydensecrf raises ``ValueError``.
+New code should use ``segbatch.crf.DenseCRF``.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ __all__ = [
 
 
 class KernelType(IntEnum):
-    """What would be learnt of a kernel. Inference, the only thing here, is the same for all."""
+    """The trainable parameters of a kernel. Inference does not depend on them."""
 
     CONST_KERNEL = 0
     DIAG_KERNEL = 1
@@ -61,7 +60,7 @@ class KernelType(IntEnum):
 
 
 class NormalizationType(IntEnum):
-    """Where the filter is divided by what it makes of ones."""
+    """Where to divide by the filtered ones."""
 
     NO_NORMALIZATION = 0
     NORMALIZE_BEFORE = 1
@@ -74,7 +73,7 @@ NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = Norma
 
 Compat = float | np.ndarray
 Deviation = float | Sequence[float]
-Count = SupportsInt  # what Cython makes a C int of: also floats, whose fraction it cuts off
+Count = SupportsInt  # what Cython converts to a C int, such as floats, which it truncates
 
 _MAX_COUNT = 2**31
 
@@ -87,7 +86,7 @@ class Unary:
 
 
 class ConstUnary(Unary):
-    """Energies as they stand."""
+    """Unary energies float32 (labels, variables), copied."""
 
     def __init__(self, u: np.ndarray) -> None:
         super().__init__(_matrix("u", u).copy())
@@ -99,12 +98,12 @@ class LogisticUnary(Unary):
     def __init__(self, L: np.ndarray, f: np.ndarray) -> None:
         weights, features = _matrix("L", L), _matrix("f", f)
         if weights.shape[1] != features.shape[0]:
-            raise ValueError(f"L has {weights.shape[1]} features but f has {features.shape[0]}; give as many")
+            raise ValueError(f"L has {weights.shape[1]} features but f has {features.shape[0]}; give equal numbers")
         super().__init__(weights @ features)
 
 
 class DenseCRF:
-    """A dense CRF of ``nvar`` variables with ``nlabels`` labels each; kernels come with features of their own."""
+    """A dense CRF of ``nvar`` variables with ``nlabels`` labels each; kernels have arbitrary features."""
 
     def __init__(self, nvar: Count, nlabels: Count) -> None:
         self._set_up((1, _count("nvar", nvar)), _count("nlabels", nlabels))
@@ -122,14 +121,17 @@ class DenseCRF:
         self._kept: _core.Stepper | None = None
 
     def setUnary(self, u: Unary) -> None:
-        """The energies of a ``ConstUnary`` or ``LogisticUnary``."""
+        """Set the energies of a ``ConstUnary`` or ``LogisticUnary``."""
         self.setUnaryEnergy(u.energies)
 
     def setUnaryEnergy(self, u: np.ndarray, f: np.ndarray | None = None) -> None:
-        """Energies float32 (nlabels, nvar), the negative log-likelihood; with ``f``, ``u @ f`` of logistic ones.
+        """Set the energies: negative log-likelihoods float32 (nlabels, nvar), or ``u @ f`` if ``f`` is given.
 
-        A label with the energy +inf is impossible: its marginal is 0. Raises ``ValueError`` for NaN, -inf and a
-        variable without a possible label, which make every marginal NaN in pydensecrf.
+        A label with the energy +inf is impossible: its marginal is 0.
+
+        Raises:
+            ValueError: An energy is NaN or -inf, or a variable has no possible label. In pydensecrf all marginals are
+                NaN then.
         """
         energies = _matrix("u", u) if f is None else LogisticUnary(u, f).energies
         if energies.shape != self._unary.shape:
@@ -145,31 +147,31 @@ class DenseCRF:
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
-        """A kernel over ``features`` float32 (D, nvar), already divided by the standard deviations."""
+        """Add a kernel over ``features`` float32 (D, nvar), divided by the standard deviations."""
         values = _matrix("features", features)
         if values.shape[1] != self._nvar:
             raise ValueError(f"Bad shape for pairwise energy (Need (?, {self._nvar}), got {values.shape})")
         self._add(Features(values.copy(), self._compat(compat), _normalization(normalization)))
 
     def inference(self, niter: Count) -> np.ndarray:
-        """Marginals float32 (nlabels, nvar) after ``niter`` steps."""
+        """Return the marginals float32 (nlabels, nvar) after ``niter`` iterations."""
         steps = _count("niter", niter)
         marginals = NativeEngine().infer(self._image, self._planes(self._unary), self._kernels, steps)
         return marginals.reshape(self._unary.shape)
 
     def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Marginals (nlabels, nvar) before any step, and two arrays that pydensecrf needs and this does not."""
+        """Return the marginals (nlabels, nvar) before any iteration, and two unused arrays for compatibility."""
         start = self._stepper().start().reshape(self._unary.shape)
         return start, np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
 
     def stepInference(self, Q: np.ndarray, tmp1: np.ndarray, tmp2: np.ndarray) -> None:
-        """One step of mean field on ``Q`` (nlabels, nvar), in place."""
+        """Apply one mean-field iteration to ``Q`` (nlabels, nvar), in place."""
         Q[...] = self._stepper().step(self._planes(self._marginals(Q)), False)[0].reshape(self._unary.shape)
 
     def klDivergence(self, Q: np.ndarray) -> float:
-        """KL divergence of ``Q`` (nlabels, nvar) from the model, without the constant log Z.
+        """Return the KL divergence of ``Q`` (nlabels, nvar) from the model, without the constant log Z.
 
-        An impossible label counts nothing where ``Q`` is 0 (NaN in pydensecrf); with any share, the result is inf.
+        Where ``Q`` is 0, an impossible label adds nothing (NaN in pydensecrf); elsewhere it makes the result inf.
         """
         marginals = self._marginals(Q)
         if marginals[np.isposinf(self._unary)].any():
@@ -195,7 +197,7 @@ class DenseCRF:
         return values
 
     def _compat(self, compat: Compat) -> Compat:
-        """As pydensecrf applies it: a matrix by its symmetric part."""
+        """Return ``compat`` as pydensecrf applies it: the symmetric part of a matrix."""
         if isinstance(compat, Number) or (isinstance(compat, np.ndarray) and compat.ndim == 0):
             return float(compat)
         array = np.asarray(compat, np.float32)
@@ -205,7 +207,7 @@ class DenseCRF:
 
 
 class DenseCRF2D(DenseCRF):
-    """A dense CRF over the pixels of an image of width ``w`` and height ``h``, in rows."""
+    """A dense CRF over the pixels of an image of width ``w`` and height ``h``, row by row."""
 
     def __init__(self, w: Count, h: Count, nlabels: Count) -> None:
         self._set_up((_count("h", h), _count("w", w)), _count("nlabels", nlabels))
@@ -217,7 +219,7 @@ class DenseCRF2D(DenseCRF):
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
-        """A kernel over the places of the pixels; ``sxy`` in pixels, one number or (x, y)."""
+        """Add a kernel over positions; ``sxy`` in pixels, one number or (x, y)."""
         self._add(Gaussian(_deviations(sxy), self._compat(compat), _normalization(normalization)))
 
     def addPairwiseBilateral(
@@ -229,7 +231,7 @@ class DenseCRF2D(DenseCRF):
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
-        """A kernel over place and color; ``rgbim`` uint8 (h, w, 3), ``srgb`` one number or (r, g, b)."""
+        """Add a kernel over position and color; ``rgbim`` uint8 (h, w, 3), ``srgb`` one number or (r, g, b)."""
         image = np.asarray(rgbim)
         if image.dtype != np.uint8 or image.shape != (*self._size, 3):
             raise ValueError(
@@ -239,7 +241,7 @@ class DenseCRF2D(DenseCRF):
         if self._image is None or np.array_equal(self._image, image):
             self._image = np.array(image, order="C")
             self._add(Bilateral(_deviations(sxy), _deviations(srgb), *options))
-        else:  # the engine looks at one image; a second one comes as features
+        else:  # the engine takes one image; a second one is passed as features
             other = Bilateral(_deviations(sxy), _deviations(srgb), *options)
             self._add(Features(other.features(np.ascontiguousarray(image), *self._size), *options))
 
@@ -257,7 +259,7 @@ def _count(name: str, value: Count) -> int:
 
 
 def _check_energies(energies: np.ndarray) -> None:
-    """Accept +inf, the energy of an impossible label; refuse what pydensecrf turns into NaN everywhere."""
+    """Refuse energies that make all marginals NaN in pydensecrf; accept +inf, the energy of an impossible label."""
     if np.isfinite(energies).all():
         return
     lowest = energies.min(axis=0)  # NaN wins over every number
@@ -275,12 +277,12 @@ def _normalization(normalization: int) -> str:
 
 
 def _deviations(value: Deviation) -> Any:
-    """One number or several as a tuple; the kernel says if there are too many."""
+    """Return one number or several as a tuple. The kernel checks how many there are."""
     return tuple(np.atleast_1d(np.asarray(value, np.float64)).tolist())
 
 
 def _matrix(name: str, values: object) -> np.ndarray:
-    """The values as a C-contiguous float32 matrix; other types are refused, as pydensecrf does."""
+    """Return a C-contiguous float32 matrix. Refuses other types, as pydensecrf does."""
     array = np.asarray(values)
     if array.dtype != np.float32 or array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} is {array.dtype} {array.shape}; give a float32 matrix that is not empty")

@@ -1,4 +1,4 @@
-"""The functions of ``pydensecrf.utils``, by their names and with their results."""
+"""The functions of ``pydensecrf.utils``, with the same names and results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ import numpy as np
 
 
 def unary_from_labels(labels: np.ndarray, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> np.ndarray:
-    """An annotation as energies: integers of any shape, N of them -> float32 (n_labels, N).
+    """Convert an annotation to energies.
 
-    The annotated label has probability ``gt_prob``, the others share the rest: of 1, which is refused by
-    pydensecrf, nothing is left, and their energy is +inf. With ``zero_unsure`` label 0 is
-    "could be anything" and labels 1 to ``n_labels`` are the rows 0 to ``n_labels - 1``; without, label i is row i.
-    Raises ``ValueError`` for other labels (pydensecrf may count them from the end).
+    Args:
+        labels: N integers, of any shape.
+        n_labels: Number of labels.
+        gt_prob: Probability of the annotated label, in (0, 1]; the others share the remainder equally. With 1, which
+            pydensecrf refuses, their energy is +inf.
+        zero_unsure: Label 0 means unknown, and labels 1 to ``n_labels`` are the rows 0 to ``n_labels - 1``. Otherwise
+            label i is row i.
+
+    Returns:
+        Energies float32 (n_labels, N).
+
+    Raises:
+        ValueError: A label is out of range (pydensecrf may count it from the end).
     """
     if not 0 < gt_prob <= 1:
         raise ValueError(f"gt_prob is {gt_prob}; give a probability above 0, at most 1")
@@ -36,10 +45,12 @@ def unary_from_labels(labels: np.ndarray, n_labels: int, gt_prob: float, zero_un
 
 
 def unary_from_softmax(sm: np.ndarray, scale: float | None = None, clip: float | None = 1e-5) -> np.ndarray:
-    """Probabilities (C, ...) -> energies float32 (C, N), the negative logarithm.
+    """Convert probabilities (C, ...) to energies float32 (C, N), the negative logarithm.
 
-    ``scale`` in (0, 1] mixes in a uniform distribution, ``clip`` is the lowest probability that is believed;
-    with None a probability of 0 is the energy +inf.
+    Args:
+        sm: Probabilities.
+        scale: In (0, 1]; their weight in a mixture with the uniform distribution.
+        clip: Minimum to which they are clipped. With None, a probability of 0 has the energy +inf.
     """
     if scale is not None:
         if not 0 < scale <= 1:
@@ -51,16 +62,20 @@ def unary_from_softmax(sm: np.ndarray, scale: float | None = None, clip: float |
 
 
 def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> np.ndarray:
-    """Features float32 (D, N) of the places in an array of ``shape``: the index along each axis, over ``sdims``."""
-    return _places(sdims, shape).reshape(len(shape), -1)
+    """Return features float32 (D, N) of positions: the index along each axis of ``shape``, divided by ``sdims``."""
+    return _positions(sdims, shape).reshape(len(shape), -1)
 
 
 def create_pairwise_bilateral(
     sdims: Sequence[float], schan: float | Sequence[float], img: np.ndarray, chdim: int = -1
 ) -> np.ndarray:
-    """Features float32 (D + C, N) of place and value: indices over ``sdims``, channels over ``schan``.
+    """Return features float32 (D + C, N) of positions and values.
 
-    ``chdim`` is the axis of the channels in ``img``; -1 says that it has none.
+    Args:
+        sdims: Divisors of the indices.
+        schan: Divisors of the channels.
+        img: The values.
+        chdim: Axis of the channels in ``img``; -1 if it has none.
     """
     channels = img[np.newaxis] if chdim == -1 else np.moveaxis(img, chdim, 0)
     channels = channels.astype(np.float32)
@@ -69,30 +84,30 @@ def create_pairwise_bilateral(
     else:
         for channel, deviation in zip(channels, schan, strict=False):  # type: ignore[arg-type]
             channel /= deviation
-    features = np.concatenate([_places(sdims, channels.shape[1:]), channels])
+    features = np.concatenate([_positions(sdims, channels.shape[1:]), channels])
     return features.reshape(len(features), -1)
 
 
 def compute_unary(labels: np.ndarray, M: int, GT_PROB: float = 0.5) -> np.ndarray:
-    """Old name of ``unary_from_labels``."""
+    """Deprecated name of ``unary_from_labels``."""
     warnings.warn("compute_unary is deprecated, use unary_from_labels", DeprecationWarning, stacklevel=2)
     return unary_from_labels(labels, M, GT_PROB)
 
 
 def softmax_to_unary(sm: np.ndarray, GT_PROB: float = 1) -> np.ndarray:
-    """Old name of ``unary_from_softmax``, without clipping."""
+    """Deprecated name of ``unary_from_softmax``, without clipping."""
     warnings.warn("softmax_to_unary is deprecated, use unary_from_softmax", DeprecationWarning, stacklevel=2)
     return unary_from_softmax(sm, None if GT_PROB == 1 else GT_PROB, clip=None)
 
 
 def _energy(probability: np.ndarray | float) -> np.ndarray:
-    """The negative logarithm; +inf of 0, without NumPy's warning."""
+    """Return the negative logarithm, +inf for 0, without NumPy's warning."""
     with np.errstate(divide="ignore"):
         return -np.log(probability)
 
 
-def _places(sdims: Sequence[float], shape: Sequence[int]) -> np.ndarray:
-    places = np.array(np.meshgrid(*(range(n) for n in shape), indexing="ij"), dtype=np.float32)
-    for place, deviation in zip(places, sdims, strict=False):
-        place /= deviation
-    return places
+def _positions(sdims: Sequence[float], shape: Sequence[int]) -> np.ndarray:
+    positions = np.array(np.meshgrid(*(range(n) for n in shape), indexing="ij"), dtype=np.float32)
+    for position, deviation in zip(positions, sdims, strict=False):
+        position /= deviation
+    return positions

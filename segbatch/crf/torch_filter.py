@@ -1,4 +1,4 @@
-"""The filters of a dense CRF's kernels in torch: a lattice, a normalization, and an adjoint for autograd."""
+"""The filters of a dense CRF's kernels in torch: lattice, normalization, and the adjoint for autograd."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 from segbatch.crf.torch_lattice import Lattice, build_lattice
 from segbatch.crf.torch_sparse import Gather
 
-LABEL_BLOCK = 64  # labels filtered at once: bounds the vertex tables, whatever the number of labels
+LABEL_BLOCK = 64  # labels filtered at once, which bounds the tables of vertices
 
 
 class _Side:
-    """Barycentric weights times a weight a point, for a splat or a slice; shared with the adjoint."""
+    """Barycentric weights times one weight per point, for a splat or a slice; shared with the adjoint."""
 
     def __init__(self, lattice: Lattice, weights: Tensor, in_order: Tensor | None = None) -> None:
         self.lattice, self.weights, self._in_order = lattice, weights, in_order
@@ -28,17 +28,17 @@ class _Side:
 
     @property
     def splat(self) -> Gather:
-        if self._in_order is None:  # a slice's weights are needed in this order by the backward pass alone
+        if self._in_order is None:  # only the backward pass needs a slice's weights in this order
             self._in_order = self.weights[self.lattice.order]
         return replace(self.lattice.splat, weights=self._in_order)
 
 
 class GaussianFilter:
-    """One kernel's filter, ``post * slice(blur(splat(pre * values)))``; call it on values (points, labels).
+    """The filter of one kernel, ``post * slice(blur(splat(pre * values)))``, for values (points, labels).
 
-    ``pre`` and ``post`` are the normalization. With n the filtered ones, ``none`` has neither, ``before`` and
-    ``after`` divide by n on that side, ``symmetric`` by its square root on both (as pydensecrf does); they
-    are folded into the weights and cost nothing. Differentiable in the values; the features are constants.
+    ``pre`` and ``post`` are the normalization, folded into the weights of the lattice. With n the filtered ones,
+    ``before`` and ``after`` divide by n on that side, ``symmetric`` by its square root on both (as pydensecrf), and
+    ``none`` on neither. Differentiable in the values; the features are constants.
     """
 
     def __init__(self, lattice: Lattice, normalization: str) -> None:
@@ -63,7 +63,7 @@ class GaussianFilter:
         return self._lattice.points
 
     def repeat(self, times: int) -> GaussianFilter:
-        """The filter of ``times`` images that share this one's features (a spatial kernel's)."""
+        """Return the filter of ``times`` images with the same features, as those of a spatial kernel."""
         if times == 1:
             return self
         other = object.__new__(GaussianFilter)
@@ -75,7 +75,7 @@ class GaussianFilter:
 
     @property
     def transposed(self) -> GaussianFilter:
-        """The adjoint: the sides change places and the axes are blurred in the opposite order."""
+        """The adjoint: the sides are swapped, and the axes blurred in the opposite order."""
         other = object.__new__(GaussianFilter)
         other._lattice, other._reverse = self._lattice, not self._reverse
         other._pre, other._post = self._post, self._pre
@@ -91,7 +91,7 @@ class GaussianFilter:
         return result
 
     def to_slice(self, values: Tensor, coupling: float) -> tuple[Tensor, Tensor, Tensor, float]:
-        """All but the slice, for ``triton_filter.add_slices``: up to ``LABEL_BLOCK`` labels, no gradients."""
+        """Splat and blur up to ``LABEL_BLOCK`` labels, without gradients, for ``triton_filter.add_slices``."""
         post = self._post.slice
         return post.index, post.weights, self._lattice.blur(self._pre.splat(values)), coupling
 
@@ -130,9 +130,11 @@ def build_filter(
     device: torch.device,
     dtype: torch.dtype,
 ) -> GaussianFilter:
-    """The filter of one kernel over images uint8 (B, H, W, 3) of ``size`` (B, H, W), with its normalization.
+    """Return the filter of a kernel. Those of spatial kernels are cached.
 
-    ``images`` may be None unless the kernel is ``Bilateral``. Spatial filters come from a bounded cache.
+    Args:
+        images: uint8 (B, H, W, 3); may be None unless the kernel needs them.
+        size: (B, H, W).
     """
     batch, height, width = size
     if kernel.needs_image:
@@ -146,7 +148,7 @@ def build_filter(
 
 
 def _bilateral(kernel: Kernel, images: Tensor) -> Tensor:
-    """The kernel's features of each image, (B, H * W, 5): on the device, equal to ``kernel.features``."""
+    """Return the features of each image, (B, H * W, 5), on the device; equal to ``kernel.features``."""
     batch, height, width, _ = images.shape
     thetas = torch.tensor(kernel.thetas, dtype=torch.float32, device=images.device)
     features = torch.empty(batch, height, width, 5, device=images.device)
@@ -157,19 +159,19 @@ def _bilateral(kernel: Kernel, images: Tensor) -> Tensor:
 
 
 def _shared(kernel: Kernel, height: int, width: int, device: torch.device, dtype: torch.dtype) -> GaussianFilter:
-    # Kept for training too, so never as a tensor of inference mode.
+    # Cached for training, too, which cannot use tensors of inference mode.
     with torch.inference_mode(False):
         features = torch.tensor(kernel.features(None, height, width).T[None], device=device)
         return GaussianFilter(build_lattice(features, dtype), kernel.normalization)
 
 
 class _SpatialFilters:
-    """The filters of the last few sizes of batches: a spatial lattice depends on the size and the theta alone."""
+    """A cache of filters of spatial kernels, whose lattices depend on the size and the thetas alone."""
 
-    ENTRIES, PIXELS = 8, 2**22  # of all of them together, about 70 bytes a pixel
+    ENTRIES, PIXELS = 8, 2**22  # in total, about 70 bytes per pixel
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[object, ...], GaussianFilter] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], GaussianFilter] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
@@ -178,20 +180,20 @@ class _SpatialFilters:
         batch, height, width = size
         key = (kernel.thetas, kernel.normalization, size, device, dtype)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         if batch > 1:
             one = self.get(kernel, (1, height, width), device, dtype)
-            with torch.inference_mode(False):  # kept for training too, as in _shared
+            with torch.inference_mode(False):  # cached for training, too, as in _shared
                 made = one.repeat(batch)
         else:
             made = _shared(kernel, height, width, device, dtype)
         if made.points <= self.PIXELS:
             with self._lock:
-                self._kept[key] = made
-                while len(self._kept) > self.ENTRIES or sum(f.points for f in self._kept.values()) > self.PIXELS:
-                    self._kept.popitem(last=False)
+                self._cache[key] = made
+                while len(self._cache) > self.ENTRIES or sum(f.points for f in self._cache.values()) > self.PIXELS:
+                    self._cache.popitem(last=False)
         return made
 
 

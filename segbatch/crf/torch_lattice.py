@@ -1,10 +1,9 @@
 """The permutohedral lattice in torch: the same lattice as the native engine's.
 
-Every linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered and
-summed, by ``embedding_bag`` or on a GPU by Triton: no atomics, so the result is the same in every run; nothing of
-the size ``points * (dimensions + 1) * labels`` is ever written; and the adjoint is the same three steps with the
-axes in the opposite order. Source: Adams, Baek & Davis, Fast High-Dimensional Filtering Using the Permutohedral
-Lattice, 2010.
+Each linear step of the filter (splat, blur along an axis, slice) is a sparse matrix whose rows are gathered and summed,
+by ``embedding_bag`` or on a GPU by Triton. There are no atomics, so that results are the same in every run, and no
+tensor of ``points * (dimensions + 1) * labels`` values. The adjoint has the same three steps with the axes in the
+opposite order. Source: Adams, Baek & Davis, Fast High-Dimensional Filtering Using the Permutohedral Lattice, 2010.
 """
 
 from __future__ import annotations
@@ -20,16 +19,20 @@ from torch import Tensor
 from segbatch.crf.torch_sparse import Blur, Gather, MatrixBlur, TritonBlur, index_dtype, triton
 
 _KEY_LIMIT = 2**62
-_MARGIN = 2  # quotients left free on each side, so that a neighbor's name never runs into another coordinate
-_FARTHEST = 2e6  # standard deviations from 0: float32 has no finer steps than an eighth there
+_MARGIN = 2  # unused quotients on each side, so that the name of a neighbor does not overflow into another coordinate
+MAX_DEVIATIONS = 2e6  # from 0; float32 resolves an eighth of a standard deviation there
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Points embedded in a lattice: ``splat`` to the vertices, ``blur`` along the axes, ``slice`` back.
+    """Points embedded in a lattice.
 
-    ``splat`` and ``slice`` hold the same barycentric weights; ``order`` maps the entries of ``splat`` to
-    those of ``slice``, so that a weight a point can be folded into either. ``scale`` belongs to the blur.
+    Attributes:
+        splat: From points to vertices.
+        blur: Along the axes.
+        slice: From vertices to points, with the barycentric weights of ``splat``.
+        order: Maps the entries of ``splat`` to those of ``slice``, to fold a weight per point into either.
+        scale: Factor of the blur.
     """
 
     points: int
@@ -41,7 +44,7 @@ class Lattice:
     scale: float
 
     def repeat(self, times: int) -> Lattice:
-        """The lattice of ``times`` images that share this one's features (a spatial kernel's)."""
+        """Return the lattice of ``times`` images with the same features, as those of a spatial kernel."""
         if times == 1:
             return self
         entries = self.order.numel()
@@ -60,12 +63,17 @@ class Lattice:
 
 @torch.no_grad()
 def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Lattice:
-    """The lattice of float32 features (B, N, d), already divided by their standard deviations.
+    """Embed features in a lattice.
 
-    The B images do not touch one another; point ``b * N + n`` is row n of image b. The geometry is computed
-    in float32, whatever ``dtype`` the weights are wanted in, and in the reference's order of operations, so
-    that every engine puts a point into the same simplex. Raises ``ValueError`` if the features are not finite
-    or lie too far from 0, or so far apart that a vertex has no 62-bit name.
+    The geometry is computed in float32 and in the reference's order of operations, so that all engines embed a point in
+    the same simplex. The images do not share vertices. Point ``b * N + n`` is row n of image b.
+
+    Args:
+        features: float32 (B, N, d), divided by the standard deviations.
+        dtype: Of the weights.
+
+    Raises:
+        ValueError: Features are not finite, too far from 0, or so far apart that 62 bits cannot name all vertices.
     """
     if features.dim() != 3 or 0 in features.shape:
         raise ValueError(f"features have shape {tuple(features.shape)}; give (images, points, dimensions), none 0")
@@ -74,9 +82,9 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     least, most = torch.stack(features.aminmax(dim=0)).tolist()
     if not all(map(math.isfinite, least + most)):
         raise ValueError("features are not finite; look for a theta of 0 or NaN in the image or the features")
-    if max(map(abs, least + most)) > _FARTHEST:
+    if max(map(abs, least + most)) > MAX_DEVIATIONS:
         raise ValueError(
-            f"features lie from {min(least):g} to {max(most):g}, more than {_FARTHEST:,.0f} standard deviations "
+            f"features lie from {min(least):g} to {max(most):g}, more than {MAX_DEVIATIONS:,.0f} standard deviations "
             "from 0; use a larger theta, or shift them"
         )
     corners, by_triton = dims + 1, triton(features.device) is not None
@@ -87,11 +95,11 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
     else:
         base, rank, barycentric = _embed(features)
         keys, strides = _pack(base, rank, images)
-    # What is added to the name of a vertex of color 0, or another, for the next one along an axis: +d there and -1 on
-    # all others. Color 0 borrows from every quotient.
+    # Steps from the name of a vertex to the next one along an axis, for color 0 and for the others: +d on the axis and
+    # -1 on all others. Color 0 borrows from every quotient.
     steps = [(along - sum(strides) + dims, along - 1) for along in (*strides, 0)]
 
-    # One stable sort names the vertices, orders the splat and makes the keys searchable for neighbors.
+    # One stable sort numbers the vertices, orders the splat, and allows binary search for neighbors.
     in_order, order = torch.sort(keys.reshape(-1), stable=True)
     kind = index_dtype(order.numel())
     starts = torch.zeros_like(in_order, dtype=torch.bool)
@@ -119,14 +127,14 @@ def build_lattice(features: Tensor, dtype: torch.dtype = torch.float32) -> Latti
 
 
 def _scales(dims: int) -> list[float]:
-    """What each feature is multiplied by before the rotation into the lattice's plane."""
-    # So that the blur has a standard deviation of one; rounded to float32 where the reference does.
+    """Return the factor of each feature before the rotation into the plane of the lattice."""
+    # The blur has a standard deviation of one; rounded to float32 where the reference rounds.
     spread = float(np.float32(math.sqrt(2.0 / 3.0) * (dims + 1)))
     return [1.0 / math.sqrt((axis + 1.0) * axis) * spread for axis in range(1, dims + 1)]
 
 
 def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (P, d) -> (base (P, d) in units of d + 1, rank (P, d), barycentric weights (P, d + 1))."""
+    """Return base (P, d) in units of d + 1, rank (P, d) and barycentric weights (P, d + 1) of features (P, d)."""
     points, dims = features.shape
     corners = dims + 1
     scales = _scales(dims)
@@ -155,7 +163,7 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weights = features.new_zeros(points, corners + 1)
     place = (dims - rank).t().to(torch.int64)
     offset = offset.t().contiguous()
-    # One value a column and point each: two exact scatters, no order of summation to choose.
+    # One value per column and point: two scatters without a sum, so that the result does not depend on the order.
     weights.scatter_(1, place, offset)
     weights[:, 1:] -= torch.zeros_like(weights[:, 1:]).scatter_(1, place, offset)
     weights[:, 0] += 1.0 + weights[:, corners]
@@ -163,9 +171,9 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
-    """Names of the d + 1 vertices around each point, int64 (P, d + 1), and the stride of each coordinate.
+    """Return names of the d + 1 vertices around each point, int64 (P, d + 1), and the stride of each coordinate.
 
-    The coordinates of a vertex of color r are all r modulo d + 1; only the quotients and r are stored.
+    All coordinates of a vertex of color r are r modulo d + 1; a name consists of the quotients and r.
     """
     points, dims = base.shape
     corners = dims + 1
@@ -184,13 +192,14 @@ def _pack(base: Tensor, rank: Tensor, images: int) -> tuple[Tensor, list[int]]:
 def _name_by_triton(
     features: Tensor, images: int, least: np.ndarray, most: np.ndarray
 ) -> tuple[Tensor, list[int], Tensor]:
-    """``_embed`` and ``_pack`` in one pass: names (P, d + 1), int32 if they fit, the strides and weights (P, d + 1)."""
+    """Do the work of ``_embed`` and ``_pack`` in one pass: names (P, d + 1), int32 if they fit, strides, weights."""
     from segbatch.crf import triton_lattice
 
     dims = features.shape[1]
     corners, scales = dims + 1, _scales(dims)
     least, most = least * scales, most * scales
-    # The quotients' bounds from the features': coordinate i is what follows feature i less i times the feature.
+    # Bounds of the quotients from those of the features: coordinate i is the sum of the later features minus i times
+    # feature i.
     low, high = [], []
     for i in range(dims):
         low.append(math.floor((least[i:].sum() - i * most[i - 1]) / corners) - 2)
@@ -203,7 +212,7 @@ def _name_by_triton(
 
 
 def _strides(low: Sequence[int], high: Sequence[int], images: int) -> tuple[list[int], int]:
-    """Strides of the coordinates in a vertex's name, from the points' least and greatest quotients, and the images'."""
+    """Return the strides of the coordinates in a name, and that of the image, from the bounds of the quotients."""
     corners = len(low) + 1
     spans = [int(b - a) + 2 * _MARGIN for a, b in zip(low, high, strict=True)]
     if images * corners * math.prod(spans) >= _KEY_LIMIT:
@@ -220,8 +229,16 @@ def _strides(low: Sequence[int], high: Sequence[int], images: int) -> tuple[list
 def _number(
     keys: Tensor, order: Tensor, numbers: Tensor, weights: Tensor, vertices: int
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """Sorted names of entries (P, corners), the order that sorts them, the number of each one's vertex, their weights
-    -> names of the vertices, the splat, the vertex of each entry, ``order`` as narrow as ``numbers``.
+    """Number the vertices of sorted entries.
+
+    Args:
+        keys: Sorted names of the entries.
+        order: The order that sorts them.
+        numbers: The number of each entry's vertex.
+        weights: Barycentric weights (P, corners).
+
+    Returns:
+        Names of the vertices, the splat, the vertex of each entry, and ``order`` in the dtype of ``numbers``.
     """
     kind = numbers.dtype
     first = torch.searchsorted(numbers, torch.arange(vertices + 1, dtype=kind, device=numbers.device), out_int32=False)
@@ -232,7 +249,7 @@ def _number(
 
 
 def _blur(names: Tensor, corners: int, step: tuple[int, int], kind: torch.dtype, dtype: torch.dtype) -> Gather:
-    """The blur along one axis over sorted vertex names."""
+    """Return the blur along one axis, for sorted names of vertices."""
     vertices = names.numel()
     wanted = names + torch.where(names % corners == 0, *step)
     found = torch.searchsorted(names, wanted).clamp_(max=vertices - 1)

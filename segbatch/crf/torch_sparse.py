@@ -14,14 +14,14 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Entries of a row that a GPU's thread sums one after another, and a program by all of its threads. Where many points
-# share a vertex, as in a white background, a row of the splat has thousands; it is summed in pieces.
+# Maximum entries of a row that one GPU thread sums, and of a piece of a longer row, summed by all threads of a program.
+# Where many points share a vertex, as in a white background, a row of the splat has thousands of entries.
 _MAX_ROW_POINTS, _PIECE = 64, 512
 
 
 @cache
 def triton(device: torch.device) -> ModuleType | None:
-    """``triton_filter`` if Triton runs on this device: it needs a GPU, and a C compiler for its launcher."""
+    """Return ``triton_filter`` if Triton runs on this device: it needs a GPU, and a C compiler for its launcher."""
     if device.type != "cuda":
         return None
     try:
@@ -29,8 +29,8 @@ def triton(device: torch.device) -> ModuleType | None:
 
         one = torch.ones(1, 1, device=device)
         kernels.blur(one, [torch.full((1, 2), -1, dtype=torch.int32, device=device)])
-    except Exception as error:  # whatever triton, its compiler or the driver raise: there is another way
-        logger.warning("the dense CRF runs without Triton on %s, several times slower: %s", device, error)
+    except Exception as error:  # Triton, its compiler and the driver raise anything; torch computes the same
+        logger.warning("the dense CRF runs without Triton on %s, which is several times slower: %s", device, error)
         return None
     return kernels
 
@@ -39,7 +39,7 @@ def triton(device: torch.device) -> ModuleType | None:
 class Gather:
     """A sparse matrix in rows: ``out[r] = sum(weights[e] * values[index[e]] for e in row r)``.
 
-    ``long``, for Triton, are the rows that are summed in pieces.
+    ``long`` are the rows that Triton sums in pieces.
     """
 
     index: Tensor  # int32 or int64 (entries,)
@@ -68,7 +68,7 @@ class Gather:
         return out[:rows]
 
     def repeat(self, times: int, columns: int) -> Gather:
-        """The block-diagonal matrix that holds this one (of ``columns`` columns) ``times`` times."""
+        """Return the block-diagonal matrix of ``times`` copies of this one, which has ``columns`` columns."""
         entries, rows = self.index.numel(), self.offsets.numel() - 1
         kind = index_dtype(times * max(entries, columns, rows))
         step = torch.arange(times, device=self.index.device, dtype=kind)[:, None]
@@ -81,7 +81,7 @@ class Gather:
         return repeated.in_pieces(self.long.longest, self.long.piece) if self.long else repeated
 
     def in_pieces(self, longest: int = _MAX_ROW_POINTS, piece: int = _PIECE) -> Gather:
-        """The same matrix, whose rows of more than ``longest`` entries are summed ``piece`` entries at a time."""
+        """Return the same matrix, whose rows of more than ``longest`` entries are summed in pieces of ``piece``."""
         sizes = self.offsets.diff()
         rows = (sizes > longest).nonzero().squeeze(1)
         if not rows.numel():
@@ -96,15 +96,18 @@ class Gather:
         ends = torch.minimum(starts + piece, self.offsets[rows[of] + 1])
         if most == 1:
             return replace(self, long=LongRows(longest, piece, starts, ends, rows))
-        end = sizes.numel()  # sums of pieces stand behind the rows
+        end = sizes.numel()  # the sums of pieces follow the rows
         return replace(self, long=LongRows(longest, piece, starts, ends, number + end, rows, first + end, last + end))
 
 
 @dataclass(frozen=True)
 class LongRows:
-    """The pieces of a matrix's long rows, int64: their first entries, the ends, and the rows their sums are stored in.
+    """The pieces of a matrix's long rows.
 
-    If a row has more than one, ``rows`` are the sums of the rows ``first`` to ``last`` of the pieces' sums.
+    Attributes:
+        starts, ends: The entries of each piece, int64.
+        to: The row in which each piece's sum is stored.
+        rows: If some row has several pieces: the rows that are the sums of the rows ``first`` to ``last`` of pieces.
     """
 
     longest: int

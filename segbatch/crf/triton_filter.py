@@ -1,7 +1,7 @@
-"""The lattice's filter and a step of mean field by Triton, for a GPU: whole rows are read 16 bytes a thread.
+"""The lattice's filter and a step of mean field by Triton, for a GPU.
 
-torch's ``embedding_bag`` gives a row of values one thread a column and took nine tenths of the filter's time on an
-H100. No atomics: every sum has an order of its own, the same bits in every run.
+Each thread reads 16 bytes of a row. torch's ``embedding_bag`` has one thread per column, and took nine tenths of the
+filter's time on an H100. There are no atomics: every sum has a fixed order, and results are the same in every run.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from segbatch.crf.triton_kernels import (
     start_kernel,
 )
 
-# Threads of a program, and how many entries of a row a thread reads at once.
+# Threads of a program, and entries of a row that a thread reads at once.
 _THREADS, _AHEAD = 128, 2
-# Values of a program that sums across rows or columns, and its warps, measured on an H100 at 4 and 24 columns: of few
-# columns a warp has many rows.
+# Values and warps of a program that sums across rows or columns, measured on an H100 at 4 and 24 columns. With few
+# columns, a warp has many rows.
 _FEW, _MANY = (128, 1), (256, 2)
 _PIECE_VALUES, _PIECE_WARPS = 1024, 2
-_PIXELS = 64  # of a program that turns maps into rows, or back
+_PIXELS = 64  # of a program that converts maps to rows, or back
 
 
 def gather(index: Tensor, offsets: Tensor, weights: Tensor, values: Tensor, out: Tensor, longest: int) -> None:
-    """``out[r] = sum(weights[e] * values[index[e]] for offsets[r] <= e < offsets[r + 1])``; longer rows are left alone.
+    """Compute ``out[r] = sum(weights[e] * values[index[e]] for offsets[r] <= e < offsets[r + 1])``.
 
-    ``values`` (n, K) and ``out`` (rows or more, K) are contiguous.
+    Rows of more than ``longest`` entries are skipped. ``values`` (n, K) and ``out`` (rows or more, K) are contiguous.
     """
     assert values.is_contiguous()
     rows, columns = offsets.numel() - 1, values.shape[1]
@@ -50,7 +50,7 @@ def gather(index: Tensor, offsets: Tensor, weights: Tensor, values: Tensor, out:
 def gather_long(
     index: Tensor | None, weights: Tensor | None, starts: Tensor, ends: Tensor, to: Tensor, values: Tensor, out: Tensor
 ) -> None:
-    """``gather`` of rows that one program each sums, ``out[to[r]]``; without an index, of ``values[starts:ends]``."""
+    """Compute ``out[to[r]]`` as ``gather``, one row per program; without an index, sum ``values[starts:ends]``."""
     columns = values.shape[1]
     cols = triton.next_power_of_2(columns)
     with torch.cuda.device_of(values):
@@ -62,9 +62,10 @@ def gather_long(
 
 
 def blur(values: Tensor, neighbors: Sequence[Tensor]) -> Tensor:
-    """Values (n, K), contiguous, after the blur ``x[v] + (x[a] + x[b]) / 2`` along each axis in turn.
+    """Blur values (n, K), contiguous, by ``x[v] + (x[a] + x[b]) / 2`` along one axis after another.
 
-    An axis has the neighbors (n, 2), -1 where there is none.
+    Args:
+        neighbors: Of each axis (n, 2), -1 for none.
     """
     assert values.is_contiguous()
     rows, columns = values.shape
@@ -86,10 +87,15 @@ Slice = tuple[Tensor, Tensor, Tensor, float]
 
 
 def add_slices(base: Tensor, slices: Sequence[Slice], *, softmax: bool) -> Tensor:
-    """``base`` (points, K) ``+ coupling * slice(values)`` of each, or the softmax of that.
+    """Return ``base + coupling * slice(values)`` for all slices, or its softmax.
 
-    A slice is an index and weights, as many entries a point, values (n, K) and its coupling; one or two of them
-    share a pass over the points. ``base`` and values are contiguous.
+    Two slices share a pass over the points.
+
+    Args:
+        base: (points, K), contiguous.
+        slices: Index and weights, with the same number of entries for each point, values (n, K), contiguous, and the
+            coupling.
+        softmax: Whether to return the softmax.
     """
     points, columns = base.shape
     cols = triton.next_power_of_2(columns)
@@ -114,9 +120,9 @@ def add_slices(base: Tensor, slices: Sequence[Slice], *, softmax: bool) -> Tenso
 
 
 def start(unary: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies (B, K, H, W), contiguous -> logits and their softmax in rows of whole 16 bytes.
+    """Return logits and their softmax, in rows of a multiple of 16 bytes, of energies (B, K, H, W), contiguous.
 
-    Labels that are added cannot win.
+    Rows are padded with labels of infinite energy.
     """
     assert unary.is_contiguous()
     images, labels, height, width = unary.shape
@@ -132,7 +138,7 @@ def start(unary: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def finish(rows: Tensor, size: tuple[int, int, int, int]) -> Tensor:
-    """Rows (B * H * W, K or more) of pixels -> maps of ``size`` (B, K, H, W), contiguous."""
+    """Convert rows (B * H * W, K or more) to maps of ``size`` (B, K, H, W), contiguous."""
     images, labels, height, width = size
     pixels, columns = height * width, rows.shape[1]
     maps = rows.new_empty(size)
@@ -145,7 +151,7 @@ def finish(rows: Tensor, size: tuple[int, int, int, int]) -> Tensor:
 
 
 def _tile(rows: int, columns: int) -> tuple[int, int, tuple[int]]:
-    """Columns a thread, threads of a program, programs."""
+    """Return columns per thread, threads per program, and programs."""
     width = math.gcd(columns, 4)
     threads = max(_THREADS, triton.next_power_of_2(columns // width))
     return width, threads, (triton.cdiv(rows, threads // (columns // width)),)

@@ -1,6 +1,6 @@
 """The programs of ``triton_filter``: the lattice's filter and a step of mean field."""
 
-# Kernels are not Python: their arguments have no types.
+# Triton kernels have untyped arguments.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations

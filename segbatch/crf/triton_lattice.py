@@ -1,6 +1,6 @@
-"""Building a lattice by Triton, for a GPU: torch takes hundreds of small operations, longer to launch than to run."""
+"""Build a lattice by Triton, for a GPU. torch needs hundreds of operations, which take longer to launch than to run."""
 
-# Kernels are not Python: their arguments have no types, tuples grow by + alone.
+# Triton kernels have untyped arguments, and extend tuples by + only.
 # mypy: disable-error-code="no-untyped-def,assignment"
 # ruff: noqa: RUF005
 
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_DIMENSIONS = 8  # of features: ``_embed_kernel`` keeps them in registers, each pair compared
+MAX_DIMENSIONS = 8  # of features: ``_embed_kernel`` keeps them in registers and compares each pair
 _THREADS = 128
 
 
@@ -154,10 +154,10 @@ def embed(
     origin: int,
     kind: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Features float32 (P, d), contiguous -> names (P, d + 1) of the vertices around each point, and their weights.
+    """Return names (P, d + 1) of the vertices around each point, and their weights, of features float32 (P, d).
 
     A name is ``origin + image * step``, plus the quotient of each coordinate times its stride, plus the color. The
-    arithmetic is ``torch_lattice._embed``'s, to the bit.
+    results equal those of ``torch_lattice._embed`` bit for bit.
     """
     points, dims = features.shape
     keys = features.new_empty(points, dims + 1, dtype=kind)
@@ -177,7 +177,7 @@ def embed(
 def number(
     keys: Tensor, order: Tensor, numbers: Tensor, weights: Tensor, vertices: int
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
-    """``torch_lattice._number`` in one pass."""
+    """Do the work of ``torch_lattice._number`` in one pass."""
     entries, kind = order.numel(), numbers.dtype
     names, first = keys.new_empty(vertices), numbers.new_empty(vertices + 1)
     first[vertices:] = entries
@@ -193,9 +193,11 @@ def number(
 
 
 def neighbors(names: Tensor, steps: Sequence[tuple[int, int]], kind: torch.dtype) -> Tensor:
-    """Sorted names of vertices -> the one before and the one after each along every axis, (axes, V, 2), or -1.
+    """Return the vertices before and after each vertex along every axis, (axes, V, 2), -1 for none.
 
-    ``steps`` holds what an axis adds to a name of color 0, and to any other.
+    Args:
+        names: Sorted names of the vertices.
+        steps: For each axis, the step to the next name for color 0, and for the other colors.
     """
     vertices, axes = names.numel(), len(steps)
     out = torch.full((axes, vertices, 2), -1, dtype=kind, device=names.device)

@@ -465,21 +465,21 @@ def test_spatial_filters_are_kept_by_size_and_theta_and_not_without_end(
         (theta, norm): TorchEngine("cpu").infer(None, unary, [Gaussian(theta, 3.0, norm)], 3)
         for theta, norm in itertools.product((2.0, 4.0), ("after", "symmetric"))
     }
-    assert len(kept._kept) == 4
+    assert len(kept._cache) == 4
     for (theta, norm), expected in once.items():
         again = TorchEngine("cpu").infer(None, unary, [Gaussian(theta, 3.0, norm)], 3)
         np.testing.assert_array_equal(again, expected)
-    assert len(kept._kept) == 4
+    assert len(kept._cache) == 4
     pair = TorchEngine("cpu").infer_batch([None] * 2, [unary] * 2, [Gaussian(2.0, 3.0, "after")], 3)
     np.testing.assert_allclose(pair[1], once[2.0, "after"], atol=1e-6)
-    assert len(kept._kept) == 5  # of a batch too
+    assert len(kept._cache) == 5  # of a batch too
     for width in range(3, 30):
         TorchEngine("cpu").infer(None, np.zeros((2, 4, width), np.float32), [Gaussian(2.0)], 1)
-    assert len(kept._kept) == kept.ENTRIES
+    assert len(kept._cache) == kept.ENTRIES
     monkeypatch.setattr(kept, "PIXELS", 500)
     for width in range(40, 44):
         TorchEngine("cpu").infer(None, np.zeros((2, 4, width), np.float32), [Gaussian(2.0)], 1)
-    assert [f.points for f in kept._kept.values()] == [168, 172]
+    assert [f.points for f in kept._cache.values()] == [168, 172]
 
 
 # --- edges and bad input -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def check() -> None:
     from segbatch.crf import CRFParams, torch_filter, torch_lattice, torch_mean_field, torch_sparse, triton_filter
 
     def switch(on: bool) -> None:
-        torch_filter._SPATIAL._kept.clear()
+        torch_filter._SPATIAL._cache.clear()
         for module in (torch_sparse, torch_lattice, torch_mean_field):
             module.triton = lambda device: triton_filter if on else None  # type: ignore[attr-defined]
 
