@@ -1,4 +1,4 @@
-"""Shards become current as wholes, and a promotion that is interrupted anywhere is completed."""
+"""Complete shards are promoted, and a promotion that is interrupted anywhere is completed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_key_of() -> None:
     assert key_of(A1.id) == A1.key == key_of(A2.id)
 
 
-def test_a_whole_shard_arrives_and_half_a_shard_waits() -> None:
+def test_a_complete_shard_is_promoted_and_an_incomplete_one_waits() -> None:
     promotion = planned([A1, B1], [], [*files(A1, 0, 1, last=1), *files(B1, 0)])
     assert (promotion.promote, promotion.retire, promotion.drop) == (files(A1, 0, 1, last=1), [], [])
     assert not planned([B1], [], files(B1, 0))
 
 
-def test_the_old_version_leaves_when_the_new_one_is_whole() -> None:
+def test_the_old_version_is_archived_when_the_new_one_is_complete() -> None:
     old = files(A1, 0, last=0)
     assert not planned([A2], old, files(A2, 0))
     promotion = planned([A2], old, files(A2, 0, 1, last=1))
@@ -47,17 +47,19 @@ def test_the_old_version_leaves_when_the_new_one_is_whole() -> None:
     assert promotion.folder == "retired/2026-11-20"
 
 
-def test_what_left_the_input_is_retired_and_what_nobody_wants_is_dropped() -> None:
+def test_shards_gone_from_the_input_are_archived_and_their_staged_chunks_deleted() -> None:
     promotion = planned([B1], [*files(A1, 0, last=0), *files(B1, 0, last=0)], files(C1, 0))
     assert (promotion.promote, promotion.retire, promotion.drop) == ([], files(A1, 0, last=0), files(C1, 0))
 
 
-def test_a_shard_begun_by_a_plain_run_is_whole_with_what_a_night_adds() -> None:
+def test_a_shard_that_a_plain_run_began_is_completed_by_a_night() -> None:
     assert planned([A1], files(A1, 0), files(A1, 1, last=1)).promote == files(A1, 1, last=1)
 
 
 @pytest.mark.parametrize("crash", range(7))
-def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: int) -> None:
+def test_a_crash_at_any_step_is_completed_by_the_next_promotion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: int
+) -> None:
     """Six requests after the list is written; each in turn, and none, is the last that is done."""
     store = Store(str(tmp_path))
     old, new, other = files(A1, 0, last=0), files(A2, 0, 1, last=1), files(C1, 0)
@@ -90,7 +92,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
                 apply_promotion(store, promotion)
             present = set(store.names(MASKS)) | set(store.names(STAGED)) | set(store.names(promotion.folder))
             assert present >= {*old, *new}, "nothing is lost"
-            assert not (store.exists(SUCCESS) and done), "and nobody is told that all is well"
+            assert not (store.exists(SUCCESS) and done), "and there is no _SUCCESS"
         else:
             apply_promotion(store, promotion)
     assert complete_promotion(store) == (crash < 6)
@@ -101,7 +103,7 @@ def test_a_crash_at_any_step_is_made_good(tmp_path: Path, monkeypatch: pytest.Mo
     assert not complete_promotion(store)
 
 
-def test_a_damaged_list_is_named(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.write(JOURNAL, b"[1]")
     with pytest.raises(OutputError, match=r"switch.json: not a list of renames"):

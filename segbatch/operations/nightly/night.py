@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import gc
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,8 +29,6 @@ from segbatch.output.output import Output
 from segbatch.protocols import Reporter
 from segbatch.storage.lease import Lease, LeaseLost
 from segbatch.storage.store import Store
-
-logger = logging.getLogger(__name__)
 
 
 def run_night(
@@ -75,18 +72,26 @@ def run_night(
         return None
     state = Store(spec.state, spec.storage_options)
     with Lease.take(state, spec.lease_seconds, clock, f"the night of {schedule.date}").kept() as lease:
-        report = read_night(state, str(schedule.date)) or NightReport(date=str(schedule.date), started=utc(clock()))
-        report.deadline = utc(hours.deadline) if hours.deadline is not None else None
-        report.webhook = ""
+        return _run_schedule(schedule, state, lease, clock, reporter)
 
-        def should_stop() -> bool:
-            return lease.lost or (hours.deadline is not None and clock() >= hours.deadline)
 
-        _compute(_Context(report, lease, should_stop, reporter), schedule, state)
-        _judge(report, schedule, state)
-        report.finished = utc(clock())
-        lease.renew()
-        _publish(report, schedule, state)
+def _run_schedule(
+    schedule: Schedule, state: Store, lease: Lease, clock: Callable[[], float], reporter: Reporter
+) -> NightReport:
+    """Compute, compare and publish, while this run holds the lease."""
+    date, deadline = str(schedule.date), schedule.hours.deadline
+    report = read_night(state, date) or NightReport(date=date, started=utc(clock()))
+    report.deadline = utc(deadline) if deadline is not None else None
+    report.webhook = ""
+
+    def should_stop() -> bool:
+        return lease.lost or (deadline is not None and clock() >= deadline)
+
+    _compute(_Context(report, lease, should_stop, reporter), schedule, state)
+    _judge(report, schedule, state)
+    report.finished = utc(clock())
+    lease.renew()
+    _publish(report, schedule, state)
     return report
 
 
