@@ -21,7 +21,7 @@ from segbatch.text import redact, redact_text
 S = TypeVar("S", bound=BaseModel)
 Effect = Literal["rows", "limit", "runtime", "call", "secret"]
 _MAX_CONFIG_BYTES = 16 * 2**20
-_MOST_VALUES = 1_000_000
+_MAX_VALUES = 1_000_000
 
 
 def setting(default: Any, help: str, *, effect: Effect, **constraints: Any) -> Any:
@@ -59,9 +59,9 @@ class Spec(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        lacking = [name for name, field in cls.model_fields.items() if effect_of(field) is None]
-        if lacking:
-            raise TypeError(f"{cls.__name__}: {', '.join(lacking)} without an effect; define fields by setting(...)")
+        undeclared = [name for name, field in cls.model_fields.items() if effect_of(field) is None]
+        if undeclared:
+            raise TypeError(f"{cls.__name__}: {', '.join(undeclared)} without an effect; define fields by setting(...)")
 
     @classmethod
     def names(cls, *effects: Effect) -> frozenset[str]:
@@ -141,14 +141,14 @@ def _check_aliases(root: yaml.Node | None, uri: str) -> None:
         if not isinstance(node, yaml.CollectionNode):
             return 1
         if id(node) not in sizes:
-            sizes[id(node)] = _MOST_VALUES + 1  # what it is found to be if it contains itself
+            sizes[id(node)] = _MAX_VALUES + 1  # what it is found to be if it contains itself
             parts = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
             sizes[id(node)] = 1 + sum(map(size, parts))
         return sizes[id(node)]
 
-    if size(root) > _MOST_VALUES:
+    if size(root) > _MAX_VALUES:
         raise SpecError(
-            f"{uri}: with its aliases (*name) written out, the configuration has more than {_MOST_VALUES:,} values, or "
+            f"{uri}: with its aliases (*name) written out, the configuration has more than {_MAX_VALUES:,} values, or "
             "contains itself; write it without aliases, and long lists of inputs as a glob or a manifest"
         )
 

@@ -40,7 +40,7 @@ class LabelCounts:
         labels: The classes and their colors.
         inspected: Number of labels that could be read.
         pixels: Pixels of each label value.
-        holders: Number of labels that contain each value.
+        occurrences: Number of labels that contain each value.
         palette: Pixels of each pair of a value and its color in a palette.
         misfits: Labels of another size than their image, for messages.
         unreadable: Why labels could not be read.
@@ -50,7 +50,7 @@ class LabelCounts:
     labels: LabelSet
     inspected: int = 0
     pixels: Counter[int] = field(default_factory=Counter)
-    holders: Counter[int] = field(default_factory=Counter)
+    occurrences: Counter[int] = field(default_factory=Counter)
     palette: Counter[tuple[int, tuple[int, int, int]]] = field(default_factory=Counter)
     misfits: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class LabelCounts:
         self.inspected += 1
         values, counts = _count(label.values)
         self.pixels.update(dict(zip(values, counts, strict=True)))
-        self.holders.update(values)
+        self.occurrences.update(values)
         if label.palette is not None:
             for value, pixels in zip(values, counts, strict=True):
                 if value < len(label.palette):

@@ -136,7 +136,7 @@ def _result(counts: LabelCounts, count: int, warnings: tuple[str, ...], notes: t
         ignored=counts.fraction(counts.values_of(IGNORED)),
         unknown=counts.fraction(counts.values_of(UNKNOWN)),
         values=tuple(
-            ValueCount(v, kinds.get(c) or names[c], counts.fraction([v]), counts.holders[v])
+            ValueCount(v, kinds.get(c) or names[c], counts.fraction([v]), counts.occurrences[v])
             for v, c in list(counts.meanings.items())[:_MAX_VALUES]
         ),
         warnings=warnings,

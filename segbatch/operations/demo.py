@@ -77,7 +77,7 @@ def _photograph(package: str, path: str) -> bytes:
 
 
 def _sheet(spec: JobSpec, photographs: dict[str, bytes]):  # type: ignore[no-untyped-def]
-    """The committed masks beside what the network says alone."""
+    """Draw the committed masks beside the network's own."""
     model = models.build(spec.model, weights=spec.weights, device="cpu")
     masks = {Path(row.image_id).stem: row.mask for row in MaskDataset.open(spec.output) if row.mask is not None}
     rows = []

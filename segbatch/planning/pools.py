@@ -159,9 +159,9 @@ def _fraction(cpus: float) -> float:
 
 
 def _local_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if devices is not None:
+        return len([d for d in devices.split(",") if d.strip() not in ("", "-1")])
     if shutil.which("nvidia-smi") is None:
         return 0
     try:

@@ -42,7 +42,7 @@ class Manifest:
     name = "manifest"
     extensions: tuple[str, ...] = (
         *(".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz"),
-        *_PARQUET,  # if --format says so
+        *_PARQUET,  # with --format manifest
     )
     options: tuple[str, ...] = ("id_column",)
 

@@ -13,7 +13,7 @@ from segbatch.storage.ranges import MAX_WHOLE_BYTES
 
 _DENIED = (401, 403, 407)
 _GONE = (404, 410)
-_TELLING = ("ETag", "Content-MD5", "Last-Modified")
+_VALIDATORS = ("ETag", "Content-MD5", "Last-Modified")
 
 
 class WebFileSystem(HTTPFileSystem):
@@ -76,12 +76,12 @@ class WebFileSystem(HTTPFileSystem):
 
 
 def _described(url: str, response: aiohttp.ClientResponse, size: int | None, ranges: bool | None) -> dict[str, Any]:
-    told = {name: response.headers[name] for name in _TELLING if response.headers.get(name)}
+    stated = {name: response.headers[name] for name in _VALIDATORS if response.headers.get(name)}
     mimetype = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     # A page under a name without suffix is how servers show a folder.
     last = url.partition("?")[0].rpartition("/")[2]
     kind = "directory" if mimetype == "text/html" and "." not in last else "file"
-    return {"name": url, "type": kind, "size": size, "ranges": ranges, **told}
+    return {"name": url, "type": kind, "size": size, "ranges": ranges, **stated}
 
 
 def _stated_size(response: aiohttp.ClientResponse) -> int | None:

@@ -128,7 +128,7 @@ class Trainer:
         return (median_frequency(truths, len(self.job.labels)) ** self.spec.balance_power).tolist()
 
     def _inference_state(self) -> dict[str, Tensor]:
-        """The weights as they are written: calibrated and rounded if the spec says so."""
+        """Return the weights as they are written: calibrated and rounded as the spec asks."""
         state = self.step.inference_state()
         weights, bias = self.state.class_weights, self.job.architecture.head.replace("weight", "bias")
         if self.spec.calibrate and weights is not None:
