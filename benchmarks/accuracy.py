@@ -123,14 +123,14 @@ def report(
     classes = len(model.labels)
     accumulator = BootstrapAccumulator(classes, resamples=0, seed=0)
     confidence, marginals = Calibration(), Calibration()
-    refining = telling = 0.0
+    refining = comparing = 0.0
     for number, (frame, temperature) in enumerate(zip(frames, temperatures, strict=True)):
         scores = coarse_scores(frame.logits, *frame.truth.shape, model.stride, default_prune(classes))
         begun = time.perf_counter()
         mask, marginal = refiner.refine(frame.image, scores)
         refined = time.perf_counter()
         probability = label_probability(scores, mask, classes, temperature)
-        telling += time.perf_counter() - refined
+        comparing += time.perf_counter() - refined
         refining += refined - begun
         accumulator.add([str(number)], [count_image(frame.truth, mask, classes)])
         right, known = mask == frame.truth, frame.truth >= 0
@@ -140,7 +140,7 @@ def report(
     print(
         f"{name}: mean IoU {metrics['mean_iou']:.4f}, boundary F1 {metrics['boundary_f1']:.4f}, pixel accuracy "
         f"{metrics['pixel_accuracy']:.4f}; refining {1e3 * refining / len(frames):.1f} ms, confidence "
-        f"{1e3 * telling / len(frames):.1f} ms per image"
+        f"{1e3 * comparing / len(frames):.1f} ms per image"
     )
     print(f"    confidence  {confidence}")
     print(f"    marginal    {marginals}")
