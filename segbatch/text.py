@@ -105,9 +105,9 @@ def without_query(uri: str) -> str:
     return re.split("[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
 
 
-def _redact_match(found: re.Match[str]) -> str:
-    uri = found[0].rstrip(_AFTER_URI)
-    after = found[0][len(uri) :]
+def _redact_match(match: re.Match[str]) -> str:
+    uri = match[0].rstrip(_AFTER_URI)
+    after = match[0][len(uri) :]
     if "://" in uri:
         return redact(uri) + after
     decoded = _decoded(uri)
@@ -115,14 +115,14 @@ def _redact_match(found: re.Match[str]) -> str:
     return (uri if public == decoded else quote(public, safe="")) + after
 
 
-def _hide_value(found: re.Match[str]) -> str:
-    name = _decoded(found["name"])
-    secret = _CLEARLY_SECRET.search(_compact(name)) or (found["before"] and _is_secret_name(name, found["value"]))
-    return f"{found['before']}{found['name']}={HIDDEN}" if secret else found[0]
+def _hide_value(match: re.Match[str]) -> str:
+    name = _decoded(match["name"])
+    secret = _CLEARLY_SECRET.search(_compact(name)) or (match["before"] and _is_secret_name(name, match["value"]))
+    return f"{match['before']}{match['name']}={HIDDEN}" if secret else match[0]
 
 
-def _hide_quoted(found: re.Match[str]) -> str:
-    return found["before"] + HIDDEN if _CLEARLY_SECRET.search(_compact(found["name"])) else found[0]
+def _hide_quoted(match: re.Match[str]) -> str:
+    return match["before"] + HIDDEN if _CLEARLY_SECRET.search(_compact(match["name"])) else match[0]
 
 
 def _redact_link(link: str) -> str:
@@ -259,7 +259,7 @@ def escape_invalid_utf8(text: str) -> str:
 
 def escape_control_characters(text: str) -> str:
     """Return untrusted text on one line that controls no terminal and no log: ``\\x1b[31m``, ``\\n``."""
-    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return CONTROL_CHARACTERS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def escape_lines(text: str) -> str:

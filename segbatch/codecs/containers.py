@@ -104,7 +104,7 @@ def heif_format(data: bytes) -> str | None:
 def heif_size(data: bytes) -> tuple[int, int] | None:
     """Return the largest extent of any item, which is that of the whole image of a grid; None for sequences."""
     extents = [
-        struct.unpack(">II", found[1]) for begin, end in _meta(data) for found in _EXTENT.finditer(data, begin, end)
+        struct.unpack(">II", match[1]) for begin, end in _meta(data) for match in _EXTENT.finditer(data, begin, end)
     ]
     width, height = max(extents, key=lambda extent: extent[0] * extent[1], default=(0, 0))
     return (height, width) if extents else None

@@ -212,7 +212,7 @@ def _to_rgb(image: ImageFile, data: bytes) -> np.ndarray:
     if mode == "LAB":
         to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return np.asarray(ImageCms.applyTransform(image, to_rgb))
-    # The transparent color of a 16-bit PNG cannot be told from its neighbors once it has 8 bits.
+    # The transparent color of a 16-bit PNG cannot be distinguished from its neighbors once it has 8 bits.
     deep = isinstance(image, PngImageFile) and data[24] == 16
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or ("transparency" in image.info and not deep):
         layer = image if mode == "RGBA" else image.convert("RGBA")

@@ -79,29 +79,29 @@ def jpeg_pixels(data: bytes) -> tuple[np.ndarray, int]:
         RecordFailure: The variety is not supported, or pixels are missing.
         ValueError, OSError, SyntaxError: libjpeg found damage.
     """
-    found = _walk(data)
-    _refuse(found, len(data))
+    segments = _walk(data)
+    _refuse(segments, len(data))
     try:
-        pixels = _decoded(found)
+        pixels = _decoded(segments)
     except ValueError as e:
         if "subsampling" not in str(e):
             raise
-        pixels = _of_unusual_sampling(found)
-    if found.channels == 4:  # stored inverted, as Adobe does and viewers expect with or without its marker
-        return np.asarray(Image.fromarray(255 - pixels, "CMYK").convert("RGB")), found.orientation
-    return pixels, found.orientation
+        pixels = _of_unusual_sampling(segments)
+    if segments.channels == 4:  # stored inverted, as Adobe does and viewers expect with or without its marker
+        return np.asarray(Image.fromarray(255 - pixels, "CMYK").convert("RGB")), segments.orientation
+    return pixels, segments.orientation
 
 
 def _walk(data: bytes, until_frame: bool = False) -> Segments:
-    found, view, at, code = Segments(), memoryview(data), 2, 0
+    segments, view, at, code = Segments(), memoryview(data), 2, 0
     while (marker := _MARKER.search(data, at)) is not None:
         if code == _SOS:
-            found.scans.append(len(found.parts))
-            found.parts.append(view[at : marker.start()])
+            segments.scans.append(len(segments.parts))
+            segments.parts.append(view[at : marker.start()])
         at, code = marker.end(), marker[1][0]
         if code == _EOI:
-            found.ended = True
-            return found
+            segments.ended = True
+            return segments
         if code == _SOI:  # as libjpeg does: what follows may be the thumbnail of a damaged EXIF segment
             raise RecordFailure("decode", "CorruptImage", f"the JPEG begins again at byte {marker.start()}")
         if code == _TEM:
@@ -109,82 +109,82 @@ def _walk(data: bytes, until_frame: bool = False) -> Segments:
         payload = data[at : at + int.from_bytes(data[at : at + 2], "big")]
         at += max(2, len(payload))
         if code in _FRAMES and len(payload) >= 8:
-            _read_frame(found, code, payload)
+            _read_frame(segments, code, payload)
             if until_frame:
-                return found
-        _keep(found, code, payload)
-    return found
+                return segments
+        _keep(segments, code, payload)
+    return segments
 
 
-def _read_frame(found: Segments, code: int, payload: bytes) -> None:
-    found.coding, found.bits = code, payload[2]
-    found.size = int.from_bytes(payload[3:5], "big"), int.from_bytes(payload[5:7], "big")
-    found.channels = payload[7]
-    found.components = {identifier: [None] * 64 for identifier in payload[8 : 8 + 3 * payload[7] : 3]}
+def _read_frame(segments: Segments, code: int, payload: bytes) -> None:
+    segments.coding, segments.bits = code, payload[2]
+    segments.size = int.from_bytes(payload[3:5], "big"), int.from_bytes(payload[5:7], "big")
+    segments.channels = payload[7]
+    segments.components = {identifier: [None] * 64 for identifier in payload[8 : 8 + 3 * payload[7] : 3]}
 
 
-def _keep(found: Segments, code: int, payload: bytes) -> None:
+def _keep(segments: Segments, code: int, payload: bytes) -> None:
     """Add a segment that decoding needs, rewritten so that libjpeg does not warn about it."""
     if code == 0xE0 and payload[2:7] == b"JFIF\0" and len(payload) >= 16:
-        found.parts.append(_JFIF)  # three components are YCbCr; the original's revision and thumbnail may be wrong
+        segments.parts.append(_JFIF)  # three components are YCbCr; the original's revision and thumbnail may be wrong
         return
-    if code == 0xE1 and payload[2:8] == b"Exif\0\0" and found.orientation == 1:
-        found.orientation = orientation(payload[2:])
+    if code == 0xE1 and payload[2:8] == b"Exif\0\0" and segments.orientation == 1:
+        segments.orientation = orientation(payload[2:])
     if code == _DNL:
-        found.height_follows = True
+        segments.height_follows = True
     if code == _SOS:
-        payload = _scan(found, payload)
+        payload = _scan(segments, payload)
     is_adobe = code == 0xEE and payload[2:7] == b"Adobe" and len(payload) >= 14 and payload[13] <= 2
     if code in _FRAMES or code in _TABLES or code == _SOS or is_adobe:
-        found.parts += [bytes([0xFF, code]), payload]
+        segments.parts += [bytes([0xFF, code]), payload]
 
 
-def _scan(found: Segments, payload: bytes) -> bytes:
+def _scan(segments: Segments, payload: bytes) -> bytes:
     """Record the bits of each coefficient that are still missing after a scan."""
     count = payload[2] if len(payload) > 2 else 0
     if len(payload) != 6 + 2 * count:
         return payload  # libjpeg refuses it
     first, last, missing = payload[-3], payload[-2], payload[-1] & 15
-    if found.coding != _PROGRESSIVE:
+    if segments.coding != _PROGRESSIVE:
         first, last, missing = 0, 63, 0
         payload = payload[:-3] + b"\0\x3f\0"  # some cameras leave them 0
     for identifier in payload[3 : 3 + 2 * count : 2]:
-        coefficients = found.components.get(identifier, [])
+        coefficients = segments.components.get(identifier, [])
         coefficients[first : last + 1] = [missing] * len(coefficients[first : last + 1])
     return payload
 
 
-def _refuse(found: Segments, length: int) -> None:
-    name = _CODINGS.get(found.coding, f"{found.bits}-bit" if found.bits != 8 else "")
-    if found.size is not None and found.size[0] == 0 and found.height_follows:
+def _refuse(segments: Segments, length: int) -> None:
+    name = _CODINGS.get(segments.coding, f"{segments.bits}-bit" if segments.bits != 8 else "")
+    if segments.size is not None and segments.size[0] == 0 and segments.height_follows:
         name = "height after the pixels (DNL)"
-    if name or (found.channels and found.channels not in _SPACES):
-        variety = name or f"{found.channels} components"
+    if name or (segments.channels and segments.channels not in _SPACES):
+        variety = name or f"{segments.channels} components"
         raise RecordFailure(
             "decode", "UnsupportedImage", f"a JPEG of a variety that is not read: {variety}; save it as 8-bit baseline"
         )
-    if not (found.ended and found.scans):
+    if not (segments.ended and segments.scans):
         reason = f"the JPEG has no end marker: it breaks off within {length} bytes"
         raise RecordFailure("decode", "TruncatedImage", reason)
-    if not found.channels:
+    if not segments.channels:
         raise RecordFailure("decode", "CorruptImage", "the JPEG has no frame header")
-    if any(missing != 0 for coefficients in found.components.values() for missing in coefficients):
+    if any(missing != 0 for coefficients in segments.components.values() for missing in coefficients):
         raise RecordFailure("decode", "TruncatedImage", "the JPEG breaks off between its scans: some are missing")
 
 
-def _decoded(found: Segments) -> np.ndarray:
-    space = _SPACES[found.channels]
+def _decoded(segments: Segments) -> np.ndarray:
+    space = _SPACES[segments.channels]
     try:
-        return _strictly(b"".join([*found.parts, b"\xff\xd9"]), space)
+        return _strictly(b"".join([*segments.parts, b"\xff\xd9"]), space)
     except ValueError as e:
-        last = bytes(found.parts[-1])
+        last = bytes(segments.parts[-1])
         if "before marker 0xd9" not in str(e) or not last.endswith(b"\0"):
             raise
         error = e
     # Zeros that pad to a block size are removed. The last codes may end in zeros, too, so up to three are kept.
     for kept in range(4):
         try:
-            return _strictly(b"".join([*found.parts[:-1], last.rstrip(b"\0"), bytes(kept), b"\xff\xd9"]), space)
+            return _strictly(b"".join([*segments.parts[:-1], last.rstrip(b"\0"), bytes(kept), b"\xff\xd9"]), space)
         except ValueError:
             continue
     raise error
@@ -194,15 +194,15 @@ def _strictly(data: bytes, space: str) -> np.ndarray:
     return simplejpeg.decode_jpeg(data, space, strict=True)
 
 
-def _of_unusual_sampling(found: Segments) -> np.ndarray:
+def _of_unusual_sampling(segments: Segments) -> np.ndarray:
     """Decode what simplejpeg refuses twice, with two fillings of missing bits: a truncated image gives two results."""
     filled = []
     for filling in _FILLINGS:
-        parts = list(found.parts)
-        for scan in found.scans:
+        parts = list(segments.parts)
+        for scan in segments.scans:
             parts[scan] = _RESTART.sub(filling + rb"\g<0>", parts[scan]) + filling
         with JpegImageFile(io.BytesIO(b"".join([*parts, b"\xff\xd9"]))) as image:
             filled.append(np.asarray(image if image.mode in ("RGB", "CMYK") else image.convert("RGB")))
     if not np.array_equal(filled[0], filled[1]):
         raise RecordFailure("decode", "TruncatedImage", "the JPEG breaks off: premature end of data segment")
-    return 255 - filled[0] if found.channels == 4 else filled[0]
+    return 255 - filled[0] if segments.channels == 4 else filled[0]

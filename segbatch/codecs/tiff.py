@@ -111,8 +111,8 @@ class Directory:
 
 def tiff_size(data: bytes) -> tuple[int, int] | None:
     try:
-        found = _directory(data)
-        size = found.numbers(257) + found.numbers(_WIDTH)
+        directory = _directory(data)
+        size = directory.numbers(257) + directory.numbers(_WIDTH)
     except (RecordFailure, struct.error):
         return None
     return (size[0], size[1]) if len(size) == 2 else None
@@ -120,10 +120,10 @@ def tiff_size(data: bytes) -> tuple[int, int] | None:
 
 def plain_tiff(data: bytes) -> tuple[bytes, int]:
     """Return the first page with the tags that decoding needs, and its orientation. Raises ``RecordFailure``."""
-    found = _directory(data)
-    orientation = found.number(_ORIENTATION, 1)
-    return found.file(
-        {t: e for t, e in found.entries.items() if t in _NEEDED}
+    directory = _directory(data)
+    orientation = directory.number(_ORIENTATION, 1)
+    return directory.file(
+        {t: e for t, e in directory.entries.items() if t in _NEEDED}
     ), orientation if 1 <= orientation <= 8 else 1
 
 
@@ -136,11 +136,11 @@ def deep_pixels(data: bytes) -> np.ndarray | None:
     Raises:
         RecordFailure: The layout is not supported, or the file is truncated.
     """
-    found = _directory(data)
-    count, photometric = found.number(_BANDS, 1), found.number(_PHOTOMETRIC, _GRAY)
-    depths, kind = set(found.numbers(_BITS, (1,))), found.number(_FORMAT, _UNSIGNED)
+    directory = _directory(data)
+    count, photometric = directory.number(_BANDS, 1), directory.number(_PHOTOMETRIC, _GRAY)
+    depths, kind = set(directory.numbers(_BITS, (1,))), directory.number(_FORMAT, _UNSIGNED)
     bits, colors = max(depths), _COLORS.get(photometric, 0)
-    is_planar = found.number(_PLANAR, 1) == 2 or count == 1
+    is_planar = directory.number(_PLANAR, 1) == 2 or count == 1
     is_known = not is_planar and (bits, kind) == (16, _UNSIGNED) and (photometric, count) in ((2, 3), (2, 4), (5, 4))
     if (bits <= 8 and (count == 1 or not is_planar)) or is_known:
         return None
@@ -148,12 +148,12 @@ def deep_pixels(data: bytes) -> np.ndarray | None:
     if not colors or len(depths) > 1 or not colors <= count <= _MAX_BANDS or (colors == 1 and count > 2):
         raise _unsupported(variety)
     # Depths for which Pillow has no gray mode, or whose bytes it confuses.
-    as_bytes = not is_planar or bits == 64 or (bits, kind) == (16, _FLOAT) or (bits == 32 and found.order == ">")
-    if as_bytes and (found.number(_PREDICTOR, 1) != 1 or found.number(_COMPRESSION, 1) not in _LOSSLESS):
-        raise _unsupported(f"{variety}, compression {found.number(_COMPRESSION, 1)} with a predictor")
-    files = list(_band_files(found, count)) if is_planar else [dict(found.entries)]
-    bands = [_samples(found, entries, 1 if is_planar else count, as_bytes) for entries in files]
-    return _to_rgb(found, np.concatenate(bands, axis=2), colors, bits, photometric)
+    as_bytes = not is_planar or bits == 64 or (bits, kind) == (16, _FLOAT) or (bits == 32 and directory.order == ">")
+    if as_bytes and (directory.number(_PREDICTOR, 1) != 1 or directory.number(_COMPRESSION, 1) not in _LOSSLESS):
+        raise _unsupported(f"{variety}, compression {directory.number(_COMPRESSION, 1)} with a predictor")
+    files = list(_band_files(directory, count)) if is_planar else [dict(directory.entries)]
+    bands = [_samples(directory, entries, 1 if is_planar else count, as_bytes) for entries in files]
+    return _to_rgb(directory, np.concatenate(bands, axis=2), colors, bits, photometric)
 
 
 def _unsupported(variety: str) -> RecordFailure:
@@ -186,28 +186,28 @@ def _directory(data: bytes) -> Directory:
     return Directory(data, order, entries)
 
 
-def _band_files(found: Directory, count: int) -> Iterator[dict[int, TagEntry]]:
-    places = [t for t in (_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS) if t in found.entries]
+def _band_files(directory: Directory, count: int) -> Iterator[dict[int, TagEntry]]:
+    places = [t for t in (_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS) if t in directory.entries]
     for index in range(count):
-        yield {**found.entries, **{tag: found.part(tag, index, count) for tag in places}}
+        yield {**directory.entries, **{tag: directory.part(tag, index, count) for tag in places}}
 
 
-def _samples(found: Directory, entries: dict[int, TagEntry], count: int, as_bytes: bool) -> np.ndarray:
+def _samples(directory: Directory, entries: dict[int, TagEntry], count: int, as_bytes: bool) -> np.ndarray:
     """Return samples (H, W, ``count``) as stored; of depths below 8 bits scaled to 0 to 255."""
-    bits, kind = found.number(_BITS, 1), found.number(_FORMAT, _UNSIGNED)
-    width = found.number(_WIDTH, 0)
+    bits, kind = directory.number(_BITS, 1), directory.number(_FORMAT, _UNSIGNED)
+    width = directory.number(_WIDTH, 0)
     for tag in (_EXTRA, 320, 332):
         entries.pop(tag, None)
-    entries |= {tag: found.short(1) for tag in (_BANDS, _PLANAR, _PHOTOMETRIC)}
+    entries |= {tag: directory.short(1) for tag in (_BANDS, _PLANAR, _PHOTOMETRIC)}
     if not as_bytes:
-        entries |= {_BITS: found.short(bits), _FORMAT: found.short(kind)}
-        return np.asarray(_gray(found.file(entries)))[:, :, None]
+        entries |= {_BITS: directory.short(bits), _FORMAT: directory.short(kind)}
+        return np.asarray(_gray(directory.file(entries)))[:, :, None]
     wider = count * bits // 8
     for tag in {_WIDTH, _TILE_WIDTH} & entries.keys():
-        entries[tag] = found.long(found.number(tag, 0) * wider)
-    entries |= {_BITS: found.short(8), _FORMAT: found.short(_UNSIGNED)}
-    stored = np.asarray(_gray(found.file(entries)))
-    sample = np.dtype(f"{found.order}{ {_SIGNED: 'i', _FLOAT: 'f'}.get(kind, 'u') }{bits // 8}")
+        entries[tag] = directory.long(directory.number(tag, 0) * wider)
+    entries |= {_BITS: directory.short(8), _FORMAT: directory.short(_UNSIGNED)}
+    stored = np.asarray(_gray(directory.file(entries)))
+    sample = np.dtype(f"{directory.order}{ {_SIGNED: 'i', _FLOAT: 'f'}.get(kind, 'u') }{bits // 8}")
     return np.ascontiguousarray(stored).view(sample).reshape(-1, width, count)
 
 
@@ -217,8 +217,8 @@ def _gray(file: bytes) -> Image.Image:
         return image.convert("L") if image.mode == "1" else image
 
 
-def _to_rgb(found: Directory, bands: np.ndarray, colors: int, bits: int, photometric: int) -> np.ndarray:
-    kind = found.number(_FORMAT, _UNSIGNED)
+def _to_rgb(directory: Directory, bands: np.ndarray, colors: int, bits: int, photometric: int) -> np.ndarray:
+    kind = directory.number(_FORMAT, _UNSIGNED)
 
     def to_uint8(values: np.ndarray) -> np.ndarray:
         if kind == _FLOAT:
@@ -230,7 +230,7 @@ def _to_rgb(found: Directory, bands: np.ndarray, colors: int, bits: int, photome
         color = np.asarray(Image.fromarray(np.ascontiguousarray(color), "CMYK").convert("RGB"))
     elif colors == 1:
         color = np.repeat(255 - color if photometric == _WHITE_IS_ZERO else color, 3, axis=2)
-    for index, meaning in enumerate(found.numbers(_EXTRA)[: bands.shape[2] - colors]):
+    for index, meaning in enumerate(directory.numbers(_EXTRA)[: bands.shape[2] - colors]):
         if meaning in (_PREMULTIPLIED, _ALPHA):
             return over_white(color, to_uint8(bands[:, :, colors + index]), meaning == _PREMULTIPLIED)
     return color

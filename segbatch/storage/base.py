@@ -99,7 +99,7 @@ class Storage(Protocol):
         """Write an object, replacing the one of this name: a reader sees the old or the new, whole.
 
         Returns:
-            The tag that a listing will show; "" for an object store, which does not tell.
+            The tag that a listing will show; "" for an object store, which does not return one.
         """
         ...
 

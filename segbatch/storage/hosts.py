@@ -21,7 +21,7 @@ _MAX_FRACTION = 0.5
 # Rows of a long manifest that are sampled for its hosts: so many runs of so many rows.
 _SAMPLED_RUNS = 64
 _SAMPLED_ROWS = 128
-# So many other hosts are requested to tell an outage of the network from one of a host.
+# Number of other hosts that are requested to distinguish an outage of the network from one of a host.
 _OTHERS = 3
 
 

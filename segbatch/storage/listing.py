@@ -81,7 +81,7 @@ def expanded(files: Files, given: str) -> list[str]:
     """Expand braces, unless an object or folder has the literal name."""
     if len(expand_braces(given)) == 1 or _exists(files, given):
         return [given]
-    slashes = [found.start() for found in re.finditer("/", given)]
+    slashes = [match.start() for match in re.finditer("/", given)]
     for at in reversed([] if is_web(given) else slashes):
         if "{" in given[:at] and _exists(files, given[:at]):
             return [given[:at] + name for name in expand_braces(given[at:])]
@@ -126,8 +126,8 @@ def _list_one(files: Files, uri: str) -> Listed:
     storage, path = files.resolve(uri)
     if MAGIC.search(path) and not _exists(files, uri):
         for root in pattern_roots(storage, path):
-            if found := matches(storage, root, path):
-                return _chosen(files, storage, root, found, path)
+            if objects := matches(storage, root, path):
+                return _chosen(files, storage, root, objects, path)
     if path.endswith("/") and not storage.is_local:  # of a key with an empty part
         return _folder(files, storage, path)
     info = storage.stat(path)
@@ -138,27 +138,27 @@ def _list_one(files: Files, uri: str) -> Listed:
 
 
 def _folder(files: Files, storage: Storage, path: str) -> Listed:
-    found = list(below(storage, path))
-    if not found and not storage.is_local:
+    objects = list(below(storage, path))
+    if not objects and not storage.is_local:
         raise MissingObject(f"{redact(storage.uri_of(path))}: does not exist")
-    return _chosen(files, storage, path, found)
+    return _chosen(files, storage, path, objects)
 
 
-def _chosen(files: Files, storage: Storage, root: str, found: list[ObjectInfo], pattern: str = "") -> Listed:
+def _chosen(files: Files, storage: Storage, root: str, objects: list[ObjectInfo], pattern: str = "") -> Listed:
     """Keep what may be a record, and count the others by reason."""
     uri, skipped = storage.uri_of(root), Skipped()
-    found, outputs = without_outputs(files, storage.uri_of, root, found, whole=not pattern)
+    objects, outputs = without_outputs(files, storage.uri_of, root, objects, whole=not pattern)
     for name in outputs:
         skipped.add(OUTPUTS, escape_invalid_utf8(shown_name(uri, name)))
     entries, meant = [], pattern.split("/")
-    for entry in found:
+    for entry in objects:
         reason = REASONS.get(entry.kind) or hidden_reason(entry.name, meant)
         if reason is None:
             entries.append(entry)
         else:
             skipped.add(reason, escape_invalid_utf8(shown_name(uri, entry.name)))
     entries.sort(key=lambda e: e.name)
-    marks = frozenset(mark for entry in found if (mark := table_mark(entry.name)))
+    marks = frozenset(mark for entry in objects if (mark := table_mark(entry.name)))
     return Listed(uri, entries, "pattern" if pattern else "folder", skipped, marks)
 
 
@@ -182,18 +182,18 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
     """List the files or folders of a brace pattern; all must exist, so that none is lost by a typing error."""
     storage, _ = files.resolve(uris[0])
     paths = [files.resolve(u)[1] for u in uris]
-    found = _described(storage, paths)
-    missing = [u for u, p in zip(uris, paths, strict=True) if p not in found]
+    described = _described(storage, paths)
+    missing = [u for u, p in zip(uris, paths, strict=True) if p not in described]
     if missing:
         error = MissingInput if len(missing) == len(paths) else SourceError
         raise error(
             f"{redact(given)}: {len(missing)} of {len(paths)} do not exist, the first is {redact(missing[0])}"
             f"{_near(files, missing[0])}"
         )
-    if any(found[p].kind == "folder" for p in paths):
+    if any(described[p].kind == "folder" for p in paths):
         return [_list_one(files, u) for u in uris]
     root = _common_folder(paths)
-    entries = [replace(found[p], name=p[len(root) + 1 :], kind="file") for p in paths]
+    entries = [replace(described[p], name=p[len(root) + 1 :], kind="file") for p in paths]
     return [Listed(storage.uri_of(root), entries, "names")]
 
 
@@ -202,16 +202,16 @@ def _described(storage: Storage, paths: Iterable[str]) -> dict[str, ObjectInfo]:
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault(path.rpartition("/")[0], []).append(path)
-    found: dict[str, ObjectInfo] = {}
+    described: dict[str, ObjectInfo] = {}
     for parent, group in groups.items():
         if len(group) > _NEIGHBORS and not storage.is_local and not EMPTY_SEGMENT.search(f"{parent}/"):
             listed = {info.name: info for info in storage.list(parent)}
-            found.update({path: listed[path] for path in group if path in listed})
+            described.update({path: listed[path] for path in group if path in listed})
             continue
         for path in group:
             with suppress(MissingObject):
-                found[path] = storage.stat(path)
-    return found
+                described[path] = storage.stat(path)
+    return described
 
 
 def _common_folder(paths: list[str]) -> str:

@@ -62,7 +62,7 @@ FOLDERS = LAYOUTS[0].folders
 
 
 def without_outputs(
-    files: Files, uri_of: Callable[[str], str], root: str, found: list[ObjectInfo], whole: bool
+    files: Files, uri_of: Callable[[str], str], root: str, objects: list[ObjectInfo], whole: bool
 ) -> tuple[list[ObjectInfo], list[str]]:
     """Exclude the files of outputs from a listing.
 
@@ -70,13 +70,13 @@ def without_outputs(
         files: Reads the records.
         uri_of: Returns the URI of a path in the input's storage.
         root: Path of the input in its storage.
-        found: The listing, by names below ``root``.
-        whole: Whether ``found`` is everything below ``root``: then a record that is not in it costs no request.
+        objects: The listing, by names below ``root``.
+        whole: Whether ``objects`` is everything below ``root``: then a record that is not in it costs no request.
 
     Returns:
-        The rest of ``found``, and the folders of these outputs, relative to ``root``.
+        The rest of ``objects``, and the folders of these outputs, relative to ``root``.
     """
-    names = {entry.name for entry in found if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
+    names = {entry.name for entry in objects if entry.name.endswith(tuple(x.record for x in LAYOUTS))}
     few, above = len(names) <= _MAX_RECORDS, f"{root}/"
 
     @cache
@@ -88,12 +88,12 @@ def without_outputs(
 
     owned: dict[str, set[Layout]] = {}
     for layout in LAYOUTS:
-        for folder in _candidates((f"{above}{entry.name}" for entry in found), layout, few):
+        for folder in _candidates((f"{above}{entry.name}" for entry in objects), layout, few):
             if is_output(folder, layout):
                 owned.setdefault(folder, set()).add(layout)
     if not owned:
-        return found, []
-    kept = [entry for entry in found if not _is_owned(f"{above}{entry.name}", owned)]
+        return objects, []
+    kept = [entry for entry in objects if not _is_owned(f"{above}{entry.name}", owned)]
     return kept, sorted(f"{folder[len(above) :]}/" if folder.startswith(above) else "./" for folder in owned)
 
 

@@ -90,19 +90,19 @@ class RemoteStorage:
         """List the objects below ``root`` by their full names, whose parts may be empty."""
         empty = EMPTY_SEGMENT.search(f"{root}/")
         if empty is None:
-            found = self._run(lambda: self._fs.find(root, detail=True))
+            infos = self._run(lambda: self._fs.find(root, detail=True))
         else:
             # Clients drop a slash at the end of a folder: the folder above is listed, and filtered by the prefix.
             above = root[: empty.start()]
             narrowed = {"prefix": f"{root}/"[empty.start() + 1 :]} if self._fs.async_impl else {}
-            found = self._run(lambda: self._fs.find(above, detail=True, **narrowed))
-            found = {path: info for path, info in found.items() if path.startswith(f"{root}/")}
-        if not self._fs.async_impl and any(info["type"] == "directory" for info in found.values()):
+            infos = self._run(lambda: self._fs.find(above, detail=True, **narrowed))
+            infos = {path: info for path, info in infos.items() if path.startswith(f"{root}/")}
+        if not self._fs.async_impl and any(info["type"] == "directory" for info in infos.values()):
             raise SourceError(
                 f"{redact(self._fs.unstrip_protocol(root))}: holds keys with two slashes in a row, which this file "
                 "system cannot list; give these objects one by one"
             )
-        return [{**info, "name": path} for path, info in found.items() if info["type"] != "directory"]
+        return [{**info, "name": path} for path, info in infos.items() if info["type"] != "directory"]
 
     def names(self, folder: str) -> builtins.list[str]:
         return [info.name.rstrip("/").rpartition("/")[2] for info in self.list(folder)]

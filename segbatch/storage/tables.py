@@ -24,8 +24,8 @@ def table_mark(name: str) -> tuple[str, str] | None:
     """Return (folder of a table, its marker) if ``name`` is part of a table's log, else None."""
     if "metadata" not in name and "_delta_log" not in name and ".hoodie" not in name:
         return None
-    found = _MARK.fullmatch(name)
-    return (found["folder"] or "", found["log"] or _ICEBERG) if found else None
+    match = _MARK.fullmatch(name)
+    return (match["folder"] or "", match["log"] or _ICEBERG) if match else None
 
 
 def refuse_tables(files: Files, root: str, names: list[str], marks: Iterable[tuple[str, str]], whole: bool) -> None:
