@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from segbatch.config.job import JobSpec
-from segbatch.operations.finish import Outcome, finish
+from segbatch.operations.finish import RunResult, finish
 from segbatch.output.receipt import Receipt
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.planning.claim import publish
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan, make_plan
@@ -21,12 +21,12 @@ def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
     return JobSpec.create(inputs=inputs, output=str(output), **fields)
 
 
-def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = execute) -> Outcome:
+def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = execute) -> RunResult:
     """``operations.run.run`` in one process."""
     plan = make_plan(spec)
-    tally = Tally(len(plan.job.model.labels))
+    receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
         plan = publish(plan.with_chunk_size(1))
         for receipt in work(plan):
-            tally.add(receipt)
-    return finish(plan, tally, 0.0)
+            receipt_sums.add(receipt)
+    return finish(plan, receipt_sums, 0.0)

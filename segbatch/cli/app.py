@@ -90,7 +90,7 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
             raise typer.Exit(e.exit_code) from None
         raise
     if not structured:
-        show.outcome(console, outcome)
+        show.run_result(console, outcome)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -145,7 +145,7 @@ def demo(
     from segbatch.operations.demo import run_demo
 
     outcome, sheet = run_demo(output, reporter_for(console))
-    show.outcome(console, outcome)
+    show.run_result(console, outcome)
     console.print(f"look at [bold]{sheet}[/bold]: photograph | network | after CRF", soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 

@@ -20,7 +20,7 @@ from segbatch.text import escape_control_characters, escape_lines, redact_text
 if TYPE_CHECKING:
     from segbatch.evaluation.crf_search import Tuning
     from segbatch.models import ModelInfo
-    from segbatch.operations.finish import Outcome
+    from segbatch.operations.finish import RunResult
     from segbatch.operations.verify import Report
     from segbatch.output.compaction import Compaction
     from segbatch.output.dataset import MaskDataset, MaskRow
@@ -30,7 +30,7 @@ _MAX_CLASSES = 40
 _CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
 
 
-def outcome(console: Console, result: Outcome) -> None:
+def run_result(console: Console, result: RunResult) -> None:
     """Print the table of classes, the most frequent errors, and the totals of a run."""
     console.print(class_table(result.totals, result.labels))
     if result.totals.failed:
@@ -245,7 +245,7 @@ __all__ = [
     "errors",
     "escape",
     "models",
-    "outcome",
+    "run_result",
     "stats",
     "tuning",
     "verification",

@@ -13,7 +13,7 @@ from segbatch import models
 from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
-from segbatch.operations.finish import Outcome
+from segbatch.operations.finish import RunResult
 from segbatch.operations.run import run
 from segbatch.output.dataset import MaskDataset
 from segbatch.output.output import Output
@@ -30,7 +30,7 @@ _PHOTOGRAPHS = {
 }
 
 
-def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[Outcome, Path]:
+def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[RunResult, Path]:
     """Segment the photographs into ``output`` and draw a contact sheet.
 
     Returns:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from segbatch.labels import LabelSet
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import keep_latest
 from segbatch.planning.plan import Plan
@@ -14,7 +14,7 @@ from segbatch.skipped import Skipped
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """The result of a run.
 
     Attributes:
@@ -52,24 +52,24 @@ class Outcome:
         return 3 if self.error_fraction > self.max_error_fraction or self.totals.failed_shards else 0
 
 
-def finish(plan: Plan, tally: Tally, seconds: float) -> Outcome:
+def finish(plan: Plan, receipt_sums: ReceiptSums, seconds: float) -> RunResult:
     """Publish what is committed, once every chunk of the plan is in a fresh listing of the output.
 
     Args:
         plan: The plan as it was executed.
-        tally: Sums over the chunks that this run has committed; receives those of all others.
+        receipt_sums: Sums over the chunks that this run has committed; receives those of all others.
         seconds: What this run took.
 
     Raises:
         OutputError: Chunks are missing; the same command computes them. Nothing is published.
         OutputTaken: Another job has taken the output over. Nothing is published.
     """
-    output, computed = plan.output, len(tally.filenames)
+    output, computed = plan.output, len(receipt_sums.filenames)
     keep_latest(plan)
-    retired = output.finish(plan.job.shards, tally, plan.job.skipped, seconds)
+    retired = output.finish(plan.job.shards, receipt_sums, plan.job.skipped, seconds)
     record = output.record
     totals = record.sums()
-    return Outcome(
+    return RunResult(
         output=output.uri,
         labels=record.labels,
         totals=totals,

@@ -7,7 +7,7 @@ from typing import Any
 
 from segbatch.config.job import JobSpec
 from segbatch.logs import LogReporter
-from segbatch.operations.finish import Outcome
+from segbatch.operations.finish import RunResult
 from segbatch.operations.verify import Report
 from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.output import Output
@@ -19,11 +19,11 @@ from segbatch.stages.scoring import ROWS_VERSION
 def repair(
     output: str,
     report: Report,
-    run: Callable[[JobSpec], Outcome],
+    run: Callable[[JobSpec], RunResult],
     inputs: list[str] | None = None,
     storage_options: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
-) -> Outcome:
+) -> RunResult:
     """Repair what a report names, and nothing else.
 
     Damaged files are set aside, after their undamaged chunks were written elsewhere; missing chunks are computed, and

@@ -11,9 +11,9 @@ from segbatch.config.base import spec_of
 from segbatch.config.job import JobSpec
 from segbatch.errors import SegbatchError
 from segbatch.logs import LogReporter, Logs, event
-from segbatch.operations.finish import Outcome, finish
+from segbatch.operations.finish import RunResult, finish
 from segbatch.output.reconcile import Outdated
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import plan_pools
@@ -24,7 +24,7 @@ from segbatch.ray_backend.pipeline import execute
 logger = logging.getLogger(__name__)
 
 
-def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **settings: Any) -> Outcome:
+def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **settings: Any) -> RunResult:
     """Run a job, or resume it: every input record becomes one row of the output, a mask or an error.
 
     A run may be repeated after any failure, and two runs of one output may overlap: each chunk is committed once.
@@ -49,7 +49,7 @@ def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **s
     return outcome
 
 
-def _fields(outcome: Outcome) -> dict[str, Any]:
+def _fields(outcome: RunResult) -> dict[str, Any]:
     skipped = {"skipped": outcome.skipped.to_json()} if outcome.skipped else {}
     return {
         "output": outcome.output,
@@ -63,7 +63,7 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
+def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
     begun = time.monotonic()
     plan = make_plan(spec)
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.output.store, plan.ledger).get("retired"):
@@ -71,12 +71,12 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> Outcome:
     if plan.is_complete:  # otherwise the executor reports them
         for changed in plan.changed_limits:
             reporter.warning(changed)
-    tally = Tally(len(plan.job.model.labels))
+    receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
         with cluster(spec) as hardware:
             plan = publish(plan.with_chunk_size(hardware.cpus))
             pools = plan_pools(spec, hardware, plan.chunks_left())
             with closing(execute(plan, pools, reporter, logs)) as receipts:
                 for receipt in receipts:
-                    tally.add(receipt)
-    return finish(plan, tally, time.monotonic() - begun)
+                    receipt_sums.add(receipt)
+    return finish(plan, receipt_sums, time.monotonic() - begun)

@@ -18,7 +18,7 @@ from segbatch.output.inventory import Inventory
 from segbatch.output.layout import SHARDS, key_of, shard_of
 from segbatch.output.ledger import Ledger
 from segbatch.output.stored import FORMAT_VERSION, VERSION_KEY, StoredSkipped, check_version
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.output.totals import SparseTotals
 from segbatch.records import Shard
 from segbatch.skipped import Skipped
@@ -164,11 +164,11 @@ def mark_removed(rows: Mapping[str, ShardRow], names: set[str], ledger: Ledger, 
     return {**rows, **{name: row.model_copy(update={"removed": date}) for name, row in gone.items()}}
 
 
-def sums_of(rows: Mapping[str, ShardRow], files: Inventory, num_classes: int) -> Tally:
+def sums_of(rows: Mapping[str, ShardRow], files: Inventory, num_classes: int) -> ReceiptSums:
     """Sum over all files: by the catalog, and by receipts for shards that it lacks."""
     current = set(files.ledger.shards)
     by_id = {row.shard_id: row.sums for row in rows.values() if row.removed is None}
-    total = Tally(num_classes)
+    total = ReceiptSums(num_classes)
     for of_shard in _read_sums(current - by_id.keys(), [files], num_classes).values():
         total.add_sums(of_shard.totals, {}, of_shard.size, of_shard.skipped)
     for shard_id in current & by_id.keys():
@@ -182,9 +182,9 @@ def _is_news(shard: Shard, row: ShardRow | None) -> bool:
     return row is None or row.removed is not None or row.shard_id != shard.id
 
 
-def _read_sums(ids: set[str], folders: Sequence[Inventory], num_classes: int) -> dict[str, Tally]:
+def _read_sums(ids: set[str], folders: Sequence[Inventory], num_classes: int) -> dict[str, ReceiptSums]:
     """Sum over the files of shards by their receipts, in whichever folder these are."""
-    sums = {shard_id: Tally(num_classes) for shard_id in ids}
+    sums = {shard_id: ReceiptSums(num_classes) for shard_id in ids}
     for folder in folders:
         chunks = [name for i in sorted(ids) for name in folder.ledger.committed(i).filenames(i)]
         for receipt in folder.receipts(chunks):

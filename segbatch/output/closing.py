@@ -14,7 +14,7 @@ from segbatch.output.layout import SUCCESS
 from segbatch.output.reconcile import missing, others, stale
 from segbatch.output.run_record import SkippedInputs, Timings
 from segbatch.output.stats import write_card, write_classes
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.output.writer import publish_claimed
 from segbatch.records import Shard
 from segbatch.skipped import Skipped
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 10
 
 
-def finish(output: Output, shards: Sequence[Shard], tally: Tally, skipped: Skipped, seconds: float) -> int:
+def finish(output: Output, shards: Sequence[Shard], receipt_sums: ReceiptSums, skipped: Skipped, seconds: float) -> int:
     """Publish the statistics and ``_SUCCESS``, once every chunk of every shard is in a fresh listing.
 
     That every task of a run returned does not prove that each chunk was written; the listing does.
@@ -33,7 +33,7 @@ def finish(output: Output, shards: Sequence[Shard], tally: Tally, skipped: Skipp
     Args:
         output: The output that the job has joined.
         shards: Those of the inputs.
-        tally: Sums over the chunks that this run has committed; receives those of all others.
+        receipt_sums: Sums over the chunks that this run has committed; receives those of all others.
         skipped: What the listings of the inputs hold besides shards.
         seconds: What this run took.
 
@@ -45,20 +45,20 @@ def finish(output: Output, shards: Sequence[Shard], tally: Tally, skipped: Skipp
         OutputTaken: Another job has taken the output over. Nothing is published.
     """
     output.claim.check(output.store)
-    computed = len(tally.filenames)
-    output.refresh(tally.written.table())
+    computed = len(receipt_sums.filenames)
+    output.refresh(receipt_sums.written.table())
     output.clean()
     ledger = output.files.ledger
     _refuse_missing(output, missing(shards, ledger))
     outdated = stale(shards, ledger)
     is_superseded = bool(outdated or ledger.redundant or ledger.partial)
     if computed or is_superseded or not output.is_finished:
-        for receipt in output.files.receipts(others(shards, ledger, tally.filenames)):
-            tally.add(receipt)
+        for receipt in output.files.receipts(others(shards, ledger, receipt_sums.filenames)):
+            receipt_sums.add(receipt)
         output.unpublish()  # absent until all is in place, so that whoever waits for it reads no row twice
         if is_superseded:
             _remove_superseded(output, outdated)
-        close(output, tally, computed, skipped, seconds)
+        close(output, receipt_sums, computed, skipped, seconds)
     else:
         output.update(skipped=SkippedInputs(files=skipped, members=output.record.skipped.members))
     return len(outdated)
@@ -80,13 +80,13 @@ def _remove_superseded(output: Output, outdated: list[str]) -> None:
 
 
 def close(
-    output: Output, tally: Tally, computed: int, skipped: Skipped, seconds: float, is_complete: bool = True
+    output: Output, receipt_sums: ReceiptSums, computed: int, skipped: Skipped, seconds: float, is_complete: bool = True
 ) -> None:
     """Write statistics, card and run.json; ``_SUCCESS`` last, if the output is complete and no shard failed as a whole.
 
     Args:
         output: The output that the job has joined.
-        tally: Sums over all chunks.
+        receipt_sums: Sums over all chunks.
         computed: Number of chunks that this run has computed.
         skipped: What the listings of the inputs hold besides shards.
         seconds: Duration of the run.
@@ -96,26 +96,26 @@ def close(
     output.claim.check(store)
     if not is_complete:
         output.unpublish()
-    write_classes(store, tally.totals, record.labels)
-    write_card(store, record, tally.totals)
+    write_classes(store, receipt_sums.totals, record.labels)
+    write_card(store, record, receipt_sums.totals)
     spent = Counter(record.timings.worker_seconds)  # of earlier runs
-    spent.update(tally.timings)
+    spent.update(receipt_sums.timings)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     output.write_record(
         record.changed(
             state="done" if is_complete else "running",
             finished=now if is_complete else None,
-            totals=tally.totals.sparse(),
-            skipped=SkippedInputs(files=skipped, members=tally.skipped),
+            totals=receipt_sums.totals.sparse(),
+            skipped=SkippedInputs(files=skipped, members=receipt_sums.skipped),
             timings=Timings(
                 worker_seconds={stage: round(spent[stage], 2) for stage in sorted(spent)},
                 seconds=round(seconds, 2),
-                chunks=len(tally.filenames),
+                chunks=len(receipt_sums.filenames),
                 chunks_computed=computed,
-                mask_bytes=tally.size,
+                mask_bytes=receipt_sums.size,
             ),
         )
     )
-    if is_complete and not tally.totals.failed_shards:
+    if is_complete and not receipt_sums.totals.failed_shards:
         publish_claimed(store, record.claim, SUCCESS, b"")
     store.sweep()

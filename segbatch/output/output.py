@@ -18,7 +18,7 @@ from segbatch.output.layout import MASKS, RUN, STAGED, SUCCESS
 from segbatch.output.ledger import Ledger
 from segbatch.output.result_file import ResultFile, read_footers
 from segbatch.output.run_record import Claim, RunRecord
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.output.totals import Totals
 from segbatch.output.writer import Writer
 from segbatch.protocols import Reporter
@@ -245,9 +245,9 @@ class Output:
         """Return what commits chunks, into ``masks/`` or into the staging area. Picklable."""
         return Writer(self.store, self.claim, STAGED if staged else MASKS)
 
-    def finish(self, shards: Sequence[Shard], tally: Tally, skipped: Skipped, seconds: float) -> int:
+    def finish(self, shards: Sequence[Shard], receipt_sums: ReceiptSums, skipped: Skipped, seconds: float) -> int:
         """See ``output.closing.finish``."""
-        return closing.finish(self, shards, tally, skipped, seconds)
+        return closing.finish(self, shards, receipt_sums, skipped, seconds)
 
     def complete_promotion(self) -> bool:
         """Apply the promotion that a crash has interrupted, if there is one."""
@@ -257,12 +257,12 @@ class Output:
         self,
         shards: Sequence[Shard],
         date: str,
-        tally: Tally,
+        receipt_sums: ReceiptSums,
         catalog: dict[str, ShardRow],
         confirm: Callable[[], None],
     ) -> promotion.Promoted:
         """See ``output.promotion.promote``."""
-        return promotion.promote(self, shards, date, tally, catalog, confirm)
+        return promotion.promote(self, shards, date, receipt_sums, catalog, confirm)
 
     def compact(self, target_bytes: int, reporter: Reporter | None = None) -> compaction.Compaction:
         """See ``output.compaction.compact``."""

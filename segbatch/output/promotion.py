@@ -23,7 +23,7 @@ from segbatch.output.layout import JOURNAL, MASKS, RETIRED, STAGED, SUCCESS, key
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import Claim
 from segbatch.output.stored import StoredRecord
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.records import Shard
 from segbatch.storage.store import Store
 
@@ -123,7 +123,7 @@ class Promoted:
     """
 
     catalog: dict[str, ShardRow]
-    sums: Tally
+    sums: ReceiptSums
     incomplete: int
     is_change: bool
 
@@ -132,7 +132,7 @@ def promote(
     output: Output,
     shards: Sequence[Shard],
     date: str,
-    tally: Tally,
+    receipt_sums: ReceiptSums,
     catalog: dict[str, ShardRow],
     confirm: Callable[[], None],
 ) -> Promoted:
@@ -142,7 +142,7 @@ def promote(
         output: The output that the job has joined, with its staging area loaded.
         shards: Those of the inputs.
         date: The date of the night.
-        tally: Sums over the chunks that this process has committed into the staging area.
+        receipt_sums: Sums over the chunks that this process has committed into the staging area.
         catalog: The catalog as it was read.
         confirm: Called before any change; what it raises ends the promotion.
 
@@ -151,13 +151,13 @@ def promote(
         OutputError: The storage fails; the next promotion completes an interrupted one.
     """
     output.refresh()
-    output.refresh_staged(tally.written.table())
+    output.refresh_staged(receipt_sums.written.table())
     masks, staged = output.files, output.staged
     journal = plan_promotion(shards, masks.ledger, staged.ledger, date)
     after = Ledger([*(set(masks.ledger.filenames()) - set(journal.retire)), *journal.promote])
     complete = [s for s in shards if after.committed(s.id).is_complete]
     promoted = {key_of(shard_of(name)) for name in journal.promote}
-    rows = enter(catalog, complete, promoted, (staged, masks), date, tally.num_classes)
+    rows = enter(catalog, complete, promoted, (staged, masks), date, receipt_sums.num_classes)
     rows = mark_removed(rows, {s.name for s in shards}, after, date)
     confirm()
     if journal or rows != catalog:
@@ -168,6 +168,6 @@ def promote(
     apply_promotion(output.store, journal)
     if journal:
         output.refresh(staged.files.untagged())
-    sums = sums_of(rows, output.files, tally.num_classes)
-    sums.timings = tally.timings
+    sums = sums_of(rows, output.files, receipt_sums.num_classes)
+    sums.timings = receipt_sums.timings
     return Promoted(rows, sums, len(shards) - len(complete), bool(journal))

@@ -11,7 +11,7 @@ from segbatch.skipped import Skipped
 
 
 @dataclass
-class Tally:
+class ReceiptSums:
     """Sums over receipts; each chunk counts once, however often its receipt is added.
 
     Attributes:

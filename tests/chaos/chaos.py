@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from segbatch.config.job import JobSpec
 from segbatch.operations.finish import finish
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Pools
@@ -77,15 +77,15 @@ def rehearse(world: World) -> int:
     spec = JobSpec.create(**world.spec(REFERENCE, world.store.endpoint) | {"model": "tests.networks:fast"})
     plan = publish(make_plan(spec))
     classes = len(plan.job.model.labels)
-    writer, tally, scored = plan.writer(), Tally(classes), 0
+    writer, receipt_sums, scored = plan.writer(), ReceiptSums(classes), 0
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
     for shard in plan.job.shards:
         for chunk in plan.job.source.chunks(shard, CHUNK):
             with_scores = segment(chunk, UNTRACKED)
             scored += sum(record.scores is not None for record in with_scores.records)
-            tally.add(writer.commit(refine(with_scores, UNTRACKED)))
-    finish(plan, tally, 0.0)
+            receipt_sums.add(writer.commit(refine(with_scores, UNTRACKED)))
+    finish(plan, receipt_sums, 0.0)
     return scored
 
 

@@ -15,7 +15,7 @@ from segbatch.cli import tables as show
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SourceError
 from segbatch.operations.compact import compact
-from segbatch.operations.finish import Outcome
+from segbatch.operations.finish import RunResult
 from segbatch.operations.nightly.judge import judge
 from segbatch.operations.nightly.record import ERRORS, DatasetReport
 from segbatch.operations.verify import verify
@@ -40,7 +40,7 @@ def dotted(folder: Path) -> Path:
     return folder
 
 
-def said(outcome: Outcome) -> str:
+def said(outcome: RunResult) -> str:
     console = Console(file=io.StringIO(), width=400)
     show.outcome(console, outcome)
     return console.file.getvalue()  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
 from segbatch.output.owned import owned
 from segbatch.output.run_record import OutputTaken
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.planning.claim import publish
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import make_plan
@@ -195,7 +195,7 @@ def test_the_job_whose_output_is_taken_over_commits_nothing_more(
     with pytest.raises(OutputTaken, match=rf"{tmp_path}: another job has taken this output over \(fingerprint"):
         next(work)
     with pytest.raises(OutputTaken):
-        finish(race.first, Tally(3), 0.0)
+        finish(race.first, ReceiptSums(3), 0.0)
     assert content(tmp_path) == before
     assert verify(str(tmp_path)).problems == []
 
@@ -240,10 +240,10 @@ def test_the_same_command_twice_at_once_is_harmless(small_corpus: Path, tmp_path
     work = iter(execute(first))
     next(work)
     assert here.run(spec).computed == 8
-    tally = Tally(3)
+    receipt_sums = ReceiptSums(3)
     for receipt in work:
-        tally.add(receipt)
-    assert finish(first, tally, 0.0).chunks == 9
+        receipt_sums.add(receipt)
+    assert finish(first, receipt_sums, 0.0).chunks == 9
     assert verify(str(tmp_path)).problems == []
 
 

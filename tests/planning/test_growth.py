@@ -10,7 +10,7 @@ import pytest
 
 from segbatch.errors import PlanError, SourceError
 from segbatch.operations.explain import explain
-from segbatch.operations.finish import Outcome
+from segbatch.operations.finish import RunResult
 from segbatch.operations.verify import verify
 from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.ledger import Ledger
@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def run(inputs: Sequence[Path | str], output: Path, **more: Any) -> Outcome:
+def run(inputs: Sequence[Path | str], output: Path, **more: Any) -> RunResult:
     return here.run(here.spec([str(i) for i in inputs], output, **more))
 
 

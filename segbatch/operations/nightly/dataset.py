@@ -24,7 +24,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
 from segbatch.output.promotion import Promoted
 from segbatch.output.result_file import ResultFile
-from segbatch.output.sums import Tally
+from segbatch.output.sums import ReceiptSums
 from segbatch.output.totals import Totals
 from segbatch.planning.claim import establish, keep_latest
 from segbatch.planning.plan import Plan, make_plan
@@ -47,15 +47,15 @@ class Work:
     Attributes:
         plan: The plan of the remaining chunks.
         catalog: Its shards.
-        tally: Sums over the chunks that this run has committed.
+        receipt_sums: Sums over the chunks that this run has committed.
     """
 
     plan: Plan
     catalog: dict[str, ShardRow]
-    tally: Tally = field(init=False)
+    receipt_sums: ReceiptSums = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tally = Tally(len(self.plan.job.model.labels))
+        self.receipt_sums = ReceiptSums(len(self.plan.job.model.labels))
 
     @property
     def output(self) -> Output:
@@ -150,7 +150,7 @@ def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], boo
         pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left())
         with closing(execute(work.plan, pools, reporter, logs, should_stop)) as receipts:
             for receipt in receipts:
-                work.tally.add(receipt)
+                work.receipt_sums.add(receipt)
 
 
 def promote(work: Work, date: str, lease: Lease, seconds: float) -> DatasetReport:
@@ -166,12 +166,12 @@ def promote(work: Work, date: str, lease: Lease, seconds: float) -> DatasetRepor
         LeaseLost: Another run has taken the lease over. Nothing is changed.
     """
     output, plan = work.output, work.plan
-    promoted = output.promote(plan.job.shards, date, work.tally, work.catalog, lease.renew)
+    promoted = output.promote(plan.job.shards, date, work.receipt_sums, work.catalog, lease.renew)
     keep_latest(plan)
     output.clean()
     is_complete = not promoted.incomplete
     if promoted.is_change or is_complete != output.is_finished:
-        close(output, promoted.sums, len(work.tally.filenames), plan.job.skipped, seconds, is_complete)
+        close(output, promoted.sums, len(work.receipt_sums.filenames), plan.job.skipped, seconds, is_complete)
     return _report(work, promoted, date)
 
 

@@ -208,7 +208,10 @@ def _run(context: _Context, name: str, work: Work, before: DatasetReport | None)
     seconds = time.monotonic() - begun
     try:
         entry = promote(work, report.date, context.lease, seconds)
-        entry.computed, entry.seconds = work.tally.totals.records, seconds if work.tally.filenames else 0.0
+        entry.computed, entry.seconds = (
+            work.receipt_sums.totals.records,
+            seconds if work.receipt_sums.filenames else 0.0,
+        )
         if before is not None:
             entry.computed, entry.seconds = entry.computed + before.computed, entry.seconds + before.seconds
         report.datasets[name] = entry

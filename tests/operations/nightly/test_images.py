@@ -49,7 +49,7 @@ class Nights:
         if not found.plan.is_complete:
             found.plan = establish(found.plan.with_chunk_size(1))
             for receipt in itertools.islice(execute(found.plan), chunks):
-                found.tally.add(receipt)
+                found.receipt_sums.add(receipt)
         with Lease.take(self._state, 1e6, lambda: 0.0, "a night").kept() as lease:
             return promote(found, f"2026-11-{next(self._dates):02}", lease, 1.0)
 
