@@ -55,10 +55,7 @@ def build(request: RefinerRequest) -> Refiner:
             "package.module:factory"
         )
     params = chosen.params(**{name: value for name, value in request.values.items() if name in chosen.keys})
-    try:
-        return chosen.build(params, _read_weights(request))
-    except ImportError as e:
-        raise SpecError(f"crf.engine: {e}") from None
+    return chosen.build(params, _read_weights(request))
 
 
 def describe(request: RefinerRequest, model: ModelInfo) -> RefinerInfo:

@@ -11,6 +11,7 @@ from segbatch.crf import DenseCRF, Kernel
 from segbatch.crf.engine import build_engine
 from segbatch.crf.kernels import with_labels
 from segbatch.crf.params import CRFSettings
+from segbatch.errors import SpecError
 from segbatch.protocols import Json
 from segbatch.records import Scores
 from segbatch.refiners.entry import RefinerWeights
@@ -34,7 +35,10 @@ class DenseCRFRefiner:
         kernels: Sequence[Kernel] | None = None,
         parameters: Mapping[str, Json] | None = None,
     ) -> None:
-        self.params, self.engine = replace(params, prune=0.0), build_engine(params.engine)
+        try:
+            self.params, self.engine = replace(params, prune=0.0), build_engine(params.engine)
+        except ImportError as e:  # pydensecrf is an extra
+            raise SpecError(f"crf.engine: {e}") from None
         self.kernels = params.kernels() if kernels is None else tuple(kernels)
         self.parameters: Mapping[str, Json] = params.to_dict() if parameters is None else parameters
 

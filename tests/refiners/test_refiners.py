@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,3 +320,9 @@ def test_upsampling_hits_the_cells_and_stays_within_them() -> None:
     np.testing.assert_allclose(up[0, 0], [0, 0, 10 / 3, 20 / 3, 10, 10], atol=1e-5)
     assert (up.min(), up.max()) == (0, 30)
     np.testing.assert_allclose(softmax(np.concatenate([up, -up])).sum(0), 1, atol=1e-6)
+
+
+def test_an_engine_that_is_not_installed_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    with pytest.raises(SpecError, match=r"crf\.engine: engine 'pydensecrf' needs pydensecrf2: pip install"):
+        DenseCRFRefiner(CRFSettings(engine="pydensecrf"))
