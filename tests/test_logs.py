@@ -50,8 +50,8 @@ def test_text_stays_as_it_was(package: logging.Logger, capsys: pytest.CaptureFix
     before = package.handlers, package.propagate, package.level
     logs().install()
     assert (package.handlers, package.propagate, package.level) == before
-    assert str(Event("a record is poison", {"image": "a.tar/1", "stage": "decode"})) == (
-        "a record is poison: image a.tar/1, stage decode"
+    assert str(Event("poison record isolated", {"image": "a.tar/1", "stage": "decode"})) == (
+        "poison record isolated: image a.tar/1, stage decode"
     )
 
 

@@ -148,11 +148,11 @@ class EventReporter(LogReporter):
     """An event per chunk, for structured logs."""
 
     def planned(self, progress: Progress, workers: str) -> None:
-        event(logger, logging.INFO, "the work begins", **_chunks(progress), workers=workers)
+        event(logger, logging.INFO, "work started", **_chunks(progress), workers=workers)
 
     def committed(self, chunk: str, records: int, errors: int, progress: Progress) -> None:
         sums = {"records": records, "errors": errors}
-        event(logger, logging.INFO, "a chunk is done", chunk=chunk, **sums, **_chunks(progress))
+        event(logger, logging.INFO, "chunk finished", chunk=chunk, **sums, **_chunks(progress))
 
 
 def _chunks(progress: Progress) -> dict[str, int]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segbatch.evaluation.crf_search import Tuning
     from segbatch.models import ModelInfo
     from segbatch.operations.finish import RunResult
-    from segbatch.operations.verify import Report
+    from segbatch.operations.verify import Verification
     from segbatch.output.compaction import Compaction
     from segbatch.output.dataset import MaskDataset, MaskRow
     from segbatch.training.result import TrainingResult
@@ -195,7 +195,7 @@ def tuning(console: Console, found: Tuning) -> None:
     _line(console, found.summary())
 
 
-def verification(console: Console, report: Report) -> None:
+def verification(console: Console, report: Verification) -> None:
     for problem in report.problems:
         _line(console, f"problem: {escape_control_characters(problem)}")
     if report.more:

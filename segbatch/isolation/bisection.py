@@ -105,7 +105,7 @@ class _Bisection:
                     "image": escape_control_characters(record.image_id),
                     "stage": stage,
                 }
-                event(logger, logging.WARNING, "a record is poison", **fields, cause=outcome.cause)
+                event(logger, logging.WARNING, "poison record isolated", **fields, cause=outcome.cause)
                 return
 
     def _run(self, chunk: Chunk) -> Chunk | ChildExit:

@@ -93,7 +93,7 @@ class _Supervised:
         earlier, seconds = begin_attempt(self._attempts, key, f"{filename} at {name}, in quarantine too")
         if earlier:
             fields = {"chunk": filename, "stage": name, "attempts": earlier}
-            event(logger, logging.WARNING, "a chunk crashed its worker and runs in quarantine", **fields)
+            event(logger, logging.WARNING, "chunk quarantined", **fields)
             done = quarantine(self._stage, self._build, chunk, self._limits, seconds >= self._limits.stall_seconds)
         else:
             done = self._watched(chunk)

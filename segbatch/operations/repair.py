@@ -8,7 +8,7 @@ from typing import Any
 from segbatch.config.job import JobSpec
 from segbatch.logs import LogReporter
 from segbatch.operations.finish import RunResult
-from segbatch.operations.verify import Report
+from segbatch.operations.verify import Verification
 from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.output import Output
 from segbatch.planning.resume import refuse_other_version
@@ -18,7 +18,7 @@ from segbatch.stages.scoring import ROWS_VERSION
 
 def repair(
     output: str,
-    report: Report,
+    report: Verification,
     run: Callable[[JobSpec], RunResult],
     inputs: list[str] | None = None,
     storage_options: dict[str, Any] | None = None,

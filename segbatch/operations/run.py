@@ -43,9 +43,9 @@ def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **s
             outcome = _run(spec, reporter or LogReporter(), logs)
         except SegbatchError as e:
             if logs.json:
-                event(logger, logging.ERROR, "the run failed", message=str(e), exit_code=e.exit_code)
+                event(logger, logging.ERROR, "run failed", message=str(e), exit_code=e.exit_code)
             raise
-        event(logger, logging.INFO, "the run is done", **_fields(outcome))
+        event(logger, logging.INFO, "run finished", **_fields(outcome))
     return outcome
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ _MAX_PROBLEMS = 50
 _READERS = 4
 
 
-@dataclass
-class Report:
+@dataclass(frozen=True)
+class Verification:
     """The result of a verification.
 
     Attributes:
@@ -52,25 +52,36 @@ class Report:
         more: Number of further problems.
         damaged: Damaged files, each with its damaged chunks; with none if nothing of the file can be used.
         extraneous: Files in ``masks/`` that segbatch did not write.
-        altered: Files whose bytes are not those that the last run recorded.
     """
 
-    files: int = 0
-    records: int = 0
-    masks: int = 0
-    errors: int = 0
-    against: str = ""
-    skipped: Skipped = field(default_factory=Skipped)
-    problems: list[str] = field(default_factory=list)
-    more: int = 0
-    damaged: dict[str, set[str]] = field(default_factory=dict)
-    extraneous: list[str] = field(default_factory=list)
-    altered: list[str] = field(default_factory=list)
+    files: int
+    records: int
+    masks: int
+    errors: int
+    against: str
+    skipped: Skipped
+    problems: list[str]
+    more: int
+    damaged: dict[str, set[str]]
+    extraneous: list[str]
 
     @property
     def ok(self) -> bool:
         """Whether no problem was found."""
         return not self.problems
+
+
+class Report:
+    """Collects the problems of an output while it is verified."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.against = ""
+        self.problems: list[str] = []
+        self.more = 0
+        self.damaged: dict[str, set[str]] = {}
+        self.extraneous: list[str] = []
+        self.altered: list[str] = []  # files whose bytes are not those that the last run recorded
 
     def add_problem(self, problem: str) -> None:
         """Add a problem; beyond a limit problems are only counted."""
@@ -86,6 +97,21 @@ class Report:
             self.damaged[file] = set()
         elif self.damaged.get(file) != set():
             self.damaged.setdefault(file, set()).add(chunk)
+
+    def result(self, totals: Totals, skipped: Skipped) -> Verification:
+        """Return the result, with sums over all rows."""
+        return Verification(
+            files=self.files,
+            records=totals.records,
+            masks=totals.records - totals.failed,
+            errors=totals.failed,
+            against=self.against,
+            skipped=skipped,
+            problems=self.problems,
+            more=self.more,
+            damaged=self.damaged,
+            extraneous=self.extraneous,
+        )
 
 
 @dataclass
@@ -117,7 +143,7 @@ def verify(
     inputs: list[str] | None = None,
     read_input: bool = False,
     storage_options: dict[str, Any] | None = None,
-) -> Report:
+) -> Verification:
     """Read every file, decode every mask, count every class again, and compare the shards with the inputs.
 
     Memory: 8 bytes per record, and the largest files.
@@ -138,11 +164,8 @@ def verify(
     totals = Totals(len(record.classes))
     for chunk in chunks:
         totals.add(chunk.totals)
-    report.records, report.errors = totals.records, totals.failed
-    report.masks = totals.records - totals.failed
     _check_unique(report, opened.store, chunks)
     members = Skipped.merged(*(c.skipped for c in chunks))
-    report.skipped = Skipped.merged(record.skipped.files, members)
     failed_shards = (f"a shard failed: {message}" for chunk in chunks for message in chunk.failed_shards)
     for problem in (*failed_shards, *statistics_problems(opened, totals), *skipped_problems(record, members)):
         report.add_problem(problem)
@@ -150,7 +173,7 @@ def verify(
     for name in report.altered:
         if name not in report.damaged:  # otherwise its damaged chunks are known
             report.mark_damaged(name, None, ALTERED)
-    return report
+    return report.result(totals, Skipped.merged(record.skipped.files, members))
 
 
 def _list(output: Output, report: Report) -> Ledger:

@@ -134,7 +134,7 @@ class Breaker:
                 self._succeed(stage)
             if failed := last_failures(chunk.records, stage):
                 streak[name] = _Failures.of(chunk.id.shard_id, failed)
-                event(logger, logging.INFO, "a chunk is held back", chunk=name, stage=stage, failed=len(failed))
+                event(logger, logging.INFO, "chunk held back", chunk=name, stage=stage, failed=len(failed))
             shards = {failures.shard for failures in streak.values()}
             if sum(f.count for f in streak.values()) >= MIN_FAILURES and len(shards) >= self._shards_needed:
                 raise self._broken(stage)

@@ -110,9 +110,9 @@ def _log_commit(receipt: Receipt, chunk: Chunk) -> None:
     for record in chunk.records:
         if record.error is not None:
             fields = {"chunk": receipt.filename, "image": record.image_id, **vars(record.error)}
-            event(logger, logging.INFO, "a record is an error row", **fields)
+            event(logger, logging.INFO, "record failed", **fields)
     sums: dict[str, Any] = {"records": receipt.totals.records, "errors": receipt.totals.failed, "bytes": receipt.size}
     if receipt.skipped:
         sums["skipped"] = receipt.skipped.to_json()
     seconds = {stage: round(spent, 3) for stage, spent in receipt.timings.items()}
-    event(logger, logging.INFO, "a chunk is committed", chunk=receipt.filename, **sums, seconds=seconds)
+    event(logger, logging.INFO, "chunk committed", chunk=receipt.filename, **sums, seconds=seconds)

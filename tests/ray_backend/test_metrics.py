@@ -64,30 +64,30 @@ def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Watche
     while True:  # Ray hands on what workers write to stderr when it comes to it
         everything = [line for path in logs.glob("worker-*.err") for line in _lines(path.read_text())]
         workers = [line for line in everything if line["run"] in runs]
-        if sum(line["event"] == "a chunk is committed" for line in workers) >= 2 or time.monotonic() > end:
+        if sum(line["event"] == "chunk committed" for line in workers) >= 2 or time.monotonic() > end:
             return Watched(folder / "out", driver, workers, logs)
         time.sleep(0.1)
 
 
 def test_the_driver_logs_an_event_a_line(watched: Watched) -> None:
     work, done = [line["event"] for line in watched.driver], {line["event"]: line for line in watched.driver}
-    assert work == ["the work begins", "a chunk is done", "a chunk is done", "the run is done", "the run failed"]
+    assert work == ["work started", "chunk finished", "chunk finished", "run finished", "run failed"]
     assert {line["chunk"] for line in watched.driver if "chunk" in line} == committed(watched.output)
     first, other = (line["run"] for line in watched.driver[-2:])
     assert first != other
     assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", first)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", watched.driver[0]["time"])
-    assert (done["the run is done"]["records"], done["the run is done"]["errors"]) == (8, {"decode/UnknownFormat": 1})
-    assert (done["the run failed"]["level"], done["the run failed"]["exit_code"]) == ("error", 2)
-    assert "prune" in done["the run failed"]["message"]
+    assert (done["run finished"]["records"], done["run finished"]["errors"]) == (8, {"decode/UnknownFormat": 1})
+    assert (done["run failed"]["level"], done["run failed"]["exit_code"]) == ("error", 2)
+    assert "prune" in done["run failed"]["message"]
 
 
 def test_workers_log_chunks_and_images(watched: Watched) -> None:
-    lines = [line for line in watched.workers if line["event"] == "a chunk is committed"]
+    lines = [line for line in watched.workers if line["event"] == "chunk committed"]
     assert {line["chunk"] for line in lines} == committed(watched.output)
     assert {line["run"] for line in lines} == {watched.driver[0]["run"]}
     assert sum(line["records"] for line in lines) == 8
-    (failed,) = [line for line in watched.workers if line["event"] == "a record is an error row"]
+    (failed,) = [line for line in watched.workers if line["event"] == "record failed"]
     assert (failed["image"], failed["stage"], failed["type"]) == ("a.tar/page", "decode", "UnknownFormat")
     assert failed["worker"] == "refine"
 
