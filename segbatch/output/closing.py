@@ -118,4 +118,4 @@ def close(
     )
     if is_complete and not receipt_sums.totals.failed_shards:
         publish_claimed(store, record.claim, SUCCESS, b"")
-    store.sweep()
+    store.clean_temporary_files()

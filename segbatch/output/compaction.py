@@ -79,7 +79,7 @@ def compact(output: Output, target_bytes: int, reporter: Reporter) -> Compaction
     output.files.save(output.store, output.claim)
     if not output.record.sums().failed_shards and not output.is_finished:
         publish_claimed(output.store, output.claim, SUCCESS, b"")
-    output.store.sweep()
+    output.store.clean_temporary_files()
     after = output.files.files.sizes()
     return Compaction(len(before), len(after), sum(before.values()), sum(after.values()), written)
 

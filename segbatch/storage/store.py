@@ -85,7 +85,7 @@ class Store:
         with _of_output():
             self._storage.move(name, target)
 
-    def sweep(self) -> None:
+    def clean_temporary_files(self) -> None:
         """Remove what killed writers left half-written."""
         with _of_output():
             self._storage.clean_temporary_files()

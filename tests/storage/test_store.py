@@ -95,7 +95,7 @@ def test_killed_writer_leaves_a_whole_object(tmp_path, attempt):
     assert len(data) == 200_000
     assert len(set(data)) == 1
     assert store.names("masks") == ["a"]
-    store.sweep()
+    store.clean_temporary_files()
     assert not (tmp_path / TEMPORARY).exists()
 
 
@@ -107,7 +107,7 @@ def test_writing_survives_a_sweep_by_another_run(tmp_path, monkeypatch):
     def sweep_once(source, target):
         if not swept:
             swept.append(source)
-            store.sweep()
+            store.clean_temporary_files()
         return replace(source, target)
 
     monkeypatch.setattr(os, "replace", sweep_once)
