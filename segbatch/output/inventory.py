@@ -70,7 +70,7 @@ class Inventory:
         results = {name: stat for name, stat in listing.items() if is_result(name)}
         same, others = known.match(results)
         expected = dict(zip(others, known.digests(others), strict=True))
-        rows, damaged = _check_footers(store, claim, results, expected, folder)
+        rows, damaged = _read_undamaged(store, claim, results, expected, folder)
         files = FileTable.joined(same, FileTable.of(rows)) if rows else same
         is_saved = is_saved and not others and len(same) == len(known)
         merged = {
@@ -115,7 +115,7 @@ def set_aside(store: Store, names: Sequence[str], folder: str = MASKS) -> dict[s
     return targets
 
 
-def _check_footers(
+def _read_undamaged(
     store: Store, claim: Claim, listing: Mapping[str, ObjectInfo], expected: Mapping[str, str | None], folder: str
 ) -> tuple[list[FileRow], dict[str, str]]:
     """Read whole files.
