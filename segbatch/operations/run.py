@@ -40,26 +40,26 @@ def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **s
     logs = Logs.of(spec.log_format, spec.storage_options)
     with logs.installed():
         try:
-            outcome = _run(spec, reporter or LogReporter(), logs)
+            result = _run(spec, reporter or LogReporter(), logs)
         except SegbatchError as e:
             if logs.json:
                 event(logger, logging.ERROR, "run failed", message=str(e), exit_code=e.exit_code)
             raise
-        event(logger, logging.INFO, "run finished", **_fields(outcome))
-    return outcome
+        event(logger, logging.INFO, "run finished", **_fields(result))
+    return result
 
 
-def _fields(outcome: RunResult) -> dict[str, Any]:
-    skipped = {"skipped": outcome.skipped.to_json()} if outcome.skipped else {}
+def _fields(result: RunResult) -> dict[str, Any]:
+    skipped = {"skipped": result.skipped.to_json()} if result.skipped else {}
     return {
-        "output": outcome.output,
-        "records": outcome.totals.records,
-        "errors": outcome.totals.errors,
+        "output": result.output,
+        "records": result.totals.records,
+        "errors": result.totals.errors,
         **skipped,
-        "exit_code": outcome.exit_code,
-        "seconds": round(outcome.seconds, 2),
-        "chunks": outcome.chunks,
-        "chunks_computed": outcome.computed,
+        "exit_code": result.exit_code,
+        "seconds": round(result.seconds, 2),
+        "chunks": result.chunks,
+        "chunks_computed": result.computed,
     }
 
 

@@ -117,7 +117,7 @@ def test_a_night(head: dict[str, str], tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump({"state": str(tmp_path / "state"), "job": job, "datasets": {"street": street}}))
     code, log = submit(head, "nightly.py", str(config))
     assert code == 0, log
-    assert "2 of 2 shards to do: 2 new, 0 changed; 0 gone" in log
+    assert "2 of 2 shards to compute: 2 new, 0 changed; 0 gone" in log
     assert len(rows(tmp_path / "out")) == 20
     assert (tmp_path / "out" / "_SUCCESS").exists()
     summaries = list((tmp_path / "state" / "nights").glob("*/summary.md"))

@@ -158,7 +158,7 @@ def test_a_trunk_alone_is_no_network(tmp_path: Path):
 
 def test_hdf5_is_refused_with_the_way_to_convert_it(tmp_path: Path):
     (tmp_path / "w.caffemodel.h5").write_bytes(b"\x89HDF\r\n")
-    with pytest.raises(ModelError, match="HDF5, which is not read here") as caught:
+    with pytest.raises(ModelError, match="HDF5, which is not supported") as caught:
         models.describe("fcn8s", weights=str(tmp_path / "w.caffemodel.h5"))
     code = re.search(r'python -c "(.+?)" \(', str(caught.value))
     assert code is not None

@@ -161,7 +161,7 @@ def test_the_summary_names_the_most_frequent_errors(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "in", [*good, *((f"x{i}.jpg", b"") for i in range(4)), ("y.jpg", b"<html>")])
     outcome = segbatch.run(JobSpec.create(inputs=[str(source)], output=str(tmp_path / "out"), **FAST))
     console = Console(file=io.StringIO(), width=100)
-    show.outcome(console, outcome)
+    show.run_result(console, outcome)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = text[text.index("error") :].splitlines()
     assert "EmptyImage" in lines[1]

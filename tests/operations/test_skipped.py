@@ -42,7 +42,7 @@ def dotted(folder: Path) -> Path:
 
 def said(outcome: RunResult) -> str:
     console = Console(file=io.StringIO(), width=400)
-    show.outcome(console, outcome)
+    show.run_result(console, outcome)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
