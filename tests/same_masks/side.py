@@ -19,7 +19,10 @@ import segbatch
 def main(root: str, cases: str, output: str) -> None:
     if not Path(segbatch.__file__).resolve().is_relative_to(Path(root).resolve()):
         sys.exit(f"segbatch is imported from {segbatch.__file__}, not from {root}")
-    ray.init(num_cpus=2, num_gpus=0, object_store_memory=2**29, include_dashboard=False, log_to_driver=False)
+    # "local", or ray.init would join a cluster that happens to run on this machine.
+    ray.init(
+        address="local", num_cpus=2, num_gpus=0, object_store_memory=2**29, include_dashboard=False, log_to_driver=False
+    )
     for name, fields in json.loads(Path(cases).read_text()).items():
         begun = time.monotonic()
         try:
