@@ -51,7 +51,7 @@ def mean_confidence(sums: np.ndarray) -> np.ndarray:
 
 
 def confidence_gap(sums: np.ndarray) -> np.ndarray:
-    """Return |mean confidence - accuracy|, (...)."""
+    """Return the absolute difference between the mean confidence and the accuracy of the pixels, (...)."""
     return ratio(np.abs((sums[..., 2, :] - sums[..., 1, :]).sum(axis=-1)), sums[..., 0, :].sum(axis=-1))
 
 

@@ -59,7 +59,7 @@ class Work:
 
     @property
     def output(self) -> Output:
-        """Where the masks are."""
+        """The output of the dataset."""
         return self.plan.output
 
     @property

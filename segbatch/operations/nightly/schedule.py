@@ -1,4 +1,4 @@
-"""What a nightly run is for: its date, its hours, its datasets."""
+"""Decide the date, the hours and the datasets of a nightly run."""
 
 from __future__ import annotations
 
