@@ -112,7 +112,7 @@ def run(checkout: Path, folder: Path, output: str) -> Path:
         ({"Bilateral(self.theta_alpha,": "Bilateral(0.9 * self.theta_alpha,"}, "confidence"),
         (
             {
-                "geometry=Geometry(stride=4, multiple=16)": "geometry=Geometry(stride=8, multiple=16)",
+                "geometry=Geometry(stride=4, multiple=16": "geometry=Geometry(stride=8, multiple=16",
                 "return self.classifier(self.decoder(torch.cat([high, low], dim=1)))": "return self.classifier("
                 "self.decoder(torch.cat([high, low], dim=1)))[:, :, ::2, ::2]",
             },
