@@ -38,4 +38,4 @@ def establish(plan: Plan) -> Plan:
 def keep_latest(plan: Plan) -> None:
     """Keep in run.json how the latest run spells its inputs, and its limits: ``verify`` and ``repair`` use both."""
     limits = {**plan.output.record.spec, **plan.job.spec.plain("limit")}
-    plan.output.update(inputs=plan.job.record().inputs, spec=limits)
+    plan.output.update(inputs=plan.job.inputs, spec=limits)

@@ -110,6 +110,11 @@ class Job:
             "code": ROWS_VERSION,
         }
 
+    @property
+    def inputs(self) -> list[str]:
+        """The inputs as run.json has them: absolute and redacted."""
+        return [_absolute(redact(u)) for u in self.spec.inputs]
+
     def record(self) -> RunRecord:
         """Return a new run.json, without a chunk size unless one is given."""
         labels = self.model.labels
@@ -122,7 +127,7 @@ class Job:
             ],
             # With the parameters that come with the weights, which a repair by another version needs.
             spec={**self.spec.public(), "crf": dict(self.refiner.request.values)},
-            inputs=[_absolute(redact(u)) for u in self.spec.inputs],
+            inputs=self.inputs,
             versions=_versions(),
             started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
