@@ -6,6 +6,7 @@ import re
 from urllib.parse import quote, unquote
 
 HIDDEN = "(hidden)"
+BLANK = "is empty or blank; check the variable that it was taken from, or leave it out"
 # C0 and C1, which control terminals, marks that reorder text, line separators, lone surrogates.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -68,6 +69,11 @@ _QUOTED = re.compile(r"""(?P<before>(?P<name>[A-Za-z_][\w.-]*)["']?\s*[:=]\s*(?P
 _PAIR_AT_HOST = re.compile(r"""(?:(?<=[\s"'(=,])|^)[^\s"'()/:@=,]+:(?!//|\\)[^\s"'@]+@(?=[\w\[])""")
 _HEADER = re.compile(r"\b(Basic|Bearer)\s+[A-Za-z0-9+/=._~-]{6,}", re.IGNORECASE)
 _TEXT_SUSPECT = re.compile(r"://|%3A%2F%2F|[=@]|[\w-]{16}|basic |bearer |[\"']:? *[\"']", re.IGNORECASE)
+
+
+def is_blank(value: object) -> bool:
+    """Return whether ``value`` is a text without any visible character."""
+    return isinstance(value, str) and not value.strip()
 
 
 def redact(uri: str) -> str:

@@ -126,3 +126,24 @@ def calls() -> None:
         for what in before:
             assert after[what] == before[what], f"{name} altered {what}: {differing(before[what], after[what])}"
         print(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("output", lambda: segbatch.open("")),
+        ("output", lambda: segbatch.verify(" ")),
+        ("output", lambda: segbatch.compact("\t")),
+        ("output", lambda: segbatch.run(inputs=["a"], output=" ")),
+        ("labels", lambda: segbatch.evaluate("out", labels="")),
+        ("against", lambda: segbatch.evaluate("out", labels="labels", against="")),
+        ("labels", lambda: segbatch.tune_crf(inputs=["a"], labels=" ")),
+        ("inputs", lambda: segbatch.train(inputs=["a", ""], labels="labels", output="out")),
+        ("val_labels", lambda: segbatch.train(inputs=["a"], labels="labels", val=["b"], val_labels="", output="out")),
+        ("config", lambda: segbatch.JobSpec.load("")),
+    ],
+)
+def test_an_empty_path_is_refused_and_its_argument_named(name: str, call: Callable[[], object]) -> None:
+    with pytest.raises(SegbatchError, match=f"^{name}: got .*; is empty or blank") as refused:
+        call()
+    assert refused.value.exit_code == 2

@@ -37,6 +37,11 @@ def test_one_input_may_be_a_string():
         ({"inputs": []}, r"inputs: got \[\]"),
         ({"max_error_fraction": 2}, r"max_error_fraction: got 2; input should be less than or equal to 1"),
         ({"device": "gpu"}, r"device: got \"gpu\""),
+        ({"inputs": ""}, r'inputs: got \[""\]; is empty or blank; check the variable'),
+        ({"inputs": ["a.tar", " \t"]}, r'inputs: got \["a.tar", " \\t"\]; is empty or blank'),
+        ({"output": "  "}, r'output: got "  "; is empty or blank'),
+        ({"weights": ""}, r'weights: got ""; is empty or blank'),
+        ({"classes": "\n"}, r'classes: got "\\n"; is empty or blank'),
     ],
 )
 def test_mistakes_are_explained(fields, message):

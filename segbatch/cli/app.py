@@ -28,7 +28,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
 from segbatch.cli import tables as show
 from segbatch.cli.options import with_spec_options, with_train_options
 from segbatch.cli.progress import reporter_for
-from segbatch.config.base import merge, read_config
+from segbatch.config.base import merge, read_config, refuse_blank
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError, SpecError
@@ -70,7 +70,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan; nothing is written")] = False,
 ) -> None:
     """Segment a corpus: image shards in, Parquet masks and per-class statistics out. The same command resumes."""
-    spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
+    spec = JobSpec.create(**merge(read_config(config) if config is not None else {}, fields))
     _run(spec, dry_run)
 
 
@@ -169,7 +169,7 @@ def tune_crf(
     ] = None,
 ) -> None:
     """Search the parameters of the dense CRF that give the highest mean IoU on labeled images, coarse to fine."""
-    spec = JobSpec.create(**merge(read_config(config) if config else {}, fields))
+    spec = JobSpec.create(**merge(read_config(config) if config is not None else {}, fields))
     reporter = reporter_for(console)
     reporter.phase("starting")  # importing Ray takes a while
     from segbatch.operations.tune import tune_crf as tune
@@ -333,7 +333,7 @@ def train(
     """
     if class_map is not None:
         fields["class_map"] = read_config(class_map)
-    spec = TrainSpec.create(**merge(read_config(config) if config else {}, fields))
+    spec = TrainSpec.create(**merge(read_config(config) if config is not None else {}, fields))
     from segbatch.ray_backend.train import train as train_network
 
     show.training(console, train_network(spec, reporter=reporter_for(console)))
@@ -350,11 +350,12 @@ def models(
 
 
 def _class_map(uri: str | None) -> dict[Any, Any] | None:
-    return read_config(uri) if uri else None
+    refuse_blank(map=uri)
+    return read_config(uri) if uri is not None else None
 
 
 def _storage_options(config: str | None) -> dict[str, Any]:
-    return (read_config(config).get("storage_options") if config else None) or {}
+    return (read_config(config).get("storage_options") if config is not None else None) or {}
 
 
 def main() -> None:

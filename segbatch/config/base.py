@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from segbatch.contents import recognized
 from segbatch.errors import MissingObject, ObjectTooLarge, SourceError, SpecError, StorageError
 from segbatch.storage.resolve import read_object
-from segbatch.text import redact, redact_text
+from segbatch.text import BLANK, is_blank, redact, redact_text
 
 S = TypeVar("S", bound=BaseModel)
 Effect = Literal["rows", "limit", "runtime", "call", "secret"]
 _MAX_CONFIG_BYTES = 16 * 2**20
 _MAX_VALUES = 1_000_000
+
+
+def refuse_blank(**arguments: str | Sequence[str] | None) -> None:
+    """Raise ``SpecError`` for a path or URI that is blank, naming the argument; None is not given."""
+    for name, value in arguments.items():
+        if any(map(is_blank, [value] if isinstance(value, str) else value or ())):
+            raise SpecError(f"{name}: got {json.dumps(value)}; {BLANK}")
 
 
 def setting(default: Any, help: str, *, effect: Effect, **constraints: Any) -> Any:
@@ -55,6 +62,15 @@ class Spec(BaseModel):
     """Settings of a command. Every field has an effect: a subclass with one that has none raises ``TypeError``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_blank(cls, value: object, info: ValidationInfo) -> object:
+        # An empty variable of a shell would otherwise name the current folder.
+        field = cls.model_fields[str(info.field_name)]
+        if value != field.default and any(map(is_blank, value if isinstance(value, list) else [value])):
+            raise ValueError(BLANK)
+        return value
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -92,6 +108,7 @@ def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = Non
     Raises:
         SpecError: It cannot be read, or is not a mapping; names the file and the line.
     """
+    refuse_blank(config=str(uri))
     data = _read_file(str(uri), storage_options)
     if other := recognized(data, {"JSON"}):
         raise SpecError(f"{uri}: not a configuration, but {other}")
@@ -232,4 +249,5 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
     given = redact_text(json.dumps(error["input"], default=str))  # before it is cut: half a URI hides its "@"
     if _is_secret(kind, error["loc"]):
         given = "(hidden)"
-    return f"{field}: got {given[:200]}; {error['msg'][0].lower() + error['msg'][1:]}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{field}: got {given[:200]}; {message[0].lower() + message[1:]}"

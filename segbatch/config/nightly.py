@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from segbatch.config.base import merge, parse_spec, read_config, setting
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
+from segbatch.text import BLANK, is_blank
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 _DATE = re.compile(r"\{date(?::([^{}]+))?\}")
@@ -64,7 +65,7 @@ class NightlySpec(BaseModel):
 
     model_config = _CLOSED
 
-    state: str = Field(description="folder or prefix for the lease and the reports", min_length=1)
+    state: str = Field(description="folder or prefix for the lease and the reports")
     datasets: dict[str, dict[str, Any]] = Field(
         description="settings of `segbatch run` by dataset name; each has a separate output", min_length=1, repr=False
     )
@@ -98,6 +99,13 @@ class NightlySpec(BaseModel):
     keep_nights: int = Field(90, gt=0, description="number of nights whose reports and archived masks are kept")
     drift: DriftSpec = Field(default_factory=lambda: DriftSpec(), description="thresholds of alerts")
     webhook: WebhookSpec | None = Field(None, description="where the summary is posted")
+
+    @field_validator("state")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if is_blank(value):
+            raise ValueError(BLANK)
+        return value
 
     @field_validator("since", "until", mode="before")
     @classmethod
@@ -155,7 +163,7 @@ class NightlySpec(BaseModel):
         if self.storage_options:
             fields.setdefault("storage_options", self.storage_options)
         inputs, output = fields.get("inputs"), fields.get("output")
-        if not isinstance(output, str) or not output:
+        if not isinstance(output, str) or is_blank(output):
             raise SpecError(f"{where}.output: required; give the folder or prefix that its masks go to")
         if fields.get("overwrite"):
             raise SpecError(f"{where}.overwrite: would delete every earlier night; choose another output instead")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from segbatch.config.base import refuse_blank
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.evaluation.bootstrap import ConfidenceInterval
@@ -150,10 +151,14 @@ def evaluate(
         SpecError: No row has a label, the labels are unusable, or the two outputs have different classes.
         OutputError: A result file cannot be read.
     """
+    refuse_blank(output=output, labels=labels, against=against, label_colors=label_colors, address=address)
     reporter = reporter or LogReporter()
     options = LabelOptions(tuple(ignore), class_map, label_suffix, label_colors, reduce_zero_label)
     files = Files(storage_options)
-    records = [(store, RunRecord.need(store)) for store in (Store(u, storage_options) for u in (output, against) if u)]
+    records = [
+        (store, RunRecord.need(store))
+        for store in (Store(u, storage_options) for u in (output, against) if u is not None)
+    ]
     names = _same_classes(records)
     reader, classes = open_labels(options, names, files)
     truths = list_labels(files, labels)
@@ -179,7 +184,9 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         outputs=tuple(_result(*each) for each in zip(outputs, parts, metrics, strict=True)),
-        difference={n: ConfidenceInterval.of(metrics[0][n] - metrics[1][n]) for n in metrics[0]} if against else None,
+        difference={n: ConfidenceInterval.of(metrics[0][n] - metrics[1][n]) for n in metrics[0]}
+        if against is not None
+        else None,
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from segbatch.codecs.decode import decode
-from segbatch.config.base import spec_of
+from segbatch.config.base import refuse_blank, spec_of
 from segbatch.config.crf_mapping import crf_settings
 from segbatch.config.job import JobSpec
 from segbatch.crf.params import CRFSettings
@@ -74,6 +74,7 @@ def tune_crf(
         SpecError: No image has a label, or the labels are unusable, see ``evaluation.survey``.
     """
     spec = spec_of(JobSpec, spec, settings)
+    refuse_blank(labels=labels, label_colors=label_colors)
     reporter = reporter or LogReporter()
     options = LabelOptions(tuple(ignore), class_map, label_suffix, label_colors, reduce_zero_label)
     try:

@@ -13,7 +13,7 @@ from segbatch.storage.local import TEMPORARY, LocalStorage, is_temporary
 from segbatch.storage.remote import RemoteStorage
 from segbatch.storage.retry import RetryPolicy
 from segbatch.storage.uri import split_uri
-from segbatch.text import redact
+from segbatch.text import BLANK, is_blank, redact
 
 
 class Store:
@@ -25,6 +25,8 @@ class Store:
     def __init__(
         self, uri: str, storage_options: dict[str, Any] | None = None, retry: RetryPolicy | None = None
     ) -> None:
+        if is_blank(uri):  # would otherwise name the root of the file system
+            raise SpecError(f"output: got {uri!r}; {BLANK}")
         self._storage = _storage(uri.rstrip("/") or "/", storage_options, retry)
         self.uri, self.local = redact(uri.rstrip("/") or "/"), self._storage.is_local
 
