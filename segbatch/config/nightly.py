@@ -30,7 +30,10 @@ class DriftSpec(BaseModel):
     reference_from: datetime.date | None = Field(
         None, description="date before which nights are not compared with, after an intended change"
     )
-    min_images: int = Field(100, gt=0, description="minimum number of images, of this night and of the earlier ones")
+    min_images: int = Field(100, gt=0, description="minimum number of images of a night that is compared")
+    min_runs: int = Field(
+        3, gt=0, description="minimum number of earlier nights with so many images; never more than `nights`"
+    )
     psi: float = Field(0.2, gt=0, description="population stability index above which a difference is an alert")
     js: float = Field(
         0.05, gt=0, le=1, description="Jensen-Shannon divergence in bits above which a difference is an alert"

@@ -6,7 +6,7 @@ import datetime
 import statistics
 from collections.abc import Sequence
 
-from segbatch.config.nightly import NightlySpec
+from segbatch.config.nightly import DriftSpec, NightlySpec
 from segbatch.evaluation.drift import Content, measure_drift
 from segbatch.operations.nightly.record import DRIFT, ERRORS, DatasetReport, NightReport
 from segbatch.output.totals import Totals
@@ -42,9 +42,10 @@ def judge(
     reference = Content(Totals(len(entry.classes)))
     for n in nights:
         reference.add(n.datasets[name].content or Content(Totals(len(entry.classes))))
-    findings = measure_drift(content, reference, entry.classes, spec.drift)
+    reason = _why_not_judged(content, nights, name, spec.drift)
+    findings = [] if reason else measure_drift(content, reference, entry.classes, spec.drift)
     entry.drift = [f.to_json() for f in findings]
-    entry.compared_with = sorted(n.date for n in nights)
+    entry.compared_with = sorted(n.date for n in nights) if findings else []
     drifted = [f"drift of {f.kind}: {f.detail}" for f in findings if f.alert]
     rise = content.error_share - reference.error_share
     if findings and rise > spec.drift.error_rise:
@@ -52,14 +53,25 @@ def judge(
     if drifted:
         entry.alerts += drifted
         entry.exit_code = entry.exit_code or DRIFT
-    if not findings:
-        entry.notes.append(
-            f"drift is not judged: {content.images:,} images tonight and {reference.images:,} in {len(nights)} earlier "
-            f"nights, fewer than drift.min_images = {spec.drift.min_images:,}"
-        )
+    if reason:
+        entry.notes.append(f"drift is not judged {reason}")
     rates = [n.datasets[name].rate for n in nights if n.datasets[name].rate]
     if rates and entry.rate and entry.rate < _SLOW * statistics.median(rates):
         entry.notes.append(f"slow: {entry.rate:.1f} images/s, earlier nights {statistics.median(rates):.1f}")
+
+
+def _why_not_judged(content: Content, nights: Sequence[NightReport], name: str, drift: DriftSpec) -> str:
+    """Return why the content of a night cannot be compared with ``nights`` yet, or ""."""
+    if content.images < drift.min_images:
+        return f"in a night of {content.images:,} images, fewer than drift.min_images = {drift.min_images:,}"
+    earlier = [c for n in nights if (c := n.datasets[name].content) and c.images >= drift.min_images]
+    needed = min(drift.min_runs, drift.nights)
+    if len(earlier) >= needed:
+        return ""
+    return (
+        f"yet ({len(earlier)} of {needed} nights): it takes {needed} earlier nights (drift.min_runs) with the same "
+        f"settings and at least {drift.min_images:,} images each (drift.min_images)"
+    )
 
 
 def _is_comparable(earlier: DatasetReport, entry: DatasetReport) -> bool:

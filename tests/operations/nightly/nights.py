@@ -82,7 +82,12 @@ class Bench:
 
     def spec(self, **more: Any) -> NightlySpec:
         datasets = {"street": {"inputs": [f"{self.input}/*.tar"], "output": str(self.output)}}
-        fields = {"state": str(self.state), "job": JOB, "datasets": datasets, "drift": {"min_images": 20}}
+        fields = {
+            "state": str(self.state),
+            "job": JOB,
+            "datasets": datasets,
+            "drift": {"min_images": 20, "min_runs": 1},
+        }
         return NightlySpec.create(**fields | self.options | more)
 
     def night(self, number: int, clock: Callable[[], float] | None = None, **more: Any) -> NightReport:
