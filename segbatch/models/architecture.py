@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from segbatch.config.training import TrainingRecipe
 from segbatch.errors import ModelError, SpecError
@@ -228,8 +229,19 @@ class Architecture:
 
     def _on_meta(self, count: int) -> nn.Module:
         """The network without memory or values."""
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialized():
             return self.network(count)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Draw no random numbers: on the meta device ``normal_`` imports ``torch._dynamo`` (2 s, torch 2.14)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        if func in (nn.init.normal_, nn.init.uniform_):
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def nearest(loaded: Mapping[Any, Any], model: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import mobilenet_v2
 
 from segbatch.config.training import TrainingRecipe
 from segbatch.crf.params import CRFSettings
@@ -17,6 +16,7 @@ from segbatch.labels import CAMVID_LABELS, VOC_LABELS
 from segbatch.models.architecture import Architecture
 from segbatch.models.backbones import named_backbone
 from segbatch.models.info import CRFDefaults
+from segbatch.models.mobilenet_v2 import MobileNetV2
 from segbatch.models.tiles import Geometry
 from segbatch.models.weights import Weights
 
@@ -34,7 +34,7 @@ def _separable(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
 
 def _backbone() -> nn.Sequential:
     """MobileNetV2 with its last stride replaced by dilation: (N, 3, H, W) -> (N, 320, H/16, W/16)."""
-    features = mobilenet_v2(weights=None).features[:18]
+    features = MobileNetV2().features[:18]
     for block in features[14:]:
         for conv in block.modules():
             if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
