@@ -3,7 +3,7 @@
 Leases are numbered objects. Whoever creates the next number (``If-None-Match``, a hard link) holds the lease, and only
 its holder writes an object. So exactly one of several contenders takes over an expired lease, without a conditional
 update, which many stores do not support. The highest number counts: an earlier holder that resumes finds a higher one,
-and stops.
+and stops. The lease of a process of this host that has certainly ended need not expire before it is taken over.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
+from pydantic import TypeAdapter
+
 from segbatch.errors import Busy, OutputError, PlatformError
+from segbatch.storage.process_identity import ProcessIdentity
 from segbatch.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "lease"
+_PROCESS: TypeAdapter[ProcessIdentity | None] = TypeAdapter(ProcessIdentity | None)
 _NAME = re.compile(r"(\d{8})\.json")
 
 
@@ -44,19 +48,26 @@ class _Record:
     token: str = ""
     taken: float = 0.0
     released: bool = False
+    process: ProcessIdentity | None = None
 
     @staticmethod
     def of(data: bytes) -> _Record:
         """Parse the object's content. Raises ``ValueError``, ``TypeError`` or ``KeyError`` for any other object."""
         fields = json.loads(data)
         known = {name: fields[name] for name in _Record.__dataclass_fields__ if name in fields}
-        return _Record(**{**known, "expires": float(fields["expires"])})
+        process = _PROCESS.validate_python(fields.get("process"))
+        return _Record(**{**known, "expires": float(fields["expires"]), "process": process})
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     def is_held(self, now: float) -> bool:
-        return not self.released and now < self.expires
+        return not self.released and now < self.expires and not self.is_abandoned
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its holder has ended without releasing it, by what this host knows."""
+        return not self.released and self.process is not None and self.process.is_gone()
 
     def describe(self) -> str:
         until = datetime.datetime.fromtimestamp(self.expires, datetime.UTC)
@@ -89,12 +100,20 @@ class Lease:
         if existing is not None and existing.is_held(clock()):
             raise _busy(store, existing)
         now = clock()
-        record = _Record(owner=_owner(), what=what, token=uuid.uuid4().hex, taken=now, expires=now + seconds)
+        record = _Record(
+            owner=_owner(),
+            what=what,
+            token=uuid.uuid4().hex,
+            taken=now,
+            expires=now + seconds,
+            process=ProcessIdentity.current(),
+        )
         lease = Lease(store, number + 1, record, seconds, clock)
         if not store.create(_name(lease._number), record.to_bytes()) or _highest(store)[0] != lease._number:
             raise _busy(store, _highest(store)[1])
         if existing is not None and not existing.released:
-            logger.warning("%s/%s: the lease of %s has expired and is taken over", store.uri, FOLDER, existing.owner)
+            state = "was held until its process ended" if existing.is_abandoned else "has expired"
+            logger.warning("%s/%s: the lease of %s %s, and is taken over", store.uri, FOLDER, existing.owner, state)
         for name in store.names(FOLDER):
             match = _NAME.fullmatch(name)
             if match and int(match[1]) < lease._number:

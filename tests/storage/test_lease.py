@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +138,91 @@ def test_the_heartbeat_keeps_it(store: Store, clock: Clock) -> None:
                 renewed.wait(0.01)
             assert renewed.is_set()
         assert not lease.lost
+
+
+HOLDER = """
+import json, sys
+from segbatch.storage.lease import Lease
+from segbatch.storage.store import Store
+lease = Lease.take(Store(sys.argv[1], json.loads(sys.argv[3])), 3600.0, lambda: float(sys.argv[2]), "the night before")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_holder(
+    store: Store, clock: Clock, storage_options: dict[str, Any] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process of this host that holds the lease."""
+    command = [sys.executable, "-c", HOLDER, store.uri, str(clock.now), json.dumps(storage_options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def changed(store: Store, **process: object) -> None:
+    """Change the identity of the process that holds the lease."""
+    name = f"lease/{max(store.names('lease'))}"
+    record = json.loads(store.read(name))
+    store.write(name, json.dumps(record | {"process": record["process"] | process}).encode())
+
+
+def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once_by_one(
+    store: Store, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with other_holder(store, clock) as process:
+        assert race([Store(store.uri) for _ in range(4)], clock) == []
+        assert "the night before" in (holder(store, clock) or "")
+        process.kill()
+        process.wait()
+        assert holder(store, clock) is None
+        (heir,) = race([Store(store.uri) for _ in range(8)], clock)
+    heir.renew()
+    assert f"(process {process.pid}) was held until its process ended, and is taken over" in caplog.text
+    with pytest.raises(Busy):
+        take(store, clock)
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_gone(store: Store, clock: Clock) -> None:
+    with other_holder(store, clock) as process:
+        process.kill()
+        stat = Path(f"/proc/{process.pid}/stat")
+        while " Z " not in stat.read_text():
+            time.sleep(0.01)
+        take(store, clock)
+
+
+def test_a_process_of_another_host_boot_or_container_keeps_its_lease(store: Store, clock: Clock) -> None:
+    with other_holder(store, clock) as process:
+        process.kill()
+    here = json.loads(store.read("lease/00000001.json"))["process"]
+    for elsewhere in ({"host": "h"}, {"boot": "b"}, {"namespaces": "pid:[1] time:[2]"}, {"namespaces": ""}):
+        changed(store, **here | elsewhere)
+        with pytest.raises(Busy):
+            take(store, clock)
+    clock.now += HOUR
+    take(store, clock)
+
+
+def test_an_id_that_another_process_was_given_since_is_not_the_holder(store: Store, clock: Clock) -> None:
+    with other_holder(store, clock) as process:
+        process.kill()
+    changed(store, pid=os.getpid())
+    take(store, clock)
+
+
+def test_a_lease_without_a_process_expires_as_before(store: Store, clock: Clock) -> None:
+    """Those of earlier versions, and of systems without /proc."""
+    store.write("lease/00000001.json", json.dumps({"expires": clock.now + HOUR, "owner": "me@old"}).encode())
+    with pytest.raises(Busy, match="me@old"):
+        take(store, clock)
+    clock.now += HOUR
+    take(store, clock)
 
 
 def test_what_is_no_lease_is_named(store: Store, clock: Clock) -> None:
