@@ -33,7 +33,7 @@ def segbatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         monkeypatch.setattr(sys, "argv", ["segbatch", *args])
         code = 0
         try:
-            cli.main()
+            cli.run_command()
         except SystemExit as e:
             code = int(e.code or 0)
         captured = capsys.readouterr()

@@ -108,7 +108,7 @@ def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
     ends = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in ("sys.exit", "typer.Exit")]
     literal = {c.value for n in ends for a in n.args for c in ast.walk(a) if isinstance(c, ast.Constant)}
     raised = {kind.exit_code for kind in _below(SegbatchError)}
-    by_signals = {128 + signal.SIGKILL, 128 + signal.SIGTERM}
+    by_signals = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     assert said == {0, record.ERRORS, record.DRIFT} | raised | literal | by_signals
 
 

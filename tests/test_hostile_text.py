@@ -98,7 +98,7 @@ def test_errors_that_quote_a_stranger_do_not_act_either(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("sys.argv", ["segbatch", "run", "nowhere\x1b[2J\x9b.tar", "-o", str(tmp_path / "o")])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        cli.run_command()
     assert stopped.value.code == 2
     said = capsys.readouterr()
     assert "\\x1b[2J\\x9b" in said.err

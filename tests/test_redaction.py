@@ -192,7 +192,7 @@ def test_a_defect_is_shown_without_the_secrets_in_its_traceback(monkeypatch: pyt
 
     monkeypatch.setattr(cli, "app", broken)
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        cli.run_command()
     shown = capsys.readouterr().err
     assert stopped.value.code == 1
     assert "RuntimeError: asked for https://h/a\n" in shown

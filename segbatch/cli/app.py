@@ -2,14 +2,13 @@
 
 Exit codes: 0 success, 1 failed (the same command resumes), 2 usage or configuration error (nothing was written),
 3 more error rows than ``max_error_fraction`` or a failed shard, 4 drift, 5 another run holds the lease,
-130 interrupted.
+130 or 143 stopped by SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -28,6 +27,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
 from segbatch.cli import tables as show
 from segbatch.cli.options import with_spec_options, with_train_options
 from segbatch.cli.progress import reporter_for
+from segbatch.cli.signals import supervised
 from segbatch.config.base import merge, read_config, refuse_blank
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
@@ -120,7 +120,6 @@ def nightly(
         reporter_for(console).message(explain(spec, date=day, only=dataset or (), until=until))
         return
     reporter = reporter_for(console)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on SIGTERM a night releases its lease
     night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
     if night is not None:
         reporter.message(f"\n{night.to_markdown()}")
@@ -359,7 +358,12 @@ def _storage_options(config: str | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line: an error of segbatch is one line on stderr, without a traceback."""
+    """Run the command line, so that a signal ends all that it has started."""
+    supervised(run_command)
+
+
+def run_command() -> None:
+    """Run the command of ``sys.argv`` in this process: an error of segbatch is one line, without a traceback."""
     try:
         app(standalone_mode=True)
     except SegbatchError as e:
@@ -372,6 +376,3 @@ def main() -> None:
     except Exception:  # CLI main: a defect of segbatch, whose traceback may be pasted into a report
         sys.stderr.write(redact_text(traceback.format_exc()))
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; committed chunks are kept, the same command resumes")
-        sys.exit(130)

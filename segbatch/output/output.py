@@ -245,6 +245,10 @@ class Output:
         """Return what commits chunks, into ``masks/`` or into the staging area. Picklable."""
         return Writer(self.store, self.claim, STAGED if staged else MASKS)
 
+    def committed_names(self, staged: bool = False) -> list[str]:
+        """List the files that workers have written by now, in ``masks/`` or in the staging area."""
+        return self.store.names(STAGED if staged else MASKS)
+
     def finish(self, shards: Sequence[Shard], receipt_sums: ReceiptSums, skipped: Skipped, seconds: float) -> int:
         """See ``output.closing.finish``."""
         return closing.finish(self, shards, receipt_sums, skipped, seconds)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray._private.worker as ray_worker
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
@@ -40,7 +41,7 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
     """Join the cluster that ``spec`` names, or start Ray on this machine.
 
     On exit, a Ray that was started here is stopped, a cluster that was joined here is left, and one that the caller had
-    joined stays joined. The environment, the handler of SIGTERM and Ray's loggers are then what they were before.
+    joined stays joined. The environment and Ray's loggers are then what they were before.
 
     Yields:
         What the cluster offers.
@@ -65,12 +66,12 @@ def join(spec: JobSpec) -> Hardware:
     if ray.is_initialized():
         return offered(is_named)
     if not is_named:
-        with _quiet_core():
+        with _kept_handler(), _quiet_core():
             local.start(Hardware.local(spec), logging_level=logging.ERROR, log_to_driver=False)
         return offered()
     address = spec.address or os.environ["RAY_ADDRESS"]
     try:
-        with _quiet_core() as terminal, _waiting(redact(address), terminal):
+        with _kept_handler(), _quiet_core() as terminal, _waiting(redact(address), terminal):
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as e:  # Ray raises many types when it does not connect
         raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
@@ -79,17 +80,32 @@ def join(spec: JobSpec) -> Hardware:
 
 @contextmanager
 def _restored_process() -> Iterator[None]:
-    """Restore what ``ray.init`` sets in its caller's process: environment variables, and the handler of SIGTERM."""
+    """Restore the environment variables that ``ray.init`` sets, and what Ray prints of its errors while connected.
+
+    The lines ``(raylet) ...`` are about Ray's own processes, whatever ``log_to_driver`` is.
+    """
     before = {name: value for name, value in os.environ.items() if _is_of_ray(name)}
+    shown = ray_worker.print_to_stdstream
+    if not ray.is_initialized():
+        ray_worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = shown
+        for name in [name for name in os.environ if _is_of_ray(name) and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _kept_handler() -> Iterator[None]:
+    """Keep the caller's handler of SIGTERM: that of ``ray.init`` ends the process from within Ray, which may abort."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
-        for name in [name for name in os.environ if _is_of_ray(name) and name not in before]:
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _is_of_ray(name: str) -> bool:

@@ -19,6 +19,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+from segbatch import stopping
 from segbatch.causes import no_space
 from segbatch.errors import PlatformError
 from segbatch.planning.pools import Hardware
@@ -90,6 +91,7 @@ def _start(hardware: Hardware, options: dict[str, Any]) -> None:
         _folder = _own_folder(base if len(base) <= _MAX_FOLDER_LENGTH else "/tmp")
         folder = {"_temp_dir": os.path.join(_folder, "r")}  # Ray opens its own folder to everybody
     atexit.register(stop)
+    stopping.add(_remove_folder)
     try:
         with _on_loopback():
             # Not "auto", which fails on the stale address file of a head that was killed.
@@ -110,8 +112,9 @@ def stop() -> None:
     """Disconnect from Ray and, if ``start`` started it, end it and remove its folder and token."""
     global _folder, _own_token
     ray.shutdown()
+    stopping.discard(_remove_folder)
     if _folder is not None:
-        shutil.rmtree(_folder, ignore_errors=True)
+        _remove_folder()
         _folder = None
         if _held is not None:
             _held.close()
@@ -120,6 +123,11 @@ def stop() -> None:
         os.environ.pop(_TOKEN, None)
         AuthenticationTokenLoader.instance().reset_cache()
         _own_token = False
+
+
+def _remove_folder() -> None:
+    if _folder is not None:
+        shutil.rmtree(_folder, ignore_errors=True)
 
 
 def _own_folder(base: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
@@ -11,10 +12,11 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, read_datasource
 
 from segbatch.isolation import Limits
 from segbatch.isolation.failures import failure
-from segbatch.logs import Logs
+from segbatch.logs import Logs, event
 from segbatch.output.receipt import Receipt
 from segbatch.output.writer import Writer
 from segbatch.planning.breaker import Breaker, ChunkOutcome
+from segbatch.planning.interruption import committed_so_far
 from segbatch.planning.plan import Plan
 from segbatch.planning.pools import Pools
 from segbatch.planning.progress import ProgressCounter
@@ -24,6 +26,9 @@ from segbatch.ray_backend.attempts import RayAttempts
 from segbatch.ray_backend.datasource import ShardDatasource
 from segbatch.ray_backend.prometheus import gauge
 from segbatch.ray_backend.workers import RefineWorker, SegmentWorker, commit_chunk, outcome_of
+from segbatch.stopping import on_stop
+
+logger = logging.getLogger(__name__)
 
 
 def execute(
@@ -48,10 +53,19 @@ def execute(
     _show_chunks_left(counter.progress)
     writer = plan.writer()
     attempts = RayAttempts()
+
+    def stopped() -> str:
+        reporter.closed()
+        committed = committed_so_far(plan)
+        if logs.json:
+            event(logger, logging.WARNING, "run stopped", committed=committed)
+            return ""
+        return f"stopped: {committed}; the same command resumes"
+
     breaker = Breaker(plan, partial(commit_chunk, writer))
     try:
         outcomes = _outcomes(chunk_dataset(plan, pools, writer, attempts, logs))
-        with attempts.stopping(should_stop), closing(outcomes):
+        with on_stop(stopped), attempts.stopping(should_stop), closing(outcomes):
             for receipt in breaker.receipts(outcomes, should_stop):
                 counter.add(receipt)
                 reporter.committed(receipt.filename, receipt.totals.records, receipt.totals.failed, counter.progress)

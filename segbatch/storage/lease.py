@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import TypeAdapter
 
 from segbatch.errors import Busy, OutputError, PlatformError
+from segbatch.stopping import on_stop
 from segbatch.storage.process_identity import ProcessIdentity
 from segbatch.storage.store import Store
 
@@ -137,7 +138,8 @@ class Lease:
         thread = threading.Thread(target=heartbeat, name="segbatch-lease", daemon=True)
         thread.start()
         try:
-            yield self
+            with on_stop(self._release):
+                yield self
         finally:
             over.set()
             thread.join()

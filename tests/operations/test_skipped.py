@@ -64,14 +64,14 @@ def test_skipped_members_are_told_everywhere(
 
     monkeypatch.setattr(sys, "argv", ["segbatch", "verify", str(output)])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        cli.run_command()
     text = capsys.readouterr().out
     assert end.value.code == 0, text
     assert f"skipped: 22 {BARE}" in text
     assert "1 members whose names begin with a dot: b.tar.zst/.h.jpg" in text
     monkeypatch.setattr(sys, "argv", ["segbatch", "stats", str(output), "--json"])
     with pytest.raises(SystemExit):
-        cli.main()
+        cli.run_command()
     assert json.loads(capsys.readouterr().out)["skipped"] == outcome.skipped.to_json()
 
 

@@ -60,7 +60,7 @@ def test_storage_options_and_patience_reach_every_command(
     def segbatch(*args: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["segbatch", *args])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            cli.run_command()
         said = capsys.readouterr()
         return int(end.value.code or 0), said.out + said.err
 

@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
     def command(*args: str) -> str:
         sys.argv, output = ["segbatch", *args], io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.suppress(SystemExit):
-            app.main()
+            app.run_command()
         return " ".join(output.getvalue().split())
 
     job, other = ([*MODEL, "-o", f"{folder}/{name}"] for name in ("out", "other-out"))

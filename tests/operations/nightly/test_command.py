@@ -42,17 +42,14 @@ def config(tmp_path: Path) -> Path:
 def nightly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Calls the command in this process; (exit code, all it printed)."""
     monkeypatch.setattr(cli.console, "width", 200)
-    before = signal.getsignal(signal.SIGTERM)
 
     def call(*args: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["segbatch", "nightly", *args])
         code = 0
         try:
-            cli.main()
+            cli.run_command()
         except SystemExit as e:
             code = int(e.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
         captured = capsys.readouterr()
         return code, re.sub(r"\x1b\[[0-9;]*m", "", captured.out + captured.err)
 
