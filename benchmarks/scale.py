@@ -124,7 +124,7 @@ def print_stages(spec: segbatch.JobSpec) -> None:
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")
     segment, refine = segment_config(plan.job, pools).build(), refine_config(plan.job, pools).build()
     writer = plan.writer()
-    watchdog = Watchdog(Limits.of(spec))
+    watchdog = Watchdog(Limits.of(spec, 1))
     cpu: Counter[str] = Counter()
     clock: Counter[str] = Counter()
     records = passed = 0

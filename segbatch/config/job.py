@@ -149,8 +149,8 @@ class JobSpec(Spec):
     )
     max_worker_bytes: int | None = setting(
         None,
-        "maximum memory of a worker in bytes; a record that takes more becomes an error row; by default 70 % of "
-        "the machine",
+        "maximum memory of a worker in bytes; a record that takes more becomes an error row; by default an equal "
+        "share of 70 % of its machine or container, and more while all workers there hold less than that",
         effect="limit",
         gt=0,
     )

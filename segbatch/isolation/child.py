@@ -19,7 +19,8 @@ from typing import Any
 
 from segbatch.causes import lost_gpu
 from segbatch.errors import NetworkError
-from segbatch.isolation.limits import Limits, resident
+from segbatch.isolation.limits import Limits
+from segbatch.isolation.memory import resident
 from segbatch.protocols import InFlight, Stage
 from segbatch.records import Chunk
 
@@ -51,7 +52,7 @@ class ChildProcess:
     """A child process that holds a stage, built there by ``build``."""
 
     def __init__(self, build: Callable[[], Stage], limits: Limits) -> None:
-        self._limits = limits
+        self._limits, self._memory = limits, limits.memory()
         self.runs = 0
         self._connection, theirs = Pipe()
         path = os.pathsep.join(p or os.getcwd() for p in sys.path)
@@ -107,11 +108,20 @@ class ChildProcess:
                     deadline = time.monotonic() + max(seconds, self._limits.seconds(pixels))
             except (EOFError, OSError, pickle.UnpicklingError):
                 return self._exit(*_ending(self._process.wait()), in_flight)
-            memory = resident(self._process.pid)
-            if self._limits.memory is not None and (memory or 0) > self._limits.memory:
-                return self._exit("memory", "took more memory than a worker may hold (max_worker_bytes)", in_flight)
+            if kind := self._memory_exceeded():
+                return self._exit(kind, "took more memory than a worker may hold (max_worker_bytes)", in_flight)
             if time.monotonic() > deadline:
                 return self._exit("time", "was not finished within the time limit (stall_seconds)", in_flight)
+
+    def _memory_exceeded(self) -> str:
+        """Return the kind of exit if the child holds too much memory, else ``""``."""
+        held = resident(self._process.pid) or 0
+        if self._memory is None:
+            return ""
+        if self._memory.is_exceeded_alone(held):
+            return "memory"
+        # Other workers may have caused it, as they may cause a kill from outside.
+        return "killed" if self._memory.is_exceeded_together(held, os.getppid(), held) else ""
 
     def _exit(self, kind: str, cause: str, in_flight: dict[int, tuple[str, float]]) -> ChildExit:
         self.close()

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from segbatch.isolation.limits import Limits, resident
+from segbatch.isolation.limits import Limits
+from segbatch.isolation.memory import MemoryLimit, resident
 from segbatch.protocols import InFlight
 
 _MEMORY_CHECK_SECONDS = 0.1
@@ -29,8 +30,9 @@ class Watchdog(InFlight):
         self._in_flight: dict[int, float] = {}
         self._active = False
         self._deadline = 0.0
-        if limits.memory is not None and resident("self") is not None:
-            threading.Thread(target=self._watch_memory, args=(limits.memory,), daemon=True).start()
+        memory = limits.memory()
+        if memory is not None and resident("self") is not None:
+            threading.Thread(target=self._watch_memory, args=(memory,), daemon=True).start()
 
     def __enter__(self) -> Watchdog:
         self._in_flight.clear()
@@ -64,12 +66,17 @@ class Watchdog(InFlight):
             # The descriptor, not sys.stderr: Ray puts an object there that has none.
             faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
-    def _watch_memory(self, limit: int) -> None:
+    def _watch_memory(self, limit: MemoryLimit) -> None:
         while True:
             time.sleep(_MEMORY_CHECK_SECONDS)
             held = resident("self") or 0
-            if self._active and held > limit:
-                end_process(f"the worker holds {held / 2**30:.1f} GiB, more than max_worker_bytes = {limit:,}")
+            if self._active and limit.is_exceeded_alone(held):
+                end_process(f"the worker holds {held:,} bytes, more than max_worker_bytes = {limit.maximum:,}")
+            if self._active and limit.is_exceeded_together(held, os.getppid()):
+                end_process(
+                    f"the worker holds {held:,} bytes, more than its share of {limit.share:,}, and the workers of this "
+                    f"machine together more than {limit.maximum:,} (max_worker_bytes)"
+                )
 
 
 def end_process(why: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError
+from segbatch.isolation import Limits
 from segbatch.output.reconcile import Outdated
 from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import Hardware, plan_pools
@@ -45,6 +46,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     shown = ", ".join(classes[:6]) + (f", … ({len(classes)} in all)" if len(classes) > 6 else "")
     size = sum(s.size for s in shards)
     parameters = ", ".join(f"{key} {value}" for key, value in plan.job.refiner.parameters.items())
+    pools = plan_pools(spec, hardware, total - done)
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         **_joined(plan.job.notes),
@@ -59,7 +61,8 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "pruned": f"classes below {plan.job.prune:g} at every pixel" if plan.job.prune else "nothing",
         "refiner": f"{spec.refiner}: {parameters}" if parameters else spec.refiner,
         **({"crf from": plan.job.refiner.tuned} if plan.job.refiner.tuned else {}),
-        "workers": plan_pools(spec, hardware, total - done).describe(),
+        "workers": pools.describe(),
+        "memory": Limits.of(spec, pools.workers_per_node).describe_memory(hardware.elastic),
         "cores": f"{hardware.cpus:g} CPUs, {hardware.gpus:g} GPUs",
         "output": plan.output.uri,
         "fingerprint": plan.record.fingerprint,

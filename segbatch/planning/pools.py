@@ -56,7 +56,7 @@ class Pools:
     """The workers of each stage at the start of a job, and what each worker reserves.
 
     ``max_segment_actors`` and ``max_refine_actors`` are what the pools may grow to; 0 means a fixed size. A pool that
-    can grow can also shrink to one worker.
+    can grow can also shrink to one worker. ``workers_per_node`` is how many workers the largest node may hold.
     """
 
     segment_actors: int
@@ -69,6 +69,7 @@ class Pools:
     device: str
     max_segment_actors: int = 0
     max_refine_actors: int = 0
+    workers_per_node: int = 1
 
     def describe(self) -> str:
         cpus = f"{self.segment_cpus:g} CPU"
@@ -97,14 +98,22 @@ def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
     else:
         pools = _fitting(spec, hardware, chunks)
     if not hardware.elastic:
-        return pools
+        return _per_node(pools, hardware)
     needed = -(-max(1, chunks) // _CHUNKS_EACH)
     refine_needed = 4 * needed if pools.segment_gpus else needed
-    return replace(
+    pools = replace(
         pools,
         max_segment_actors=spec.segment_actors or max(pools.segment_actors, needed),
         max_refine_actors=spec.refine_actors or max(pools.refine_actors, refine_needed),
     )
+    return _per_node(pools, hardware)
+
+
+def _per_node(pools: Pools, hardware: Hardware) -> Pools:
+    """Return the pools with the workers that the largest node has CPUs for, at most all."""
+    workers = max(pools.segment_actors, pools.max_segment_actors) + max(pools.refine_actors, pools.max_refine_actors)
+    cpus = max(hardware.node_cpus, 1.0)
+    return replace(pools, workers_per_node=max(1, min(workers, int(cpus / min(pools.segment_cpus, pools.refine_cpus)))))
 
 
 def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:

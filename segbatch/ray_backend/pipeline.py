@@ -77,7 +77,7 @@ def execute(
 
 def chunk_dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
     """Build the dataset read -> segment -> refine (+ commit). Its rows are chunks; hence ``batch_size=1``."""
-    limits = Limits.of(plan.job.spec)
+    limits = Limits.of(plan.job.spec, pools.workers_per_node)
     with DataContext.current(_context(plan, limits)):  # a dataset keeps a copy of the context that it is built in
         chunks = read_datasource(
             ShardDatasource(plan.job.source, list(plan.slices()), plan.chunk_size, attempts), num_cpus=pools.read_cpus

@@ -60,7 +60,7 @@ def segment_chunks(job: Job, pools: Pools, logs: Logs, chunks: Sequence[Chunk]) 
     worker: Any = ray.remote(SegmentWorker)
     worker = worker.options(num_cpus=pools.segment_cpus, num_gpus=pools.segment_gpus)
     attempts = RayAttempts()
-    config, limits = segment_config(job, pools), Limits.of(job.spec)
+    config, limits = segment_config(job, pools), Limits.of(job.spec, pools.workers_per_node)
     workers = [worker.remote(config, limits, attempts, logs) for _ in range(pools.segment_actors)]
     try:
         pending = {workers[n % len(workers)].__call__.remote(chunk_to_row(chunk)): n for n, chunk in enumerate(chunks)}

@@ -26,7 +26,7 @@ from tests.cluster.jobs import picture
 from tests.cluster.poisons import CRASH, HANG, chunk
 from tests.networks import LABELS
 
-LIMITS = Limits(stall_seconds=20, memory=2**30)
+LIMITS = Limits(stall_seconds=20, max_worker_bytes=2**30)
 
 
 def in_quarantine(build: Callable[[], Any], given: Chunk, limits: Limits = LIMITS, **more: bool) -> list[dict]:

@@ -103,3 +103,12 @@ def test_nodes_that_are_yet_to_come_are_asked_for_by_one_worker_of_each_kind():
 def test_what_cannot_be_scheduled_is_refused_with_the_arithmetic(fields, hardware, message):
     with pytest.raises(PlanError, match=message):
         plan_pools(spec(**fields), hardware, 1000)
+
+
+def test_the_workers_of_the_largest_node_share_its_memory():
+    assert plan_pools(spec(), machine(2), 100).workers_per_node == 4
+    assert plan_pools(spec(), machine(64), 1).workers_per_node == 2
+    assert plan_pools(spec(segment_actors=1, refine_actors=3), machine(8), 100).workers_per_node == 4
+    # Of two nodes, and of the nodes that an autoscaler adds, one has half of the workers or some more.
+    assert 64 <= plan_pools(spec(), Hardware(64, 0, 32, 0, elastic=True), 10**4).workers_per_node <= 80
+    assert plan_pools(spec(), Hardware(64, 0, 32, 0, elastic=True), 1).workers_per_node == 2

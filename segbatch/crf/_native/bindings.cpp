@@ -42,6 +42,12 @@ nb::ndarray<T, nb::numpy> empty(std::vector<std::size_t> shape) {
     return nb::ndarray<T, nb::numpy>(values, shape.size(), shape.data(), owner);
 }
 
+// Memory is accounted for in Python, which the workers of a job share.
+std::uint64_t free_memory(std::uint64_t needed) {
+    nb::gil_scoped_acquire acquire;
+    return nb::cast<std::uint64_t>(nb::module_::import_("segbatch.crf.memory").attr("free_memory")(needed));
+}
+
 // A kernel, and the vectors it borrows.
 struct Kernel {
     KernelSpec spec;
@@ -288,6 +294,7 @@ nb::ndarray<float, nb::numpy> label_probability(Planes coarse, Labels chosen, in
 
 NB_MODULE(_core, m) {
     m.doc() = "The native engine of segbatch.crf.";
+    set_memory_probe(&free_memory);
     nb::register_exception_translator(
         [](const std::exception_ptr& p, void*) {
             try {

@@ -14,6 +14,9 @@ namespace segbatch {
 
 namespace {
 
+MemoryProbe memory_probe = nullptr;
+constexpr std::uint64_t kProbed = std::uint64_t{16} << 20;  // of an image: worth asking how much memory is free
+
 constexpr std::size_t kBig = std::size_t{8} << 20;  // of an array: worth being reused or returned within an image
 
 Points points_of(const Image& image, const KernelSpec& kernel) {
@@ -65,6 +68,8 @@ std::uint64_t Workspace::bytes() const {
     return sum;
 }
 
+void set_memory_probe(MemoryProbe probe) { memory_probe = probe; }
+
 std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>& kernels) {
     const Layout layout = layout_for(image.labels);
     const std::uint64_t points = static_cast<std::uint64_t>(image.points());
@@ -112,7 +117,8 @@ Inference::Inference(const Image& image, const std::vector<KernelSpec>& kernels,
       points_(image.points()),
       labels_(image.labels),
       workspace_(workspace) {
-    const std::uint64_t needed = estimate_memory(image, kernels), available = available_memory();
+    const std::uint64_t needed = estimate_memory(image, kernels);
+    const std::uint64_t available = memory_probe != nullptr && needed >= kProbed ? memory_probe(needed) : 0;
     if (available > 0 && needed > available + workspace.bytes()) {
         throw MemoryError("image of " + std::to_string(image.height) + " x " + std::to_string(image.width) + " with " +
                           std::to_string(image.labels) + " labels needs about " + std::to_string(needed >> 20) +

@@ -143,6 +143,10 @@ struct CacheInfo {
 CacheInfo cache_info();
 void clear_cache();
 
+// Returns the bytes of memory that are free, 0 if unknown; called in any thread before an image takes `needed` bytes.
+using MemoryProbe = std::uint64_t (*)(std::uint64_t needed);
+void set_memory_probe(MemoryProbe probe);
+
 // Bytes that inference takes at its peak, from what is known before the lattice is built.
 std::uint64_t estimate_memory(const Image& image, const std::vector<KernelSpec>& kernels);
 

@@ -1,10 +1,8 @@
 #include "memory.h"
 
 #include <cstdlib>
-#include <fstream>
 #include <limits>
 #include <new>
-#include <string>
 #include <utility>
 
 #if defined(__linux__)
@@ -67,14 +65,6 @@ void deallocate(void* data, std::size_t bytes) {
 #endif
 }
 
-#if defined(__linux__)
-std::uint64_t read_number(const char* path) {
-    std::ifstream in(path);
-    std::uint64_t value = 0;
-    return in >> value ? value : 0;  // "max" and a missing file both read as 0
-}
-#endif
-
 }  // namespace
 
 Buffer::~Buffer() { release(); }
@@ -119,24 +109,6 @@ void* Buffer::reserve(std::size_t bytes) {
     if (data_ == nullptr) throw std::bad_alloc();
     capacity_ = rounded;
     return data_;
-}
-
-std::uint64_t available_memory() {
-#if defined(__linux__)
-    std::uint64_t available = 0;
-    std::ifstream info("/proc/meminfo");
-    for (std::string line; std::getline(info, line);) {
-        if (line.rfind("MemAvailable:", 0) == 0) available = std::stoull(line.substr(13)) * 1024;
-    }
-    const std::uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
-    const std::uint64_t used = read_number("/sys/fs/cgroup/memory.current");
-    if (limit > 0 && (available == 0 || limit - (used < limit ? used : limit) < available)) {
-        available = limit - (used < limit ? used : limit);
-    }
-    return available;
-#else
-    return 0;
-#endif
 }
 
 }  // namespace segbatch

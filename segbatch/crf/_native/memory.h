@@ -40,7 +40,4 @@ private:
     bool borrowed_ = false;
 };
 
-// Bytes of memory that could still be used, by the kernel's and the container's account; 0 if unknown.
-std::uint64_t available_memory();
-
 }  // namespace segbatch
