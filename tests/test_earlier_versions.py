@@ -18,7 +18,7 @@ from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
 from segbatch.models import MODELS
 from segbatch.operations.compact import compact
-from segbatch.operations.nightly.record import read_night
+from segbatch.operations.nightly.reports import read_night
 from segbatch.operations.verify import verify
 from segbatch.output.dataset import MaskDataset
 from segbatch.planning.plan import make_plan

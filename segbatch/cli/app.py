@@ -113,6 +113,7 @@ def nightly(
     from segbatch.config.nightly import NightlySpec
     from segbatch.operations.nightly.explain import explain
     from segbatch.operations.nightly.night import run_night
+    from segbatch.operations.nightly.summary import to_markdown
 
     spec = NightlySpec.load(config)
     day = _date(date)
@@ -122,7 +123,7 @@ def nightly(
     reporter = reporter_for(console)
     night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
     if night is not None:
-        reporter.message(f"\n{night.to_markdown()}")
+        reporter.message(f"\n{to_markdown(night)}")
         raise typer.Exit(night.exit_code)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segbatch.operations.nightly.record import read_night
+from segbatch.operations.nightly.reports import read_night
 from segbatch.output.catalog import read_catalog
 from segbatch.output.dataset import MaskDataset
 from segbatch.output.file_table import FileTable

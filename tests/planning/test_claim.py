@@ -12,7 +12,8 @@ from segbatch.errors import OutputError, PlanError, SpecError
 from segbatch.operations.compact import compact
 from segbatch.operations.demo import run_demo
 from segbatch.operations.finish import finish
-from segbatch.operations.nightly.record import DatasetReport, NightReport, dates, remove_night, write_night
+from segbatch.operations.nightly.record import DatasetReport, NightReport
+from segbatch.operations.nightly.reports import dates, remove_night, write_night
 from segbatch.operations.verify import verify
 from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output

@@ -10,7 +10,7 @@ from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import MissingInput, PlanError, SourceError
 from segbatch.operations.nightly.dataset import Work, prepare
-from segbatch.operations.nightly.record import dates, read_night
+from segbatch.operations.nightly.reports import dates, read_night
 from segbatch.output.output import Output
 from segbatch.storage.store import Store
 

@@ -14,15 +14,8 @@ from segbatch.logs import LogReporter
 from segbatch.operations.nightly.dataset import Work, compute_staged, describe, prepare, promote
 from segbatch.operations.nightly.judge import judge, judge_errors
 from segbatch.operations.nightly.lookback import EarlierDate, Lookback, look_back
-from segbatch.operations.nightly.record import (
-    DatasetReport,
-    NightReport,
-    dates,
-    read_night,
-    remove_night,
-    utc,
-    write_night,
-)
+from segbatch.operations.nightly.record import DatasetReport, NightReport, utc
+from segbatch.operations.nightly.reports import dates, read_night, remove_night, write_night
 from segbatch.operations.nightly.schedule import Schedule
 from segbatch.operations.nightly.webhook import post
 from segbatch.output.output import Output

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from segbatch.config.nightly import WebhookSpec
 from segbatch.operations.nightly.record import NightReport
+from segbatch.operations.nightly.summary import to_markdown
 
 _FIRST_WAIT = 1.0
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
@@ -28,7 +29,7 @@ def post(spec: WebhookSpec, night: NightReport, sleep: Callable[[float], None] =
     Returns:
         Why it could not be posted, or "".
     """
-    body = json.dumps({"text": night.to_markdown(), **night.to_json()}).encode()
+    body = json.dumps({"text": to_markdown(night), **night.to_json()}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "segbatch", **spec.headers}
     host = urlsplit(spec.url).hostname
     opener = urllib.request.build_opener(_NoRedirects)

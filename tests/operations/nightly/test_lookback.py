@@ -12,7 +12,9 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.operations.nightly.explain import explain
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
 from segbatch.operations.nightly.night import run_night
-from segbatch.operations.nightly.record import DatasetReport, NightReport, write_night
+from segbatch.operations.nightly.record import DatasetReport, NightReport
+from segbatch.operations.nightly.reports import write_night
+from segbatch.operations.nightly.summary import to_markdown
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows
@@ -211,7 +213,7 @@ def test_nights_do_what_came_late_after_their_own_and_say_so(camera: Camera) -> 
     assert (camera.masks(0), camera.masks(1)) == (2, 7)
     assert (second.exit_code, second.verdict) == (3, "TOO MANY ERRORS: cam 2026-11-19")
     assert [e.drift for e in second.datasets.values()] == [[], []]
-    assert "| cam 2026-11-19 | done  |   2 |" in second.to_markdown()
+    assert "| cam 2026-11-19 | done  |   2 |" in to_markdown(second)
 
     third = run_night(spec, clock=lambda: MIDNIGHT + DAY + HOUR)
     assert third is not None

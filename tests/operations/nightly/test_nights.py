@@ -17,6 +17,7 @@ import pytest
 from segbatch.errors import SpecError
 from segbatch.operations.nightly.night import run_night
 from segbatch.operations.nightly.record import NightReport
+from segbatch.operations.nightly.summary import to_markdown
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
 from segbatch.output.dataset import MaskDataset
@@ -136,7 +137,7 @@ def test_a_shift_of_content_is_an_alert_and_ordinary_nights_are_none(nights: lis
 def test_the_summary_is_the_record_in_words(nights: list[Told], bench: Bench) -> None:
     folder = bench.state / "nights" / "2026-11-23"
     page, record = (folder / "summary.md").read_text(), json.loads((folder / "night.json").read_text())
-    assert page == nights[3].night.to_markdown()
+    assert page == to_markdown(nights[3].night)
     assert page.splitlines()[0] == "# Night of 2026-11-23: DRIFT: street"
     assert "| street  | done  |   1 |       0 |       0 |    0 |     30 |      0 |" in page
     assert "**alert**: drift of share of pixels: bright" in page
@@ -216,7 +217,7 @@ def test_a_dataset_that_cannot_be_read_does_not_keep_the_others(after: Bench) ->
     assert (night.exit_code, night.verdict) == (2, "FAILED: lost")
     assert "does not exist" in night.datasets["lost"].message
     assert night.datasets["street"].state == "done"
-    assert "**alert**: failed: " in night.to_markdown()
+    assert "**alert**: failed: " in to_markdown(night)
     assert not (after.folder / "none").exists()
 
 

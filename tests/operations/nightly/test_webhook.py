@@ -13,6 +13,7 @@ import pytest
 
 from segbatch.config.nightly import WebhookSpec
 from segbatch.operations.nightly.record import DatasetReport, NightReport
+from segbatch.operations.nightly.summary import to_markdown
 from segbatch.operations.nightly.webhook import post
 
 
@@ -82,7 +83,7 @@ def test_it_posts_the_record_and_its_text(receiver: Receiver, night: NightReport
     assert path == "/hook/SECRET"
     assert headers["content-type"] == "application/json"
     assert headers["authorization"] == "Bearer X"
-    assert body == {"text": night.to_markdown(), **json.loads(json.dumps(night.to_json()))}
+    assert body == {"text": to_markdown(night), **json.loads(json.dumps(night.to_json()))}
     assert (body["exit_code"], body["verdict"]) == (4, "DRIFT: street")
 
 
