@@ -119,6 +119,9 @@ class Progress:
         total: Chunks of the whole job; an estimate (``is_estimate``) while a tar has not been read to its end.
         computed: Chunks committed by this run, with ``records`` records, of which ``errors`` are error rows.
         seconds: Time since the work was planned.
+        records_per_second: Since every worker has committed a chunk; None before, while workers start.
+        seconds_left: Estimate of the time to the end; None before the first chunk.
+        is_bound: Whether ``seconds_left`` is an upper bound: the first chunk of a worker takes longer than others.
     """
 
     done: int
@@ -128,6 +131,9 @@ class Progress:
     records: int = 0
     errors: int = 0
     seconds: float = 0.0
+    records_per_second: float | None = None
+    seconds_left: float | None = None
+    is_bound: bool = False
 
 
 class Reporter:

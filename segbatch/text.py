@@ -279,3 +279,8 @@ def duration(seconds: float) -> str:
     if whole < 120:
         return f"{whole} s"
     return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 image`` or ``1,200 images``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -11,11 +11,11 @@ import datetime
 import json
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from segbatch.errors import WRONG_PLATFORM
 from segbatch.text import escape_lines
@@ -26,14 +26,18 @@ if sys.platform != "linux":  # before imports that fail elsewhere
 
 from segbatch.cli import tables as show
 from segbatch.cli.options import with_spec_options, with_train_options
-from segbatch.cli.progress import reporter_for
+from segbatch.cli.progress import reporting
 from segbatch.cli.signals import supervised
+from segbatch.cli.terminal import console, log, prepare_streams, quoted
 from segbatch.config.base import merge, read_config, refuse_blank
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SegbatchError, SpecError
 from segbatch.labels import IGNORE_INDEX, LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO
 from segbatch.text import redact_text
+
+if TYPE_CHECKING:
+    from segbatch.operations.verify import Verification
 
 app = typer.Typer(
     help="Semantic-segmentation masks for very large image corpora.",
@@ -43,7 +47,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
 
 Output = Annotated[str, typer.Argument(help="output of a run: a folder or prefix", show_default=False)]
 Limit = Annotated[int, typer.Option(min=0, help="maximum number of rows to show")]
@@ -76,21 +79,25 @@ def run(
 
 def _run(spec: JobSpec, dry_run: bool = False) -> None:
     if dry_run:
-        from segbatch.operations.explain import explain
+        with reporting("reading inputs"):
+            from segbatch.operations.explain import explain
 
-        reporter_for(console).message(explain(spec))
+            plan = explain(spec)
+        show.print_text(console, plan)
         return
-    from segbatch.operations.run import run as run_job
-
     structured = spec.log_format == "json"
     try:
-        outcome = run_job(spec, reporter=reporter_for(console, spec.log_format))
+        with reporting("loading Ray", spec.log_format) as reporter:
+            from segbatch.operations.run import run as run_job
+
+            outcome = run_job(spec, reporter=reporter)
     except SegbatchError as e:
         if structured:  # it is in the log
             raise typer.Exit(e.exit_code) from None
         raise
     if not structured:
         show.run_result(console, outcome)
+        show.next_commands(console, outcome)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -111,19 +118,23 @@ def nightly(
 ) -> None:
     """Process what is new in several datasets until a deadline, and compare the masks with those of earlier nights."""
     from segbatch.config.nightly import NightlySpec
-    from segbatch.operations.nightly.explain import explain
-    from segbatch.operations.nightly.night import run_night
-    from segbatch.operations.nightly.summary import to_markdown
 
     spec = NightlySpec.load(config)
     day = _date(date)
     if dry_run:
-        reporter_for(console).message(explain(spec, date=day, only=dataset or (), until=until))
+        with reporting("reading inputs"):
+            from segbatch.operations.nightly.explain import explain
+
+            plan = explain(spec, date=day, only=dataset or (), until=until)
+        show.print_text(console, plan)
         return
-    reporter = reporter_for(console)
-    night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
+    with reporting("loading Ray") as reporter:
+        from segbatch.operations.nightly.night import run_night
+        from segbatch.operations.nightly.summary import to_markdown
+
+        night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
     if night is not None:
-        reporter.message(f"\n{to_markdown(night)}")
+        show.print_text(console, to_markdown(night))
         raise typer.Exit(night.exit_code)
 
 
@@ -142,11 +153,13 @@ def demo(
     ] = Path("demo-out"),
 ) -> None:
     """Segment four photographs from installed packages, without network access, and draw a contact sheet."""
-    from segbatch.operations.demo import run_demo
+    with reporting("loading Ray") as reporter:
+        from segbatch.operations.demo import run_demo
 
-    outcome, sheet = run_demo(output, reporter_for(console))
+        outcome, sheet = run_demo(output, reporter)
     show.run_result(console, outcome)
-    console.print(f"look at [bold]{sheet}[/bold]: photograph | network | after CRF", soft_wrap=True)
+    show.print_text(console, f"look at {sheet}: photograph | network | after CRF")
+    show.next_commands(console, outcome)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -170,24 +183,23 @@ def tune_crf(
 ) -> None:
     """Search the parameters of the dense CRF that give the highest mean IoU on labeled images, coarse to fine."""
     spec = JobSpec.create(**merge(read_config(config) if config is not None else {}, fields))
-    reporter = reporter_for(console)
-    reporter.phase("starting")  # importing Ray takes a while
-    from segbatch.operations.tune import tune_crf as tune
+    with reporting("loading Ray") as reporter:
+        from segbatch.operations.tune import tune_crf as tune
 
-    found = tune(
-        spec,
-        labels=labels,
-        images=images,
-        ignore=ignore,
-        class_map=_class_map(class_map),
-        label_suffix=label_suffix,
-        label_colors=label_colors,
-        reduce_zero_label=reduce_zero_label,
-        reporter=reporter,
-    )
+        found = tune(
+            spec,
+            labels=labels,
+            images=images,
+            ignore=ignore,
+            class_map=_class_map(class_map),
+            label_suffix=label_suffix,
+            label_colors=label_colors,
+            reduce_zero_label=reduce_zero_label,
+            reporter=reporter,
+        )
     show.tuning(console, found)
     write.write_text(found.to_yaml())
-    console.print(f"written to {write}: segbatch run INPUT... --config {write}", highlight=False, soft_wrap=True)
+    show.print_text(console, f"next: segbatch run INPUT... --config {quoted(str(write))}")
 
 
 @app.command()
@@ -226,19 +238,25 @@ def verify(
     config: RunConfig = None,
 ) -> None:
     """Check that an output has each input record exactly once, readable files, and the right statistics."""
-    from segbatch.operations.verify import verify as verify_output
-
     options = _storage_options(config)
-    report = verify_output(output, inputs=inputs or None, storage_options=options, read_input=read_input)
-    show.verification(console, report)
-    if repair and not report.ok:
-        from segbatch.operations.repair import repair as repair_output
-        from segbatch.operations.run import run as run_job
 
-        reporter = reporter_for(console)
-        repair_output(output, report, lambda spec: run_job(spec, reporter=reporter), inputs or None, options, reporter)
-        report = verify_output(output, inputs=inputs or None, storage_options=options, read_input=read_input)
-        show.verification(console, report)
+    def checked() -> Verification:
+        with reporting("reading the output"):
+            from segbatch.operations.verify import verify as verify_output
+
+            report = verify_output(output, inputs=inputs or None, storage_options=options, read_input=read_input)
+        show.verification(console, report, output)
+        return report
+
+    report = checked()
+    if repair and not report.ok:
+        with reporting("loading Ray") as reporter:
+            from segbatch.operations.repair import repair as repair_output
+            from segbatch.operations.run import run as run_job
+
+            again = partial(run_job, reporter=reporter)
+            repair_output(output, report, again, inputs or None, options, reporter)
+        report = checked()
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -249,17 +267,12 @@ def compact(
     config: RunConfig = None,
 ) -> None:
     """Merge small mask files of a finished run into few large ones. Safe to kill: the same command resumes."""
-    from segbatch.operations.compact import compact as compact_output
+    options = _storage_options(config)
+    with reporting("reading the output") as reporter:
+        from segbatch.operations.compact import compact as compact_output
 
-    show.compaction(
-        console,
-        compact_output(
-            output,
-            target_bytes=target_mb * 10**6,
-            storage_options=_storage_options(config),
-            reporter=reporter_for(console),
-        ),
-    )
+        compaction = compact_output(output, target_bytes=target_mb * 10**6, storage_options=options, reporter=reporter)
+    show.compaction(console, compaction)
 
 
 @app.command("eval")
@@ -294,23 +307,24 @@ def evaluate(
     for path in (write_json, plot):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-    from segbatch.operations.evaluate import evaluate as evaluate_output
+    with reporting("loading Ray") as reporter:
+        from segbatch.operations.evaluate import evaluate as evaluate_output
 
-    found = evaluate_output(
-        output,
-        labels=labels,
-        against=against,
-        ignore=ignore,
-        class_map=_class_map(class_map),
-        label_suffix=label_suffix,
-        label_colors=label_colors,
-        reduce_zero_label=reduce_zero_label,
-        resamples=resamples,
-        seed=seed,
-        address=address,
-        storage_options=_storage_options(config),
-        reporter=reporter_for(console),
-    )
+        found = evaluate_output(
+            output,
+            labels=labels,
+            against=against,
+            ignore=ignore,
+            class_map=_class_map(class_map),
+            label_suffix=label_suffix,
+            label_colors=label_colors,
+            reduce_zero_label=reduce_zero_label,
+            resamples=resamples,
+            seed=seed,
+            address=address,
+            storage_options=_storage_options(config),
+            reporter=reporter,
+        )
     show_eval.evaluation(console, found)
     if write_json is not None:
         write_json.write_text(json.dumps(found.to_json(), indent=1) + "\n")
@@ -334,9 +348,11 @@ def train(
     if class_map is not None:
         fields["class_map"] = read_config(class_map)
     spec = TrainSpec.create(**merge(read_config(config) if config is not None else {}, fields))
-    from segbatch.ray_backend.train import train as train_network
+    with reporting("loading PyTorch") as reporter:
+        from segbatch.ray_backend.train import train as train_network
 
-    show.training(console, train_network(spec, reporter=reporter_for(console)))
+        result = train_network(spec, reporter=reporter)
+    show.training(console, result)
 
 
 @app.command()
@@ -360,6 +376,7 @@ def _storage_options(config: str | None) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line, so that a signal ends all that it has started."""
+    prepare_streams()
     supervised(run_command)
 
 
@@ -368,7 +385,7 @@ def run_command() -> None:
     try:
         app(standalone_mode=True)
     except SegbatchError as e:
-        Console(stderr=True).print(
+        log.print(
             f"[bold red]error:[/bold red] {show.escape(escape_lines(str(e)))}",
             highlight=False,
             soft_wrap=True,

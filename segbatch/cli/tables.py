@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segbatch.cli.terminal import quoted
 from segbatch.labels import LabelSet
 from segbatch.output.stats import ClassRow, class_rows
 from segbatch.output.totals import Totals
 from segbatch.skipped import Skipped
-from segbatch.text import escape_control_characters, escape_lines, redact_text
+from segbatch.text import counted, escape_control_characters, escape_lines, redact_text
 
 if TYPE_CHECKING:
     from segbatch.evaluation.crf_search import Tuning
@@ -35,26 +36,31 @@ def run_result(console: Console, result: RunResult) -> None:
     console.print(class_table(result.totals, result.labels))
     if result.totals.failed:
         console.print(error_table(result.totals))
-    images = result.totals.records - result.totals.failed
+    masks = counted(result.totals.records - result.totals.failed, "mask")
     before = result.chunks - result.computed
-    resumed = f" ({before} of {result.chunks} chunks were committed before)" if before else ""
-    _line(
-        console,
-        f"{images} masks, {result.totals.failed} errors in {result.seconds:.1f} s{resumed}: {result.output}",
-    )
+    resumed = f" ({before} of {counted(result.chunks, 'chunk')} committed before)" if before else ""
+    failed = counted(result.totals.failed, "error")
+    print_text(console, f"{masks}, {failed} in {result.seconds:.1f} s{resumed}: {result.output}")
     _skipped(console, result.skipped)
     if result.retired:
-        _line(console, f"{result.retired} chunks of inputs that changed or are gone were archived")
+        print_text(console, f"{result.retired} chunks of inputs that changed or are gone were archived")
     for message in result.failed_shards:
-        _line(console, f"a shard failed: {escape_control_characters(message)}")
+        print_text(console, f"a shard failed: {escape_control_characters(message)}")
     if unnamed := result.totals.failed_shards - len(result.failed_shards):
-        _line(console, f"and {unnamed:,} more shards failed; see `segbatch errors {result.output}`")
+        print_text(console, f"and {counted(unnamed, 'more shard')} failed")
     if result.error_fraction > result.max_error_fraction:
-        _line(
+        print_text(
             console,
             f"{result.error_fraction:.2%} of the records are errors, more than max_error_fraction "
-            f"{result.max_error_fraction:.2%}; see `segbatch errors {result.output}`",
+            f"{result.max_error_fraction:.2%}",
         )
+
+
+def next_commands(console: Console, result: RunResult) -> None:
+    """Print the commands that a user runs next."""
+    output = quoted(result.output)
+    errors = f"; segbatch errors {output}" if result.totals.failed else ""
+    print_text(console, f"next: segbatch stats {output}{errors}")
 
 
 def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence") -> Table:
@@ -71,7 +77,7 @@ def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence"
         table.add_row(f"and {len(rows) - _MAX_CLASSES} more", "", "", "", "")
     absent = len(labels) - len(rows)
     if absent:
-        table.add_row(f"[dim]{absent} classes in no image[/]", "", "", "", "")
+        table.add_row(f"[dim]{absent} {'class' if absent == 1 else 'classes'} in no image[/]", "", "", "", "")
     return table
 
 
@@ -102,23 +108,23 @@ def stats(console: Console, found: MaskDataset, as_json: bool) -> None:
         return
     console.print(class_table(found.totals, found.record.labels, found.record.confidence_name))
     state = "" if found.is_complete else "; the run is not finished: these are the committed chunks"
-    _line(
-        console,
-        f"{found.totals.records - found.totals.failed:,} masks, {found.totals.failed:,} errors{state}",
-    )
+    masks, failed = found.totals.records - found.totals.failed, found.totals.failed
+    print_text(console, f"{counted(masks, 'mask')}, {counted(failed, 'error')}{state}")
     _skipped(console, found.skipped)
 
 
 def errors(console: Console, totals: Totals, rows: Sequence[MaskRow]) -> None:
     if not totals.failed:
-        _line(console, f"no errors among {totals.records:,} records")
+        print_text(console, f"no errors among {totals.records:,} records")
         return
     console.print(error_table(totals, max_rows=50))
     for row in rows:
         if error := row.error:
-            _line(console, escape_control_characters(f"{row.image_id}  {error.stage}/{error.type}: {error.message}"))
+            print_text(
+                console, escape_control_characters(f"{row.image_id}  {error.stage}/{error.type}: {error.message}")
+            )
     if len(rows) < totals.failed:
-        _line(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
+        print_text(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
 
 
 def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
@@ -150,14 +156,14 @@ def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
             shown = ", ".join(i.classes[:4]) + (", …" if len(i.classes) > 4 else "")
             fitted = f"; temperature {i.temperature:g}" if i.temperature != 1 else ""
             weights = i.weights or "URI"
-            _line(console, f"    --weights {weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
-            _line(console, f"        {i.source}")
+            print_text(console, f"    --weights {weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
+            print_text(console, f"        {i.source}")
             crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
-            _line(console, f"        CRF: {crf} ({i.crf.source})")
-    _line(console, "\n--model also takes package.module:factory, and --weights the URI of a file")
+            print_text(console, f"        CRF: {crf} ({i.crf.source})")
+    print_text(console, "\n--model also takes package.module:factory, and --weights the URI of a file")
     from segbatch import refiners
 
-    _line(console, f"--refiner: {', '.join(refiners.names())}, or package.module:factory")
+    print_text(console, f"--refiner: {', '.join(refiners.names())}, or package.module:factory")
 
 
 def training(console: Console, result: TrainingResult) -> None:
@@ -169,13 +175,13 @@ def training(console: Console, result: TrainingResult) -> None:
         for name, value in zip(result.labels.names, result.class_iou, strict=True):
             table.add_row(escape(escape_control_characters(name)), "" if value != value else f"{100 * value:.1f}")
         console.print(table)
-        _line(
+        print_text(
             console,
             f"mean IoU {100 * result.mean_iou:.2f}, pixel accuracy {100 * result.pixel_accuracy:.2f} on the validation "
             f"images, which chose these weights (epoch {result.epoch:g})",
         )
-    _line(console, f"{result.updates} updates in {result.seconds:.0f} s")
-    _line(
+    print_text(console, f"{result.updates} updates in {result.seconds:.0f} s")
+    print_text(
         console, f"segbatch run INPUT... --model {result.model} --weights {result.weights} --classes {result.classes}"
     )
 
@@ -191,32 +197,34 @@ def tuning(console: Console, found: Tuning) -> None:
         table.add_row(*row)
     console.print(table)
     if found.failed:
-        _line(console, f"{found.failed} images gave no scores and were left out")
-    _line(console, found.summary())
+        print_text(console, f"{found.failed} images gave no scores and were left out")
+    print_text(console, found.summary())
 
 
-def verification(console: Console, report: Verification) -> None:
+def verification(console: Console, report: Verification, output: str) -> None:
     for problem in report.problems:
-        _line(console, f"problem: {escape_control_characters(problem)}")
+        print_text(console, f"problem: {escape_control_characters(problem)}")
     if report.more:
-        _line(console, f"and {report.more} more problems")
-    _line(
+        print_text(console, f"and {report.more} more problems")
+    print_text(
         console,
         f"{report.records:,} rows in {report.files:,} files read; {report.masks:,} masks decoded, "
         f"{report.errors:,} errors; {report.against}",
     )
     _skipped(console, report.skipped)
-    _line(
+    print_text(
         console,
-        "verified: every record exactly once, statistics equal to the recomputed ones" if report.ok else "NOT verified",
+        "verified: every record exactly once, statistics equal to the recomputed ones"
+        if report.ok
+        else f"NOT verified; next: segbatch verify {quoted(output)} --repair",
     )
 
 
 def compaction(console: Console, done: Compaction) -> None:
     if not done.written and done.files_before == done.files_after:
-        _line(console, f"nothing to merge: {done.files_before:,} files, {_size(done.bytes_before)}")
+        print_text(console, f"nothing to merge: {done.files_before:,} files, {_size(done.bytes_before)}")
         return
-    _line(
+    print_text(
         console,
         f"{done.files_before:,} files, {_size(done.bytes_before)}, are now {done.files_after:,}, "
         f"{_size(done.bytes_after)}; the rows are unchanged",
@@ -226,7 +234,7 @@ def compaction(console: Console, done: Compaction) -> None:
 def _skipped(console: Console, skipped: Skipped) -> None:
     """Print what the inputs hold besides records, one line per reason."""
     for line in skipped.lines():
-        _line(console, f"skipped: {escape_control_characters(line)}")
+        print_text(console, f"skipped: {escape_control_characters(line)}")
 
 
 def _size(count: int) -> str:
@@ -234,7 +242,8 @@ def _size(count: int) -> str:
     return f"{count / unit:,.1f} {name}"
 
 
-def _line(console: Console, text: str) -> None:
+def print_text(console: Console, text: str) -> None:
+    """Print lines that may contain untrusted text, without credentials; long ones are not broken."""
     console.print(escape_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
 
@@ -245,6 +254,8 @@ __all__ = [
     "errors",
     "escape",
     "models",
+    "next_commands",
+    "print_text",
     "run_result",
     "stats",
     "tuning",

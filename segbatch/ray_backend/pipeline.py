@@ -48,7 +48,7 @@ def execute(
     """
     for text in plan.warnings():
         reporter.warning(text)
-    counter = ProgressCounter(plan)
+    counter = ProgressCounter(plan, max(pools.segment_actors, pools.refine_actors))
     reporter.planned(counter.progress, pools.describe())
     _show_chunks_left(counter.progress)
     writer = plan.writer()
