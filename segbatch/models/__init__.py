@@ -1,15 +1,15 @@
 """Networks by name: ``build`` loads one, ``describe`` gives its classes and weights, ``names`` lists all.
 
-Importing this package does not import torch; ``build`` and ``describe`` do.
+Only ``build`` imports torch, and ``describe`` of what is compared with its network: weights in a file.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from segbatch.errors import SpecError
+from segbatch.models.deferred import imported
 from segbatch.models.info import DeviceOptions, ModelEntry, ModelInfo, ModelRequest
 from segbatch.protocols import Model
 from segbatch.registry import Registry
@@ -18,7 +18,7 @@ __all__ = ["MODELS", "ModelInfo", "build", "describe", "entry", "names", "suppor
 
 # Name -> module and attribute of its ``ModelEntry``, imported on first use. A new network is one file and one line.
 MODELS: Registry[str] = Registry("model")
-MODELS.add("deeplabv3plus_mobilenet_v2", "segbatch.models.deeplabv3plus:DEEPLABV3PLUS_MOBILENET_V2")
+MODELS.add("deeplabv3plus_mobilenet_v2", "segbatch.models.catalog.deeplabv3plus:DEEPLABV3PLUS_MOBILENET_V2")
 MODELS.add("deeplabv3_mobilenet_v3_large", "segbatch.models.torchvision:DEEPLABV3_MOBILENET_V3_LARGE")
 MODELS.add("deeplabv3_resnet50", "segbatch.models.torchvision:DEEPLABV3_RESNET50")
 MODELS.add("deeplabv3_resnet101", "segbatch.models.torchvision:DEEPLABV3_RESNET101")
@@ -118,5 +118,5 @@ def entry(name: str) -> ModelEntry:
         from segbatch.models.custom import CustomEntry
 
         return CustomEntry(name)
-    module, _, attribute = MODELS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: ModelEntry = imported(MODELS[name])
+    return found

@@ -1,27 +1,19 @@
-"""A network for any number of classes, with its known weights and its training recipe."""
+"""A network for any number of classes, with its known weights and its training recipe. Does not import torch."""
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from typing import TYPE_CHECKING, Any
 
 from segbatch.config.training import TrainingRecipe
-from segbatch.errors import ModelError, SpecError
+from segbatch.errors import SpecError
 from segbatch.labels import VOC_LABELS, LabelSet
-from segbatch.models import state_dict
 from segbatch.models.backbones import Backbone
+from segbatch.models.deferred import Deferred
 from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
-from segbatch.models.runner import TorchModel
 from segbatch.models.tiles import Geometry
-from segbatch.models.unwrap import StateDict, Taken, take
 from segbatch.models.weights import (
     IMAGENET_RGB,
     SUFFIXES,
@@ -33,25 +25,30 @@ from segbatch.models.weights import (
 )
 from segbatch.text import escape_control_characters, redact
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from segbatch.models.runner import TorchModel
+    from segbatch.models.unwrap import StateDict
+
 logger = logging.getLogger(__name__)
 
-
-def upsampled_scores(network: nn.Module, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores at every pixel of ``truth``, after bilinear upsampling, and ``truth``."""
-    scores = network(x)
-    if scores.shape[2:] != truth.shape[1:]:
-        scores = F.interpolate(scores, truth.shape[1:], mode="bilinear", align_corners=False)
-    return scores, truth
+_UPSAMPLED = Deferred("segbatch.models.loading:upsampled_scores")
 
 
 @dataclass(frozen=True)
 class Architecture:
     """An entry of the registry that builds a ``TorchModel``; a new network is one of these.
 
+    Named and random weights are described without importing torch; a file of weights is read and compared with the
+    network.
+
     Attributes:
         network: Builds the module for a number of classes: normalized (N, 3, H, W) -> logits (N, C, H / stride, W /
             stride).
         head: Key in the state dict whose first dimension is the number of classes.
+        parameters: Number of trained parameters as a polynomial in the number of classes: its coefficients, the
+            constant first. Empty if it is not stated.
         preprocess: Of the weights in a file.
         weights: The named sets, the default first.
         labels: Classes of the weights in a file without ``--classes``, unless a named set has as many.
@@ -70,6 +67,7 @@ class Architecture:
     network: Callable[[int], nn.Module]
     head: str
     geometry: Geometry
+    parameters: tuple[int, ...] = ()
     preprocess: Preprocess = IMAGENET_RGB
     weights: Mapping[str, Weights] = field(default_factory=dict)
     labels: LabelSet = VOC_LABELS
@@ -77,44 +75,33 @@ class Architecture:
     refines: str = ""
     recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
     train_network: Callable[[int], nn.Module] | None = None
-    training_scores: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] = upsampled_scores
+    training_scores: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] = _UPSAMPLED
     backbone: Backbone | None = None
 
     def describe(self, choice: ModelRequest) -> ModelInfo:
-        """Return the model that ``build`` would return; named weights are read only if ``choice.check``."""
-        weights, _ = self._resolve(choice, read_named=choice.check)
+        """Return the model that ``build`` would return. Published weights are downloaded only if ``choice.check``."""
+        weights = self._requested(choice)
+        if weights is None:
+            weights, _ = self._of_file(choice)
+        if choice.check and weights.origin == "url":
+            weights = replace(weights, digest=content_digest(weights.read()))
         if weights.note:
             logger.info("weights %s: %s", redact(weights.source), escape_control_characters(weights.note))
         return self._info(weights)
 
     def build(self, choice: ModelRequest, execution: DeviceOptions) -> TorchModel:
         """Return the model with its weights, on its device."""
-        weights, state = self._resolve(choice, read_named=True)
-        # ``random`` weights are the initialization. The caller's random numbers must not advance.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(weights.source) if weights.origin == "seed" else 0)
-            network = self.network(len(weights.labels))
-        if state is not None:
-            network.load_state_dict(state, strict=False)
-        geometry = self.geometry
-        if execution.tile_pixels is not None:
-            try:
-                geometry = replace(geometry, tile_pixels=execution.tile_pixels)
-            except ValueError as e:
-                raise SpecError(f"{self.name}: {e}") from e
-        if execution.threads is not None:
-            torch.set_num_threads(execution.threads)
-        return TorchModel(
-            self.name,
-            network,
-            weights.labels,
-            geometry,
-            weights.preprocess,
-            digest=weights.digest,
-            device=execution.device,
-            precision=execution.precision,
-            batch_size=execution.batch_size,
-        )
+        from segbatch.models import loading  # imports torch
+
+        weights = self._requested(choice)
+        if weights is None:
+            weights, state = self._of_file(choice)
+            return loading.build(self, weights, state, execution)
+        if weights.origin == "seed":
+            return loading.build(self, weights, None, execution)
+        data = weights.read()
+        state = loading.checked_state(self, data, weights.source, len(weights.labels))
+        return loading.build(self, replace(weights, digest=content_digest(data)), state, execution)
 
     def infos(self) -> list[ModelInfo]:
         named = [w.identified() for w in self.weights.values()]
@@ -125,7 +112,7 @@ class Architecture:
         return self
 
     def _info(self, weights: Weights) -> ModelInfo:
-        network = self._on_meta(len(weights.labels))
+        count = len(weights.labels)
         return ModelInfo(
             name=self.name,
             summary=self.summary,
@@ -134,7 +121,7 @@ class Architecture:
             labels=weights.labels,
             stride=self.geometry.stride,
             digest=weights.digest,
-            parameters=sum(p.numel() for p in network.parameters()),
+            parameters=sum(factor * count**power for power, factor in enumerate(self.parameters)),
             accuracy=weights.accuracy,
             terms=weights.terms,
             temperature=weights.temperature,
@@ -143,60 +130,37 @@ class Architecture:
             note=weights.note,
         )
 
-    def _resolve(self, choice: ModelRequest, *, read_named: bool) -> tuple[Weights, StateDict | None]:
-        """The weights with final labels and digest, and their content if it was read."""
+    def _requested(self, choice: ModelRequest) -> Weights | None:
+        """Return named or random weights with their final labels; None if ``choice`` names a file."""
         if choice.weights == "random" or choice.weights.startswith("random:"):
-            return self._random(choice), None
+            return self._random(choice)
         chosen = choose(self.name, self.weights, choice.weights)
-        if isinstance(chosen, Weights):
-            weights = chosen.identified()
-            if choice.classes is not None:
-                labels = read_labels(choice.classes, len(weights.labels), self.name, choice.storage_options)
-                weights = replace(weights, labels=labels)
-            if not read_named:
-                return weights, None
-            data = weights.read()
-            return replace(weights, digest=content_digest(data)), self._state(data, weights.source, len(weights.labels))
-        weights = Weights(chosen, "uri", chosen, self.labels, self.preprocess)
+        if isinstance(chosen, str):
+            return None
+        weights = chosen.identified()
+        if choice.classes is None:
+            return weights
+        labels = read_labels(choice.classes, len(weights.labels), self.name, choice.storage_options)
+        return replace(weights, labels=labels)
+
+    def _of_file(self, choice: ModelRequest) -> tuple[Weights, StateDict]:
+        """Return the weights in a file with their labels and digest, and their tensors, which fit the network."""
+        from segbatch.models import loading  # imports torch
+
+        weights = Weights(choice.weights, "uri", choice.weights, self.labels, self.preprocess)
         data = weights.read(choice.storage_options)
-        digest = content_digest(data)
-        taken = self.take(data, chosen)
-        self._check(data, taken.state, chosen)
-        state_dict.check_finite(taken.state, chosen)
-        labels = self._labels(choice, self._count(taken.state))
+        digest, (state, note) = content_digest(data), loading.state_of_file(self, data, choice.weights)
+        labels = self._labels(choice, loading.class_count(self, state))
         tuned = self._named(digest) or weights
-        weights = replace(weights, labels=labels, digest=digest, note=taken.note)
-        return replace(weights, temperature=tuned.temperature, crf=tuned.crf), taken.state
-
-    def take(self, data: bytes, source: str) -> Taken:
-        """Return the tensors of a file that fit this network best, complete or not. Raises ``ModelError``."""
-        return self.take_loaded(state_dict.load(data, source), source)
-
-    def take_loaded(self, loaded: Mapping[Any, Any], source: str) -> Taken:
-        tensors = functools.cache(lambda count: self._on_meta(count).state_dict())
-        return take(loaded, source, lambda state: tensors(self._count(state)), self.convert)
-
-    def _count(self, state: StateDict) -> int:
-        """The number of classes of the head in ``state``, or of ``labels`` if there is no such head."""
-        head = state.get(self.head)
-        fits = head is not None and head.ndim > 0 and 0 < head.shape[0] < 2**15  # class ids are int16
-        return head.shape[0] if head is not None and fits else len(self.labels)
-
-    def _check(self, data: bytes, state: StateDict, source: str) -> None:
-        try:
-            state_dict.check(state, self._on_meta(self._count(state)), source, self.name)
-        except ModelError as e:
-            raise ModelError(f"{e}{nearest(state_dict.load(data, source), self.name)}") from None
+        return (
+            replace(weights, labels=labels, digest=digest, note=note, temperature=tuned.temperature, crf=tuned.crf),
+            state,
+        )
 
     def _named(self, digest: str) -> Weights | None:
         """The named weights whose file has this digest."""
         named = (w for w in map(Weights.identified, self.weights.values()) if w.digest)
         return next((w for w in named if digest.startswith(w.digest)), None)
-
-    def _state(self, data: bytes, source: str, count: int) -> StateDict:
-        state = self.take(data, source).state
-        state_dict.check(state, self._on_meta(count), source, self.name)
-        return state
 
     def _labels(self, choice: ModelRequest, count: int) -> LabelSet:
         if choice.classes is not None:
@@ -226,39 +190,3 @@ class Architecture:
             "untrained",
             digest=f"random:{seed}:{len(labels)}",
         )
-
-    def _on_meta(self, count: int) -> nn.Module:
-        """The network without memory or values."""
-        with torch.device("meta"), _Uninitialized():
-            return self.network(count)
-
-
-class _Uninitialized(TorchFunctionMode):
-    """Draw no random numbers: on the meta device ``normal_`` imports ``torch._dynamo`` (2 s, torch 2.14)."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
-        if func in (nn.init.normal_, nn.init.uniform_):
-            return kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
-def nearest(loaded: Mapping[Any, Any], model: str) -> str:
-    """Return a hint for messages: the network of the registry that a file fits, or mostly fits."""
-    from segbatch.models import MODELS, entry  # circular: the registry names this module
-
-    best, share = "", 0.0
-    for name in MODELS:
-        other = entry(name).architecture()
-        if name == model or other is None:
-            continue
-        try:
-            fits = other.take_loaded(loaded, model).share
-        except ModelError:  # several networks in one file fit it
-            fits = 1.0
-        if fits > share:
-            best, share = name, fits
-    if share == 1:
-        return f"; they fit {best}"
-    return f"; the nearest is {best}, of which {share:.0%} of the tensors fit" if share > 0.5 else ""

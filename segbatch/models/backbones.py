@@ -1,18 +1,22 @@
-"""ImageNet weights for the backbones of networks that are to be trained: of timm, or of a file."""
+"""ImageNet weights for the backbones of networks that are to be trained: of timm, or of a file.
+
+Importing this module does not import torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from segbatch.errors import ModelError, SpecError
-from segbatch.models import state_dict
-from segbatch.models.unwrap import StateDict
 from segbatch.models.weights import read_uri
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segbatch.models.unwrap import StateDict
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def load(network: nn.Module, backbone: Backbone, uri: str, storage_options: Mapp
         ModelError: The weights cannot be read or downloaded, or do not fit.
         SpecError: timm is needed and not installed.
     """
+    from segbatch.models import state_dict  # imports torch
+
     source = uri or f"timm's {backbone.timm}"
     if uri:
         state = state_dict.parse(read_uri(uri, "init", storage_options), uri)
@@ -80,6 +86,8 @@ def _take(timm: str, network: nn.Module, state: StateDict, source: str) -> list[
     Keys are torchvision's, or timm's, which names the same layers of MobileNet differently, in the same order: timm's
     own network gives the order, as a file may hold its tensors in any.
     """
+    from segbatch.models import state_dict  # imports torch
+
     wanted = {k: v for k, v in network.state_dict().items() if k.startswith("backbone.") and not _is_counter(k)}
     given = {key.removeprefix("backbone.").removeprefix("features."): value for key, value in state.items()}
     names = {key: key.removeprefix("backbone.") for key in wanted}

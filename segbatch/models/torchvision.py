@@ -66,13 +66,14 @@ def _published(name: str) -> Weights:
     )
 
 
-def _architecture(name: str, summary: str, head: str, geometry: Geometry) -> Architecture:
+def _architecture(name: str, summary: str, head: str, geometry: Geometry, parameters: tuple[int, int]) -> Architecture:
     return Architecture(
         name=name,
         summary=summary,
         network=partial(_coarse, getattr(segmentation, name)),
         head=head,
         geometry=geometry,
+        parameters=parameters,
         weights={"published": _published(name)},
         convert=_without_auxiliary,
         # torchvision's references/segmentation/train.py.
@@ -98,26 +99,32 @@ _TIMM = {
 _RESNET = Geometry(stride=8, multiple=8, activations=32)
 
 DEEPLABV3_RESNET50 = _architecture(
-    "deeplabv3_resnet50", "DeepLab v3 on ResNet-50 (Chen et al. 2017)", "classifier.4.weight", _RESNET
+    "deeplabv3_resnet50", "DeepLab v3 on ResNet-50 (Chen et al. 2017)", "classifier.4.weight", _RESNET, (39633472, 257)
 )
 DEEPLABV3_RESNET101 = _architecture(
-    "deeplabv3_resnet101", "DeepLab v3 on ResNet-101 (Chen et al. 2017)", "classifier.4.weight", _RESNET
+    "deeplabv3_resnet101",
+    "DeepLab v3 on ResNet-101 (Chen et al. 2017)",
+    "classifier.4.weight",
+    _RESNET,
+    (58625600, 257),
 )
 DEEPLABV3_MOBILENET_V3_LARGE = _architecture(
     "deeplabv3_mobilenet_v3_large",
     "DeepLab v3 on MobileNetV3-Large (Chen et al. 2017, Howard et al. 2019)",
     "classifier.4.weight",
     Geometry(stride=16, multiple=16, activations=16),
+    (11020080, 257),
 )
 FCN_RESNET50 = _architecture(
-    "fcn_resnet50", "FCN on dilated ResNet-50 (Long et al. 2015)", "classifier.4.weight", _RESNET
+    "fcn_resnet50", "FCN on dilated ResNet-50 (Long et al. 2015)", "classifier.4.weight", _RESNET, (32946240, 513)
 )
 FCN_RESNET101 = _architecture(
-    "fcn_resnet101", "FCN on dilated ResNet-101 (Long et al. 2015)", "classifier.4.weight", _RESNET
+    "fcn_resnet101", "FCN on dilated ResNet-101 (Long et al. 2015)", "classifier.4.weight", _RESNET, (51938368, 513)
 )
 LRASPP_MOBILENET_V3_LARGE = _architecture(
     "lraspp_mobilenet_v3_large",
     "LR-ASPP on MobileNetV3-Large (Howard et al. 2019)",
     "classifier.low_classifier.weight",
     Geometry(stride=8, multiple=16, activations=16),
+    (3217968, 170),
 )

@@ -15,7 +15,7 @@ from segbatch import models
 from segbatch.config.training import TrainSpec
 from segbatch.errors import SpecError
 from segbatch.labels import LabelSet
-from segbatch.models import backbones, state_dict
+from segbatch.models import backbones, loading, state_dict
 from segbatch.models.architecture import Architecture
 from segbatch.models.info import ModelRequest
 from segbatch.models.runner import TorchModel
@@ -72,7 +72,7 @@ def init_network(spec: TrainSpec, architecture: Architecture, labels: LabelSet) 
         return network, backbones.load(network, architecture.backbone, uri, spec.storage_options)
     chosen = choose(architecture.name, architecture.weights, spec.init)
     data = models.weights.read_uri(chosen, "init", spec.storage_options) if isinstance(chosen, str) else chosen.read()
-    state = architecture.take(data, chosen if isinstance(chosen, str) else chosen.source).state
+    state = loading.take(architecture, data, chosen if isinstance(chosen, str) else chosen.source).state
     return network, _load(network, state, class_keys(architecture), spec.init, architecture.name)
 
 

@@ -21,9 +21,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from segbatch.errors import ModelError
 from segbatch.labels import LabelSet
-from segbatch.models import state_dict
-from segbatch.models.architecture import Architecture, nearest
+from segbatch.models import loading, state_dict
+from segbatch.models.architecture import Architecture
 from segbatch.models.info import DeviceOptions, ModelRequest
+from segbatch.models.loading import nearest
 from segbatch.models.tiles import Geometry
 
 
@@ -120,7 +121,7 @@ def same(state: dict[str, Tensor], expected: dict[str, Tensor] = PLAIN) -> bool:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 def test_the_same_weights_under_any_wrapping(form: str, zipped: bool) -> None:
-    taken = TINY.take(saved(FORMS[form], _use_new_zipfile_serialization=zipped), "w.ckpt")
+    taken = loading.take(TINY, saved(FORMS[form], _use_new_zipfile_serialization=zipped), "w.ckpt")
     assert taken.share == 1
     assert same(taken.state)
     assert (taken.note == "") == (
@@ -130,7 +131,7 @@ def test_the_same_weights_under_any_wrapping(form: str, zipped: bool) -> None:
 
 def test_what_was_taken_is_said() -> None:
     def note(form: str) -> str:
-        return TINY.take(saved(FORMS[form]), "w.ckpt").note
+        return loading.take(TINY, saved(FORMS[form]), "w.ckpt").note
 
     assert note("ema") == "taken from state_dict_ema; averaged over training, not those of state_dict"
     assert note("parallel") == "taken from its outermost mapping under 'module.'"
@@ -170,7 +171,7 @@ def test_other_precisions_become_single(tmp_path: Path, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("names", [("model", "best_model"), ("student", "teacher"), ("ema_a", "ema_b", "model")])
 def test_several_networks_that_fit_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ModelError, match="several sets of weights that fit") as e:
-        TINY.take(saved({name: weights(seed) for seed, name in enumerate(names)}), "w.pt")
+        loading.take(TINY, saved({name: weights(seed) for seed, name in enumerate(names)}), "w.pt")
     for part in (*names, "w.pt", "save_file"):
         assert part in str(e.value)
 
@@ -203,7 +204,7 @@ def test_tables_that_hold_themselves_and_many_tables_cost_little() -> None:
     loop: dict[str, Any] = {"model": PLAIN}
     loop.update({f"again{i}": loop for i in range(100)})
     loop.update({f"part{i}": {"x": torch.ones(1)} for i in range(2000)})
-    assert same(TINY.take(saved(loop), "w.pt").state)
+    assert same(loading.take(TINY, saved(loop), "w.pt").state)
 
 
 @pytest.mark.parametrize("form", ["plain", "parallel", "lightning", "ema", "swa", "deepspeed", "nested"])
@@ -257,7 +258,7 @@ def test_code_is_named_and_the_remedy_works(tmp_path: Path, monkeypatch: pytest.
     for content in ({"state_dict": PLAIN, "hyper_parameters": {"loss": Loss()}}, {"model": Tiny(3)}):
         data = saved(content, _use_new_zipfile_serialization=zipped)
         with pytest.raises(ModelError, match="loading the file would execute code") as e:
-            TINY.take(data, "w.ckpt")
+            loading.take(TINY, data, "w.ckpt")
         assert name in str(e.value) or f"{Tiny.__module__}.Tiny" in str(e.value)
         path.write_bytes(data)
         command = re.search(r'python -c "(.*)"', str(e.value))

@@ -13,7 +13,8 @@ from segbatch import models
 from segbatch.config.training import RECIPE_FIELDS, TrainSpec
 from segbatch.errors import ModelError, SegbatchError, SpecError
 from segbatch.models import backbones
-from segbatch.models.deeplabv3plus import DEEPLABV3PLUS_MOBILENET_V2, DeepLabV3Plus
+from segbatch.models.catalog.deeplabv3plus import DEEPLABV3PLUS_MOBILENET_V2
+from segbatch.models.deeplabv3plus import DeepLabV3Plus
 from segbatch.models.zoo.deeplab_v1 import DEEPLAB_V1, DEEPLAB_V1_LARGEFOV, DeepLab, DeepLabLargeFOV
 from segbatch.models.zoo.fcn import FCN, FCN8S
 from segbatch.training.network import (

@@ -137,6 +137,7 @@ CRFASRNN = Architecture(
     summary="FCN-8s with mean field as layers (Zheng et al. 2015)",
     network=CRFasRNN,
     head="score_fr.weight",
+    parameters=(134260544, 4868, 35),
     # The stride of pool5, so that tiles have the phase of the whole image; mean field sees one tile at a time.
     geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
     preprocess=CAFFE_BGR,

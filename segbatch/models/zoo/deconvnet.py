@@ -87,6 +87,7 @@ DECONVNET = Architecture(
     summary="DeconvNet on VGG16, windows of 224 x 224 (Noh et al. 2015)",
     network=DeconvNet,
     head="seg_score.weight",
+    parameters=(251804288, 65),
     geometry=Geometry(stride=1, multiple=32, window=(SIDE, SIDE), pad="mean"),
     preprocess=CAFFE_BGR,
     convert=from_caffe(_layers()),

@@ -167,6 +167,7 @@ def _architecture(
     title: str,
     network: Callable[..., nn.Module],
     layers: dict[str, str],
+    parameters: tuple[int, ...],
     side: int = 321,
     train_network: Callable[..., nn.Module] | None = None,
 ) -> Architecture:
@@ -176,6 +177,7 @@ def _architecture(
         network=network,
         head="fc8.weight",
         geometry=Geometry(stride=1, multiple=STRIDE, pad="mean", tile_pixels=TILE_PIXELS),
+        parameters=parameters,
         preprocess=CAFFE_BGR,
         convert=from_caffe(layers),
         # Chen et al. 2015, sec. 4.1, with the poly schedule of their later solvers instead of steps.
@@ -187,7 +189,17 @@ def _architecture(
 
 
 DEEPLAB_V1 = _architecture(
-    "deeplab_v1", "DeepLab v1", DeepLab, _layers(), side=306, train_network=partial(DeepLab, pool4_padding=0)
+    "deeplab_v1",
+    "DeepLab v1",
+    DeepLab,
+    _layers(),
+    (65054528, 4097),
+    side=306,
+    train_network=partial(DeepLab, pool4_padding=0),
 )
-DEEPLAB_V1_LARGEFOV = _architecture("deeplab_v1_largefov", "DeepLab v1 LargeFOV", DeepLabLargeFOV, _layers())
-DEEPLAB_V1_MSC_LARGEFOV = _architecture("deeplab_v1_msc_largefov", "DeepLab v1 MSc-LargeFOV", _msc, _layers(True))
+DEEPLAB_V1_LARGEFOV = _architecture(
+    "deeplab_v1_largefov", "DeepLab v1 LargeFOV", DeepLabLargeFOV, _layers(), (20483904, 1025)
+)
+DEEPLAB_V1_MSC_LARGEFOV = _architecture(
+    "deeplab_v1_msc_largefov", "DeepLab v1 MSc-LargeFOV", _msc, _layers(True), (21676480, 1670)
+)

@@ -264,6 +264,7 @@ DPN_VGG16 = Architecture(
     summary="Deep Parsing Network on VGG16 (Liu et al. 2015)",
     network=DPN,
     head="fc8.weight",
+    parameters=(134260544, 4097, 405),
     geometry=Geometry(stride=1, multiple=STRIDE, pad="mean", tile_pixels=TILE_PIXELS),
     preprocess=CAFFE_BGR,
     convert=from_caffe(_LAYERS),

@@ -149,7 +149,9 @@ def recipe(lr: float) -> TrainingRecipe:
     )
 
 
-def _architecture(name: str, summary: str, finest: Finest, lr: float, at_once: bool = False) -> Architecture:
+def _architecture(
+    name: str, summary: str, finest: Finest, lr: float, each_class: int, at_once: bool = False
+) -> Architecture:
     return Architecture(
         name=name,
         summary=f"{summary} on VGG16 (Long et al. 2015)",
@@ -157,6 +159,7 @@ def _architecture(name: str, summary: str, finest: Finest, lr: float, at_once: b
         head="score_fr.weight",
         # The stride of pool5, so that tiles have the phase of the whole image.
         geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
+        parameters=(134260544, each_class),
         preprocess=CAFFE_BGR,
         convert=partial(_convert, finest, at_once),
         recipe=recipe(lr),
@@ -164,7 +167,7 @@ def _architecture(name: str, summary: str, finest: Finest, lr: float, at_once: b
     )
 
 
-FCN32S = _architecture("fcn32s", "FCN-32s", 32, lr=1e-10)
-FCN16S = _architecture("fcn16s", "FCN-16s", 16, lr=1e-12)
-FCN8S = _architecture("fcn8s", "FCN-8s", 8, lr=1e-14)
-FCN8S_ATONCE = _architecture("fcn8s_atonce", "FCN-8s, trained at once,", 8, lr=1e-10, at_once=True)
+FCN32S = _architecture("fcn32s", "FCN-32s", 32, 1e-10, 4097)
+FCN16S = _architecture("fcn16s", "FCN-16s", 16, 1e-12, 4610)
+FCN8S = _architecture("fcn8s", "FCN-8s", 8, 1e-14, 4867)
+FCN8S_ATONCE = _architecture("fcn8s_atonce", "FCN-8s, trained at once,", 8, 1e-10, 4867, at_once=True)
