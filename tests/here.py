@@ -13,6 +13,9 @@ from segbatch.output.sums import ReceiptSums
 from segbatch.planning.claim import publish
 from segbatch.planning.inline import execute
 from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.pools import Hardware
+
+ONE_CORE = Hardware(1, 0, 1, 0)
 
 
 def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
@@ -26,7 +29,7 @@ def run(spec: JobSpec, work: Callable[[Plan], Iterable[Receipt]] = execute) -> R
     plan = make_plan(spec)
     receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
-        plan = publish(plan.with_chunk_size(1))
+        plan = publish(plan.with_chunk_size(1).with_precision(ONE_CORE))
         for receipt in work(plan):
             receipt_sums.add(receipt)
     return finish(plan, receipt_sums, 0.0)

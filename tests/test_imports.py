@@ -97,3 +97,19 @@ def test_the_command_line_starts_without_torch_and_ray():
     code = "import sys, segbatch.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_plan_of_the_built_in_network_imports_no_torch(tmp_path, small_corpus):
+    code = """
+import sys
+from segbatch.config.job import JobSpec
+from segbatch.operations.explain import explain
+from segbatch.operations.run import run
+spec = JobSpec.create(inputs=[sys.argv[1]], output=sys.argv[2])
+for weights in ("voc", "random:7"):
+    assert weights in explain(spec.model_copy(update={"weights": weights}))
+print([m for m in ("torch", "torchvision") if m in sys.modules])
+"""
+    given = [sys.executable, "-c", code, str(small_corpus), str(tmp_path / "out")]
+    found = subprocess.run(given, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

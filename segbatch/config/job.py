@@ -69,7 +69,8 @@ class JobSpec(Spec):
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto",
-        "arithmetic of the network; auto is bf16 if the machine that starts the first run supports it natively",
+        "arithmetic of the network; auto is bf16 where workers have GPUs, otherwise if this machine's CPU supports "
+        "it natively",
         effect="rows",
     )
     batch_size: int | None = setting(

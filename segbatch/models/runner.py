@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from segbatch.errors import ModelError, NetworkError, RecordFailure, SpecError
 from segbatch.labels import LabelSet
+from segbatch.models.bf16 import cpu_supports_bf16
 from segbatch.models.fold import fold_batch_norms
 from segbatch.models.info import BATCH_SIZE
 from segbatch.models.tiles import Geometry, Window
@@ -262,7 +262,4 @@ def supports_bf16(device: str = "auto") -> bool:
     """Whether the device supports bfloat16 natively, so that ``precision="bf16"`` is faster than fp32."""
     if resolve_device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features")))
-        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(next(lines, "").split()))
-    return False
+    return cpu_supports_bf16()

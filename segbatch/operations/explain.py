@@ -31,7 +31,7 @@ def explain(spec: JobSpec) -> str:
 
 
 def _describe(plan: Plan, hardware: Hardware) -> str:
-    plan = plan.with_chunk_size(hardware.cpus)
+    plan = plan.with_chunk_size(hardware.cpus).with_precision(hardware)
     spec, shards = plan.job.spec, plan.job.shards
     total, done = plan.chunks_total(), plan.chunks_done()
     known = sum(s.records or 0 for s in shards)
@@ -47,6 +47,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
     size = sum(s.size for s in shards)
     parameters = ", ".join(f"{key} {value}" for key, value in plan.job.refiner.parameters.items())
     pools = plan_pools(spec, hardware, total - done)
+    auto = " (auto)" if spec.precision == "auto" else ""
     lines = {
         "input": f"{len(shards):,} shards ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
         **_joined(plan.job.notes),
@@ -54,7 +55,7 @@ def _describe(plan: Plan, hardware: Hardware) -> str:
         "committed": f"{done:,} chunks, {plan.shards_done():,} complete shards" if not plan.is_first else "nothing",
         **Outdated.of(shards, plan.ledger).notices(plan.output.store, plan.ledger),
         **({"retried": f"{len(plan.retried):,} chunks with error rows"} if plan.retried else {}),
-        "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}, "
+        "model": f"{plan.job.model.name}, weights {plan.job.model.weights}, {plan.job.precision}{auto}, "
         f"temperature {plan.job.model.temperature:g}",
         **({"weights": plan.job.model.note} if plan.job.model.note else {}),
         "classes": shown,

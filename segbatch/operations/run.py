@@ -74,7 +74,7 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
     receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
         with cluster(spec) as hardware:
-            plan = publish(plan.with_chunk_size(hardware.cpus))
+            plan = publish(plan.with_chunk_size(hardware.cpus).with_precision(hardware))
             pools = plan_pools(spec, hardware, plan.chunks_left())
             with closing(execute(plan, pools, reporter, logs)) as receipts:
                 for receipt in receipts:

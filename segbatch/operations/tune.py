@@ -94,6 +94,7 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
         reporter.message(line)
     reporter.phase("starting Ray")
     with cluster(spec) as hardware:
+        job = job.with_precision(hardware)
         pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
         reporter.message(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
         scored = _score(job, pools, records, reporter)

@@ -13,8 +13,10 @@ from typing import Any
 from segbatch import models, refiners
 from segbatch.config.job import JobSpec
 from segbatch.crf.params import default_prune
-from segbatch.errors import PlanError, SpecError
+from segbatch.errors import PlanError
+from segbatch.models.bf16 import cpu_supports_bf16
 from segbatch.output.run_record import ClassEntry, RunRecord
+from segbatch.planning.pools import Hardware, on_gpus
 from segbatch.records import Shard
 from segbatch.refiners.entry import RefinerRequest
 from segbatch.skipped import Skipped
@@ -33,7 +35,7 @@ class Job:
     Attributes:
         spec: As it was given, with the image column of the inputs.
         root: The corpus root, redacted. Names of shards and ids of images are relative to it.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32`` or ``bf16``; ``auto`` until the hardware is known (``with_precision``).
         skipped: What the listings of the inputs hold besides shards.
         notes: Subject and text of each note on the inputs, as ``--dry-run`` shows them.
         cautions: Warnings about the inputs.
@@ -78,6 +80,16 @@ class Job:
         shards = divided(self.shards, chunk_size)
         _refuse_equal_ids(shards)
         return replace(self, shards=shards)
+
+    def with_precision(self, hardware: Hardware) -> Job:
+        """Choose the precision that ``auto`` stands for, unless it is fixed.
+
+        Returns:
+            The job in bf16 if segment workers hold GPUs, or else if the CPU of this machine supports bf16 natively.
+        """
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bf16" if on_gpus(self.spec, hardware) or cpu_supports_bf16() else "fp32")
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the rows. Its digest is the run's fingerprint.
@@ -151,9 +163,7 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     refiners.build(request)  # fails before weights of the network are downloaded
     model = models.describe(spec.model, spec.weights, spec.classes, spec.storage_options, check=True)
     refiner = refiners.describe(request, model)
-    precision: str = spec.precision
-    if precision == "auto":
-        precision = kept.get("precision") or _auto_precision(spec)
+    precision: str = kept.get("precision", "auto") if spec.precision == "auto" else spec.precision
     prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
     source = open_inputs(spec, is_resumed="read" in kept)
     corpus = source.corpus(kept.get("root"))
@@ -197,17 +207,6 @@ def _refuse_equal_ids(shards: Sequence[Shard]) -> None:
             raise PlanError(
                 f"{other} and {shard.name}: their result files would have the same names; rename one of these shards"
             )
-
-
-def _auto_precision(spec: JobSpec) -> str:
-    """Return bf16 if this machine supports it natively. A cluster may have other hardware."""
-    address = spec.address or os.environ.get("RAY_ADDRESS")
-    try:
-        return "bf16" if models.supports_bf16(spec.device) else "fp32"
-    except SpecError:
-        if not address:
-            raise
-        return "fp32"
 
 
 def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:

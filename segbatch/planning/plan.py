@@ -15,6 +15,7 @@ from segbatch.output.writer import Writer
 from segbatch.planning.chunking import MAX_SLICE_CHUNKS, choose_chunk_size, chunks_of, records_of
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
+from segbatch.planning.pools import Hardware
 from segbatch.planning.resume import changed_limits, refuse_other, refuse_other_version
 from segbatch.records import ChunkSelection, Shard, ShardSlice
 from segbatch.stages.scoring import ROWS_VERSION
@@ -61,6 +62,11 @@ class Plan:
             return self
         size = choose_chunk_size(self.job.shards, cores)
         return replace(self, record=self.record.changed(chunk_size=size), job=self.job.divided(size))
+
+    def with_precision(self, hardware: Hardware) -> Plan:
+        """Return the plan with the precision that ``auto`` stands for on this hardware, unless it is fixed."""
+        job = self.job.with_precision(hardware)
+        return self if job is self.job else replace(self, job=job, record=self.record.changed(identity=job.identity()))
 
     def writer(self) -> Writer:
         """Return what commits the chunks of the plan, once the job has joined its output. Picklable."""

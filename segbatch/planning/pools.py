@@ -92,8 +92,7 @@ def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
     Raises:
         PlanError: The workers do not fit, with the arithmetic.
     """
-    wanted = spec.device != "cpu" and hardware.max_gpus > 0
-    if hardware.max_cpus >= 1 and (hardware.cpus < 1 or (wanted and not hardware.gpus)):
+    if _waits_for_nodes(spec, hardware):
         pools = replace(_fitting(spec, hardware.grown(), chunks), segment_actors=1, refine_actors=1)
     else:
         pools = _fitting(spec, hardware, chunks)
@@ -116,14 +115,25 @@ def _per_node(pools: Pools, hardware: Hardware) -> Pools:
     return replace(pools, workers_per_node=max(1, min(workers, int(cpus / min(pools.segment_cpus, pools.refine_cpus)))))
 
 
+def on_gpus(spec: JobSpec, hardware: Hardware) -> bool:
+    """Whether the segment workers of a job hold GPUs, those of nodes included that the autoscaler starts first."""
+    reachable = hardware.grown() if _waits_for_nodes(spec, hardware) else hardware
+    return spec.device != "cpu" and reachable.gpus > 0
+
+
+def _waits_for_nodes(spec: JobSpec, hardware: Hardware) -> bool:
+    """Whether the job waits for the autoscaler: none of its nodes has started, or none with a GPU."""
+    wants_gpu = spec.device != "cpu" and hardware.max_gpus > 0
+    return hardware.max_cpus >= 1 and (hardware.cpus < 1 or (wants_gpu and not hardware.gpus))
+
+
 def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
     """Choose pools that this hardware can run at once."""
-    on_gpu = spec.device != "cpu" and hardware.gpus > 0
     if spec.device.startswith("cuda") and not hardware.gpus:
         raise PlanError(f"device: {spec.device} asked for, but there is no GPU; use device auto or cpu")
     chunks = max(1, chunks)
     cores = hardware.cpus
-    if not on_gpu:
+    if spec.device == "cpu" or not hardware.gpus:
         segment = spec.segment_actors or min(chunks, max(1, int(cores)))
         refine = spec.refine_actors or min(chunks, max(1, int(cores)))
         segment_cpus = _fraction(_SEGMENT_SHARE * cores / segment)

@@ -20,6 +20,7 @@ def segment_config(job: Job, pools: Pools) -> SegmentConfig:
         prune=job.prune,
         max_pixels=spec.max_pixels,
         keep_images=job.refiner.needs_image,
+        refuses_emulated_bf16=spec.precision == "auto" and job.precision == "bf16",
     )
 
 

@@ -33,6 +33,6 @@ def build_dataset(spec: JobSpec | None = None, /, **settings: Any) -> Dataset:
     job = resolve(spec)
     job.source.check(job.shards)
     hardware = join(spec)
-    plan = Plan.unwritten(job, hardware.cpus)
+    plan = Plan.unwritten(job.with_precision(hardware), hardware.cpus)
     pools = plan_pools(spec, hardware, plan.chunks_total())
     return chunk_dataset(plan, pools, None, RayAttempts(), Logs.of(spec.log_format, spec.storage_options))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from segbatch import models, refiners
 from segbatch.errors import NetworkError
 from segbatch.labels import LabelSet
+from segbatch.models.bf16 import refuse_emulated_bf16
 from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
 from segbatch.protocols import Model, Stage
 from segbatch.refiners import RefinerInfo
@@ -27,6 +28,7 @@ class SegmentConfig:
         model: A name of the registry, or ``package.module:factory``.
         planned: The network as it was planned. The one that the worker loads is compared with it.
         keep_images: Whether the refiner needs the images.
+        refuses_emulated_bf16: Whether a GPU without native bf16 is refused.
     """
 
     model: str
@@ -36,13 +38,17 @@ class SegmentConfig:
     prune: float
     max_pixels: int
     keep_images: bool
+    refuses_emulated_bf16: bool
 
     def build(self) -> Stage:
         """Load the network in this process.
 
         Raises:
             NetworkError: The network that was loaded is not the one that was planned.
+            ModelError: The GPU only emulates bf16.
         """
+        if self.refuses_emulated_bf16:
+            refuse_emulated_bf16(self.device.device)
         model = models.entry(self.model).build(self.request, self.device)
         self._refuse_changed(model)
         segment = Segment(

@@ -18,7 +18,7 @@ from segbatch.storage.outputs import LAYOUTS
 from segbatch.storage.store import TEMPORARY
 from segbatch.training import artifacts
 from tests.corpus import photographs, write_folder, write_parquet, write_tar
-from tests.here import run, spec
+from tests.here import ONE_CORE, run, spec
 from tests.inputs import open_source
 
 SAMPLES = photographs(5, side=32)
@@ -61,7 +61,7 @@ def test_an_output_is_verified_from_its_first_run_on_also_one_that_was_killed_be
     write_folder(tmp_path, [*SAMPLES, ("note.txt", b"")])
     job = spec([str(tmp_path)], tmp_path / "out")
     plan = make_plan(job)
-    plan = publish(plan.with_chunk_size(1))
+    plan = publish(plan.with_chunk_size(1).with_precision(ONE_CORE))
     for _ in range(2):
         assert make_plan(job).job.skipped.to_json() == {
             "outputs of segbatch": {"count": 1, "names": ["out/"]},

@@ -146,7 +146,7 @@ def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], boo
     spec = work.plan.job.spec
     logs = Logs.of(spec.log_format, spec.storage_options)
     with logs.installed(), cluster(spec) as hardware:
-        work.plan = establish(work.plan.with_chunk_size(hardware.cpus))
+        work.plan = establish(work.plan.with_chunk_size(hardware.cpus).with_precision(hardware))
         pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left())
         with closing(execute(work.plan, pools, reporter, logs, should_stop)) as receipts:
             for receipt in receipts:

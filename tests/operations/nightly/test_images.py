@@ -47,7 +47,7 @@ class Nights:
     def night(self, chunks: int | None = None, max_removed: float = 0.5) -> DatasetReport:
         found = self.prepare(max_removed)
         if not found.plan.is_complete:
-            found.plan = establish(found.plan.with_chunk_size(1))
+            found.plan = establish(found.plan.with_chunk_size(1).with_precision(here.ONE_CORE))
             for receipt in itertools.islice(execute(found.plan), chunks):
                 found.receipt_sums.add(receipt)
         with Lease.take(self._state, 1e6, lambda: 0.0, "a night").kept() as lease:
