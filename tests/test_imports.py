@@ -93,10 +93,24 @@ def test_fsspec_is_in_storage_alone():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_command_line_starts_without_torch_and_ray():
-    code = "import sys, segbatch.cli; print([m for m in ('torch', 'ray') if m in sys.modules])"
+def test_the_help_is_shown_without_the_packages_of_the_work():
+    heavy = ("torch", "torchvision", "ray", "pyarrow", "fsspec", "PIL", "pandas")
+    code = f"""
+import sys
+from segbatch.cli.app import app
+for command in ([], ["run"]):
+    app([*command, "--help"], standalone_mode=False)
+print([m for m in {heavy} if m in sys.modules])
+"""
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert "--weights" in found.stdout
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_help_names_the_formats_of_the_registry():
+    code = "from segbatch.config.job import INPUT_FORMATS; from segbatch.sources import FORMATS; "
+    found = subprocess.run([sys.executable, "-c", f"{code}assert tuple(FORMATS) == INPUT_FORMATS"], check=False)
+    assert found.returncode == 0
 
 
 def test_a_plan_of_the_built_in_network_imports_no_torch(tmp_path, small_corpus):

@@ -11,9 +11,8 @@ import typer
 from pydantic import BaseModel
 
 from segbatch.config.crf_mapping import CRF_FIELDS
-from segbatch.config.job import JobSpec
+from segbatch.config.job import INPUT_FORMATS, JobSpec
 from segbatch.config.training import RECIPE_FIELDS, TrainSpec
-from segbatch.sources import FORMATS
 
 # The first field of each group in the help.
 _GROUPS: dict[type[BaseModel], dict[str, str]] = {
@@ -103,7 +102,7 @@ def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter
     flag = "--" + name.replace("_", "-")
     kind, metavar = _kind(info.annotation)
     if name == "format":
-        metavar = "|".join(FORMATS)
+        metavar = "|".join(INPUT_FORMATS)
     names = (flag, "-o") if name == "output" else (flag,)
     if kind is bool:
         names = (f"{flag}/--no-{flag[2:]}",) if info.default else names

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from segbatch.cli.terminal import quoted
 from segbatch.labels import LabelSet
-from segbatch.output.stats import ClassRow, class_rows
 from segbatch.output.totals import Totals
 from segbatch.skipped import Skipped
 from segbatch.text import counted, escape_control_characters, escape_lines, redact_text
@@ -65,6 +64,8 @@ def next_commands(console: Console, result: RunResult) -> None:
 
 def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence") -> Table:
     """Build the table of classes that occur, most pixels first. ``confidence`` is the title of its last column."""
+    from segbatch.output.stats import class_rows
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("class", "images", "pixels", "share", confidence):
         table.add_column(name, justify="left" if name == "class" else "right")
@@ -95,7 +96,9 @@ def error_table(totals: Totals, max_rows: int = 10) -> Table:
 
 def stats(console: Console, found: MaskDataset, as_json: bool) -> None:
     if as_json:
-        rows: list[ClassRow] = class_rows(found.totals, found.record.labels)
+        from segbatch.output.stats import class_rows
+
+        rows = class_rows(found.totals, found.record.labels)
         renamed = {"confidence": found.record.confidence_name}
         plain = {
             "done": found.is_complete,

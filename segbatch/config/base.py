@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from segbatch.contents import recognized
 from segbatch.errors import MissingObject, ObjectTooLarge, SourceError, SpecError, StorageError
-from segbatch.storage.resolve import read_object
 from segbatch.text import BLANK, is_blank, redact, redact_text
 
 S = TypeVar("S", bound=BaseModel)
@@ -129,6 +128,8 @@ def read_config(uri: str | Path, storage_options: Mapping[str, Any] | None = Non
 
 
 def _read_file(uri: str, storage_options: Mapping[str, Any] | None) -> bytes:
+    from segbatch.storage.resolve import read_object  # imports fsspec, which no help needs
+
     try:
         return read_object(uri, storage_options, _MAX_CONFIG_BYTES)
     except MissingObject:

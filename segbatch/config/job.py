@@ -11,6 +11,9 @@ from segbatch.config.base import Spec, merge, parse_spec, read_config, setting
 from segbatch.config.crf_mapping import CRFValue, crf_values
 from segbatch.config.image_fields import IMAGE_COLUMN, IMAGE_MEMBER
 
+# The names in ``sources.FORMATS``, for the help, which does not import the formats.
+INPUT_FORMATS = ("webdataset", "parquet", "images", "manifest")
+
 
 class JobSpec(Spec):
     """All settings of a job; ``segbatch run --help`` lists them as flags."""
