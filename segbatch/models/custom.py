@@ -16,10 +16,11 @@ from segbatch.labels import LabelSet
 from segbatch.models.factory import UserFactory, reason, shown
 from segbatch.models.info import BATCH_SIZE, DEEPLAB_CRF, CRFDefaults, DeviceOptions, ModelInfo, ModelRequest
 from segbatch.models.scores import try_on_samples
-from segbatch.models.weights import named_digest
+from segbatch.models.weights import content_digest, named_digest
 from segbatch.protocols import Model
 
 MAX_TRIAL_SECONDS = 30.0
+_FACTORY = ", factory "
 
 
 class CustomModel:
@@ -63,7 +64,8 @@ class CustomEntry:
 
     The network is identified by its attribute ``digest`` (str). Without one it is identified by the content of
     ``--weights`` (a file or folder, or else the name) and by the source files of the factory and of the class that it
-    returns. Changes of modules that these import, or of files that they read, are not noticed.
+    returns. Changes of modules that these import, or of files that they read, are not noticed. A resume accepts other
+    source files if the scores of the sample images are equal, bit by bit.
 
     Args:
         name: ``package.module:factory``.
@@ -86,7 +88,7 @@ class CustomEntry:
                 f"model {self.name!r}: the factory raised {reason(e)}; the machine that plans the job calls it, too, "
                 "with device cpu, to read the network's classes and stride; make it run there"
             ) from e
-        wrong_size, untried = _trial(model)
+        trial = _try(model)
         return ModelInfo(
             name=self.name,
             summary=self._factory.summary(),
@@ -98,8 +100,9 @@ class CustomEntry:
             parameters=model.parameters,
             temperature=model.temperature,
             needs_ids=model.needs_ids,
-            wrong_size=wrong_size,
-            untried=untried,
+            wrong_size=trial.wrong_size,
+            untried=trial.untried,
+            trial=trial.digest,
             crf=model.crf,
         )
 
@@ -132,7 +135,12 @@ class CustomEntry:
         if isinstance(given, str) and given:
             return given
         weights = named_digest(choice.weights, choice.storage_options)
-        return f"weights {weights}, factory {self._factory.source_digest(network)}"
+        return f"weights {weights}{_FACTORY}{self._factory.source_digest(network)}"
+
+
+def factory_weights(digest: str) -> str:
+    """Return the part of a network's digest that identifies its weights, not its source."""
+    return digest.rpartition(_FACTORY)[0]
 
 
 def _check(network: Any, entry: str) -> None:
@@ -168,37 +176,50 @@ def _crf(given: Any, entry: str) -> CRFDefaults:
         ) from e
 
 
-def _trial(model: Model) -> tuple[str, str]:
+@dataclass(frozen=True)
+class _Trial:
+    """How a network scores the sample images.
+
+    Attributes:
+        digest: Of the scores, if they are as they must be.
+        wrong_size: How their size is wrong.
+        untried: Why the network could not be run.
+    """
+
+    digest: str = ""
+    wrong_size: str = ""
+    untried: str = ""
+
+
+def _try(model: Model) -> _Trial:
     """Run a network on the sample images.
 
     A wrong size and a failure are not errors yet: the size may be right for the images of the job, the network may
     accept only their size, and the workers may have the GPU that it needs.
 
-    Returns:
-        How the size of the scores is wrong, and why the network could not be run; each empty if it does not apply.
-
     Raises:
         ModelError: The result is wrong for any image.
     """
-    results: list[tuple[str, str]] = []
+    results: list[_Trial] = []
     refusals: list[NetworkError] = []
 
     def run() -> None:
         try:
-            try_on_samples(model)
+            scores = try_on_samples(model)
+            results.append(_Trial(digest=content_digest(b"".join(s.tobytes() for s in scores))))
         except WrongSize as e:
-            results.append((str(e), ""))
+            results.append(_Trial(wrong_size=str(e)))
         except NetworkError as e:
             refusals.append(e)
         except Exception as e:  # a user's network may raise anything; the plan warns of it
-            results.append(("", reason(e)))
+            results.append(_Trial(untried=reason(e)))
 
     # A daemon thread, abandoned after the timeout: a network made for a GPU may take minutes per image on a CPU.
     thread = threading.Thread(target=run, name="segbatch-trial", daemon=True)
     thread.start()
     thread.join(MAX_TRIAL_SECONDS)
     if thread.is_alive():
-        return "", f"it did not score two small images within {MAX_TRIAL_SECONDS:g} s"
+        return _Trial(untried=f"it did not score two small images within {MAX_TRIAL_SECONDS:g} s")
     if refusals:
         raise ModelError(str(refusals[0])) from refusals[0]
-    return results[0] if results else ("", "")
+    return results[0]

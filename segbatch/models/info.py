@@ -43,6 +43,7 @@ class ModelInfo:
         wrong_size: How the size of the scores of sample images differs from what ``stride`` says; empty if it does
             not. Only networks that are not of this package are tried on sample images.
         untried: Why the network could not be run on sample images where it was described.
+        trial: Digest of the scores of the sample images; empty for networks that are not tried.
         needs_ids: Whether the scores of an image depend on its id.
         crf: Parameters of the dense CRF where no others are given.
         note: What of a checkpoint was loaded, if that is not all of it.
@@ -62,6 +63,7 @@ class ModelInfo:
     refines: str = ""
     wrong_size: str = ""
     untried: str = ""
+    trial: str = ""
     needs_ids: bool = False
     crf: CRFDefaults = DEEPLAB_CRF
     note: str = ""

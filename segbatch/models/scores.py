@@ -59,8 +59,8 @@ def sample_scores(image: np.ndarray, num_classes: int, stride: int) -> Scores:
     return Scores(values, np.arange(num_classes, dtype=np.int16), height, width, stride)
 
 
-def try_on_samples(model: Model) -> None:
-    """Run a network on the sample images.
+def try_on_samples(model: Model) -> list[np.ndarray]:
+    """Return the scores of the sample images.
 
     Raises:
         NetworkError: As ``checked_scores``.
@@ -76,6 +76,7 @@ def try_on_samples(model: Model) -> None:
         results = [checked_scores(model, [i], [k])[0] for i, k in zip(images, _SAMPLE_IDS, strict=True)]
     if not all(np.isfinite(scores).all() for scores in results):
         raise ValueError("the network's scores of a sample image hold NaN or infinity")
+    return results
 
 
 def _checked(model: Model, array: Any, image: np.ndarray, image_id: str) -> np.ndarray:

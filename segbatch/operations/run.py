@@ -69,8 +69,8 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.output.store, plan.ledger).get("retired"):
         reporter.warning(retired)
     if plan.is_complete:  # otherwise the executor reports them
-        for changed in plan.changed_limits:
-            reporter.warning(changed)
+        for change in plan.changes:
+            reporter.warning(change)
     receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
         with cluster(spec) as hardware:

@@ -116,6 +116,7 @@ class RunRecord(StoredRecord):
         identity: All that decides the rows; ``fingerprint`` is its digest.
         chunk_size: Records per chunk, fixed by the first run.
         classes: The classes, in order of ids.
+        trial: Digest of the scores that a user's network gives the sample images; empty where it could not be tried.
         spec: The settings of the first run without secrets; the limits are those of the latest run.
         versions: Of segbatch and the packages that it uses.
         started: ISO 8601, UTC.
@@ -130,6 +131,7 @@ class RunRecord(StoredRecord):
     identity: dict[str, Any]
     chunk_size: int
     classes: list[ClassEntry]
+    trial: str = ""
     spec: dict[str, Any]
     versions: dict[str, str]
     started: str

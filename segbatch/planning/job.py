@@ -133,6 +133,7 @@ class Job:
         return RunRecord(
             identity=self.identity(),
             chunk_size=self.spec.chunk_size or 0,
+            trial=self.model.trial,
             classes=[
                 ClassEntry(id=i, name=n, color=c)
                 for i, (n, c) in enumerate(zip(labels.names, labels.colors, strict=True))

@@ -16,7 +16,7 @@ from segbatch.planning.chunking import MAX_SLICE_CHUNKS, choose_chunk_size, chun
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
 from segbatch.planning.pools import Hardware
-from segbatch.planning.resume import changed_limits, refuse_other, refuse_other_version
+from segbatch.planning.resume import changed_limits, changed_source, refuse_other, refuse_other_version
 from segbatch.records import ChunkSelection, Shard, ShardSlice
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
@@ -33,7 +33,7 @@ class Plan:
         ledger: Committed chunks that are not computed again.
         is_first: Whether no job has joined the output, or this one replaces it.
         is_staged: Whether chunks are committed into the staging area; ``ledger`` has those of both folders then.
-        changed_limits: One line if this run has other limits than the last run of the output.
+        changes: One line for each harmless difference from earlier runs of the output: its limits, a network's source.
         retried: Committed chunks with error rows that are computed again; ``ledger`` is without them.
     """
 
@@ -43,7 +43,7 @@ class Plan:
     ledger: Ledger = field(default_factory=lambda: Ledger(()), repr=False)
     is_first: bool = True
     is_staged: bool = False
-    changed_limits: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     retried: frozenset[str] = frozenset()
 
     @staticmethod
@@ -74,7 +74,7 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """Return what works and is probably not intended."""
-        return [*self.changed_limits, *self.job.warnings()]
+        return [*self.changes, *self.job.warnings()]
 
     @property
     def is_complete(self) -> bool:
@@ -144,7 +144,8 @@ def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:
     existing = output.record
     refuse_other_version(output.uri, existing, ROWS_VERSION)
     job = resolve(spec, existing.identity)
-    refuse_other(output.uri, existing, job.record(), spec)
+    requested = job.record()
+    refuse_other(output.uri, existing, requested, spec)
     output.load(staged)
     ledger = (
         Ledger([*output.files.ledger.filenames(), *output.staged.ledger.filenames()]) if staged else output.files.ledger
@@ -158,7 +159,7 @@ def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:
         ledger.without(retried) if retried else ledger,
         is_first=False,
         is_staged=staged,
-        changed_limits=changed_limits(existing, spec),
+        changes=(*changed_limits(existing, spec), *changed_source(existing, requested)),
         retried=retried,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
+from segbatch.models.custom import factory_weights
 from segbatch.output.run_record import RunRecord, differences
 
 
@@ -21,6 +22,8 @@ def refuse_other_version(uri: str, existing: RunRecord, rows_version: int) -> No
 
 def refuse_other(uri: str, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
     """Raise ``PlanError`` with what differs if the output was written with different settings."""
+    if changed_source(existing, requested):
+        return
     lines = differences(existing.deciding, requested.identity)
     if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
         lines.append(f"chunk_size {existing.chunk_size} there, {spec.chunk_size} requested")
@@ -31,6 +34,21 @@ def refuse_other(uri: str, existing: RunRecord, requested: RunRecord, spec: JobS
             f"{_crf_remedy(existing.deciding, requested.identity, spec)}choose another --output, or --overwrite to "
             "delete it (--dry-run --overwrite lists what is deleted)"
         )
+
+
+def changed_source(existing: RunRecord, requested: RunRecord) -> tuple[str, ...]:
+    """Return one line if only the source of a user's network has changed, and the network scores as before."""
+    before, now = (record["model"]["weights"] for record in (existing.deciding, requested.identity))
+    as_before = {**requested.identity, "model": {**requested.identity["model"], "weights": before}}
+    if before == now or as_before != existing.deciding or not requested.trial or requested.trial != existing.trial:
+        return ()
+    if factory_weights(before) != factory_weights(now):
+        return ()
+    name = requested.identity["model"]["name"]
+    return (
+        f"the source of {name} has changed since the first run of this output; it is resumed, since the network scores "
+        "the sample images exactly as before",
+    )
 
 
 def _crf_remedy(existing: dict[str, Any], requested: dict[str, Any], spec: JobSpec) -> str:

@@ -162,6 +162,34 @@ def test_an_edited_source_is_another_network(module: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("edit", "resumes"),
+    [
+        (("def named", "# a comment, and a longer name\ndef named"), True),
+        (("self.bias = np.load", "self.bias = 1.0 * np.load"), True),
+        (("WINS = 0", "WINS = 2  # the last"), False),
+        (("scores(self, images):", "scores(self, images):\n        self.bias = self.bias * 1.001"), False),
+    ],
+)
+def test_an_edited_source_resumes_if_it_scores_as_before(
+    edit: tuple[str, str], resumes: bool, module: Any, source: str, tmp_path: Path
+) -> None:
+    name, weights = module(NETWORK), saved(tmp_path / "w.npy", 5, 1, 0)
+    spec = here.spec([source], tmp_path / "out", model=f"{name}:factory", weights=str(weights))
+    here.run(spec)
+    module(NETWORK.replace(*edit))
+    del sys.modules[name]
+    if not resumes:
+        with pytest.raises(PlanError, match=r"model\.weights"):
+            make_plan(spec)
+        return
+    assert make_plan(spec).is_complete
+    assert any("source" in text and "exactly as before" in text for text in make_plan(spec).warnings())
+    saved(weights, 5, 1, 0.5)  # other weights are another network, whatever it scores
+    with pytest.raises(PlanError, match=r"model\.weights"):
+        make_plan(spec)
+
+
+@pytest.mark.parametrize(
     "factory",
     [
         "from net_THIS_TEST import named as factory",
