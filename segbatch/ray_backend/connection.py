@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray._private.utils as ray_utils
 import ray._private.worker as ray_worker
 
 from segbatch.config.job import JobSpec
@@ -100,12 +100,12 @@ def _restored_process() -> Iterator[None]:
 @contextmanager
 def _kept_handler() -> Iterator[None]:
     """Keep the caller's handler of SIGTERM: that of ``ray.init`` ends the process from within Ray, which may abort."""
-    handler = signal.getsignal(signal.SIGTERM)
+    install = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda *_: None
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        ray_utils.set_sigterm_handler = install
 
 
 def _is_of_ray(name: str) -> bool:
