@@ -104,8 +104,8 @@ def test_the_columns_are_those_of_the_schema() -> None:
 def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
     table = PAGES["operate.md"].split("| code | of | meaning |")[1].split("\n\n")[0]
     said = {int(n) for cell in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for n in cell.split(",")}
-    tree = ast.parse(Path(cli.__file__).read_text())
-    ends = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in ("sys.exit", "typer.Exit")]
+    nodes = [n for path in (ROOT / "segbatch/cli").glob("*.py") for n in ast.walk(ast.parse(path.read_text()))]
+    ends = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) in ("sys.exit", "typer.Exit")]
     literal = {c.value for n in ends for a in n.args for c in ast.walk(a) if isinstance(c, ast.Constant)}
     raised = {kind.exit_code for kind in _below(SegbatchError)}
     by_signals = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}

@@ -1,0 +1,114 @@
+"""Commands that compute masks: run, nightly, demo."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbatch.cli import tables as show
+from segbatch.cli.options import with_spec_options
+from segbatch.cli.progress import reporting
+from segbatch.cli.terminal import console
+from segbatch.config.base import merge, read_config
+from segbatch.config.job import JobSpec
+from segbatch.errors import SegbatchError, SpecError
+
+
+@with_spec_options
+def run(
+    fields: dict[str, Any],
+    config: Annotated[
+        str | None, typer.Option(help="YAML or JSON file of the same settings; flags override it")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan; nothing is written")] = False,
+) -> None:
+    """Segment a corpus: image shards in, Parquet masks and per-class statistics out. The same command resumes."""
+    spec = JobSpec.create(**merge(read_config(config) if config is not None else {}, fields))
+    _run(spec, dry_run)
+
+
+def _run(spec: JobSpec, dry_run: bool = False) -> None:
+    if dry_run:
+        with reporting("reading inputs"):
+            from segbatch.operations.explain import explain
+
+            plan = explain(spec)
+        show.print_text(console, plan)
+        return
+    structured = spec.log_format == "json"
+    try:
+        with reporting("loading Ray", spec.log_format) as reporter:
+            from segbatch.operations.run import run as run_job
+
+            outcome = run_job(spec, reporter=reporter)
+    except SegbatchError as e:
+        if structured:  # it is in the log
+            raise typer.Exit(e.exit_code) from None
+        raise
+    if not structured:
+        show.run_result(console, outcome)
+        show.next_commands(console, outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+def nightly(
+    config: Annotated[
+        str, typer.Argument(help="YAML or JSON file of the datasets (docs/nightly.md)", show_default=False)
+    ],
+    date: Annotated[
+        str | None, typer.Option(help="date to backfill, such as 2026-11-25, of datasets with {date} in their inputs")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="process only this dataset; may be repeated")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="deadline of this night, such as 06:00, or none; the configured hours are then ignored"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what is new; nothing is written")] = False,
+) -> None:
+    """Process what is new in several datasets until a deadline, and compare the masks with those of earlier nights."""
+    from segbatch.config.nightly import NightlySpec
+
+    spec = NightlySpec.load(config)
+    day = _date(date)
+    if dry_run:
+        with reporting("reading inputs"):
+            from segbatch.operations.nightly.explain import explain
+
+            plan = explain(spec, date=day, only=dataset or (), until=until)
+        show.print_text(console, plan)
+        return
+    with reporting("loading Ray") as reporter:
+        from segbatch.operations.nightly.night import run_night
+        from segbatch.operations.nightly.summary import to_markdown
+
+        night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
+    if night is not None:
+        show.print_text(console, to_markdown(night))
+        raise typer.Exit(night.exit_code)
+
+
+def _date(given: str | None) -> datetime.date | None:
+    try:
+        return None if given is None else datetime.date.fromisoformat(given)
+    except ValueError:
+        raise SpecError(f"--date: {given!r} is not a date; write it as 2026-11-25") from None
+
+
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="folder for the results; replaces those of an earlier demonstration"),
+    ] = Path("demo-out"),
+) -> None:
+    """Segment four photographs from installed packages, without network access, and draw a contact sheet."""
+    with reporting("loading Ray") as reporter:
+        from segbatch.operations.demo import run_demo
+
+        outcome, sheet = run_demo(output, reporter)
+    show.run_result(console, outcome)
+    show.print_text(console, f"look at {sheet}: photograph | network | after CRF")
+    show.next_commands(console, outcome)
+    raise typer.Exit(outcome.exit_code)
