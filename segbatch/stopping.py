@@ -7,6 +7,7 @@ In a library call, signals are the caller's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,17 @@ from segbatch.text import escape_lines, redact_text
 Callback = Callable[[], str | None]
 
 _callbacks: list[Callback] = []
+_parents: list[int] = []
+
+
+def process_id() -> int:
+    """Return the id of the process to signal: that of the parent, where the command line runs in a child process."""
+    return _parents[-1] if _parents else os.getpid()
+
+
+def stops_with(parent: int) -> None:
+    """Note that signals to this process have no effect, and that ``parent`` ends it."""
+    _parents.append(parent)
 
 
 def add(callback: Callback) -> None:

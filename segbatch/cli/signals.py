@@ -42,6 +42,7 @@ def supervised(command: Callable[[], None]) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+    stopping.stops_with(parent)
     for number in stops:  # terminals and `ray job stop` signal the whole group; the parent decides
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

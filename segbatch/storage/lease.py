@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import TypeAdapter
 
 from segbatch.errors import Busy, OutputError, PlatformError
-from segbatch.stopping import on_stop
+from segbatch.stopping import on_stop, process_id
 from segbatch.storage.process_identity import ProcessIdentity
 from segbatch.storage.store import Store
 
@@ -210,7 +210,7 @@ def _owner() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} (process {os.getpid()})"
+    return f"{user}@{socket.gethostname()} (process {process_id()})"
 
 
 def _busy(store: Store, record: _Record | None) -> Busy:

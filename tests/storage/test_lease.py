@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pytest
 from segbatch.errors import Busy, OutputError
 from segbatch.storage.lease import Lease, LeaseLost, holder
 from segbatch.storage.store import Store
+from tests.cluster.jobs import wait_for
 
 HOUR = 3600.0
 
@@ -191,9 +191,8 @@ def test_the_lease_of_a_process_that_was_killed_is_taken_over_at_once_by_one(
 def test_a_killed_process_that_nobody_has_waited_for_is_gone(store: Store, clock: Clock) -> None:
     with other_holder(store, clock) as process:
         process.kill()
-        stat = Path(f"/proc/{process.pid}/stat")
-        while " Z " not in stat.read_text():
-            time.sleep(0.01)
+        wait_for(lambda: holder(store, clock) is None, 20)
+        assert Path(f"/proc/{process.pid}").exists()
         take(store, clock)
 
 

@@ -18,7 +18,7 @@ from segbatch.cli import app as cli
 from segbatch.config.nightly import NightlySpec
 from segbatch.operations.nightly.night import run_night
 from segbatch.operations.verify import verify
-from segbatch.storage.lease import Lease
+from segbatch.storage.lease import Lease, holder
 from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows, start, wait_for
 from tests.operations.nightly.nights import JOB, shard
@@ -94,6 +94,8 @@ def test_a_night_that_is_killed_is_resumed_at_once(nightly: Run, config: Path) -
     assert 2 <= len(kept) < 6, log.read_text()
     assert not (out / "_SUCCESS").exists()
 
+    state = Store(str(config.parent / "state"))
+    wait_for(lambda: holder(state, time.time) is None, 5)  # the process ends some moments after the signal
     later = run_night(NightlySpec.load(config))
     assert later is not None
     assert (later.verdict, later.datasets["street"].computed) == ("ok", 60 - 10 * len(kept))
