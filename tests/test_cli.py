@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -55,6 +56,13 @@ def test_every_command_has_help_and_is_in_the_readme(segbatch: Run, command: str
     function = next(c.callback for c in cli.app.registered_commands if (c.name or c.callback.__name__) == command)  # type: ignore[union-attr]
     assert len((function.__doc__ or "").strip()) > 30  # type: ignore[union-attr]
     assert re.search(rf"segbatch {command}\b", (ROOT / "README.md").read_text())
+
+
+def test_the_version_comes_first_and_names_what_a_report_needs(segbatch: Run) -> None:
+    code, text = segbatch("--version")
+    assert code == 0
+    assert text.splitlines()[0] == f"segbatch {version('segbatch')}"
+    assert f"Ray {version('ray')}, torch {version('torch')}, Python 3." in text
 
 
 def test_every_field_of_a_spec_is_a_flag() -> None:

@@ -19,7 +19,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
     sys.exit(2)
 
-from segbatch.cli import compute, labeled, outputs
+from segbatch.cli import compute, labeled, outputs, version
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
 from segbatch.cli.terminal import console, log, prepare_streams
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.callback()(version.options)
 app.command()(compute.run)
 app.command()(compute.nightly)
 app.command()(compute.demo)

@@ -142,7 +142,12 @@ class JobSpec(Spec):
     num_cpus: int | None = setting(None, "CPU cores to use on this machine; by default all", effect="runtime", gt=0)
     segment_actors: int | None = setting(None, "workers that run the network", effect="runtime", gt=0)
     refine_actors: int | None = setting(None, "workers that refine and write", effect="runtime", gt=0)
-    num_gpus: float | None = setting(None, "GPUs per segment actor, or a fraction of one", effect="runtime", ge=0)
+    num_gpus: float | None = setting(
+        None,
+        "GPUs per segment actor, or a fraction of one; 0 runs the network on CPUs; by default 1 if there are GPUs",
+        effect="runtime",
+        ge=0,
+    )
     threads: int | None = setting(None, "threads per worker", effect="runtime", gt=0)
     stall_seconds: float = setting(
         600,

@@ -10,6 +10,11 @@ from segbatch.crf import _core
 from segbatch.crf.kernels import NORMALIZATIONS, Kernel
 
 
+def instruction_set() -> str:
+    """Return the fastest instruction set that the engine has been built for and this processor supports."""
+    return _core.isa_names()[0]
+
+
 class NativeEngine:
     """Mean field in C++ on the permutohedral lattice. Releases the GIL; each image is inferred by one thread.
 

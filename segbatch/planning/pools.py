@@ -118,22 +118,43 @@ def _per_node(pools: Pools, hardware: Hardware) -> Pools:
 def on_gpus(spec: JobSpec, hardware: Hardware) -> bool:
     """Whether the segment workers of a job hold GPUs, those of nodes included that the autoscaler starts first."""
     reachable = hardware.grown() if _waits_for_nodes(spec, hardware) else hardware
-    return spec.device != "cpu" and reachable.gpus > 0
+    return _may_use_gpus(spec) and reachable.gpus > 0
 
 
 def _waits_for_nodes(spec: JobSpec, hardware: Hardware) -> bool:
     """Whether the job waits for the autoscaler: none of its nodes has started, or none with a GPU."""
-    wants_gpu = spec.device != "cpu" and hardware.max_gpus > 0
+    wants_gpu = _may_use_gpus(spec) and hardware.max_gpus > 0
     return hardware.max_cpus >= 1 and (hardware.cpus < 1 or (wants_gpu and not hardware.gpus))
+
+
+def refuse_missing_gpus(spec: JobSpec, hardware: Hardware) -> None:
+    """Raise ``PlanError`` for a job that names GPUs on hardware that has none and cannot get any."""
+    requested = f"num_gpus: {spec.num_gpus:g} per segment actor" if spec.num_gpus else ""
+    if spec.device == "cpu" and requested:
+        raise PlanError(f"{requested} requested, but device is cpu; leave out one of the two")
+    if spec.device.startswith("cuda"):
+        if spec.num_gpus == 0:
+            raise PlanError(f"num_gpus: 0 requested, but device is {spec.device}; leave out one of the two")
+        requested = requested or f"device: {spec.device}"
+    if requested and not hardware.gpus and not hardware.max_gpus:
+        where = (
+            "no node of the cluster has one" if hardware.elastic else "nvidia-smi and CUDA_VISIBLE_DEVICES show none"
+        )
+        raise PlanError(
+            f"{requested} requested, but there is no GPU ({where}); use --num-gpus 0 --device auto to run on CPUs"
+        )
+
+
+def _may_use_gpus(spec: JobSpec) -> bool:
+    return spec.device != "cpu" and spec.num_gpus != 0
 
 
 def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
     """Choose pools that this hardware can run at once."""
-    if spec.device.startswith("cuda") and not hardware.gpus:
-        raise PlanError(f"device: {spec.device} asked for, but there is no GPU; use device auto or cpu")
+    refuse_missing_gpus(spec, hardware)
     chunks = max(1, chunks)
     cores = hardware.cpus
-    if spec.device == "cpu" or not hardware.gpus:
+    if not _may_use_gpus(spec) or not hardware.gpus:
         segment = spec.segment_actors or min(chunks, max(1, int(cores)))
         refine = spec.refine_actors or min(chunks, max(1, int(cores)))
         segment_cpus = _fraction(_SEGMENT_SHARE * cores / segment)

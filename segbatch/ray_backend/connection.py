@@ -16,7 +16,7 @@ import ray._private.worker as ray_worker
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
-from segbatch.planning.pools import Hardware
+from segbatch.planning.pools import Hardware, refuse_missing_gpus
 from segbatch.ray_backend import local
 from segbatch.ray_backend.cluster import offered
 from segbatch.text import redact
@@ -54,6 +54,7 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
     with _restored_process(), _quiet_loggers():
         hardware = join(spec)
         try:
+            refuse_missing_gpus(spec, hardware)
             yield hardware
         finally:
             if not joined_before:
@@ -66,8 +67,10 @@ def join(spec: JobSpec) -> Hardware:
     if ray.is_initialized():
         return offered(is_named)
     if not is_named:
+        hardware = Hardware.local(spec)
+        refuse_missing_gpus(spec, hardware)
         with _kept_handler(), _quiet_core():
-            local.start(Hardware.local(spec), logging_level=logging.ERROR, log_to_driver=False)
+            local.start(hardware, logging_level=logging.ERROR, log_to_driver=False)
         return offered()
     address = spec.address or os.environ["RAY_ADDRESS"]
     try:

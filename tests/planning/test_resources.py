@@ -44,6 +44,12 @@ def test_gpus_are_shared_by_fraction():
     assert pools.refine_actors >= 16
 
 
+def test_without_gpus_the_network_runs_on_cpus_whatever_the_machine_has():
+    assert plan_pools(spec(num_gpus=0), machine(8, 2), 1000) == plan_pools(spec(), machine(8), 1000)
+    to_come = nodes(8, max_cpus=72, max_gpus=8, max_node_gpus=4)
+    assert plan_pools(spec(num_gpus=0), to_come, 1000).device == "cpu"
+
+
 def nodes(cpus, gpus=0, **most):
     return Hardware(cpus, gpus, cpus / 2, gpus / 2, elastic=True, **most)
 
@@ -91,7 +97,12 @@ def test_nodes_that_are_yet_to_come_are_asked_for_by_one_worker_of_each_kind():
 @pytest.mark.parametrize(
     ("fields", "hardware", "message"),
     [
-        ({"device": "cuda"}, machine(8), "cuda asked for, but there is no GPU"),
+        ({"device": "cuda"}, machine(8), "device: cuda requested, but there is no GPU"),
+        ({"num_gpus": 1}, machine(8), "num_gpus: 1 per segment actor requested, but there is no GPU .*nvidia-smi"),
+        ({"num_gpus": 0.25}, machine(8), "num_gpus: 0.25 per segment actor requested, but there is no GPU"),
+        ({"num_gpus": 1}, nodes(8), "there is no GPU .no node of the cluster has one"),
+        ({"num_gpus": 1, "device": "cpu"}, machine(8, 1), "num_gpus: 1 .* but device is cpu"),
+        ({"num_gpus": 0, "device": "cuda"}, machine(8, 1), "num_gpus: 0 requested, but device is cuda"),
         ({"num_gpus": 2}, Hardware(32, 4, 8, 1), "2 a worker, but no node has more than 1 GPUs"),
         ({"segment_actors": 9, "num_gpus": 0.5}, machine(32, 4), r"9 x 0.5 GPU = 4.5, but there are 4 GPUs"),
         ({"segment_actors": 500}, machine(2), "cannot schedule the workers"),
