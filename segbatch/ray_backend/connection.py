@@ -13,12 +13,16 @@ from contextlib import contextmanager
 import ray
 import ray._private.utils as ray_utils
 import ray._private.worker as ray_worker
+from ray.job_config import JobConfig
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
 from segbatch.planning.pools import Hardware, refuse_missing_gpus
 from segbatch.ray_backend import local
+from segbatch.ray_backend.address import ClusterAddress
 from segbatch.ray_backend.cluster import offered
+from segbatch.ray_backend.search_path import DriverSearchPath
+from segbatch.storage.failures import brief
 from segbatch.text import redact
 
 _TIMEOUT_SECONDS = 20.0
@@ -28,7 +32,7 @@ _QUIET_LOGGERS = ("ray.data", "ray.train")
 
 def is_remote(spec: JobSpec) -> bool:
     """Whether the job joins a cluster that exists: named by the spec, by RAY_ADDRESS, or joined already."""
-    return bool(spec.address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
+    return ClusterAddress.of(spec) is not None or ray.is_initialized()
 
 
 def is_connected() -> bool:
@@ -63,22 +67,24 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
 
 def join(spec: JobSpec) -> Hardware:
     """Do what ``cluster`` does on entry, and stay connected."""
-    is_named = bool(spec.address or os.environ.get("RAY_ADDRESS"))
+    named = ClusterAddress.of(spec)
     if ray.is_initialized():
-        return offered(is_named)
-    if not is_named:
+        return offered(named is not None)
+    if named is None:
         hardware = Hardware.local(spec)
         refuse_missing_gpus(spec, hardware)
         with _kept_handler(), _quiet_core():
             local.start(hardware, logging_level=logging.ERROR, log_to_driver=False)
         return offered()
-    address = spec.address or os.environ["RAY_ADDRESS"]
-    try:
-        with _kept_handler(), _quiet_core() as terminal, _waiting(redact(address), terminal):
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except Exception as e:  # Ray raises many types when it does not connect
-        raise PlanError(f"address: cannot join the Ray cluster at {address!r}: {e}{_token_hint(str(e))}") from e
-    return offered(is_named)
+    with _kept_handler(), _quiet_core() as terminal, _waiting(redact(named.address), terminal):
+        named.check()
+        # A client of Ray takes no JobConfig of another class: the head unpickles it.
+        paths = JobConfig() if named.is_client else DriverSearchPath()
+        try:
+            ray.init(named.address, job_config=paths, logging_level=logging.ERROR, log_to_driver=False)
+        except Exception as e:  # Ray failures: it raises many types when it does not connect
+            raise named.refused(brief(e), e) from e
+    return offered(True)
 
 
 @contextmanager
@@ -169,6 +175,8 @@ def _quiet_core() -> Iterator[int]:
         os.dup2(held.fileno(), 2)
         try:
             yield stderr
+        except PlanError:  # its message has the reason
+            raise
         except BaseException:
             held.seek(0)
             os.write(stderr, held.read())
@@ -177,13 +185,3 @@ def _quiet_core() -> Iterator[int]:
             os.dup2(stderr, 2)
             os.close(stderr)
             del os.environ["RAY_BACKEND_LOG_LEVEL"]
-
-
-def _token_hint(message: str) -> str:
-    if any(word in message.lower() for word in ("401", "unauthenticated", "unauthorized", "token")):
-        return (
-            "\nthe cluster asks for a token: Ray writes one on a machine's first ray.init and a later "
-            "`ray start --head` enforces it; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_MODE=disabled) "
-            "for the head and for every client"
-        )
-    return ""

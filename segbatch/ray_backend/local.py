@@ -23,6 +23,7 @@ from segbatch import stopping
 from segbatch.causes import no_space
 from segbatch.errors import PlatformError
 from segbatch.planning.pools import Hardware
+from segbatch.ray_backend.search_path import DriverSearchPath
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def _start(hardware: Hardware, options: dict[str, Any]) -> None:
                 num_cpus=int(hardware.cpus),
                 num_gpus=int(hardware.gpus),
                 include_dashboard=False,
+                job_config=DriverSearchPath(),
                 **options,
                 **folder,
             )

@@ -125,6 +125,24 @@ assert "RAY_AUTH_TOKEN" not in os.environ
     assert not list(tmp_path.rglob("auth_token"))
 
 
+def test_a_module_in_the_current_folder_breaks_no_worker_that_does_not_search_it(tmp_path: Path):
+    for name in ("numpy", "random", "ray", "segbatch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the module that is meant')")
+    code = """
+import ray
+from segbatch.ray_backend import local
+from segbatch.planning.pools import Hardware
+local.start(Hardware(1, 0, 1, 0), log_to_driver=False)
+@ray.remote
+def task():
+    import numpy, random, segbatch
+    return numpy.ones(3).sum()
+assert ray.get(task.remote(), timeout=60) == 3
+"""
+    with open(tmp_path / "out", "w") as out:  # Ray's processes would hold a pipe open while they end
+        subprocess.run([sys.executable, "-P", "-c", code], stdout=out, check=True, cwd=tmp_path)
+
+
 @pytest.mark.parametrize("failures", [2, 3])
 def test_a_machine_too_busy_for_ray_to_start_is_tried_again(monkeypatch: pytest.MonkeyPatch, failures: int):
     calls = []
