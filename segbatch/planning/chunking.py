@@ -1,14 +1,12 @@
-"""Number of records per chunk, and of chunks per read task."""
+"""Number of records per chunk."""
 
 from __future__ import annotations
 
 from segbatch.records import Shard
+from segbatch.sources.slices import GUESSED_RECORD_BYTES
 
 _MAX_CHUNK = 256
 _CHUNK_BYTES = 64 * 2**20
-_GUESSED_RECORD_BYTES = 100_000
-# Most chunks of one read task, where a format can start in the middle of a shard.
-MAX_SLICE_CHUNKS = 8
 
 
 def chunks_of(records: int, chunk_size: int) -> int:
@@ -27,4 +25,4 @@ def choose_chunk_size(shards: list[Shard], cores: float) -> int:
 
 def records_of(shard: Shard) -> int:
     """Return the number of records of a shard, estimated by its size if its format does not know it."""
-    return shard.records if shard.records is not None else shard.size // _GUESSED_RECORD_BYTES + 1
+    return shard.records if shard.records is not None else shard.size // GUESSED_RECORD_BYTES + 1

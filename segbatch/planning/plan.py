@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,7 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
 from segbatch.output.run_record import RunRecord
 from segbatch.output.writer import Writer
-from segbatch.planning.chunking import MAX_SLICE_CHUNKS, choose_chunk_size, chunks_of, records_of
+from segbatch.planning.chunking import choose_chunk_size, chunks_of, records_of
 from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
 from segbatch.planning.pools import Hardware
@@ -84,21 +85,19 @@ class Plan:
     def slices(self) -> Iterator[ShardSlice]:
         """Yield the remaining read tasks, in order. A complete shard is not opened."""
         remaining = [shard for shard in self.job.shards if not self.ledger.committed(shard.id).is_complete]
-        divisible = {shard.id: shard for shard in remaining if self._known_chunks(shard) > MAX_SLICE_CHUNKS}
-        indexed = dict(zip(divisible, self.job.source.index(list(divisible.values())), strict=True))
+        starts = {shard.id: self.job.source.starts(shard, self.chunk_size) for shard in remaining}
+        divided = [shard for shard in remaining if len(starts[shard.id]) > 1]
+        indexed = {shard.id: shard for shard in self.job.source.index(divided)}
         for shard in remaining:
-            done, total = frozenset(self.ledger.committed(shard.id).indices), self._known_chunks(shard)
-            if not total:
+            done = frozenset(self.ledger.committed(shard.id).indices)
+            if shard.records is None:
                 yield ShardSlice(shard, ChunkSelection(done=done))
-            for first in range(0, total, MAX_SLICE_CHUNKS):
-                stop = min(total, first + MAX_SLICE_CHUNKS)
+                continue
+            ends = [*starts[shard.id], chunks_of(shard.records, self.chunk_size)]
+            for first, stop in itertools.pairwise(ends):
                 done_in_slice = done & frozenset(range(first, stop))
                 if len(done_in_slice) < stop - first:
                     yield ShardSlice(indexed.get(shard.id, shard), ChunkSelection(first, stop, done_in_slice))
-
-    def _known_chunks(self, shard: Shard) -> int:
-        """Return the number of chunks of a shard; 0 if its format does not tell."""
-        return 0 if shard.records is None else chunks_of(shard.records, self.chunk_size)
 
     def chunks(self, shard: Shard) -> int:
         """Return the number of chunks of a shard: exact if complete or told by the format, else estimated by size."""

@@ -14,10 +14,10 @@ from ray.data.datasource import Datasource, ReadTask
 from segbatch.isolation import AttemptCounter, Draining, begin_attempt
 from segbatch.isolation.failures import carried
 from segbatch.packing import chunk_to_row
-from segbatch.planning.chunking import MAX_SLICE_CHUNKS
 from segbatch.ray_backend.prometheus import count
 from segbatch.records import ShardSlice
 from segbatch.sources import Source
+from segbatch.sources.slices import SLICE_CHUNKS
 from segbatch.text import redact
 
 # Ray 2.60 keeps some hundred kilobytes per task of a running dataset: more slices than this are grouped.
@@ -50,7 +50,7 @@ class ShardDatasource(Datasource):
 def _groups(slices: Sequence[ShardSlice]) -> list[list[ShardSlice]]:
     """Group slices of one chunk: a task for each of many small chunks costs as much as reading them."""
     single = sum(part.is_one_chunk for part in slices)
-    longest = max(1, min(MAX_SLICE_CHUNKS, single // _SMALL_TASKS))
+    longest = max(1, min(SLICE_CHUNKS, single // _SMALL_TASKS))
     groups: list[list[ShardSlice]] = []
     for part in slices:
         if groups and len(groups[-1]) < longest and part.is_one_chunk and groups[-1][-1].is_one_chunk:

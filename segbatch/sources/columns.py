@@ -67,13 +67,15 @@ class ColumnChoice:
         ids: Description of the ids, for a plan.
         warnings: Columns that look like ids and are not used.
         by_values: Whether types and names alone would have chosen other images, or none.
+        has_paths: Whether the images are null, and named by ``columns.path``.
     """
 
     columns: Columns
     image: str
     ids: str
     warnings: tuple[str, ...]
-    by_values: bool = False
+    by_values: bool
+    has_paths: bool
 
 
 def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
@@ -95,7 +97,8 @@ def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
     if chosen is None:
         ids = "row numbers, as no column is called " + ", ".join(ID_NAMES) + " (--id-column)"
     columns = Columns(sample.path, path, chosen)
-    return ColumnChoice(columns, f"column {shown(sample.path)}: {sample.description}", ids, warnings, by_values)
+    image = f"column {shown(sample.path)}: {sample.description}"
+    return ColumnChoice(columns, image, ids, warnings, by_values, sample.has_paths)
 
 
 def _by_option(fields: Fields, values: FirstValues, name: str) -> ColumnSample:

@@ -90,7 +90,7 @@ class FirstValues:
         self._stack = ExitStack()
         self._opened: dict[str, ParquetRows | None] = {}
         self._samples: dict[str, ColumnSample] = {}
-        first = self._stack.enter_context(open_rows(files, uris[0]))
+        first = self._stack.enter_context(open_rows(files, uris[0], first_rows=True))
         self._opened[uris[0]], self.schema = first, first.schema
 
     def __enter__(self) -> FirstValues:
@@ -120,7 +120,7 @@ class FirstValues:
     def _open(self, uri: str) -> ParquetRows | None:
         if uri not in self._opened:
             try:
-                self._opened[uri] = self._stack.enter_context(open_rows(self._files, uri))
+                self._opened[uri] = self._stack.enter_context(open_rows(self._files, uri, first_rows=True))
             except RecordFailure:  # an error row, when it is read
                 self._opened[uri] = None
         return self._opened[uri]

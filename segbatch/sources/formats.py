@@ -127,6 +127,13 @@ class Format(Protocol):
         """Return the shards that a run with chunks of ``size`` records uses instead of ``shard``."""
         ...
 
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        """Return the first chunk of each read task of a shard, ascending from 0; ``[0]`` if it is read in one pass.
+
+        Read tasks run in parallel. What one reads before its first chunk, an earlier one has read.
+        """
+        ...
+
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
         """Return ``shard`` with a layout that makes reading it in several slices cheaper.
 

@@ -18,6 +18,7 @@ from segbatch.records import Chunk, ChunkSelection, Record, Shard, digest
 from segbatch.sources.chunking import chunks_by_number, wanted_rows
 from segbatch.sources.first_bytes import first_bytes, others_suffix
 from segbatch.sources.formats import InputFile, Listing, PlannedShards, ReadOptions
+from segbatch.sources.slices import even_starts
 from segbatch.storage.base import ObjectInfo
 from segbatch.storage.failures import is_transient
 from segbatch.storage.fetch import fetch
@@ -87,6 +88,10 @@ class Images:
                     yield from leaves(first, stop, bits + bit)
 
         return list(leaves(0, len(hashed), ""))
+
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        """See ``Format.starts``."""
+        return even_starts(shard.records or 0, size)
 
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
         """See ``Format.index``."""

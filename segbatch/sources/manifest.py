@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from segbatch.sources.fields import Fields, describe
 from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import is_text, plain, texts
 from segbatch.sources.rows import open_rows, renamed_ids, row_id
+from segbatch.sources.slices import RowGroups, even_starts, row_bytes, starts_by_group
 from segbatch.sources.text_rows import ID_NAMES, Line, TextIndex, TextRows
 from segbatch.sources.unique_ids import RenamedIds
 from segbatch.storage.fetch import fetch
@@ -29,6 +30,14 @@ from segbatch.text import escape_invalid_utf8, redact, without_query
 _PARQUET = (".parquet", ".pq")
 _PLANNED_AT_ONCE = 8
 _UNREADABLE = (OSError, EOFError, zlib.error)
+
+
+@dataclass(frozen=True)
+class TableIndex:
+    """Layout of a Parquet manifest: its row groups, and ids that are not unique, once it is indexed."""
+
+    groups: RowGroups
+    renamed: RenamedIds | None = None
 
 
 class Manifest:
@@ -65,16 +74,25 @@ class Manifest:
         """See ``Format.divide``."""
         return [shard]
 
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        """See ``Format.starts``: compressed text and row groups are read from their beginning on."""
+        if isinstance(shard.layout, TableIndex):
+            return starts_by_group(shard.layout.groups, size, row_bytes(shard), is_named=True)
+        if without_query(shard.uri).lower().endswith(".gz"):
+            return starts_by_group(RowGroups.pack([shard.records or 0], 0), size, row_bytes(shard), is_named=True)
+        return even_starts(shard.records or 0, size)
+
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
         """See ``Format.index``: reads the ids of a Parquet file once. Planning has indexed text files."""
-        if not is_parquet(shard.uri):
+        if not isinstance(shard.layout, TableIndex):
             return shard
         try:
             with open_rows(options.files, shard.uri) as rows:
                 column, key, _ = _parquet_columns(shard.uri, rows.schema, options)
         except RecordFailure:  # the manifest is gone, which reading it reports
             return shard
-        return replace(shard, layout=renamed_ids(options.files, shard.uri, key or column))
+        renamed = renamed_ids(options.files, shard.uri, key or column)
+        return replace(shard, layout=replace(shard.layout, renamed=renamed))
 
     def chunks(self, shard: Shard, size: int, wanted: ChunkSelection, options: ReadOptions) -> Iterator[Chunk]:
         """See ``Format.chunks``. Images of other chunks are not read."""
@@ -120,8 +138,8 @@ class _Reading:
         uri = self._shard.uri
         try:
             if is_parquet(uri):
-                renamed = cast(RenamedIds | None, self._shard.layout)
-                yield from _parquet_lines(uri, self._options, ranges, renamed)
+                table = cast(TableIndex, self._shard.layout)
+                yield from _parquet_lines(uri, self._options, ranges, table.renamed)
                 return
             with TextRows(self._options.files, uri, self._options) as lines:
                 index = cast(TextIndex | None, self._shard.layout)
@@ -140,7 +158,8 @@ def _plan(shard: Shard, options: ReadOptions) -> tuple[Shard, list[tuple[str, st
         if is_parquet(shard.uri):
             with open_rows(options.files, shard.uri) as rows:
                 _, _, ids = _parquet_columns(shard.uri, rows.schema, options)
-                return replace(shard, records=rows.records), [images, ("ids", ids)]
+                table = TableIndex(rows.groups)
+                return replace(shard, records=rows.records, layout=table), [images, ("ids", ids)]
         with TextRows(options.files, shard.uri, options) as lines:
             index = lines.index()
             ids = f"column {lines.id_column or options.uri_column}"

@@ -86,6 +86,10 @@ class Source:
         if problems:
             raise SourceError("\n".join(problems))
 
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        """Return the first chunk of each read task of a shard (``Format.starts``)."""
+        return FORMATS[shard.format].starts(shard, size)
+
     def index(self, shards: Sequence[Shard]) -> list[Shard]:
         """Return the shards, which are read in several slices, with the layout for that (``Format.index``)."""
         with ThreadPoolExecutor(_INDEXED_AT_ONCE) as pool:

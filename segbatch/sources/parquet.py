@@ -22,6 +22,7 @@ from segbatch.sources.formats import Listing, PlannedShards, ReadOptions
 from segbatch.sources.ids import texts
 from segbatch.sources.parquet_plan import ParquetIndex, no_images, plan_tables
 from segbatch.sources.rows import ParquetRows, Row, open_rows, renamed_ids, row_id, shard_error
+from segbatch.sources.slices import row_bytes, starts_by_group
 from segbatch.storage.fetch import fetch
 from segbatch.storage.files import too_large
 from segbatch.storage.hosts import Hosts, sampled
@@ -59,6 +60,13 @@ class Parquet:
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         """See ``Format.divide``."""
         return [shard]
+
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        """See ``Format.starts``: where a row group begins, if images are in the table."""
+        layout = cast(ParquetIndex | None, shard.layout)
+        if layout is None:
+            return [0]
+        return starts_by_group(layout.groups, size, row_bytes(shard), layout.has_paths)
 
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
         """See ``Format.index``: reads the ids once."""

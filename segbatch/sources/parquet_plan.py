@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 
@@ -17,8 +17,9 @@ from segbatch.sources.fields import Fields
 from segbatch.sources.first_values import FirstValues
 from segbatch.sources.formats import PlannedShards, ReadOptions
 from segbatch.sources.ids import is_text, plain
-from segbatch.sources.manifest import Manifest
+from segbatch.sources.manifest import Manifest, TableIndex
 from segbatch.sources.rows import open_rows
+from segbatch.sources.slices import RowGroups
 from segbatch.sources.unique_ids import RenamedIds
 from segbatch.text import redact
 
@@ -31,19 +32,23 @@ class ParquetIndex:
 
     Attributes:
         columns: Columns to read.
+        groups: Its row groups.
+        has_paths: Whether the images are not in the table, which names them.
         renamed: Ids that are not unique, once the shard is indexed.
     """
 
     columns: Columns
+    groups: RowGroups
+    has_paths: bool
     renamed: RenamedIds | None = None
 
 
 @dataclass
 class _Group:
-    """Files of one schema, by their positions in the list of shards."""
+    """Files of one schema: their row groups by their positions in the list of shards."""
 
     schema: pa.Schema
-    places: list[int]
+    places: dict[int, RowGroups]
     choice: ColumnChoice | None = None
 
 
@@ -58,12 +63,13 @@ def plan_tables(shards: list[Shard], options: ReadOptions) -> PlannedShards:
     """
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
         footers = list(pool.map(lambda shard: _footer(shard, options), shards))
-    planned = [shard for shard, _ in footers]
+    planned = [footer.shard for footer in footers]
     groups: dict[str, _Group] = {}
-    for place, (_, schema) in enumerate(footers):
-        if schema is not None:
-            key = digest(str(schema.remove_metadata()), length=32)
-            groups.setdefault(key, _Group(schema, [])).places.append(place)
+    for place, footer in enumerate(footers):
+        if footer.schema is not None:
+            key = digest(str(footer.schema.remove_metadata()), length=32)
+            group = groups.setdefault(key, _Group(footer.schema, {}))
+            group.places[place] = footer.groups
     notes: Counter[tuple[str, str]] = Counter()
     for first, group in enumerate(groups.values()):
         notes += _plan_group(group, planned, options, is_first=first == 0)
@@ -81,8 +87,8 @@ def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_fi
     except NoImages as e:
         if options.format is None and _names_images(group.schema, options):
             notes = Manifest().plan(members[:1], options).notes
-            for place in group.places:
-                planned[place] = replace(planned[place], format=Manifest.name)
+            for place, groups in group.places.items():
+                planned[place] = replace(planned[place], format=Manifest.name, layout=TableIndex(groups))
             return Counter({note: len(members) for note in notes})
         if is_first:
             raise SourceError(f"{redact(members[0].uri)}: {e}") from None
@@ -94,18 +100,26 @@ def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_fi
             raise SourceError(f"{redact(members[0].uri)}: {e}") from None
     if group.choice is None:
         return Counter()
-    for place in group.places:
-        planned[place] = replace(planned[place], layout=ParquetIndex(group.choice.columns))
+    for place, groups in group.places.items():
+        layout = ParquetIndex(group.choice.columns, groups, group.choice.has_paths)
+        planned[place] = replace(planned[place], layout=layout)
     return Counter({("images", group.choice.image): len(members), ("ids", group.choice.ids): len(members)})
 
 
-def _footer(shard: Shard, options: ReadOptions) -> tuple[Shard, pa.Schema | None]:
-    """Return a shard with its number of records, and its schema."""
+class _Footer(NamedTuple):
+    """A shard with its number of records, and what else its footer tells; no schema if it cannot be read."""
+
+    shard: Shard
+    groups: RowGroups
+    schema: pa.Schema | None
+
+
+def _footer(shard: Shard, options: ReadOptions) -> _Footer:
     try:
         with open_rows(options.files, shard.uri) as rows:
-            return replace(shard, records=rows.records), rows.schema
+            return _Footer(replace(shard, records=rows.records), rows.groups, rows.schema)
     except RecordFailure:  # it is an error row when it is read
-        return shard, None
+        return _Footer(shard, RowGroups.pack([], 0), None)
 
 
 def _choose(shards: Sequence[Shard], options: ReadOptions) -> ColumnChoice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
@@ -17,13 +18,14 @@ from segbatch.records import Record, Shard
 from segbatch.sources.fields import Fields
 from segbatch.sources.first_bytes import first_bytes
 from segbatch.sources.ids import texts
+from segbatch.sources.slices import READ_BYTES, RowGroups
 from segbatch.sources.unique_ids import RenamedIds, UniqueIds
 from segbatch.storage.failures import brief
 from segbatch.storage.files import Files, shard_failure, shown_name
 from segbatch.storage.uri import folder_of
 from segbatch.text import escape_invalid_utf8, redact
 
-_BUFFER = 4 * 2**20
+_FIRST_ROWS_BYTES = 256 * 2**10
 _BATCH_BYTES = 16 * 2**20
 _MAX_ROWS = 8  # a dictionary can expand one value to any number of rows, whatever size the footer declares
 _ID_ROWS = 65536
@@ -48,20 +50,24 @@ class ParquetRows:
     """An open Parquet file, read in batches: holds a buffer and a batch, never a row group.
 
     Raises whatever pyarrow or the store raises if the footer cannot be read.
+
+    Attributes:
+        groups: Its row groups.
     """
 
-    def __init__(self, files: Files, uri: str) -> None:
+    def __init__(self, files: Files, uri: str, buffer_bytes: int = READ_BYTES) -> None:
         self._folder = folder_of(uri)
         with ExitStack() as stack:
             stream = stack.enter_context(files.open(uri, read_ahead=False))
             self._file = stack.enter_context(
-                pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
+                pq.ParquetFile(stream, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=True)
             )
             metadata = self._file.metadata
             self.records: int = metadata.num_rows
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             if sum(groups) != self.records or min(groups, default=0) < 0:
                 raise pa.ArrowInvalid(f"its footer declares {self.records} rows, its row groups {sum(groups)}")
+            self.groups = RowGroups.pack(groups, metadata.serialized_size)
             self._opened = stack.pop_all()
         self.schema: pa.Schema = self._file.schema_arrow
 
@@ -92,18 +98,18 @@ class ParquetRows:
             read = range(parts[0].start, parts[-1].stop) if parts else range(begin, begin)
             if renamed is None:
                 read = range(begin, min(end, stop))
-            names = () if id_column is None else self._names(group, begin, id_column, read)
-            ids = [unique(name, row) for row, name in names]
+            names = iter(()) if id_column is None else self._names(group, begin, id_column, read)
+            ids = ((row, unique(name, row)) for row, name in names)
             for row in self._values(group, column, begin, parts) if parts else ():
-                yield row._replace(id=ids[row.number - read.start]) if ids else row
+                yield row if id_column is None else row._replace(id=next(name for n, name in ids if n == row.number))
+            deque(ids, maxlen=0)  # the ids of the remaining rows are taken, too
 
     def _groups(self) -> Iterator[tuple[int, int, int]]:
         """Yield (number, first row, row after the last) of each row group."""
         begin = 0
-        for group in range(self._file.num_row_groups):
-            end = begin + self._file.metadata.row_group(group).num_rows
-            yield group, begin, end
-            begin = end
+        for group, rows in enumerate(self.groups):
+            yield group, begin, begin + rows
+            begin += rows
 
     def renamed_ids(self, id_column: str) -> dict[int, str]:
         """Return the rows whose id an earlier row has, each with the id that it gets instead.
@@ -169,10 +175,14 @@ class ParquetRows:
                 return
 
 
-def open_rows(files: Files, uri: str) -> ParquetRows:
-    """Open a file. Raises ``RecordFailure`` CorruptShard, MissingObject or UnreadableObject."""
+def open_rows(files: Files, uri: str, *, first_rows: bool = False) -> ParquetRows:
+    """Open a file. Raises ``RecordFailure`` CorruptShard, MissingObject or UnreadableObject.
+
+    Args:
+        first_rows: Whether only some first rows will be read.
+    """
     try:
-        return ParquetRows(files, uri)
+        return ParquetRows(files, uri, _FIRST_ROWS_BYTES if first_rows else READ_BYTES)
     except pa.ArrowException as e:
         other = recognized(first_bytes(files, uri), {"a Parquet file"})
         message = f"{redact(uri)}: not {f'Parquet, but {other}' if other else f'a whole Parquet file ({brief(e)})'}"

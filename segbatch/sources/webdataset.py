@@ -85,6 +85,10 @@ class WebDataset:
         """See ``Format.divide``."""
         return [shard]
 
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        """See ``Format.starts``: a tar is read in one pass."""
+        return [0]
+
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
         """See ``Format.index``."""
         return shard

@@ -13,12 +13,18 @@ from segbatch.records import ChunkSelection
 from tests import here
 from tests.corpus import photographs, write_tar
 
-JPEG = photographs(1, side=32)[0][1]
+JPEG = photographs(1, side=32)[0][1] + bytes(100_000)
 
 
 def table(path: Path, ids: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"id": ids, "image": [JPEG] * len(ids)}), path, row_group_size=6)
+    pq.write_table(
+        pa.table({"id": ids, "image": [JPEG] * len(ids)}),
+        path,
+        row_group_size=6,
+        compression="none",
+        use_dictionary=False,
+    )
 
 
 def planned(folder: Path, chunk_size: int) -> Plan:
@@ -26,15 +32,21 @@ def planned(folder: Path, chunk_size: int) -> Plan:
 
 
 def test_a_shard_is_read_in_slices_of_at_most_8_chunks_and_a_tar_in_one(tmp_path: Path) -> None:
-    table(tmp_path / "in/a.parquet", [f"{n}" for n in range(18)])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("uri\n" + "a.jpg\n" * 18)
     plan = planned(tmp_path, 1)
     assert [part.wanted for part in plan.slices()] == [ChunkSelection(n, min(n + 8, 18)) for n in (0, 8, 16)]
     write_tar(tmp_path / "tar/in/a.tar", photographs(10, side=32))
     assert [part.wanted for part in planned(tmp_path / "tar", 1).slices()] == [ChunkSelection()]
 
 
+def test_a_parquet_file_is_read_from_row_groups_on(tmp_path: Path) -> None:
+    table(tmp_path / "in/a.parquet", [f"{n}" for n in range(18)])
+    assert [part.wanted for part in planned(tmp_path, 1).slices()] == [ChunkSelection(0, 12), ChunkSelection(12, 18)]
+
+
 def test_ids_do_not_depend_on_the_slices_of_a_file(tmp_path: Path) -> None:
     table(tmp_path / "in/a.parquet", ["same"] * 20)
-    assert len(list(planned(tmp_path, 1).slices())) == 3
+    assert len(list(planned(tmp_path, 1).slices())) == 2
     here.run(here.spec([str(tmp_path / "in")], tmp_path / "out", chunk_size=1))
     assert verify(str(tmp_path / "out"), read_input=True).problems == []

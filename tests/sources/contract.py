@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import ClassVar
@@ -84,8 +85,11 @@ class SourceContract:
         (indexed,) = source.index([shard])
         assert indexed.id == shard.id
         chunks = list(source.chunks(shard, size))
-        slices = [ChunkSelection(first, first + 2) for first in range(0, len(chunks), 2)]
-        assert [c for wanted in slices for c in source.chunks(indexed, size, wanted)] == chunks
+        every_second = [*range(0, len(chunks), 2), len(chunks)]
+        for starts in (every_second, [*source.starts(shard, size), len(chunks)]):
+            assert starts[0] == 0
+            slices = [ChunkSelection(*ends) for ends in itertools.pairwise(starts)]
+            assert [c for wanted in slices for c in source.chunks(indexed, size, wanted)] == chunks
 
     def test_the_source_pickles(self, source: Source):
         shard = only(source)

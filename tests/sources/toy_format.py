@@ -35,6 +35,9 @@ class Base64Lines:
     def divide(self, shard: Shard, size: int) -> list[Shard]:
         return [shard]
 
+    def starts(self, shard: Shard, size: int) -> list[int]:
+        return [0]
+
     def index(self, shard: Shard, options: ReadOptions) -> Shard:
         return shard
 
