@@ -63,6 +63,9 @@ class Preprocess:
 
 
 IMAGENET_RGB = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Caffe's mean of ImageNet, in BGR; values stay in 0…255.
+CAFFE_BGR = Preprocess((104.00698793, 116.66876762, 122.67891434), scale=1.0, bgr=True)
+RAW_BGR = Preprocess((0.0, 0.0, 0.0), scale=1.0, bgr=True)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from segbatch.errors import ModelError
 from segbatch.models import state_dict
+from segbatch.models.catalog.zoo import SEGNET_BASIC
 from segbatch.models.info import ModelRequest
 from segbatch.models.zoo import caffe
 from segbatch.models.zoo.caffe_names import from_caffe
-from segbatch.models.zoo.segnet import SEGNET_BASIC
 from tests.models.caffe_net import Net, blob, caffemodel, message, number
 
 

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from segbatch import models
 from segbatch.crf import Bilateral, CRFParams, DenseCRF, Gaussian
 from segbatch.errors import ModelError
+from segbatch.models.weights import CAFFE_BGR
 from segbatch.models.zoo.crfasrnn import CRFasRNN, couplings
 from segbatch.models.zoo.fcn import FCN
-from segbatch.models.zoo.vgg16 import CAFFE_BGR, pixels
+from segbatch.models.zoo.vgg16 import pixels
 from tests.models import caffe_net, caffe_systems
 from tests.models.caffe_net import Net
 from tests.models.contract import photo

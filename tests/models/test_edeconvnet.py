@@ -21,6 +21,7 @@ from segbatch import models
 from segbatch.crf.params import CRFSettings
 from segbatch.errors import ModelError, RecordFailure, SpecError
 from segbatch.labels import VOC_LABELS, LabelSet
+from segbatch.models.catalog import edeconvnet as catalog
 from segbatch.models.info import DeviceOptions, ModelRequest
 from segbatch.models.zoo import edeconvnet, proposals
 from segbatch.models.zoo.edeconvnet import EDeconvNet
@@ -37,8 +38,8 @@ BOXES = np.array([[10, 20, 100, 60], [0, 0, 120, 160], [40, 50, 300, 300], [100,
 @pytest.fixture(autouse=True)
 def narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DECONVNET", "FCN8S"):
-        entry = getattr(edeconvnet, name)
-        monkeypatch.setattr(edeconvnet, name, replace(entry, network=partial(entry.network, narrow=NARROW)))
+        entry = getattr(catalog, name)
+        monkeypatch.setattr(catalog, name, replace(entry, network=partial(entry.network, narrow=NARROW)))
 
 
 @pytest.fixture
@@ -221,8 +222,8 @@ def test_weights_of_one_network_are_not_enough(tmp_path: Path):
     for weights in ("default", "w.caffemodel"):
         with pytest.raises(SpecError, match=r"made of two networks.*deconvnet: DeconvNet\.caffemodel, fcn8s:"):
             models.describe("edeconvnet", weights=weights)
-    one = edeconvnet.DECONVNET.build(ModelRequest("random"), DeviceOptions("cpu"))
-    other = edeconvnet.FCN8S.build(ModelRequest("random"), DeviceOptions("cpu"))
+    one = catalog.DECONVNET.build(ModelRequest("random"), DeviceOptions("cpu"))
+    other = catalog.FCN8S.build(ModelRequest("random"), DeviceOptions("cpu"))
     other.labels = LabelSet.of(["a", "b"])
     with pytest.raises(ModelError, match=r"must have the same classes; deconvnet has 21 .*, fcn8s 2 \(a, b\)"):
         EDeconvNet(one, other)

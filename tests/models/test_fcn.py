@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from segbatch.models.weights import CAFFE_BGR
 from segbatch.models.zoo.fcn import FCN, BilinearUpsample
 from segbatch.models.zoo.receptive_field import Layer, layers_of, receptive_field
-from segbatch.models.zoo.vgg16 import CAFFE_BGR
 from tests.models.narrow import DenseContract, on_meta, parameters, sides
 
 

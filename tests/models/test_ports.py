@@ -17,9 +17,11 @@ from torchvision.models import vgg16, vgg16_bn
 from segbatch import models
 from segbatch.errors import ModelError
 from segbatch.models import state_dict
-from segbatch.models.zoo.fcn import FCN, FCN8S_ATONCE
+from segbatch.models.catalog.zoo import FCN8S_ATONCE
+from segbatch.models.weights import CAFFE_BGR
+from segbatch.models.zoo.fcn import FCN
 from segbatch.models.zoo.ports import from_torchvision, load_trunk
-from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16
+from segbatch.models.zoo.vgg16 import BLOCKS, VGG16
 from tests.models.contract import photo
 from tests.models.narrow import on_meta
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import segmentation
+from torchvision.models import get_model_weights, segmentation
 
 from segbatch import models
 from segbatch.errors import ModelError
-from segbatch.models import torchvision as entries
+from segbatch.labels import VOC_LABELS
 from segbatch.models import weights as weights_module
 from tests.models.contract import ModelContract, photo
 
@@ -59,6 +59,20 @@ def test_upsampled_scores_are_torchvisions_own(name: str, tmp_path: Path) -> Non
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("name", [name for name in models.MODELS if hasattr(segmentation, name)])
+def test_published_weights_are_described_as_by_torchvision(name: str) -> None:
+    published = get_model_weights(name).DEFAULT
+    (weights,) = models.entry(name).architecture().weights.values()  # type: ignore[union-attr]
+    assert weights.source == published.url
+    assert weights.digest.removeprefix("sha256:") == published.url.removesuffix(".pth").rpartition("-")[2]
+    assert weights.labels.names == tuple(c.strip("_") for c in published.meta["categories"])
+    transforms = published.transforms()
+    assert (weights.preprocess.mean, weights.preprocess.std) == (tuple(transforms.mean), tuple(transforms.std))
+    ((measured, metrics),) = published.meta["_metrics"].items()
+    stated = f"mIoU {metrics['miou'] / 100:.3f}, pixel accuracy {metrics['pixel_acc'] / 100:.3f} on {measured}"
+    assert weights.accuracy == stated
+
+
 def test_describing_published_weights_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     info = models.describe("deeplabv3_resnet50")
@@ -73,7 +87,7 @@ def test_no_network_is_said_at_once_with_remedies(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     # A name that never resolves (RFC 2606): the failure is real on machines with and without a network.
     weights = weights_module.Weights(
-        "published", "url", "https://weights.invalid/net-cd0a2569.pth", entries.VOC_LABELS, digest="sha256:cd0a2569"
+        "published", "url", "https://weights.invalid/net-cd0a2569.pth", VOC_LABELS, digest="sha256:cd0a2569"
     )
     start = time.monotonic()
     with pytest.raises(ModelError) as e:
@@ -88,7 +102,7 @@ def test_a_download_is_checked_kept_and_used_again(tmp_path: Path, monkeypatch: 
     published = tmp_path / "net.pth"
     published.write_bytes(b"the weights")
     digest = f"sha256:{hashlib.sha256(b'the weights').hexdigest()[:8]}"
-    weights = weights_module.Weights("p", "url", published.as_uri(), entries.VOC_LABELS, digest=digest)
+    weights = weights_module.Weights("p", "url", published.as_uri(), VOC_LABELS, digest=digest)
     assert weights.read() == b"the weights"
     published.unlink()
     assert weights.read() == b"the weights"
@@ -102,7 +116,7 @@ def test_another_file_at_the_address_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     (tmp_path / "net.pth").write_bytes(b"not the weights")
     url = (tmp_path / "net.pth").as_uri()
-    weights = weights_module.Weights("p", "url", url, entries.VOC_LABELS, digest="sha256:cd0a2569")
+    weights = weights_module.Weights("p", "url", url, VOC_LABELS, digest="sha256:cd0a2569")
     with pytest.raises(ModelError, match=r"expected cd0a2569"):
         weights.read()
     assert not list((tmp_path / "home").rglob("*.pth"))

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 from segbatch.config.training import TrainSpec
+from segbatch.models.catalog import zoo
+from segbatch.models.weights import CAFFE_BGR
 from segbatch.models.zoo import crfasrnn
 from segbatch.models.zoo.fcn import FCN
-from segbatch.models.zoo.vgg16 import CAFFE_BGR
 from segbatch.training.network import init_network
 from segbatch.training.trainer import train
 from tests.training.tiny import LABELS, pictures
@@ -26,7 +27,7 @@ from tests.training.tiny import LABELS, pictures
 def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zheng et al. 2015, sec. 5: on the same images from the same weights, the loss is lower."""
     network = partial(crfasrnn.CRFasRNN, narrow=16)
-    monkeypatch.setattr(crfasrnn, "CRFASRNN", replace(crfasrnn.CRFASRNN, network=network, labels=LABELS))
+    monkeypatch.setattr(zoo, "CRFASRNN", replace(zoo.CRFASRNN, network=network, labels=LABELS))
     folder = pictures(tmp_path / "pictures", 4, height=32, width=32)
     torch.manual_seed(0)
     before = FCN(len(LABELS), narrow=16).state_dict()
@@ -56,7 +57,7 @@ def test_joint_training_beats_a_frozen_crf(tmp_path: Path, monkeypatch: pytest.M
             device="cpu",
         )
         if name == "begun":
-            beginning, _ = init_network(spec, crfasrnn.CRFASRNN, LABELS)
+            beginning, _ = init_network(spec, zoo.CRFASRNN, LABELS)
             assert all(torch.equal(beginning.state_dict()[key], value) for key, value in before.items())
         train(spec)
         return tmp_path / name / "weights.safetensors"

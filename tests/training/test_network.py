@@ -14,9 +14,10 @@ from segbatch.config.training import RECIPE_FIELDS, TrainSpec
 from segbatch.errors import ModelError, SegbatchError, SpecError
 from segbatch.models import backbones
 from segbatch.models.catalog.deeplabv3plus import DEEPLABV3PLUS_MOBILENET_V2
+from segbatch.models.catalog.zoo import DEEPLAB_V1, DEEPLAB_V1_LARGEFOV, FCN8S
 from segbatch.models.deeplabv3plus import DeepLabV3Plus
-from segbatch.models.zoo.deeplab_v1 import DEEPLAB_V1, DEEPLAB_V1_LARGEFOV, DeepLab, DeepLabLargeFOV
-from segbatch.models.zoo.fcn import FCN, FCN8S
+from segbatch.models.zoo.deeplab_v1 import DeepLab, DeepLabLargeFOV
+from segbatch.models.zoo.fcn import FCN
 from segbatch.training.network import (
     _load,
     architecture_of,

@@ -12,13 +12,10 @@ from torch import Tensor, nn
 
 from segbatch.crf.torch_mean_field import MeanField
 from segbatch.models import state_dict
-from segbatch.models.architecture import Architecture
-from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.fcn import FCN, recipe
-from segbatch.models.zoo.ports import VGG16_BACKBONE
-from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, bilinear_kernel, pixels
+from segbatch.models.zoo.fcn import FCN
+from segbatch.models.zoo.vgg16 import bilinear_kernel, pixels
 
 # The three blobs of Caffe's MultiStageMeanfield layer, and their names in the authors' PyTorch port.
 _BLOBS = {"inference1/0": "spatial", "inference1/1": "bilateral", "inference1/2": "compatibility"}
@@ -67,7 +64,7 @@ class CRFasRNN(FCN):
 
 
 def mean_field_state(state: StateDict) -> StateDict:
-    """Return the parameters of ``MeanField`` in a state dict of any kind that ``CRFASRNN`` reads."""
+    """Return the parameters of ``MeanField`` in a state dict of any kind that ``convert`` reads."""
     found: StateDict = {}
     for key, value in state.items():
         if key in _BLOBS:
@@ -125,25 +122,8 @@ def _layers() -> dict[str, str]:
     return {name: name for name in (*conv_layers(), "fc6", "fc7")} | older
 
 
-def _convert(state: StateDict) -> StateDict:
+def convert(state: StateDict) -> StateDict:
     """Rename the keys of TVG_CRFRNN_COCO_VOC.caffemodel, or of its PyTorch port."""
     network = {key: value for key, value in state.items() if key not in _BLOBS and key not in _PORT}
     layers = {key: value for key, value in state.items() if key not in network}
     return from_caffe(_layers())(network) | {f"crf.{name}": value for name, value in mean_field_state(layers).items()}
-
-
-CRFASRNN = Architecture(
-    name="crfasrnn",
-    summary="FCN-8s with mean field as layers (Zheng et al. 2015)",
-    network=CRFasRNN,
-    head="score_fr.weight",
-    parameters=(134260544, 4868, 35),
-    # The stride of pool5, so that tiles have the phase of the whole image; mean field sees one tile at a time.
-    geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
-    preprocess=CAFFE_BGR,
-    convert=_convert,
-    refines="mean-field layers",
-    # From a trained FCN-8s, at another rate (Zheng et al. 2015, sec. 6).
-    recipe=recipe(lr=1e-13),
-    backbone=VGG16_BACKBONE,
-)

@@ -9,12 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segbatch.config.training import TrainingRecipe
-from segbatch.models.architecture import Architecture
-from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.ports import VGG16_BN_BACKBONE
-from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16, Unpool, initialize, normalized, pool
+from segbatch.models.zoo.vgg16 import BLOCKS, VGG16, Unpool, initialize, normalized, pool
 
 SIDE = 224
 # Output channels of the deconvolutions of blocks 5 to 1.
@@ -82,16 +78,4 @@ def _layers() -> dict[str, str]:
     return layers
 
 
-DECONVNET = Architecture(
-    name="deconvnet",
-    summary="DeconvNet on VGG16, windows of 224 x 224 (Noh et al. 2015)",
-    network=DeconvNet,
-    head="seg_score.weight",
-    parameters=(251804288, 65),
-    geometry=Geometry(stride=1, multiple=32, window=(SIDE, SIDE), pad="mean"),
-    preprocess=CAFFE_BGR,
-    convert=from_caffe(_layers()),
-    # Noh et al. 2015, sec. 4.2; batch normalization needs more than one image.
-    recipe=TrainingRecipe(batch_size=64, lr=0.01, weight_decay=5e-4, crop=(SIDE, SIDE)),
-    backbone=VGG16_BN_BACKBONE,
-)
+convert = from_caffe(_layers())

@@ -7,18 +7,11 @@ differ in fc6 and in all of their pooling. A dense CRF is meant to follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segbatch.config.training import TrainingRecipe
-from segbatch.models.architecture import Architecture
-from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.ports import VGG16_BACKBONE
-from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pool
+from segbatch.models.zoo.vgg16 import BLOCKS, VGG16, crop, initialize, pool
 
 STRIDE = 8
 
@@ -132,7 +125,8 @@ class DeepLabLargeFOV(_DeepLab):
 BRANCHES = ("data", "pool1", "pool2", "pool3", "pool4")
 
 
-def _msc(classes: int, *, narrow: int = 1) -> DeepLabLargeFOV:
+def multi_scale(classes: int, *, narrow: int = 1) -> DeepLabLargeFOV:
+    """Build DeepLab v1 LargeFOV with the MSc branches."""
     return DeepLabLargeFOV(classes, multi_scale=True, narrow=narrow)
 
 
@@ -148,6 +142,10 @@ def _layers(multi_scale: bool = False) -> dict[str, str]:
     return layers
 
 
+convert = from_caffe(_layers())
+convert_multi_scale = from_caffe(_layers(multi_scale=True))
+
+
 def coarse_scores(network: _DeepLab, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scores on the network's own grid, and subsampled labels.
 
@@ -160,46 +158,3 @@ def coarse_scores(network: _DeepLab, x: Tensor, truth: Tensor) -> tuple[Tensor, 
     truth = truth[:, first::STRIDE, first::STRIDE]
     rows, columns = (min(sides) for sides in zip(scores.shape[2:], truth.shape[1:], strict=True))
     return scores[:, :, :rows, :columns], truth[:, :rows, :columns]
-
-
-def _architecture(
-    name: str,
-    title: str,
-    network: Callable[..., nn.Module],
-    layers: dict[str, str],
-    parameters: tuple[int, ...],
-    side: int = 321,
-    train_network: Callable[..., nn.Module] | None = None,
-) -> Architecture:
-    return Architecture(
-        name=name,
-        summary=f"{title} on VGG16 (Chen et al. 2015); for a dense CRF",
-        network=network,
-        head="fc8.weight",
-        geometry=Geometry(stride=1, multiple=STRIDE, pad="mean", tile_pixels=TILE_PIXELS),
-        parameters=parameters,
-        preprocess=CAFFE_BGR,
-        convert=from_caffe(layers),
-        # Chen et al. 2015, sec. 4.1, with the poly schedule of their later solvers instead of steps.
-        recipe=TrainingRecipe(batch_size=20, lr=1e-3, head_lr=10.0, bias_lr=2.0, weight_decay=5e-4, crop=(side, side)),
-        train_network=train_network,
-        training_scores=coarse_scores,
-        backbone=VGG16_BACKBONE,
-    )
-
-
-DEEPLAB_V1 = _architecture(
-    "deeplab_v1",
-    "DeepLab v1",
-    DeepLab,
-    _layers(),
-    (65054528, 4097),
-    side=306,
-    train_network=partial(DeepLab, pool4_padding=0),
-)
-DEEPLAB_V1_LARGEFOV = _architecture(
-    "deeplab_v1_largefov", "DeepLab v1 LargeFOV", DeepLabLargeFOV, _layers(), (20483904, 1025)
-)
-DEEPLAB_V1_MSC_LARGEFOV = _architecture(
-    "deeplab_v1_msc_largefov", "DeepLab v1 MSc-LargeFOV", _msc, _layers(True), (21676480, 1670)
-)

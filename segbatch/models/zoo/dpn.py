@@ -15,11 +15,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 
 from segbatch.models import state_dict
-from segbatch.models.architecture import Architecture
-from segbatch.models.tiles import Geometry
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.ports import VGG16_BACKBONE
-from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, crop, initialize, pixels, pool
+from segbatch.models.zoo.vgg16 import VGG16, crop, initialize, pixels, pool
 
 STRIDE = 8
 MIXTURES = 5
@@ -258,16 +255,4 @@ def of_labels(contexts: Tensor, class_ids: np.ndarray) -> Tensor:
 
 # b13 by the paper's name; no file of the authors was available.
 _LAYERS = {name: name for name in (*conv_layers(), "fc6", "fc7")} | {"fc8*": "fc8", "b13": "parsing.contexts"}
-
-DPN_VGG16 = Architecture(
-    name="dpn",
-    summary="Deep Parsing Network on VGG16 (Liu et al. 2015)",
-    network=DPN,
-    head="fc8.weight",
-    parameters=(134260544, 4097, 405),
-    geometry=Geometry(stride=1, multiple=STRIDE, pad="mean", tile_pixels=TILE_PIXELS),
-    preprocess=CAFFE_BGR,
-    convert=from_caffe(_LAYERS),
-    refines="b12 to b15",
-    backbone=VGG16_BACKBONE,
-)
+convert = from_caffe(_LAYERS)

@@ -7,20 +7,15 @@ fc6 fits into any image, and crops remove that padding again.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segbatch.config.training import TrainingRecipe
-from segbatch.models.architecture import Architecture
-from segbatch.models.tiles import Geometry
 from segbatch.models.unwrap import StateDict
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.ports import VGG16_BACKBONE
-from segbatch.models.zoo.vgg16 import CAFFE_BGR, TILE_PIXELS, VGG16, bilinear_kernel, crop, initialize
+from segbatch.models.zoo.vgg16 import VGG16, bilinear_kernel, crop, initialize
 
 Finest = Literal[32, 16, 8]
 # Factors of the features before they are scored, in the network that is trained at once.
@@ -120,7 +115,7 @@ def _layers(finest: Finest, at_once: bool) -> dict[str, str]:
     return {name: name for name in (*conv_layers(), "fc6", "fc7", "score_fr", *scores[finest], *scales)}
 
 
-def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
+def convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
     """Rename the keys of a file. PyTorch ports contain no scales: these are constants of the network."""
     converted = from_caffe(_layers(finest, at_once))(state)
     if at_once:
@@ -129,45 +124,3 @@ def _convert(finest: Finest, at_once: bool, state: StateDict) -> StateDict:
             if scored is not None and scored.ndim == 4:
                 converted.setdefault(f"{name}.weight", torch.full((scored.shape[1],), value))
     return converted
-
-
-def recipe(lr: float) -> TrainingRecipe:
-    """Return the recipe of the solvers published with FCN, at the rate of one network.
-
-    "Heavy learning" (Long et al. 2015): one image of its own size, the loss summed over its pixels, high momentum;
-    biases at twice the rate.
-    """
-    return TrainingRecipe(
-        batch_size=1,
-        momentum=0.99,
-        weight_decay=5e-4,
-        reduction="sum",
-        schedule="fixed",
-        bias_lr=2.0,
-        flip=False,
-        lr=lr,
-    )
-
-
-def _architecture(
-    name: str, summary: str, finest: Finest, lr: float, each_class: int, at_once: bool = False
-) -> Architecture:
-    return Architecture(
-        name=name,
-        summary=f"{summary} on VGG16 (Long et al. 2015)",
-        network=partial(FCN, finest=finest, at_once=at_once),
-        head="score_fr.weight",
-        # The stride of pool5, so that tiles have the phase of the whole image.
-        geometry=Geometry(stride=1, multiple=32, pad="mean", tile_pixels=TILE_PIXELS),
-        parameters=(134260544, each_class),
-        preprocess=CAFFE_BGR,
-        convert=partial(_convert, finest, at_once),
-        recipe=recipe(lr),
-        backbone=VGG16_BACKBONE,
-    )
-
-
-FCN32S = _architecture("fcn32s", "FCN-32s", 32, 1e-10, 4097)
-FCN16S = _architecture("fcn16s", "FCN-16s", 16, 1e-12, 4610)
-FCN8S = _architecture("fcn8s", "FCN-8s", 8, 1e-14, 4867)
-FCN8S_ATONCE = _architecture("fcn8s_atonce", "FCN-8s, trained at once,", 8, 1e-10, 4867, at_once=True)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from segbatch.models import state_dict
-from segbatch.models.backbones import Backbone
 from segbatch.models.unwrap import StateDict
-from segbatch.models.weights import IMAGENET_RGB
-from segbatch.models.zoo.vgg16 import BLOCKS, CAFFE_BGR, VGG16
+from segbatch.models.weights import CAFFE_BGR, IMAGENET_RGB
+from segbatch.models.zoo.vgg16 import BLOCKS, VGG16
 
 _DENSE = {"classifier.0": "fc6", "classifier.3": "fc7", "pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7"}
 _FC_KERNELS = {"fc6": 7, "fc7": 1}
@@ -118,7 +117,3 @@ def _unpacked(key: str, value: Tensor) -> Tensor:
     if layer not in _FC_KERNELS:
         return value
     return _as_kernel(layer, "weight", value.reshape(value.shape[-2:]) if value.shape[:-2] == (1, 1) else value)
-
-
-VGG16_BACKBONE = Backbone("vgg16", load_trunk)
-VGG16_BN_BACKBONE = Backbone("vgg16_bn", load_trunk)

@@ -20,6 +20,7 @@ from segbatch.text import without_query
 
 # (image uint8 (H, W, 3), its id or None) -> int (N, 4): top, left, height, width in pixels, the best box first.
 Proposals = Callable[[np.ndarray, str | None], np.ndarray]
+MAX_BOXES = 50  # per image, unless a file states another number
 SIDES = ("top", "left", "height", "width")
 # Sides of the grid's squares as fractions of the shorter side of the image.
 _SCALES = (1.0, 2 / 3, 1 / 2, 1 / 3)

@@ -10,16 +10,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segbatch.config.training import TrainingRecipe
-from segbatch.labels import CAMVID_LABELS
-from segbatch.models.architecture import Architecture
-from segbatch.models.tiles import Geometry
-from segbatch.models.weights import Preprocess
 from segbatch.models.zoo.caffe_names import conv_layers, from_caffe
-from segbatch.models.zoo.ports import VGG16_BN_BACKBONE
-from segbatch.models.zoo.vgg16 import BLOCKS, TILE_PIXELS, VGG16, Unpool, initialize, normalized, pool
+from segbatch.models.zoo.vgg16 import BLOCKS, VGG16, Unpool, initialize, normalized, pool
 
-RAW_BGR = Preprocess((0.0, 0.0, 0.0), scale=1.0, bgr=True)
 # Divides CamVid's 480 x 360: there every plane has the paper's size, which pooling rounds up.
 _MULTIPLE = 8
 
@@ -132,38 +125,10 @@ def _basic_layers() -> dict[str, str]:
     return {**_pairs(names), "conv_classifier": "conv_classifier"}
 
 
-def _train_network(classes: int) -> SegNet:
+convert = from_caffe(_segnet_layers())
+convert_basic = from_caffe(_basic_layers())
+
+
+def train_network(classes: int) -> SegNet:
     """Return the network as its authors trained it: with dropout for the 21 classes of PASCAL VOC."""
     return SegNet(classes, dropout=0.5 if classes == 21 else 0.0)
-
-
-# Badrinarayanan et al. 2015, sec. 3.1 and 4.
-_RECIPE = TrainingRecipe(
-    batch_size=12, lr=0.1, schedule="fixed", weight_decay=5e-4, balance="median-frequency", flip=False
-)
-SEGNET = Architecture(
-    name="segnet",
-    summary="SegNet on VGG16 (Badrinarayanan et al. 2015)",
-    network=SegNet,
-    head="conv1_1_D.weight",
-    parameters=(29443008, 577),
-    geometry=Geometry(stride=1, multiple=_MULTIPLE, tile_pixels=TILE_PIXELS),
-    preprocess=RAW_BGR,
-    labels=CAMVID_LABELS,
-    convert=from_caffe(_segnet_layers()),
-    recipe=_RECIPE,
-    train_network=_train_network,
-    backbone=VGG16_BN_BACKBONE,
-)
-SEGNET_BASIC = Architecture(
-    name="segnet_basic",
-    summary="SegNet-Basic (Badrinarayanan et al. 2015)",
-    network=SegNetBasic,
-    head="conv_classifier.weight",
-    parameters=(1415872, 65),
-    geometry=Geometry(stride=1, multiple=_MULTIPLE, tile_pixels=TILE_PIXELS),
-    preprocess=RAW_BGR,
-    labels=CAMVID_LABELS,
-    convert=from_caffe(_basic_layers()),
-    recipe=_RECIPE,
-)

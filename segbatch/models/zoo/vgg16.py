@@ -13,14 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segbatch.models.weights import Preprocess
+from segbatch.models.weights import CAFFE_BGR
 
 # Channels and convolutions of each block.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-# Caffe's mean of ImageNet, in BGR; values stay in 0…255.
-CAFFE_BGR = Preprocess((104.00698793, 116.66876762, 122.67891434), scale=1.0, bgr=True)
-# For networks whose scores are the size of the image: 21 classes of 2**20 pixels are 88 MB.
-TILE_PIXELS = 2**20
 
 
 def pool(kernel: int = 2, stride: int = 2, padding: int = 0, *, masks: bool = False) -> nn.MaxPool2d:
