@@ -21,7 +21,9 @@ ClassMapFile = Annotated[
 LabelSuffix = Annotated[str, typer.Option(help=LABEL_SUFFIX)]
 LabelColors = Annotated[str | None, typer.Option(help=LABEL_COLORS)]
 ReduceZero = Annotated[bool, typer.Option("--reduce-zero-label", help=REDUCE_ZERO)]
-RunConfig = Annotated[str | None, typer.Option("--config", help="configuration of the run, for its storage_options")]
+RunConfig = Annotated[
+    str | None, typer.Option("--config", help="configuration of the run or of its nights, for the storage_options")
+]
 
 
 def read_class_map(uri: str | None) -> dict[Any, Any] | None:
@@ -29,5 +31,13 @@ def read_class_map(uri: str | None) -> dict[Any, Any] | None:
     return read_config(uri) if uri is not None else None
 
 
-def read_storage_options(config: str | None) -> dict[str, Any]:
-    return (read_config(config).get("storage_options") if config is not None else None) or {}
+def read_storage_options(config: str | None, output: str) -> dict[str, Any]:
+    """Return how a configuration of a job, or of nights, accesses one of its outputs."""
+    if config is None:
+        return {}
+    plain = read_config(config)
+    if "datasets" not in plain:
+        return plain.get("storage_options") or {}
+    from segbatch.config.nightly import NightlySpec
+
+    return NightlySpec.create(**plain).storage_options_of(output)

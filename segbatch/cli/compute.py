@@ -84,7 +84,7 @@ def nightly(
         from segbatch.operations.nightly.night import run_night
         from segbatch.operations.nightly.summary import to_markdown
 
-        night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter)
+        night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter, config=config)
     if night is not None:
         show.print_text(console, to_markdown(night))
         raise typer.Exit(night.exit_code)

@@ -75,7 +75,7 @@ def evaluate(
             resamples=resamples,
             seed=seed,
             address=address,
-            storage_options=read_storage_options(config),
+            storage_options=read_storage_options(config, output),
             reporter=reporter,
         )
     show_eval.evaluation(console, found)

@@ -24,14 +24,14 @@ def stats(
     """Print images, pixels, share and confidence of each class in an output."""
     from segbatch.output.dataset import MaskDataset
 
-    show.stats(console, MaskDataset.open(output, storage_options=read_storage_options(config)), as_json)
+    show.stats(console, MaskDataset.open(output, storage_options=read_storage_options(config, output)), as_json)
 
 
 def errors(output: Output, limit: Limit = 20, config: RunConfig = None) -> None:
     """Print how many error rows of each type an output has, and the first of them."""
     from segbatch.output.dataset import MaskDataset
 
-    dataset = MaskDataset.open(output, storage_options=read_storage_options(config))
+    dataset = MaskDataset.open(output, storage_options=read_storage_options(config, output))
     show.errors(console, dataset.totals, list(dataset.errors(limit)))
 
 
@@ -49,7 +49,7 @@ def verify(
     config: RunConfig = None,
 ) -> None:
     """Check that an output has each input record exactly once, readable files, and the right statistics."""
-    options = read_storage_options(config)
+    options = read_storage_options(config, output)
 
     def checked() -> Verification:
         with reporting("reading the output"):
@@ -77,7 +77,7 @@ def compact(
     config: RunConfig = None,
 ) -> None:
     """Merge small mask files of a finished run into few large ones. Safe to kill: the same command resumes."""
-    options = read_storage_options(config)
+    options = read_storage_options(config, output)
     with reporting("reading the output") as reporter:
         from segbatch.operations.compact import compact as compact_output
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from segbatch.config.base import merge, parse_spec, read_config, setting
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
+from segbatch.storage.uri import absolute
 from segbatch.text import BLANK, is_blank
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -196,6 +197,16 @@ class NightlySpec(BaseModel):
     def dated(self, name: str) -> bool:
         """Whether a dataset has a part for each date, so that a date can be backfilled."""
         return _DATE.search(merge(self.job, self.datasets[name])["output"]) is not None
+
+    def storage_options_of(self, output: str) -> dict[str, Any]:
+        """Return the storage_options of the dataset that has an output, of whatever date."""
+        for dataset in self.datasets.values():
+            fields = merge(self.job, dataset)
+            literals = re.split(r"\{date[^{}]*\}", absolute(fields["output"]))
+            if re.fullmatch(".+".join(map(re.escape, literals)), absolute(output)):
+                options: dict[str, Any] = fields.get("storage_options", self.storage_options)
+                return options
+        return self.storage_options
 
     def hours(self, now: float) -> Hours:
         """Return the night in which ``now`` (Unix time) is, or which begins with it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from segbatch.sources import FORMATS, Source, divided
 from segbatch.sources.formats import ReadOptions
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.files import Files
-from segbatch.storage.uri import is_uri
+from segbatch.storage.uri import absolute
 from segbatch.text import redact
 
 
@@ -125,7 +124,7 @@ class Job:
     @property
     def inputs(self) -> list[str]:
         """The inputs as run.json has them: absolute and redacted."""
-        return [_absolute(redact(u)) for u in self.spec.inputs]
+        return [absolute(redact(u)) for u in self.spec.inputs]
 
     def record(self) -> RunRecord:
         """Return a new run.json, without a chunk size unless one is given."""
@@ -224,10 +223,6 @@ def open_inputs(spec: JobSpec, is_resumed: bool = False) -> Source:
         is_resumed=is_resumed,
     )
     return Source(spec.inputs, options)
-
-
-def _absolute(uri: str) -> str:
-    return uri if is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
 
 
 def _versions() -> dict[str, str]:

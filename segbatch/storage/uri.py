@@ -64,6 +64,11 @@ def is_uri(text: str) -> bool:
     return "://" in text or _FILE.fullmatch(text) is not None
 
 
+def absolute(uri: str) -> str:
+    """Return a path as it is named from any folder; other URIs are unchanged."""
+    return uri if is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
+
+
 def join(root: str, name: str) -> str:
     """Return the URI of ``name`` below ``root``; repeated slashes are kept, as stores keep them in their keys."""
     return f"{root}{'' if root.endswith('://') or root == '/' else '/'}{name}" if root else name

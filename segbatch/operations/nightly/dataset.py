@@ -206,6 +206,7 @@ def _report(work: Work, promoted: Promoted, date: str) -> DatasetReport:
             "errors": sums.totals.failed,
             "failed_shards": sums.totals.failed_shards,
         },
+        errors=sums.totals.errors,
     )
 
 

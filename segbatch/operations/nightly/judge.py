@@ -26,7 +26,7 @@ def judge_errors(entry: DatasetReport, limit: float, min_images: int) -> None:
             entry.alerts.append(f"{share:.2%} of {which} records are errors, more than max_error_fraction {limit:.2%}")
             entry.exit_code = entry.exit_code or ERRORS
     if failed := entry.current.get("failed_shards", 0):
-        entry.alerts.append(f"{failed:,} shards failed as a whole; see `segbatch errors {entry.output}`")
+        entry.alerts.append(f"{failed:,} shards failed as a whole")
         entry.exit_code = entry.exit_code or ERRORS
 
 

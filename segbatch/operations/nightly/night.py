@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SegbatchError
 from segbatch.logs import LogReporter
+from segbatch.operations.nightly.advice import Advice
 from segbatch.operations.nightly.dataset import Work, compute_staged, describe, prepare, promote
 from segbatch.operations.nightly.judge import judge, judge_errors
 from segbatch.operations.nightly.lookback import EarlierDate, Lookback, look_back
@@ -32,6 +33,7 @@ def run_night(
     until: str | None = None,
     clock: Callable[[], float] = time.time,
     reporter: Reporter | None = None,
+    config: str = "CONFIG",
 ) -> NightReport | None:
     """Compute what is new of several datasets until the deadline, compare it with earlier nights, and record it.
 
@@ -44,6 +46,7 @@ def run_night(
         until: Another deadline than that of ``spec``; "none" for none.
         clock: Returns Unix time.
         reporter: Receives progress and messages; by default the logger ``segbatch`` does.
+        config: The file of ``spec``, for the commands in the summary.
 
     Returns:
         The report; None outside the hours of a night, when nothing is done.
@@ -65,11 +68,11 @@ def run_night(
         return None
     state = Store(spec.state, spec.storage_options)
     with Lease.take(state, spec.lease_seconds, clock, f"the night of {schedule.date}").kept() as lease:
-        return _run_schedule(schedule, state, lease, clock, reporter)
+        return _run_schedule(schedule, state, lease, clock, reporter, config)
 
 
 def _run_schedule(
-    schedule: Schedule, state: Store, lease: Lease, clock: Callable[[], float], reporter: Reporter
+    schedule: Schedule, state: Store, lease: Lease, clock: Callable[[], float], reporter: Reporter, config: str
 ) -> NightReport:
     """Compute, compare and publish, while this run holds the lease."""
     date, deadline = str(schedule.date), schedule.hours.deadline
@@ -82,6 +85,7 @@ def _run_schedule(
 
     _compute(_Context(report, lease, should_stop, reporter), schedule, state)
     _judge(report, schedule, state)
+    _advise(report, Advice(schedule.spec, config))
     report.finished = utc(clock())
     lease.renew()
     _publish(report, schedule, state)
@@ -96,6 +100,15 @@ def _judge(report: NightReport, schedule: Schedule, state: Store) -> None:
     nights = [night for night in earlier if night is not None]
     for name in schedule.names:
         judge(report.datasets[name], name, nights, schedule.spec, schedule.date)
+
+
+def _advise(report: NightReport, advice: Advice) -> None:
+    """Add what to do about each alert."""
+    for key, entry in report.datasets.items():
+        name, _, late = key.partition(" ")
+        if name in advice.spec.datasets:
+            date = datetime.date.fromisoformat(late or report.date)
+            advice.add(entry, name, advice.spec.job_of(name, date), str(date))
 
 
 def _publish(report: NightReport, schedule: Schedule, state: Store) -> None:

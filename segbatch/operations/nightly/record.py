@@ -15,6 +15,18 @@ from segbatch.output.totals import SparseTotals
 DRIFT, ERRORS = 4, 3
 
 
+class NextStep(StoredRecord):
+    """What somebody can do about an alert.
+
+    Attributes:
+        purpose: What for.
+        command: The command line, quoted for a shell; "" for an edit of the configuration.
+    """
+
+    purpose: str
+    command: str = ""
+
+
 class DatasetReport(StoredRecord):
     """One dataset in a nightly run, or the late files of an earlier date of it (``street 2026-11-24``).
 
@@ -32,10 +44,13 @@ class DatasetReport(StoredRecord):
         totals: Sums over the shards that were promoted.
         confidence: Histogram of the image confidences in these shards.
         current: Sums over the whole output: ``records``, ``errors``, ``failed_shards``.
+        errors: Number of error rows in the whole output by ``stage/type``.
+        examples: The first of these, if they are the alert; or why the first shards failed as a whole.
         drift: Comparisons with earlier nights.
         compared_with: Dates of these nights.
         alerts: Reasons for the exit code.
         notes: Other remarks.
+        next_steps: What to do about the alerts.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -53,10 +68,13 @@ class DatasetReport(StoredRecord):
     totals: SparseTotals | None = None
     confidence: list[int] = Field(default_factory=list)
     current: dict[str, int] = Field(default_factory=dict)
+    errors: dict[str, int] = Field(default_factory=dict)
+    examples: list[str] = Field(default_factory=list)
     drift: list[dict[str, Any]] = Field(default_factory=list)
     compared_with: list[str] = Field(default_factory=list)
     alerts: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    next_steps: list[NextStep] = Field(default_factory=list)
 
     @field_validator("totals", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from segbatch.operations.nightly.record import DatasetReport, NightReport
 from segbatch.text import escape_control_characters
 
 _HEAD = ("dataset", "state", "new", "changed", "removed", "left", "images", "errors", "images/s", "masks in all")
+_MAX_KINDS = 10
 _DRIFT_HEAD = ("compared", "PSI", "limit", "JS", "limit", "", "what moved")
 
 
@@ -20,14 +21,18 @@ def to_markdown(night: NightReport) -> str:
     parts = [f"# Night of {night.date}: {_plain(night.verdict)}", f"{hours}{deadline}; exit code {night.exit_code}"]
     parts.append(_table([_HEAD, *(_row(name, e) for name, e in night.datasets.items())]))
     for name, entry in night.datasets.items():
-        lines = [f"- **alert**: {_plain(a)}" for a in entry.alerts] + [f"- {_plain(n)}" for n in entry.notes]
+        lines = [f"- **alert**: {_plain(a)}" for a in entry.alerts] + _errors(entry)
+        lines += [f"- {_plain(n)}" for n in entry.notes]
         for what in ("changed", "removed"):
             if shown := entry.names.get(what):
                 more = entry.shards[what] - len(shown[:10])
                 lines.append(f"- {what}: {_plain(', '.join(shown[:10]))}{f' and {more:,} more' if more else ''}")
         if entry.drift:
             lines.append(f"- compared with the new images of {_span(entry.compared_with)}:")
-            lines += ["", _table([_DRIFT_HEAD, *map(_drift_row, entry.drift)])]
+            lines += ["", _table([_DRIFT_HEAD, *map(_drift_row, entry.drift)]), ""]
+        lines += [
+            f"- next: {_plain(s.purpose)}{f': {_code(s.command)}' if s.command else ''}" for s in entry.next_steps
+        ]
         if lines:
             parts += [f"## {name}", "\n".join(lines)]
     if night.webhook:
@@ -41,6 +46,30 @@ def _row(name: str, e: DatasetReport) -> tuple[str, ...]:
     rate = f"{e.rate:.1f}" if e.rate else "–"
     masks = f"{e.current['records'] - e.current['errors']:,}" if e.current else "–"
     return (name, e.state, *counts, f"{records - errors:,}", f"{errors:,}", rate, masks)
+
+
+def _errors(e: DatasetReport) -> list[str]:
+    """Return the kinds of error rows: of this night, and if they are an alert of the whole output, with examples."""
+    tonight = e.totals.errors if e.totals else {}
+    lines = [f"- errors of this night: {_kinds(tonight)}"] if tonight else []
+    if e.examples and e.errors != tonight:
+        lines.append(f"- errors of the whole output: {_kinds(e.errors)}")
+    return lines + [f"- such as {_plain(example)}" for example in e.examples]
+
+
+def _kinds(errors: dict[str, int]) -> str:
+    """Return ``decode/TruncatedImage 5, read/MissingObject 2``, the most frequent first."""
+    ordered = sorted(errors.items(), key=lambda item: (-item[1], item[0]))
+    more = len(ordered) - _MAX_KINDS
+    shown = ", ".join(f"{_plain(kind)} {count:,}" for kind, count in ordered[:_MAX_KINDS])
+    return f"{shown} and {more:,} more kinds" if more > 0 else shown
+
+
+def _code(text: str) -> str:
+    """Return a command as code, in which Markdown and HTML escape nothing."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{escape_control_characters(text)}{pad}{fence}"
 
 
 def _drift_row(d: dict[str, Any]) -> tuple[str, ...]:
