@@ -68,6 +68,7 @@ class ColumnChoice:
         warnings: Columns that look like ids and are not used.
         by_values: Whether types and names alone would have chosen other images, or none.
         has_paths: Whether the images are null, and named by ``columns.path``.
+        no_image: Description of the first values if there are some and none is an image, else "".
     """
 
     columns: Columns
@@ -76,6 +77,7 @@ class ColumnChoice:
     warnings: tuple[str, ...]
     by_values: bool
     has_paths: bool
+    no_image: str
 
 
 def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
@@ -98,7 +100,8 @@ def choose(values: FirstValues, options: ReadOptions) -> ColumnChoice:
         ids = "row numbers, as no column is called " + ", ".join(ID_NAMES) + " (--id-column)"
     columns = Columns(sample.path, path, chosen)
     image = f"column {shown(sample.path)}: {sample.description}"
-    return ColumnChoice(columns, image, ids, warnings, by_values, sample.has_paths)
+    no_image = "" if sample.has_images or not sample.lengths else sample.description
+    return ColumnChoice(columns, image, ids, warnings, by_values, sample.has_paths, no_image)
 
 
 def _by_option(fields: Fields, values: FirstValues, name: str) -> ColumnSample:

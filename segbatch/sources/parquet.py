@@ -53,7 +53,7 @@ class Parquet:
         """See ``Format.problems``: other kinds of files, and no image in the chosen column."""
         problem = mistaken(options.files, shards, "Parquet", lambda _, head: recognized(head, {"a Parquet file"}))
         if problem is None and options.image_column is None:
-            problem = no_images(shards, options)
+            problem = no_images(shards)
         if problem is not None:
             yield problem
 

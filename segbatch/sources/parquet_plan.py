@@ -34,12 +34,14 @@ class ParquetIndex:
         columns: Columns to read.
         groups: Its row groups.
         has_paths: Whether the images are not in the table, which names them.
+        no_image: Description of the first values if none is an image, else "".
         renamed: Ids that are not unique, once the shard is indexed.
     """
 
     columns: Columns
     groups: RowGroups
     has_paths: bool
+    no_image: str
     renamed: RenamedIds | None = None
 
 
@@ -101,7 +103,7 @@ def _plan_group(group: _Group, planned: list[Shard], options: ReadOptions, is_fi
     if group.choice is None:
         return Counter()
     for place, groups in group.places.items():
-        layout = ParquetIndex(group.choice.columns, groups, group.choice.has_paths)
+        layout = ParquetIndex(group.choice.columns, groups, group.choice.has_paths, group.choice.no_image)
         planned[place] = replace(planned[place], layout=layout)
     return Counter({("images", group.choice.image): len(members), ("ids", group.choice.ids): len(members)})
 
@@ -134,18 +136,14 @@ def _names_images(schema: pa.Schema, options: ReadOptions) -> bool:
     return kind is not None and is_text(plain(kind))
 
 
-def no_images(shards: Sequence[Shard], options: ReadOptions) -> str | None:
+def no_images(shards: Sequence[Shard]) -> str | None:
     """Return one line if the first values of the image column of the first table are not images, else None."""
     table = next((shard for shard in shards if shard.records and shard.layout is not None), None)
-    if table is None:
-        return None
-    columns = cast(ParquetIndex, table.layout).columns
-    with FirstValues(options.files, [table.uri]) as values:
-        sample = values.sample(columns.image, columns.path)
-    if sample.has_images or not sample.lengths:
+    layout = None if table is None else cast(ParquetIndex, table.layout)
+    if table is None or layout is None or not layout.no_image:
         return None
     return (
-        f"{redact(table.uri)}: column {shown(columns.image)} holds no image in its first rows: "
-        f"{sample.description}; "
+        f"{redact(table.uri)}: column {shown(layout.columns.image)} holds no image in its first rows: "
+        f"{layout.no_image}; "
         "choose another column by --image-column, or name this one if its later rows hold images"
     )
