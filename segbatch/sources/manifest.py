@@ -78,7 +78,7 @@ class Manifest:
         """See ``Format.starts``: compressed text and row groups are read from their beginning on."""
         if isinstance(shard.layout, TableIndex):
             return starts_by_group(shard.layout.groups, size, row_bytes(shard), is_named=True)
-        if without_query(shard.uri).lower().endswith(".gz"):
+        if is_compressed(shard.uri):
             return starts_by_group(RowGroups.pack([shard.records or 0], 0), size, row_bytes(shard), is_named=True)
         return even_starts(shard.records or 0, size)
 
@@ -136,12 +136,13 @@ class _Reading:
     def _rows(self, ranges: list[range]) -> Iterator[tuple[int, str, Line]]:
         """Yield (row, unique id, content) of the rows in the ascending ``ranges``."""
         uri = self._shard.uri
+        is_slice = sum(map(len, ranges)) < self._total and not is_compressed(uri)
         try:
             if is_parquet(uri):
                 table = cast(TableIndex, self._shard.layout)
                 yield from _parquet_lines(uri, self._options, ranges, table.renamed)
                 return
-            with TextRows(self._options.files, uri, self._options) as lines:
+            with TextRows(self._options.files, uri, self._options, is_slice=is_slice) as lines:
                 index = cast(TextIndex | None, self._shard.layout)
                 yield from lines.rows(ranges, index or lines.index())
         except RecordFailure as e:
@@ -168,6 +169,10 @@ def _plan(shard: Shard, options: ReadOptions) -> tuple[Shard, list[tuple[str, st
         raise SourceError(e.message) from None
     except _UNREADABLE as e:
         raise SourceError(f"{redact(shard.uri)}: the manifest cannot be read: {e}") from None
+
+
+def is_compressed(uri: str) -> bool:
+    return without_query(uri).lower().endswith(".gz")
 
 
 def is_parquet(uri: str) -> bool:

@@ -28,6 +28,7 @@ from segbatch.text import escape_invalid_utf8, redact, redact_text, without_quer
 ID_NAMES = ("image_id", "id", "key", "__key__")
 MAX_OFFSETS = 2048
 _MAX_SHOWN = 30
+_SLICE_BLOCK_BYTES = 64 * 2**10  # some hundred rows
 _MAX_COLUMNS = 1000
 # Words in names of columns that are suggested for an option.
 _WORDS = {
@@ -72,18 +73,22 @@ class TextIndex:
 class TextRows:
     """An open CSV, TSV or JSONL file, compressed by gzip if its name ends in ``.gz``.
 
+    Args:
+        is_slice: Whether only some rows will be read: a remote file is then requested in small blocks.
+
     Raises:
         SourceError: There is no column of URIs. Errors of the store and of gzip are passed on.
     """
 
-    def __init__(self, files: Files, uri: str, options: ReadOptions) -> None:
+    def __init__(self, files: Files, uri: str, options: ReadOptions, *, is_slice: bool = False) -> None:
         name = without_query(uri).lower()
         self._uri, self._folder, self._options = uri, folder_of(uri), options
         self._json = name.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
         self._columns: dict[str, None] = {}  # header of a CSV, keys of the first lines of JSONL
         self._delimiter = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
         with ExitStack() as stack:
-            self._raw = cast(io.BufferedReader, stack.enter_context(files.open(uri)))
+            stream = cast(io.BufferedReader, stack.enter_context(files.open(uri, read_ahead=not is_slice)))
+            self._raw = io.BufferedReader(stream, _SLICE_BLOCK_BYTES) if is_slice else stream
             self._size = self._raw.seek(0, 2)
             self._raw.seek(0)
             self._stream: BinaryIO = gzip.GzipFile(fileobj=self._raw) if name.endswith(".gz") else self._raw  # type: ignore[assignment]

@@ -26,13 +26,16 @@ ROWS = 400
 
 
 class CountedFiles(Files):
-    """Counts the bytes that are read through streams."""
+    """Counts the bytes that are read through streams; every other object is one byte."""
 
     read_bytes = 0
 
+    def read(self, *args: Any, **options: Any) -> bytes:
+        return b"x"
+
     def open(self, uri: str, read_ahead: bool = True) -> BinaryIO:
         stream = _CountedStream(self, uri)
-        return io.BufferedReader(stream) if read_ahead else stream  # type: ignore[return-value]
+        return io.BufferedReader(stream, 8 * 2**20) if read_ahead else stream  # type: ignore[return-value]
 
 
 class _CountedStream(io.FileIO):
@@ -154,6 +157,20 @@ def test_a_manifest_is_divided_for_its_images_and_a_compressed_one_too(tmp_path:
     for uri, options in ((table, {"format": "manifest"}), (table, {}), (str(text), {})):
         source, _, shard = planned(uri, **options)
         assert source.starts(shard, SIZE) == list(range(0, ROWS // SIZE, SLICE_CHUNKS))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_text_manifest_is_read_about_once_by_all_slices(tmp_path: Path, name: str) -> None:
+    lines = [f"images/{'x' * 80}{i:07}.jpg" for i in range(20_000)]
+    rows = ["uri", *lines] if name.endswith("csv") else [f'{{"uri": "{uri}"}}' for uri in lines]
+    (tmp_path / name).write_text("\n".join(rows))
+    source, files, shard = planned(str(tmp_path / name))
+    starts = source.starts(shard, 256)
+    assert len(starts) == 10
+    files.read_bytes = 0
+    for start in starts:
+        list(source.chunks(shard, 256, ChunkSelection(start, start + SLICE_CHUNKS)))
+    assert files.read_bytes <= 1.6 * shard.size
 
 
 def test_a_table_of_paths_is_divided_for_its_images(tmp_path: Path) -> None:
