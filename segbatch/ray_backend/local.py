@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import ipaddress
 import logging
@@ -28,9 +29,11 @@ from segbatch.ray_backend.search_path import DriverSearchPath
 logger = logging.getLogger(__name__)
 
 _TOKEN = "RAY_AUTH_TOKEN"
-# The longest path that Ray puts below its folder is a socket's, and the system takes 107 bytes of it.
-_MAX_FOLDER_LENGTH = 30
+# The longest path below Ray's folder is that of a socket, of which the system takes 107 bytes.
+_SOCKET = "/session_2026-11-30_21-20-43_844009_4194304/sockets/plasma_store"
+_MAX_FOLDER_BYTES = 107 - len(_SOCKET)
 _PREFIX, _LOCK = "segbatch-", "lock"
+_OWN_FOLDER = f"/{_PREFIX}12345678/r"
 _TRIES = 3
 _LEAST_FREE = 16 * 2**20  # for logs and sockets; what Ray spills comes on top
 _folder: str | None = None
@@ -70,27 +73,39 @@ def start(hardware: Hardware, **options: Any) -> None:
 
 
 def _refuse_full_disk() -> None:
-    """Raise ``SegbatchError`` where Ray has no space to start: Ray itself reports a timeout, three times."""
+    """Raise ``SegbatchError`` where Ray cannot write or has no space: Ray itself reports a timeout, three times."""
     try:
-        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-        problem = no_space(folder, _LEAST_FREE) if os.path.isdir(folder) else ""
-    except OSError as e:  # no temporary folder is writable
-        problem = str(e)
+        folder = _chosen_folder() or tempfile.gettempdir()
+        os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        problem = no_space(folder, _LEAST_FREE)
+    except OSError as e:
+        problem = f"RAY_TMPDIR: {e}" if _chosen_folder() else str(e)  # no temporary folder is writable
     if problem:
         raise PlatformError(
-            f"Ray cannot start: {problem}; free space there, or set RAY_TMPDIR to a folder on another disk, of at most "
-            f"{_MAX_FOLDER_LENGTH} characters"
+            f"Ray cannot start: {problem}; free space there, or set RAY_TMPDIR to a writable folder on another disk"
         )
+
+
+def _chosen_folder() -> str:
+    """Return the folder that RAY_TMPDIR names for the files of Ray; "" if it is not set."""
+    chosen = os.environ.get("RAY_TMPDIR", "")
+    return os.path.abspath(chosen) if chosen else ""
 
 
 def _start(hardware: Hardware, options: dict[str, Any]) -> None:
     global _folder
     _draw_token()
-    folder: dict[str, Any] = {}
-    if "RAY_TMPDIR" not in os.environ:
+    folder = os.path.join(_chosen_folder(), "ray") if _chosen_folder() else ""
+    if not folder or not _fits(folder):
         base = tempfile.gettempdir()
-        _folder = _own_folder(base if len(base) <= _MAX_FOLDER_LENGTH else "/tmp")
-        folder = {"_temp_dir": os.path.join(_folder, "r")}  # Ray opens its own folder to everybody
+        _folder = _own_folder(base if _fits(base + _OWN_FOLDER) else "/tmp")
+        own = os.path.join(_folder, "r")  # Ray opens its own folder to everybody
+        if folder:  # files are in the chosen folder, and sockets have short names through a link to it
+            os.makedirs(folder, exist_ok=True)
+            os.symlink(folder, own)
+        folder = own
     atexit.register(stop)
     stopping.add(_remove_folder)
     try:
@@ -102,8 +117,8 @@ def _start(hardware: Hardware, options: dict[str, Any]) -> None:
                 num_gpus=int(hardware.gpus),
                 include_dashboard=False,
                 job_config=DriverSearchPath(),
+                _temp_dir=folder,
                 **options,
-                **folder,
             )
     except BaseException:
         stop()
@@ -130,6 +145,10 @@ def stop() -> None:
 def _remove_folder() -> None:
     if _folder is not None:
         shutil.rmtree(_folder, ignore_errors=True)
+
+
+def _fits(folder: str) -> bool:
+    return len(os.fsencode(folder)) <= _MAX_FOLDER_BYTES
 
 
 def _own_folder(base: str) -> str:

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -167,6 +168,38 @@ def test_a_machine_too_busy_for_ray_to_start_is_tried_again(monkeypatch: pytest.
         assert sum(Path(f).parent.exists() for f in folders) == 3 - failures
     finally:
         local.stop()
+
+
+@pytest.mark.parametrize(
+    ("variable", "length"), [("RAY_TMPDIR", 39), ("RAY_TMPDIR", 90), ("TMPDIR", 29), ("TMPDIR", 90)]
+)
+def test_sockets_have_short_names_however_long_the_folder_is(
+    monkeypatch: pytest.MonkeyPatch, variable: str, length: int
+):
+    calls: list[str] = []
+    monkeypatch.setattr(local, "ray", MagicMock(init=lambda **options: calls.append(options["_temp_dir"])))
+    for name, value in {"_folder": None, "_held": None, "_own_token": False, "atexit": MagicMock()}.items():
+        monkeypatch.setattr(local, name, value)  # those of the Ray that other tests use are put back
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 32)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        chosen = Path(base, "x" * (length - len(base) - 1))
+        chosen.mkdir()
+        monkeypatch.setenv(variable, str(chosen))
+        monkeypatch.setattr(tempfile, "tempdir", None)  # it is kept from the first use on
+        try:
+            local.start(Hardware(1, 0, 1, 0))
+            assert len(f"{calls[0]}/session_2026-11-30_21-20-43_844009_4194304/sockets/plasma_store") <= 107
+            if variable == "RAY_TMPDIR":
+                assert Path(calls[0]).resolve() == (chosen / "ray").resolve()
+        finally:
+            local.stop()
+
+
+def test_an_unwritable_folder_for_ray_is_named_before_ray_is_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    with pytest.raises(SegbatchError, match=r"^Ray cannot start: RAY_TMPDIR: .*/proc/none.*a writable folder"):
+        local.start(Hardware(1, 0, 1, 0))
 
 
 def test_folders_of_drivers_that_were_killed_are_swept_and_others_are_not(tmp_path: Path):
