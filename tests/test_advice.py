@@ -25,6 +25,9 @@ FIELDS = {name for spec in (JobSpec, TrainSpec, NightlySpec) for name in spec.mo
 # Names with an underscore that are no options, and flags of other programs.
 OTHER_NAMES = {
     "image_id",
+    "account_name",
+    "account_key",
+    "connection_string",
     "state_dict",
     "weights_only",
     "py_modules",

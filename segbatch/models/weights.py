@@ -196,7 +196,7 @@ def read_uri(
         raise ModelError(f"{what} {uri!r}: {e}") from e
     except StorageError as e:
         away = e.kind == "unavailable"
-        remedy = "run the same command again when the store answers" if away else "check the URI and your credentials"
+        remedy = "run the same command again when the store answers" if away else "check the URI"
         raise ModelError(f"{what} {uri!r}: {e.problem}; {remedy}", like=e if away else None) from e
     if other := recognized(data, kinds):
         raise ModelError(f"{what} {uri!r}: the file is {other}")

@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 
 from segbatch.errors import SourceError
+from segbatch.storage.credentials import credentials_problem
 from segbatch.storage.failures import brief
 
 WEB = ("http", "https")
@@ -34,13 +35,17 @@ def connect(root: str, options: dict[str, Any]) -> tuple[Any, str]:
         package = _PACKAGES.get(protocol)
         remedy = f"pip install {package}" if package else "install the package it names"
         raise SourceError(f"{protocol}:// needs a package that is not installed ({e}); {remedy}") from None
-    except ValueError as e:
+    except Exception as e:  # the boundary to clients of storage: some look for credentials at once
+        if problem := credentials_problem(e, brief(e), protocol):
+            raise SourceError(problem) from None
+        if isinstance(e, TypeError):
+            raise SourceError(f"storage options that {protocol}:// does not take: {brief(e)}") from None
+        if not isinstance(e, ValueError):
+            raise
         raise SourceError(
             f"{protocol}:// is not a protocol that fsspec knows, or its storage options are wrong "
             f"({brief(e)}); s3, gs, az, hf, https and local paths are usual"
         ) from None
-    except TypeError as e:
-        raise SourceError(f"storage options that {protocol}:// does not take: {brief(e)}") from None
 
 
 def _client(root: str, protocol: str, options: dict[str, Any]) -> tuple[Any, str]:

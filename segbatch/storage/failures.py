@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from segbatch.causes import remedy
 from segbatch.errors import MissingObject, SegbatchError, StorageError
+from segbatch.storage.credentials import credentials_problem
 from segbatch.text import redact_text
 
 _MAX_TEXT = 200
@@ -110,6 +111,8 @@ def storage_error(uri: str, action: str, error: Exception, *, is_local: bool) ->
     problem, hint, transient = problem_of(action, error), remedy(error), is_transient(error)
     if transient and not is_local:
         hint = "the store is unavailable; committed chunks are kept: run the same command again when it answers"
+    elif credentials_problem(error, ""):
+        hint = ""
     elif not hint and action in _WRITES:
         hint = "check the free space and the permissions there"
     missing = isinstance(error, FileNotFoundError) and action not in _WRITES
@@ -127,6 +130,8 @@ def problem_of(action: str, error: Exception) -> str:
         return error.problem
     if isinstance(error, FileNotFoundError) and action not in _WRITES:
         return "does not exist"
+    if problem := credentials_problem(error, brief(error)):
+        return problem
     if isinstance(error, PermissionError):
         return f"access is denied ({brief(error)})"
     if isinstance(error, IsADirectoryError):
