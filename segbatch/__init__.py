@@ -78,7 +78,14 @@ def __getattr__(name: str) -> Any:
 
         raise ImportError(WRONG_PLATFORM)
     module, _, path = _HOMES[name].partition(":")
-    return attrgetter(path)(importlib.import_module(module))
+    try:
+        return attrgetter(path)(importlib.import_module(module))
+    except ModuleNotFoundError as e:
+        from segbatch.packages import missing_package
+
+        if message := missing_package(e, f"segbatch.{name}"):
+            raise ImportError(message, name=e.name) from None
+        raise
 
 
 def __dir__() -> list[str]:

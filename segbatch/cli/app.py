@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import NoReturn
 
 import typer
 
@@ -23,7 +24,8 @@ from segbatch.cli import compute, labeled, outputs, version
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
 from segbatch.cli.terminal import console, log, prepare_streams
-from segbatch.errors import SegbatchError
+from segbatch.errors import SegbatchError, SpecError
+from segbatch.packages import missing_package
 from segbatch.text import redact_text
 
 app = typer.Typer(
@@ -60,15 +62,17 @@ def run_command() -> None:
     try:
         app(standalone_mode=True)
     except SegbatchError as e:
-        log.print(
-            f"[bold red]error:[/bold red] {escape(escape_lines(str(e)))}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        sys.exit(e.exit_code)
-    except Exception:  # CLI main: a defect of segbatch, whose traceback may be pasted into a report
+        _fail(str(e), e.exit_code)
+    except Exception as e:  # CLI main: a defect of segbatch, whose traceback may be pasted into a report
+        if message := missing_package(e, "this command"):
+            _fail(message, SpecError.exit_code)
         sys.stderr.write(redact_text(traceback.format_exc()))
         sys.exit(1)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    log.print(f"[bold red]error:[/bold red] {escape(escape_lines(message))}", highlight=False, soft_wrap=True)
+    sys.exit(exit_code)
 
 
 __all__ = ["app", "console", "main", "run_command"]

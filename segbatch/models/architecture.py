@@ -23,6 +23,7 @@ from segbatch.models.weights import (
     content_digest,
     read_labels,
 )
+from segbatch.packages import packages_of_model
 from segbatch.text import escape_control_characters, redact
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Architecture:
         """Return the model that ``build`` would return. Published weights are downloaded only if ``choice.check``."""
         weights = self._requested(choice)
         if weights is None:
-            weights, _ = self._of_file(choice)
+            with packages_of_model(self.name):
+                weights, _ = self._of_file(choice)
         if choice.check and weights.origin == "url":
             weights = replace(weights, digest=content_digest(weights.read()))
         if weights.note:
@@ -91,17 +93,18 @@ class Architecture:
 
     def build(self, choice: ModelRequest, execution: DeviceOptions) -> TorchModel:
         """Return the model with its weights, on its device."""
-        from segbatch.models import loading  # imports torch
+        with packages_of_model(self.name):
+            from segbatch.models import loading  # imports torch
 
-        weights = self._requested(choice)
-        if weights is None:
-            weights, state = self._of_file(choice)
-            return loading.build(self, weights, state, execution)
-        if weights.origin == "seed":
-            return loading.build(self, weights, None, execution)
-        data = weights.read()
-        state = loading.checked_state(self, data, weights.source, len(weights.labels))
-        return loading.build(self, replace(weights, digest=content_digest(data)), state, execution)
+            weights = self._requested(choice)
+            if weights is None:
+                weights, state = self._of_file(choice)
+                return loading.build(self, weights, state, execution)
+            if weights.origin == "seed":
+                return loading.build(self, weights, None, execution)
+            data = weights.read()
+            state = loading.checked_state(self, data, weights.source, len(weights.labels))
+            return loading.build(self, replace(weights, digest=content_digest(data)), state, execution)
 
     def infos(self) -> list[ModelInfo]:
         named = [w.identified() for w in self.weights.values()]

@@ -19,6 +19,7 @@ _PACKAGES = {
     "gs": "gcsfs",
     "gcs": "gcsfs",
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    "hf": "huggingface_hub",
 }
 
 
