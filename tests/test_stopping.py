@@ -88,7 +88,7 @@ def test_a_second_signal_does_not_wait(mark: str):
         process.send_signal(signal.SIGINT)
         while not any("sleep" in line for line in left(mark)):
             time.sleep(0.01)
-        time.sleep(0.2)
+        time.sleep(1.2)
         process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=60)
         assert process.returncode == 128 + signal.SIGINT
@@ -114,6 +114,32 @@ def test_what_is_frozen_commits_nothing_more(mark: str, tmp_path: Path):
     with started(body, mark) as process:
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60)[1] == "True\n"
+
+
+def test_the_child_passes_a_signal_on(mark: str):
+    with started(
+        "stopping.add(lambda: 'stopped'); print('ready', os.getpid(), flush=True); time.sleep(300)", mark
+    ) as p:
+        child = psutil.Process(p.pid).children()[0]
+        child.terminate()
+        assert (p.communicate(timeout=60)[1], p.returncode) == ("stopped\n", 143)
+
+
+def test_a_suspended_command_is_suspended_as_a_whole(mark: str):
+    def states() -> set[str]:
+        return {p.status() for p in (parent, *parent.children(recursive=True))}
+
+    with started(f"subprocess.Popen(['sleep', '300']); {WAIT}", mark) as process:
+        parent = psutil.Process(process.pid)
+        process.send_signal(signal.SIGTSTP)
+        while states() != {psutil.STATUS_STOPPED}:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGCONT)
+        while psutil.STATUS_STOPPED in states():
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+        assert left(mark) == []
 
 
 def test_an_ignored_signal_stays_ignored(mark: str):

@@ -1,9 +1,11 @@
 """Signals: the command runs in a child process; the parent only waits, and ends it and all that it has started.
 
-On SIGINT, SIGTERM or SIGHUP the parent freezes the processes that the command has started, so that they commit nothing
-more, and tells the child through a pipe. A thread of the child runs the callbacks of ``segbatch.stopping``, writes
-their lines and ends the process; the parent then kills what is left. Orphans become children of the parent, so that
-none escapes it. After a second signal, or if the child takes too long, the parent kills the child as well.
+The child and what it starts are a process group of their own, since a signal to Ray's processes would end the child
+before it has said anything. On SIGINT, SIGTERM or SIGHUP the parent freezes the processes that the command has
+started, so that they commit nothing more, and tells the child through a pipe. A thread of the child runs the callbacks
+of ``segbatch.stopping``, writes their lines and ends the process; the parent then kills what is left. Orphans become
+children of the parent, so that none escapes it. After another signal, or if the child takes too long, the parent kills
+the child as well.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from segbatch import stopping
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOP_SECONDS = 10.0
+_AGAIN_SECONDS = 1.0
 _KILL_SECONDS = 5.0
 
 
@@ -33,7 +36,7 @@ def supervised(command: Callable[[], None]) -> None:
     sys.stderr.flush()
     reader, writer = os.pipe()
     parent = os.getpid()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGCHLD})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*stops, signal.SIGTSTP, signal.SIGCHLD})
     child = os.fork()
     if child:
         os.close(reader)
@@ -43,8 +46,10 @@ def supervised(command: Callable[[], None]) -> None:
     if os.getppid() != parent:
         os._exit(1)
     stopping.stops_with(parent)
-    for number in stops:  # terminals and `ray job stop` signal the whole group; the parent decides
-        signal.signal(number, lambda *_: None)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a group in the background may write to the terminal
+    for number in stops:
+        signal.signal(number, lambda number, _: os.kill(parent, number))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     threading.Thread(target=_stop_when_told, args=(reader,), name="segbatch-stop", daemon=True).start()
     command()
@@ -62,16 +67,20 @@ def _wait_for(child: int, writer: int, stops: set[signal.Signals]) -> int:
     """Wait for the end of the child, in the parent, and kill what it leaves. Returns the exit code."""
     told: int | None = None
     deadline: float | None = None
+    begun = 0.0
     while (status := _reap(child)) is None:
-        number = _next_signal({*stops, signal.SIGCHLD}, deadline)
+        number = _next_signal({*stops, signal.SIGTSTP, signal.SIGCHLD}, deadline)
         if number == signal.SIGCHLD:
             continue
-        if told is None:
-            told, deadline = number, time.monotonic() + _STOP_SECONDS
+        if number == signal.SIGTSTP:
+            _suspend()
+        elif told is None:
+            begun = time.monotonic()
+            told, deadline = number, begun + _STOP_SECONDS
             _signal_descendants(signal.SIGSTOP, spare=child)
             with suppress(OSError):  # it has just ended
                 os.write(writer, bytes([told or 0]))
-        elif deadline is not None:  # a second signal, or the time is over
+        elif deadline is not None and time.monotonic() > begun + _AGAIN_SECONDS:  # another signal, or the time is over
             deadline = None
             _say("stopped; committed chunks are kept, the same command resumes")
             os.kill(child, signal.SIGKILL)
@@ -85,6 +94,13 @@ def _wait_for(child: int, writer: int, stops: set[signal.Signals]) -> int:
         _say(f"error: the process was ended by {name}{cause}; committed chunks are kept, the same command resumes")
         return 1
     return code
+
+
+def _suspend() -> None:
+    """Suspend all processes of the command, as a terminal does for Ctrl-Z, until this one is continued."""
+    _signal_descendants(signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    _signal_descendants(signal.SIGCONT)
 
 
 def _next_signal(signals: set[signal.Signals], deadline: float | None) -> int | None:
