@@ -116,6 +116,14 @@ def test_what_is_frozen_commits_nothing_more(mark: str, tmp_path: Path):
         assert process.communicate(timeout=60)[1] == "True\n"
 
 
+def test_the_line_is_told_while_stderr_leads_elsewhere(mark: str):
+    with started(
+        f"stopping.add(lambda: 'told'); os.dup2(os.open(os.devnull, os.O_WRONLY), 2); {WAIT}", mark
+    ) as process:
+        process.terminate()
+        assert process.communicate(timeout=60)[1] == "told\n"
+
+
 def test_the_child_passes_a_signal_on(mark: str):
     with started(
         "stopping.add(lambda: 'stopped'); print('ready', os.getpid(), flush=True); time.sleep(300)", mark

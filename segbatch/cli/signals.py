@@ -51,15 +51,16 @@ def supervised(command: Callable[[], None]) -> None:
     for number in stops:
         signal.signal(number, lambda number, _: os.kill(parent, number))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    threading.Thread(target=_stop_when_told, args=(reader,), name="segbatch-stop", daemon=True).start()
+    stderr = os.dup(2)  # descriptor 2 leads elsewhere while Ray starts
+    threading.Thread(target=_stop_when_told, args=(reader, stderr), name="segbatch-stop", daemon=True).start()
     command()
 
 
-def _stop_when_told(reader: int) -> None:
+def _stop_when_told(reader: int, stderr: int) -> None:
     """End the child when the parent says so, wherever its main thread is."""
     if told := os.read(reader, 1):
         for line in filter(None, stopping.run_callbacks() or ["stopped"]):
-            _say(line)
+            _say(line, stderr)
         os._exit(128 + told[0])
 
 
@@ -159,7 +160,7 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _say(line: str) -> None:
+def _say(line: str, stderr: int = 2) -> None:
     """Write a line to stderr without the locks of Python's stream; on a terminal it begins a new one, after ``^C``."""
     with suppress(OSError):
-        os.write(2, f"{chr(10) if os.isatty(2) else ''}{line}\n".encode("utf-8", "replace"))
+        os.write(stderr, f"{chr(10) if os.isatty(stderr) else ''}{line}\n".encode("utf-8", "replace"))
