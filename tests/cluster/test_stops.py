@@ -16,12 +16,11 @@ import pyarrow.dataset as ds
 import pytest
 
 from segbatch.operations.verify import verify
-from tests.cluster.jobs import ROOT, environment
+from tests.cluster.jobs import ROOT, environment, wait_for
 from tests.corpus import photographs, write_folder
 
 MOMENTS = int(os.environ.get("SEGBATCH_STOPS", "40"))
 SEED = int(os.environ.get("SEGBATCH_STOPS_SEED", "1"))
-LATEST = 16.0  # seconds: a run on two quiet cores commits chunks from the tenth on
 IMAGES = 600
 MARK = "SEGBATCH_TEST_STOPS"
 
@@ -43,6 +42,15 @@ def rows(output: Path) -> int:
     return ds.dataset(files).count_rows() if files else 0
 
 
+def seconds_to_first_chunk(command: list[str], output: Path) -> float:
+    """Start the command, and kill it when it has committed something."""
+    begun = time.monotonic()
+    with subprocess.Popen(command, env=environment(None), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: rows(output))
+        process.kill()
+    return time.monotonic() - begun
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_run_that_is_stopped_at_any_moment_leaves_nothing_and_resumes(tmp_path: Path):
@@ -50,10 +58,10 @@ def test_a_run_that_is_stopped_at_any_moment_leaves_nothing_and_resumes(tmp_path
     output, mark, draw = tmp_path / "out", str(tmp_path), random.Random(SEED)
     command = [sys.executable, "-m", "segbatch", "run", str(tmp_path / "in"), "-o", str(output)]
     command += ["--model", "tests.networks:slow", "--chunk-size", "4", "--refiner", "none"]
-    said = 0
+    said, latest = 0, 1.6 * seconds_to_first_chunk(command, output)
     for turn in range(MOMENTS):
         number, to_group = draw.choice([signal.SIGINT, signal.SIGTERM]), draw.random() < 0.5
-        seconds = draw.uniform(0, LATEST)
+        seconds = draw.uniform(0, latest)
         what = f"stop {turn}: {number.name} {'to the group' if to_group else 'to the process'} after {seconds:.2f} s"
         environ = environment({MARK: mark})
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
