@@ -8,11 +8,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
-import ray._private.utils as ray_utils
-import ray._private.worker as ray_worker
 from ray.job_config import JobConfig
 
 from segbatch.config.job import JobSpec
@@ -21,6 +19,7 @@ from segbatch.planning.pools import Hardware, refuse_missing_gpus
 from segbatch.ray_backend import local
 from segbatch.ray_backend.address import ClusterAddress
 from segbatch.ray_backend.cluster import offered
+from segbatch.ray_backend.replacements import kept_handler, quiet_errors
 from segbatch.ray_backend.search_path import DriverSearchPath
 from segbatch.storage.failures import brief
 from segbatch.text import redact
@@ -55,7 +54,7 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
         SegbatchError: Ray does not start on this machine.
     """
     joined_before = ray.is_initialized()
-    with _restored_process(), _quiet_loggers():
+    with _restored_environment(), _quiet_loggers(), nullcontext() if joined_before else quiet_errors():
         hardware = join(spec)
         try:
             refuse_missing_gpus(spec, hardware)
@@ -73,10 +72,10 @@ def join(spec: JobSpec) -> Hardware:
     if named is None:
         hardware = Hardware.local(spec)
         refuse_missing_gpus(spec, hardware)
-        with _kept_handler(), _quiet_core():
+        with kept_handler(), _quiet_core():
             local.start(hardware, logging_level=logging.ERROR, log_to_driver=False)
         return offered()
-    with _kept_handler(), _quiet_core() as terminal, _waiting(redact(named.address), terminal):
+    with kept_handler(), _quiet_core() as terminal, _waiting(redact(named.address), terminal):
         named.check()
         # A client of Ray takes no JobConfig of another class: the head unpickles it.
         paths = JobConfig() if named.is_client else DriverSearchPath()
@@ -88,33 +87,15 @@ def join(spec: JobSpec) -> Hardware:
 
 
 @contextmanager
-def _restored_process() -> Iterator[None]:
-    """Restore the environment variables that ``ray.init`` sets, and what Ray prints of its errors while connected.
-
-    The lines ``(raylet) ...`` are about Ray's own processes, whatever ``log_to_driver`` is.
-    """
+def _restored_environment() -> Iterator[None]:
+    """Restore the environment variables that ``ray.init`` sets."""
     before = {name: value for name, value in os.environ.items() if _is_of_ray(name)}
-    shown = ray_worker.print_to_stdstream
-    if not ray.is_initialized():
-        ray_worker.print_to_stdstream = lambda *_, **__: None
     try:
         yield
     finally:
-        ray_worker.print_to_stdstream = shown
         for name in [name for name in os.environ if _is_of_ray(name) and name not in before]:
             del os.environ[name]
         os.environ.update(before)
-
-
-@contextmanager
-def _kept_handler() -> Iterator[None]:
-    """Keep the caller's handler of SIGTERM: that of ``ray.init`` ends the process from within Ray, which may abort."""
-    install = ray_utils.set_sigterm_handler
-    ray_utils.set_sigterm_handler = lambda *_: None
-    try:
-        yield
-    finally:
-        ray_utils.set_sigterm_handler = install
 
 
 def _is_of_ray(name: str) -> bool:

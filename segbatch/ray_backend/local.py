@@ -11,21 +11,17 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import ray
-from ray._private import ray_constants
-from ray._private.node import Node
-from ray._private.parameter import RayParams
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from segbatch import stopping
 from segbatch.causes import no_space
 from segbatch.errors import PlatformError
 from segbatch.planning.pools import Hardware
+from segbatch.ray_backend.replacements import fewer_processes, on_loopback
 from segbatch.ray_backend.search_path import DriverSearchPath
 
 logger = logging.getLogger(__name__)
@@ -111,7 +107,7 @@ def _start(hardware: Hardware, options: dict[str, Any]) -> None:
     atexit.register(stop)
     stopping.add(_remove_folder)
     try:
-        with _on_loopback(), _fewer_processes():
+        with on_loopback(), fewer_processes():
             # Not "auto", which fails on the stale address file of a head that was killed.
             ray.init(
                 address="local",
@@ -181,43 +177,3 @@ def _draw_token() -> None:
     os.environ[_TOKEN] = secrets.token_hex(32)
     AuthenticationTokenLoader.instance().reset_cache()
     _own_token = True
-
-
-@contextmanager
-def _fewer_processes() -> Iterator[None]:
-    """Make Ray start without its autoscaler's monitor, the monitor of its logs, and the server of its dashboard.
-
-    Nobody uses them on one machine. On two cores they are half of the 6 CPU seconds that Ray takes to start, and Ray
-    waits for the server before it starts the rest. Ray 2.60 has no options for them.
-    """
-
-    def parameters(self: RayParams, *args: Any, **options: Any) -> None:
-        with_all(self, *args, **{"no_monitor": True, "include_log_monitor": False, **options})
-
-    with_all = RayParams.__init__
-    changed = ((RayParams, "__init__", parameters), (Node, "start_api_server", lambda *_, **__: None))
-    before = [getattr(owner, name) for owner, name, _ in changed]
-    for owner, name, replacement in changed:
-        setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        for (owner, name, _), original in zip(changed, before, strict=True):
-            setattr(owner, name, original)
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Make Ray's servers bind to loopback, which they do if that is the node's address.
-
-    Ray 2.60 replaces ``_node_ip_address="127.0.0.1"`` by the machine's address, unless clusters are disabled, as they
-    are by default on macOS and Windows. Ray reads that setting from ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER`` when it is
-    imported, which has happened already.
-    """
-    name = "ENABLE_RAY_CLUSTER"
-    before = getattr(ray_constants, name, None)
-    setattr(ray_constants, name, False)
-    try:
-        yield
-    finally:
-        setattr(ray_constants, name, before)
