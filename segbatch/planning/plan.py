@@ -18,9 +18,13 @@ from segbatch.planning.job import Job, resolve
 from segbatch.planning.nesting import refuse_nesting
 from segbatch.planning.pools import Hardware
 from segbatch.planning.resume import changed_limits, changed_source, refuse_other, refuse_other_version
+from segbatch.protocols import Reporter
 from segbatch.records import ChunkSelection, Shard, ShardSlice
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
+from segbatch.text import counted
+
+MANY_RECORDS = 10**6
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,18 @@ class Plan:
         """Whether every chunk of every shard is committed."""
         return all(self.ledger.committed(s.id).is_complete for s in self.job.shards)
 
-    def slices(self) -> Iterator[ShardSlice]:
-        """Yield the remaining read tasks, in order. A complete shard is not opened."""
+    def slices(self, reporter: Reporter | None = None) -> Iterator[ShardSlice]:
+        """Yield the remaining read tasks, in order. A complete shard is not opened.
+
+        Args:
+            reporter: Receives a message before the ids of many records are read, at some microseconds each.
+        """
         remaining = [shard for shard in self.job.shards if not self.ledger.committed(shard.id).is_complete]
         starts = {shard.id: self.job.source.starts(shard, self.chunk_size) for shard in remaining}
         divided = [shard for shard in remaining if len(starts[shard.id]) > 1]
+        records = sum(shard.records or 0 for shard in divided)
+        if reporter is not None and records >= MANY_RECORDS:
+            reporter.message(f"reading the ids of {counted(records, 'record')} in {counted(len(divided), 'file')}")
         indexed = {shard.id: shard for shard in self.job.source.index(divided)}
         for shard in remaining:
             done = frozenset(self.ledger.committed(shard.id).indices)

@@ -64,7 +64,7 @@ def execute(
 
     breaker = Breaker(plan, partial(commit_chunk, writer))
     try:
-        outcomes = _outcomes(chunk_dataset(plan, pools, writer, attempts, logs))
+        outcomes = _outcomes(chunk_dataset(plan, pools, writer, attempts, logs, reporter))
         with on_stop(stopped), attempts.stopping(should_stop), closing(outcomes):
             for receipt in breaker.receipts(outcomes, should_stop):
                 counter.add(receipt)
@@ -75,12 +75,20 @@ def execute(
         reporter.closed()
 
 
-def chunk_dataset(plan: Plan, pools: Pools, writer: Writer | None, attempts: RayAttempts, logs: Logs) -> Dataset:
+def chunk_dataset(
+    plan: Plan,
+    pools: Pools,
+    writer: Writer | None,
+    attempts: RayAttempts,
+    logs: Logs,
+    reporter: Reporter | None = None,
+) -> Dataset:
     """Build the dataset read -> segment -> refine (+ commit). Its rows are chunks; hence ``batch_size=1``."""
     limits = Limits.of(plan.job.spec, pools.workers_per_node)
     with DataContext.current(_context(plan, limits)):  # a dataset keeps a copy of the context that it is built in
         chunks = read_datasource(
-            ShardDatasource(plan.job.source, list(plan.slices()), plan.chunk_size, attempts), num_cpus=pools.read_cpus
+            ShardDatasource(plan.job.source, list(plan.slices(reporter)), plan.chunk_size, attempts),
+            num_cpus=pools.read_cpus,
         )
         scored = chunks.map_batches(
             SegmentWorker,

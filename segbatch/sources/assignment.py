@@ -35,7 +35,9 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
         else:
             if archive := archive_by_name(without_query(uri)):
                 raise SourceError(f"{redact(uri)}: by its name {archive}")
-            raise SourceError(f"{redact(uri)}: its name tells no format; known: {_known()}; or set the option format")
+            raise SourceError(
+                f"{redact(uri)}: its name tells no format; known: {_known()}; leave it out, or set the option format"
+            )
     if item.by == "folder":
         groups = _meant(item, groups, format)
     if not groups:

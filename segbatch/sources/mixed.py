@@ -12,9 +12,10 @@ from segbatch.skipped import Skipped
 from segbatch.sources.assignment import by_format
 from segbatch.sources.corpus import common_root, prefix_below
 from segbatch.sources.formats import FORMATS, Listing, PlannedShards, ReadOptions
+from segbatch.storage.fetch import CONCURRENT
 from segbatch.storage.listing import Listed, list_input
 from segbatch.storage.tables import refuse_tables
-from segbatch.storage.uri import join
+from segbatch.storage.uri import is_uri, join
 from segbatch.text import escape_invalid_utf8, redact
 
 _INDEXED_AT_ONCE = 8
@@ -53,7 +54,7 @@ class Source:
             SourceError: The inputs hold nothing to read, or cannot be planned.
             OutsideRoot: An input is not below ``root``.
         """
-        listed = [(given, item) for given in self._inputs for item in list_input(self._options.files, given)]
+        listed = self._listed()
         if root is None:
             root = common_root([redact(item.root) for _, item in listed])
         listings = {name: Listing(root) for name in FORMATS}
@@ -72,6 +73,15 @@ class Source:
             FORMATS[name].shards(listing, self._options) for name, listing in listings.items() if listing.folders
         ]
         return _corpus(root, planned, skipped)
+
+    def _listed(self) -> list[tuple[str, Listed]]:
+        """List all inputs, in their order; several of a remote store at once, as each costs a request."""
+        if any(is_uri(given) for given in self._inputs):
+            with ThreadPoolExecutor(CONCURRENT) as pool:
+                listings = list(pool.map(lambda given: list_input(self._options.files, given), self._inputs))
+        else:
+            listings = [list_input(self._options.files, given) for given in self._inputs]
+        return [(given, item) for given, items in zip(self._inputs, listings, strict=True) for item in items]
 
     def check(self, shards: Sequence[Shard]) -> None:
         """Look into the first shards of each format. Costs at most a few requests per format.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.operations.verify import verify
-from segbatch.planning.plan import Plan, make_plan
+from segbatch.planning.plan import MANY_RECORDS, Plan, make_plan
 from segbatch.records import ChunkSelection
 from tests import here
 from tests.corpus import photographs, write_tar
+from tests.reporters import Said
 
 JPEG = photographs(1, side=32)[0][1] + bytes(100_000)
 
@@ -50,3 +52,14 @@ def test_ids_do_not_depend_on_the_slices_of_a_file(tmp_path: Path) -> None:
     assert len(list(planned(tmp_path, 1).slices())) == 2
     here.run(here.spec([str(tmp_path / "in")], tmp_path / "out", chunk_size=1))
     assert verify(str(tmp_path / "out"), read_input=True).problems == []
+
+
+def test_reading_very_many_ids_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("uri\na.jpg\n")
+    plan = planned(tmp_path, 256)
+    said: list[str] = []
+    for records in (MANY_RECORDS - 1, 2 * MANY_RECORDS):
+        shards = [replace(shard, records=records) for shard in plan.job.shards]
+        next(replace(plan, job=replace(plan.job, shards=shards)).slices(Said(said)))
+    assert said == ["reading the ids of 2,000,000 records in 1 file"]
