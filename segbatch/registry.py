@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from segbatch.errors import SpecError
@@ -16,10 +16,11 @@ class Registry(Generic[T]):
 
     Args:
         kind: What the objects are, for messages: ``model``.
+        command: What lists them all.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, command: str = "") -> None:
+        self.kind, self.command = kind, command
         self.entries: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> None:
@@ -29,7 +30,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self.entries:
-            raise SpecError(f"unknown {self.kind} {name!r}{suggest(name, self.entries)}")
+            raise SpecError(f"unknown {self.kind} {name!r}{suggest(name, self.entries, self.command)}")
         return self.entries[name]
 
     def __contains__(self, name: object) -> bool:
@@ -39,9 +40,17 @@ class Registry(Generic[T]):
         return iter(self.entries)
 
 
-def suggest(name: str, known: object) -> str:
-    """Return ``; did you mean 'x'? Known: a, b`` for the message about an unknown name."""
-    names = sorted(str(k) for k in known)  # type: ignore[attr-defined]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+def suggest(name: str, known: Iterable[str], command: str = "") -> str:
+    """Return ``; did you mean 'x'? Known: a, b`` for the message about an unknown name.
+
+    Args:
+        name: What was given.
+        known: All names.
+        command: Lists the names, if they are too many for a message.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3 if command else 1, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if command:
+        return f"{hint or ';'} `{command}` lists all"
     return f"{hint} Known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"

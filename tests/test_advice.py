@@ -37,7 +37,7 @@ OTHER_NAMES = {
     "needs_image",
     "num_classes",
 }
-OTHER_FLAGS = {"--head", "--dereference", "--hard-dereference"}
+OTHER_FLAGS = {"--help", "--head", "--dereference", "--hard-dereference"}
 
 
 def sentences() -> Iterator[tuple[str, str]]:

@@ -87,7 +87,7 @@ def test_nothing_in_a_row_or_a_name_acts_on_the_terminal():
     totals.records, totals.errors = 2, {f"read/{ESCAPES}": 2}
     error = RecordError("read", "X", f"met {ESCAPES}")
     row = MaskRow(f"a.tar/{ESCAPES}[bold]", "a.tar", 0, None, None, error=error)
-    shown = _shown(lambda c: show.errors(c, totals, [row]), lambda c: show.print_text(c, ESCAPES))
+    shown = _shown(lambda c: show.errors(c, totals, [row], False), lambda c: show.print_text(c, ESCAPES))
     assert not any((ord(c) < 32 and c != "\n") or 127 <= ord(c) < 160 or 0x202A <= ord(c) <= 0x202E for c in shown)
     assert not any(line.startswith("3 masks, 0 errors") for line in shown.splitlines()[:-2])
     assert "[bold]" in shown

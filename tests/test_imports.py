@@ -121,7 +121,7 @@ from segbatch.operations.explain import explain
 from segbatch.operations.run import run
 spec = JobSpec.create(inputs=[sys.argv[1]], output=sys.argv[2])
 for weights in ("voc", "random:7"):
-    assert weights in explain(spec.model_copy(update={"weights": weights}))
+    assert weights in explain(spec.model_copy(update={"weights": weights})).to_text()
 print([m for m in ("torch", "torchvision") if m in sys.modules])
 """
     given = [sys.executable, "-c", code, str(small_corpus), str(tmp_path / "out")]

@@ -9,38 +9,33 @@ from typing import Annotated, Any
 import typer
 
 from segbatch.cli import tables as show
+from segbatch.cli.arguments import Configs, Quiet, read_configs
 from segbatch.cli.options import with_spec_options
 from segbatch.cli.progress import reporting
 from segbatch.cli.terminal import console
-from segbatch.config.base import merge, read_config
 from segbatch.config.job import JobSpec
 from segbatch.errors import SegbatchError, SpecError
 
 
-@with_spec_options
+@with_spec_options()
 def run(
     fields: dict[str, Any],
-    config: Annotated[
-        str | None, typer.Option(help="YAML or JSON file of the same settings; flags override it")
-    ] = None,
+    config: Configs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan; nothing is written")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the plan or the result as JSON")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Segment a corpus: image shards in, Parquet masks and per-class statistics out. The same command resumes."""
-    spec = JobSpec.create(**merge(read_config(config) if config is not None else {}, fields))
-    _run(spec, dry_run)
+    """Segment a corpus: image shards in, Parquet masks and statistics out.
 
-
-def _run(spec: JobSpec, dry_run: bool = False) -> None:
+    The same command resumes: chunks that are committed are not computed again.
+    """
+    spec = JobSpec.create(**read_configs(config, fields))
     if dry_run:
-        with reporting("reading inputs"):
-            from segbatch.operations.explain import explain
-
-            plan = explain(spec)
-        show.print_text(console, plan)
+        _print_plan(spec, as_json, quiet)
         return
     structured = spec.log_format == "json"
     try:
-        with reporting("loading Ray", spec.log_format) as reporter:
+        with reporting("loading Ray", spec.log_format, quiet) as reporter:
             from segbatch.operations.run import run as run_job
 
             outcome = run_job(spec, reporter=reporter)
@@ -48,16 +43,27 @@ def _run(spec: JobSpec, dry_run: bool = False) -> None:
         if structured:  # it is in the log
             raise typer.Exit(e.exit_code) from None
         raise
-    if not structured:
+    if as_json:
+        console.print_json(data=outcome.to_json(), ensure_ascii=True)
+    elif not structured and (outcome.exit_code or not quiet):
         show.run_result(console, outcome)
         show.next_commands(console, outcome)
     raise typer.Exit(outcome.exit_code)
 
 
+def _print_plan(spec: JobSpec, as_json: bool, quiet: bool) -> None:
+    with reporting("reading inputs", is_quiet=quiet):
+        from segbatch.operations.explain import explain
+
+        plan = explain(spec)
+    if as_json:
+        console.print_json(data=plan.to_json(), ensure_ascii=True)
+    else:
+        show.print_text(console, plan.to_text())
+
+
 def nightly(
-    config: Annotated[
-        str, typer.Argument(help="YAML or JSON file of the datasets (docs/nightly.md)", show_default=False)
-    ],
+    config: Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON file of the datasets (docs/nightly.md)")],
     date: Annotated[
         str | None, typer.Option(help="date to backfill, such as 2026-11-25, of datasets with {date} in their inputs")
     ] = None,
@@ -67,8 +73,12 @@ def nightly(
         typer.Option(help="deadline of this night, such as 06:00, or none; the configured hours are then ignored"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what is new; nothing is written")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Process what is new in several datasets until a deadline, and compare the masks with those of earlier nights."""
+    """Process what is new in several datasets until a deadline.
+
+    Masks are compared with those of earlier nights; a large difference is exit code 4.
+    """
     from segbatch.config.nightly import NightlySpec
 
     spec = NightlySpec.load(config)
@@ -80,13 +90,14 @@ def nightly(
             plan = explain(spec, date=day, only=dataset or (), until=until)
         show.print_text(console, plan)
         return
-    with reporting("loading Ray") as reporter:
+    with reporting("loading Ray", is_quiet=quiet) as reporter:
         from segbatch.operations.nightly.night import run_night
         from segbatch.operations.nightly.summary import to_markdown
 
         night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter, config=config)
     if night is not None:
-        show.print_text(console, to_markdown(night))
+        if night.exit_code or not quiet:
+            show.print_text(console, to_markdown(night))
         raise typer.Exit(night.exit_code)
 
 
@@ -103,7 +114,10 @@ def demo(
         typer.Option("--output", "-o", help="folder for the results; replaces those of an earlier demonstration"),
     ] = Path("demo-out"),
 ) -> None:
-    """Segment four photographs from installed packages, without network access, and draw a contact sheet."""
+    """Segment four photographs of installed packages, without network access.
+
+    A contact sheet shows each photograph, its mask by the network, and its mask after the CRF.
+    """
     with reporting("loading Ray") as reporter:
         from segbatch.operations.demo import run_demo
 

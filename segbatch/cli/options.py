@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 
+from segbatch.cli.help import help_all
+from segbatch.config.base import choices_of, earlier_name, shown_default
 from segbatch.config.crf_mapping import CRF_FIELDS
 from segbatch.config.job import INPUT_FORMATS, JobSpec
 from segbatch.config.training import RECIPE_FIELDS, TrainSpec
 
+# How the help shows numbers.
+_METAVARS: dict[Any, str] = {
+    int: "N",
+    float: "X",
+    list[int]: "N",
+    tuple[int, int]: "HEIGHT WIDTH",
+    tuple[float, float]: "FROM TO",
+}
+# Numbers are checked by the spec, as those in YAML are, whose messages name the value.
+_TEXTS: dict[Any, Any] = {
+    int: str,
+    float: str,
+    list[int]: list[str],
+    tuple[int, int]: tuple[str, str],
+    tuple[float, float]: tuple[str, str],
+}
 # The first field of each group in the help.
 _GROUPS: dict[type[BaseModel], dict[str, str]] = {
     JobSpec: {
-        "format": "Input",
+        "inputs": "Input",
         "model": "Network",
         "refiner": "Refinement",
         "chunk_size": "Output",
@@ -33,27 +51,32 @@ _GROUPS: dict[type[BaseModel], dict[str, str]] = {
 }
 
 
-def with_spec_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_spec_options(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give ``command(..., fields)`` a flag for every field of JobSpec; ``fields`` receives those that are given.
 
     ``crf`` is spread into ``--crf-theta-alpha`` and the like. Flags that are not given are absent from
     ``fields``, so that a configuration file, then the default, decides.
+
+    Args:
+        without: Fields that have no effect in this command.
     """
-    return _with_flags(command, JobSpec)
+    return functools.partial(_with_flags, spec=JobSpec, without=without)
 
 
 def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
     """The same for the fields of TrainSpec."""
-    return _with_flags(command, TrainSpec)
+    return _with_flags(command, TrainSpec, ())
 
 
-def _with_flags(command: Callable[..., None], spec: type[BaseModel]) -> Callable[..., None]:
+def _with_flags(command: Callable[..., None], spec: type[BaseModel], without: Collection[str]) -> Callable[..., None]:
     given_by_caller = inspect.signature(command, eval_str=True).parameters.values()
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given_by_caller if p.name != "fields"]
-    flags = _flags(spec)
+    flags = {name: flag for name, flag in _flags(spec).items() if name not in without}
+    all_options = typer.Option("--help-all", is_eager=True, callback=help_all, help="show all options and exit")
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
+        del given["help_all"]
         fields: dict[str, Any] = {}
         for name in flags:
             value = given.pop(name)
@@ -65,7 +88,7 @@ def _with_flags(command: Callable[..., None], spec: type[BaseModel]) -> Callable
                 fields[name] = value
         command(**given, fields=fields)
 
-    parameters = [*flags.values(), *own]
+    parameters = [*flags.values(), *own, _parameter("help_all", Annotated[bool, all_options], False)]
     parameters.sort(key=lambda p: p.name != "inputs")
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -75,58 +98,50 @@ def _with_flags(command: Callable[..., None], spec: type[BaseModel]) -> Callable
 
 def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
     flags: dict[str, inspect.Parameter] = {}
-    group = "Output"
+    group = "Input"
     for name, info in spec.model_fields.items():
         group = _GROUPS[spec].get(name, group)
         if _is_mapping(info.annotation) and name != "crf":  # given in --config alone
             continue
         if name == "inputs":
-            argument = typer.Argument(help=info.description, show_default=False)
+            argument = typer.Argument(help=info.description, metavar="INPUT...", rich_help_panel=group)
             flags[name] = _parameter(name, Annotated[list[str] | None, argument])
         elif name == "crf":
             for key, field in CRF_FIELDS.items():
-                of_weights = f" (default: that of the weights; DeepLab's {field.default})"
-                default = _default(field) if key == "engine" else of_weights
+                of_weights = f"those of the weights; DeepLab's {field.default}"
+                default = shown_default(field) if key == "engine" else of_weights
                 flags[f"crf_{key}"] = _option(f"crf_{key}", field, group, default)
         else:
-            default = _default(info)
+            default = shown_default(info)
             if spec is TrainSpec and name in RECIPE_FIELDS:
-                default = f"{default[:-1]}; another for some networks)" if default else " (another for some networks)"
-            elif info.annotation is bool:
-                default = ""
+                default = f"{default}; another for some networks".removeprefix("; ")
             flags[name] = _option(name, info, "Output" if name == "output" else group, default)
     return flags
 
 
 def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter:
+    """Return a flag, whose value the spec checks."""
     flag = "--" + name.replace("_", "-")
-    kind, metavar = _kind(info.annotation)
-    if name == "format":
-        metavar = "|".join(INPUT_FORMATS)
-    names = (flag, "-o") if name == "output" else (flag,)
-    if kind is bool:
-        names = (f"{flag}/--no-{flag[2:]}",) if info.default else names
-        metavar = None
-    option = typer.Option(*names, help=f"{info.description}{default}", rich_help_panel=group, metavar=metavar)
-    return _parameter(name, Annotated[kind | None, option])
+    kind = _kind(info.annotation)
+    names = [flag, "-o"] if name == "output" else [flag]
+    if kind is bool and info.default:
+        names = [f"{flag}/--no-{flag[2:]}"]
+    if earlier := earlier_name(info):
+        names.append("--" + earlier.replace("_", "-"))
+    choices = INPUT_FORMATS if name == "format" else choices_of(info.annotation)
+    notes = [", ".join(choices)] if choices and choices[0] not in info.description else []
+    notes += [f"default: {default}"] if default else []
+    text = f"{info.description} ({'; '.join(notes)})" if notes else info.description
+    option = typer.Option(*names, help=text, rich_help_panel=group, metavar=_METAVARS.get(kind))
+    return _parameter(name, Annotated[_TEXTS.get(kind, kind) | None, option])
 
 
-def _default(info: Any) -> str:
-    """Return the default of a flag as its help shows it."""
-    if info.is_required() or not info.default:
-        return ""
-    several = isinstance(info.default, list | tuple)
-    return f" (default: {' '.join(map(str, info.default)) if several else info.default})"
-
-
-def _kind(annotation: Any) -> tuple[type, str | None]:
-    """Return the type of a flag, and how its help shows it. The spec checks choices, as it does for YAML."""
+def _kind(annotation: Any) -> Any:
+    """Return the type of the values of a field: without None, and text for choices."""
     inner = [a for a in get_args(annotation) if a is not type(None)] if type(None) in get_args(annotation) else []
     if len(inner) == 1:
         annotation = inner[0]
-    if get_origin(annotation) is Literal:
-        return str, "|".join(get_args(annotation))
-    return annotation, None
+    return str if get_origin(annotation) is Literal else annotation
 
 
 def _is_mapping(annotation: Any) -> bool:

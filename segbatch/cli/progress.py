@@ -91,10 +91,13 @@ class ConsoleReporter(Reporter):
         self._console = console
 
     def message(self, text: str) -> None:
-        self._console.print(escape_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
+        self._print(text)
 
     def warning(self, text: str) -> None:
-        self.message(f"warning: {text}")
+        self._print(f"warning: {text}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(escape_lines(redact_text(text)), highlight=False, soft_wrap=True, markup=False)
 
 
 class LineReporter(ConsoleReporter):
@@ -240,19 +243,28 @@ def _chunks(progress: Progress) -> dict[str, int]:
     return {"chunks_done": progress.done, "chunks_total": progress.total}
 
 
-def reporter_for(console: Console, log_format: str = "text") -> Reporter:
+class QuietReporter(ConsoleReporter):
+    """Warnings alone."""
+
+    def message(self, text: str) -> None:
+        pass
+
+
+def reporter_for(console: Console, log_format: str = "text", is_quiet: bool = False) -> Reporter:
     """A bar on a terminal, lines elsewhere, events where logs are structured."""
     if log_format == "json":
         return EventReporter()
+    if is_quiet:
+        return QuietReporter(console)
     # FORCE_COLOR calls any file a terminal, and TERM=dumb cannot redraw a line.
     is_redrawn = console.is_interactive and not console.is_dumb_terminal and console.file.isatty()
     return BarReporter(console) if is_redrawn else LineReporter(console)
 
 
 @contextmanager
-def reporting(phase: str, log_format: str = "text") -> Iterator[Reporter]:
+def reporting(phase: str, log_format: str = "text", is_quiet: bool = False) -> Iterator[Reporter]:
     """Report on stderr that ``phase`` begins, and whatever follows within the block."""
-    reporter = reporter_for(log, log_format)
+    reporter = reporter_for(log, log_format, is_quiet)
     reporter.phase(phase)
     try:
         yield reporter

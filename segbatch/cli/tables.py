@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from segbatch.text import counted, escape_control_characters, escape_lines, reda
 
 if TYPE_CHECKING:
     from segbatch.evaluation.crf_search import Tuning
-    from segbatch.models import ModelInfo
     from segbatch.operations.finish import RunResult
     from segbatch.operations.verify import Verification
     from segbatch.output.compaction import Compaction
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from segbatch.training.result import TrainingResult
 
 _MAX_CLASSES = 40
-_CRF = ("w_bilateral", "theta_alpha", "theta_beta", "w_spatial", "theta_gamma")
 
 
 def run_result(console: Console, result: RunResult) -> None:
@@ -116,7 +113,12 @@ def stats(console: Console, found: MaskDataset, as_json: bool) -> None:
     _skipped(console, found.skipped)
 
 
-def errors(console: Console, totals: Totals, rows: Sequence[MaskRow]) -> None:
+def errors(console: Console, totals: Totals, rows: Sequence[MaskRow], as_json: bool) -> None:
+    """Print the number of error rows of each type, and the first rows."""
+    if as_json:
+        shown = [{"image_id": row.image_id, "source": row.source, **vars(row.error)} for row in rows if row.error]
+        console.print_json(data={"records": totals.records, "errors": totals.errors, "rows": shown}, ensure_ascii=True)
+        return
     if not totals.failed:
         print_text(console, f"no errors among {totals.records:,} records")
         return
@@ -128,45 +130,6 @@ def errors(console: Console, totals: Totals, rows: Sequence[MaskRow]) -> None:
             )
     if len(rows) < totals.failed:
         print_text(console, f"({len(rows)} of {totals.failed:,} shown; --limit shows more)")
-
-
-def models(console: Console, infos: Sequence[ModelInfo], as_json: bool) -> None:
-    if as_json:
-        fields = (
-            "name",
-            "weights",
-            "summary",
-            "source",
-            "classes",
-            "stride",
-            "parameters",
-            "accuracy",
-            "terms",
-            "temperature",
-        )
-        plain = [
-            {f: getattr(i, f) for f in fields}
-            | {"weights": i.weights or None, "crf": {**i.crf.parameters.to_dict(), "source": i.crf.source}}
-            for i in infos
-        ]
-        console.print_json(json.dumps(plain), ensure_ascii=True)
-        return
-    for name, group in itertools.groupby(infos, key=lambda i: i.name):
-        sets = list(group)
-        size = f"{sets[0].parameters / 1e6:.1f} M parameters, " if sets[0].parameters else ""
-        console.print(f"[bold]{escape(name)}[/]  [dim]{size}scores at stride {sets[0].stride}[/]", highlight=False)
-        for i in sets:
-            shown = ", ".join(i.classes[:4]) + (", …" if len(i.classes) > 4 else "")
-            fitted = f"; temperature {i.temperature:g}" if i.temperature != 1 else ""
-            weights = i.weights or "URI"
-            print_text(console, f"    --weights {weights}: {len(i.classes)} classes ({shown}); {i.accuracy}{fitted}")
-            print_text(console, f"        {i.source}")
-            crf = ", ".join(f"{name} {getattr(i.crf.parameters, name):g}" for name in _CRF)
-            print_text(console, f"        CRF: {crf} ({i.crf.source})")
-    print_text(console, "\n--model also takes package.module:factory, and --weights the URI of a file")
-    from segbatch import refiners
-
-    print_text(console, f"--refiner: {', '.join(refiners.names())}, or package.module:factory")
 
 
 def training(console: Console, result: TrainingResult) -> None:
@@ -204,22 +167,20 @@ def tuning(console: Console, found: Tuning) -> None:
     print_text(console, found.summary())
 
 
-def verification(console: Console, report: Verification, output: str) -> None:
+def verification(console: Console, report: Verification) -> None:
     for problem in report.problems:
         print_text(console, f"problem: {escape_control_characters(problem)}")
     if report.more:
         print_text(console, f"and {report.more} more problems")
     print_text(
         console,
-        f"{report.records:,} rows in {report.files:,} files read; {report.masks:,} masks decoded, "
-        f"{report.errors:,} errors; {report.against}",
+        f"{counted(report.records, 'row')} in {counted(report.files, 'file')} read; "
+        f"{counted(report.masks, 'mask')} decoded, {counted(report.errors, 'error')}; {report.against}",
     )
     _skipped(console, report.skipped)
     print_text(
         console,
-        "verified: every record exactly once, statistics equal to the recomputed ones"
-        if report.ok
-        else f"NOT verified; next: segbatch verify {quoted(output)} --repair",
+        "verified: every record exactly once, statistics equal to the recomputed ones" if report.ok else "NOT verified",
     )
 
 
@@ -256,7 +217,6 @@ __all__ = [
     "error_table",
     "errors",
     "escape",
-    "models",
     "next_commands",
     "print_text",
     "run_result",

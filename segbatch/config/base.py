@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -30,7 +30,7 @@ def refuse_blank(**arguments: str | Sequence[str] | None) -> None:
             raise SpecError(f"{name}: got {json.dumps(value)}; {BLANK}")
 
 
-def setting(default: Any, help: str, *, effect: Effect, **constraints: Any) -> Any:
+def setting(default: Any, help: str, *, effect: Effect, earlier: str = "", **constraints: Any) -> Any:
     """Define a field of a spec, once for the flag, the YAML key, the keyword and the job's identity.
 
     Args:
@@ -42,19 +42,39 @@ def setting(default: Any, help: str, *, effect: Effect, **constraints: Any) -> A
             ``runtime``: where and how fast a job runs. In run.json; may change.
             ``call``: one invocation. Not stored.
             ``secret``: access. Not stored, not shown in any message.
+        earlier: The name of the field in earlier versions, which is still taken.
         constraints: As for ``pydantic.Field``.
     """
     if effect not in get_args(Effect):
         raise TypeError(f"effect is {effect!r}; give one of {', '.join(get_args(Effect))}")
-    return Field(
-        default, description=help, repr=effect != "secret", json_schema_extra={"effect": effect}, **constraints
-    )
+    extra: dict[str, Any] = {"effect": effect, "earlier": earlier}
+    return Field(default, description=help, repr=effect != "secret", json_schema_extra=extra, **constraints)
 
 
 def effect_of(field: FieldInfo) -> Effect | None:
     """The effect of a field made by ``setting``, None for any other field."""
     extra = field.json_schema_extra
     return extra.get("effect") if isinstance(extra, dict) else None  # type: ignore[return-value]
+
+
+def earlier_name(field: FieldInfo) -> str:
+    """The name of a field in earlier versions, "" if it had the same."""
+    extra = field.json_schema_extra
+    return str(extra.get("earlier", "")) if isinstance(extra, dict) else ""
+
+
+def choices_of(annotation: Any) -> tuple[str, ...]:
+    """The values of a ``Literal``, or of one that may be None; none for any other type."""
+    kinds = (annotation, *get_args(annotation))
+    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
+
+def shown_default(field: FieldInfo) -> str:
+    """The default of a field as text; "" for one that means nothing by itself, such as False or no value."""
+    if field.is_required() or not field.default or field.default in (True, "default"):
+        return ""
+    several = isinstance(field.default, list | tuple)
+    return " ".join(map(str, field.default)) if several else str(field.default)
 
 
 class Spec(BaseModel):
@@ -184,6 +204,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def parse_spec(kind: type[S], fields: dict[str, Any]) -> S:
     """A spec of the class ``kind``. Raises ``SpecError`` that names the field, the value and the remedy."""
+    earlier = {earlier_name(field): name for name, field in kind.model_fields.items()}
+    fields = {earlier.get(name, name): value for name, value in fields.items()}
     check_keys(kind, fields)
     try:
         return kind(**fields)

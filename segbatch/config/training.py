@@ -78,8 +78,8 @@ class TrainSpec(Spec):
     )
 
     epochs: float = setting(50, "passes over the training images", effect="rows", gt=0)
-    until: float | None = setting(
-        None, "stop after so many of the epochs; a later call may continue", effect="call", gt=0
+    stop_after: float | None = setting(
+        None, "stop after so many of the epochs; a later call may continue", effect="call", earlier="until", gt=0
     )
     batch_size: int = setting(8, "images per update, over all workers", effect="rows", gt=0)
     accumulate: int = setting(1, "sequential forward passes per update in each worker", effect="runtime", gt=0)

@@ -17,7 +17,7 @@ from segbatch.registry import Registry
 __all__ = ["MODELS", "ModelInfo", "build", "describe", "entry", "names", "supports_bf16"]
 
 # Name -> module and attribute of its ``ModelEntry``, imported on first use. A new network is one file and one line.
-MODELS: Registry[str] = Registry("model")
+MODELS: Registry[str] = Registry("model", "segbatch models")
 MODELS.add("deeplabv3plus_mobilenet_v2", "segbatch.models.catalog.deeplabv3plus:DEEPLABV3PLUS_MOBILENET_V2")
 MODELS.add("deeplabv3_mobilenet_v3_large", "segbatch.models.catalog.torchvision:DEEPLABV3_MOBILENET_V3_LARGE")
 MODELS.add("deeplabv3_resnet50", "segbatch.models.catalog.torchvision:DEEPLABV3_RESNET50")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from segbatch.labels import LabelSet
 from segbatch.output.sums import ReceiptSums
@@ -50,6 +51,21 @@ class RunResult:
     def exit_code(self) -> int:
         """0, or 3 with more error rows than ``max_error_fraction``, or a shard that failed as a whole."""
         return 3 if self.error_fraction > self.max_error_fraction or self.totals.failed_shards else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain data, documented in README.md."""
+        return {
+            "output": self.output,
+            "records": self.totals.records,
+            "errors": self.totals.errors,
+            "skipped": self.skipped.to_json(),
+            "failed_shards": list(self.failed_shards),
+            "chunks": self.chunks,
+            "chunks_computed": self.computed,
+            "chunks_retired": self.retired,
+            "seconds": round(self.seconds, 2),
+            "exit_code": self.exit_code,
+        }
 
 
 def finish(plan: Plan, receipt_sums: ReceiptSums, seconds: float) -> RunResult:

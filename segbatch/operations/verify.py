@@ -70,6 +70,22 @@ class Verification:
         """Whether no problem was found."""
         return not self.problems
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain data, documented in docs/operate.md."""
+        return {
+            "verified": self.ok,
+            "files": self.files,
+            "records": self.records,
+            "masks": self.masks,
+            "errors": self.errors,
+            "against": self.against,
+            "skipped": self.skipped.to_json(),
+            "problems": self.problems,
+            "more_problems": self.more,
+            "damaged": {file: sorted(chunks) for file, chunks in self.damaged.items()},
+            "extraneous": self.extraneous,
+        }
+
 
 class Report:
     """Collects the problems of an output while it is verified."""

@@ -69,7 +69,7 @@ class Trainer:
         network, origin = self._network(resumed)
         self.state = resumed or TrainingState(class_weights=self._class_weights())
         self.total = job.updates(self.spec.epochs)
-        self.last = self.total if self.spec.until is None else min(self.total, job.updates(self.spec.until))
+        self.last = self.total if self.spec.stop_after is None else min(self.total, job.updates(self.spec.stop_after))
         self.step = TrainStep(job, network, self.state, device, self.total)
         spec, mean_color = self.spec, job.architecture.preprocess.mean_color()
         self.stream = Stream(job.train, Augment(spec.crop, spec.scale, spec.flip, spec.jitter, mean_color), spec.seed)

@@ -141,7 +141,7 @@ def test_a_dry_run_names_what_is_damaged_and_changes_nothing(output: Path, small
     path = result_files(output)[0]
     path.write_bytes(b"")
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*")}
-    text = explain(here.spec([str(small_corpus)], output))
+    text = explain(here.spec([str(small_corpus)], output)).to_text()
     assert "5 chunks" in text
     assert f"damaged      masks/{path.name}: " in text
     assert {p: p.stat().st_mtime_ns for p in output.rglob("*")} == before

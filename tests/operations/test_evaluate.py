@@ -263,8 +263,9 @@ def test_what_cannot_be_evaluated(work: Path, tmp_path: Path) -> None:
 def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.console, "width", 80)
     args = ["eval", str(work / "crf"), "--labels", str(work / "labels"), "--against", str(work / "network")]
-    files = ["--json", str(tmp_path / "new" / "found.json"), "--plot", str(tmp_path / "new" / "found.png")]
-    result = CliRunner().invoke(cli.app, [*args, *files, "--resamples", "100"], catch_exceptions=False)
+    plot_file = tmp_path / "new" / "found.png"
+    plotted = [*args, "--plot", str(plot_file), "--resamples", "100"]
+    result = CliRunner().invoke(cli.app, plotted, catch_exceptions=False)
     assert result.exit_code == 0
     for row in (
         r"%  +crf  +network  +difference",
@@ -280,12 +281,13 @@ def test_the_command(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         assert re.search(row, result.output), result.output
     assert r"\n" not in result.output
-    found = json.loads((tmp_path / "new" / "found.json").read_text())
+    result = CliRunner().invoke(cli.app, [*args, "--json", "--resamples", "100"], catch_exceptions=False)
+    found = json.loads(result.stdout)
     assert [o["run"]["refiner"] for o in found["outputs"]] == ["densecrf", "none"]
     assert found["difference"]["mean_iou"]["low"] > 0
     assert len(found["outputs"][0]["metrics"]["trimap_mean_iou"]) == 40
     assert len(found["outputs"][0]["metrics"]["reliability_accuracy"]) == 15
-    with Image.open(tmp_path / "new" / "found.png") as plot:
+    with Image.open(plot_file) as plot:
         assert plot.width > 1000
         pixels = np.asarray(plot.convert("RGB")).reshape(-1, 3)
     for color in ((31, 119, 180), (255, 127, 14)):  # both outputs are drawn

@@ -35,7 +35,7 @@ def read_options(output: Path) -> dict[str, Any]:
 def test_a_column_that_values_told_is_kept_for_later_runs_of_the_output(tmp_path: Path) -> None:
     table(tmp_path / "in/a.parquet", slice(0, 3), id=list("abcdef"), content=DIGESTS, scan=JPEGS)
     spec = here.spec([str(tmp_path / "in")], tmp_path / "out")
-    assert "images       column scan: JPEG 64 x 64\nids          column id (string)\n" in explain(spec)
+    assert "images       column scan: JPEG 64 x 64\nids          column id (string)\n" in explain(spec).to_text()
     assert here.run(spec).totals.records == 3
     assert read_options(tmp_path / "out")["image_column"] == "scan"
     # Of these alone it could not be told.

@@ -143,8 +143,8 @@ def test_an_output_is_resumed_with_the_threshold_that_it_was_begun_with(source: 
     resumed = here.spec([str(source)], output)
     said = "prune is 0.3, as in the first run of this output; the default is 0.02"
     assert make_plan(resumed).job.warnings() == [said]
-    assert f"\nwarning      {said}" in explain(resumed)
-    assert "\npruned       classes below 0.3 at every pixel" in explain(resumed)
+    assert f"\nwarning      {said}" in explain(resumed).to_text()
+    assert "\npruned       classes below 0.3 at every pixel" in explain(resumed).to_text()
     here.run(resumed)
     record = RunRecord.need(Store(str(output)))
     assert (record.identity["prune"], record.state) == (0.3, "done")
@@ -177,7 +177,7 @@ def test_fewer_inputs_are_told_before_their_chunks_are_retired(source: Path, tmp
     run([source], output)
     before = committed(output)
     fewer = here.spec([f"{source}/001.tar"], output)
-    assert "retired      1 of 2 chunks (2 images) of shards that are no longer in the input" in explain(fewer)
+    assert "retired      1 of 2 chunks (2 images) of shards that are no longer in the input" in explain(fewer).to_text()
     assert committed(output) == before
     assert here.run(fewer).retired == 1
     assert {p.name for p in (output / "retired").glob("*")} == before - committed(output)
@@ -206,7 +206,7 @@ def test_one_loose_image_recomputes_one_chunk(tmp_path: Path, change: Change, re
     assert run([folder], output).chunks >= 8
     before = kept(output)
     change(folder)
-    plan = explain(here.spec([str(folder)], output))
+    plan = explain(here.spec([str(folder)], output)).to_text()
     outcome = run([folder], output)
     replaced = len(before) - len(before.items() & kept(output).items())
     assert replaced <= 2

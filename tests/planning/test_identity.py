@@ -131,7 +131,7 @@ def test_a_changed_limit_is_told_once_and_holds_for_what_is_left(folder: Path) -
     said = (
         "the latest run of this output had other limits: max_pixels 500 before, 600 now; committed error rows are kept"
     )
-    assert f"warning      {said}" in explain(spec(max_pixels=600))
+    assert f"warning      {said}" in explain(spec(max_pixels=600)).to_text()
     here.run(spec(max_pixels=600))
     record = RunRecord.need(Store("out"))
     assert (record.fingerprint, record.spec["max_pixels"]) == (first.fingerprint, 600)

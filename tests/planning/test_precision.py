@@ -77,8 +77,8 @@ def test_the_precision_is_undecided_until_the_hardware_is_known(folder: Path) ->
 
 def test_a_dry_run_says_what_auto_stands_for(folder: Path) -> None:
     spec = here.spec([f"{folder}/in/a.tar"], folder / "out", device="cpu")
-    assert f", {OF_THIS_CPU} (auto), temperature" in explain(spec)
-    assert ", fp32, temperature" in explain(spec.model_copy(update={"precision": "fp32"}))
+    assert f", {OF_THIS_CPU} (auto), temperature" in explain(spec).to_text()
+    assert ", fp32, temperature" in explain(spec.model_copy(update={"precision": "fp32"})).to_text()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_factory_refines_and_its_weights_and_parameters_are_part_of_the_identi
     assert identity["threshold"] == 250
     assert identity["weights"].startswith("sha256:")
     assert identity["factory"].startswith("sha256:")
-    assert "refiner      tests.own_refiners:uniform: threshold 250.0" in explain(trained)
+    assert "refiner      tests.own_refiners:uniform: threshold 250.0" in explain(trained).to_text()
     weights.write_text("249")
     with pytest.raises(PlanError, match=r"crf\.threshold 250\.0 there, 249\.0 requested"):
         make_plan(trained)

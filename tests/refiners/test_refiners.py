@@ -272,7 +272,7 @@ def test_a_plan_says_which_parameters_of_the_crf_come_with_the_weights(tmp_path:
     where = {"inputs": [str(pictures)], "output": str(tmp_path / "out"), "num_cpus": 1, "model": "null"}
 
     def plan(**fields: object) -> str:
-        return explain(JobSpec.create(**where, **fields))
+        return explain(JobSpec.create(**where, **fields)).to_text()
 
     source = "DeepLab's for scores of stride 8 on VOC; not tuned for these weights"
     assert f"\ncrf from     weights none ({source})\n" in plan()
@@ -303,7 +303,7 @@ def test_a_crf_after_a_network_that_has_one_is_warned_of(tmp_path: Path) -> None
         reporter(console).warning(text)
         assert f"warning: {text}\n" in console.file.getvalue()  # type: ignore[attr-defined]
     output = str(tmp_path / "out")
-    explained = explain(twice.spec.model_copy(update={"output": output, "num_cpus": 2}))
+    explained = explain(twice.spec.model_copy(update={"output": output, "num_cpus": 2})).to_text()
     assert f"\nwarning      {text}" in explained
 
 

@@ -87,7 +87,7 @@ def test_a_temperature_scales_confidence_and_nothing_else(images: Path, tmp_path
         if plain["error"] is None:
             assert scaled["confidence"] == pytest.approx(plain["confidence"], abs=1e-3)
     assert make_plan(warm).record.identity["model"]["temperature"] == 2
-    assert ", temperature 2\n" in explain(warm)
+    assert ", temperature 2\n" in explain(warm).to_text()
 
 
 def test_an_output_is_resumed_with_its_columns_alone(images: Path, tmp_path: Path) -> None:

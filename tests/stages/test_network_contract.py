@@ -75,7 +75,7 @@ def test_scores_of_a_wrong_size_stop_the_job_at_the_first_image(kind: str, got: 
 def test_a_dry_run_refuses_scores_of_a_wrong_size(kind: str, tmp_path: Path) -> None:
     spec = here.spec([pictures(tmp_path)], tmp_path / "out", model=f"tests.faulty_networks:{kind}")
     with pytest.raises(ModelError, match=r"float32 \(3, 17, 26\) expected, for 3 classes and stride 4") as refused:
-        explain(spec)
+        explain(spec).to_text()
     assert refused.value.exit_code == 2
 
 
@@ -131,7 +131,7 @@ def test_a_tensor_is_refused_with_the_way_to_return_an_array() -> None:
 
 def test_a_network_that_cannot_run_where_the_job_is_planned_is_warned_of(tmp_path: Path) -> None:
     spec = here.spec([pictures(tmp_path)], tmp_path / "out", model="tests.faulty_networks:only_45")
-    assert "could not be tried on this machine (ValueError: 45 x 70 pixels, not 67 x 101)" in explain(spec)
+    assert "could not be tried on this machine (ValueError: 45 x 70 pixels, not 67 x 101)" in explain(spec).to_text()
     assert here.run(spec).totals.failed == 0
 
 
@@ -140,10 +140,13 @@ def test_a_network_that_is_too_slow_where_the_job_is_planned_is_warned_of(
 ) -> None:
     monkeypatch.setattr("segbatch.models.custom.MAX_TRIAL_SECONDS", 0.01)
     spec = here.spec([pictures(tmp_path)], tmp_path / "out", model="tests.networks:slow")
-    assert "could not be tried on this machine (it did not score two small images within 0.01 s)" in explain(spec)
+    assert (
+        "could not be tried on this machine (it did not score two small images within 0.01 s)"
+        in explain(spec).to_text()
+    )
 
 
 def test_a_factory_that_fails_where_the_job_is_planned_is_named_with_its_cause(tmp_path: Path) -> None:
     spec = here.spec([pictures(tmp_path)], tmp_path / "out", model="tests.faulty_networks:unbuildable")
     with pytest.raises(SegbatchError, match=r"'tests\.faulty_networks:unbuildable'.*RuntimeError: no CUDA here"):
-        explain(spec)
+        explain(spec).to_text()

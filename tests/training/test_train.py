@@ -172,7 +172,7 @@ def test_random_numbers_and_threads_of_the_caller_stay(data: dict[str, Any], tmp
 
 
 def test_a_part_of_a_training_is_its_beginning(data: dict[str, Any], trained: Run, tmp_path: Path) -> None:
-    part = train(spec_of(data, tmp_path, until=3.2))
+    part = train(spec_of(data, tmp_path, stop_after=3.2))
     assert part.updates == 8
     whole = (trained[0] / "history.jsonl").read_text().splitlines()
     assert (tmp_path / "history.jsonl").read_text().splitlines() == whole[:1]

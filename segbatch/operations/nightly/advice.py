@@ -55,7 +55,7 @@ class Advice:
 
     def _on_output(self, command: str, job: JobSpec) -> str:
         words = ["segbatch", command, absolute(job.output)]
-        return shlex.join([*words, "--config", absolute(self.config)] if job.storage_options else words)
+        return shlex.join([*words, "--storage-options", absolute(self.config)] if job.storage_options else words)
 
     def _night(self, name: str, date: str) -> str:
         words = ["segbatch", "nightly", absolute(self.config), "--dataset", name]

@@ -68,7 +68,7 @@ def test_errors_are_named_by_kind_with_a_command_that_can_be_pasted(tmp_path: Pa
     assert entry.examples[0].split(":")[0] in ("page.jpg", "cut.png")
     (command,) = re.findall("^- next: list the errors: `(.*)`$", text, re.M)
     program, *words = shlex.split(command)
-    assert (program, ("--config" in words)) == ("segbatch", bool(options))
+    assert (program, ("--storage-options" in words)) == ("segbatch", bool(options))
     shown = CliRunner().invoke(cli.app, words)
     assert shown.exit_code == 0, shown.output
     for kind in entry.errors:
