@@ -88,6 +88,14 @@ class MissingInput(SourceError):
     """An input does not exist, or holds nothing that can be read: it may not have been delivered yet."""
 
 
+class AbsentInput(MissingInput):
+    """No object or folder has the name of an input, or matches its pattern."""
+
+
+class EmptyInput(MissingInput):
+    """An input exists and holds no object that could be a record."""
+
+
 class ModelError(JobError):
     """A network or its weights cannot be built."""
 

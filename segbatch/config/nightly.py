@@ -19,7 +19,7 @@ from segbatch.storage.uri import absolute
 from segbatch.text import BLANK, is_blank
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-_DATE = re.compile(r"\{date(?::([^{}]+))?\}")
+DATE = re.compile(r"\{date(?::([^{}]+))?\}")
 
 
 class DriftSpec(BaseModel):
@@ -97,6 +97,9 @@ class NightlySpec(BaseModel):
         le=1,
         description="maximum share of a dataset's shards or loose images that may be gone from the input, 0 to 1",
     )
+    allow_empty: bool = Field(
+        False, description="a date with nothing delivered is no alert; also a key of one dataset, which counts first"
+    )
     lookback_days: int = Field(
         1, ge=0, le=366, description="number of earlier dates of datasets with {date} that are checked for late files"
     )
@@ -145,6 +148,8 @@ class NightlySpec(BaseModel):
             )
         outputs: dict[str, str] = {}
         for name in spec.datasets:
+            if not isinstance(spec.allows_empty(name), bool):
+                raise SpecError(f"datasets.{name}.allow_empty: got {spec.allows_empty(name)!r}; give true or false")
             job = spec.job_of(name, datetime.date(2000, 1, 1))
             other = outputs.setdefault(job.output.rstrip("/"), name)
             if other != name:
@@ -164,6 +169,7 @@ class NightlySpec(BaseModel):
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
             raise SpecError(f"{where}: a dataset's name has letters, digits, -, _ and . only; give another")
         fields = merge(self.job, self.datasets[name])
+        fields.pop("allow_empty", None)
         if self.storage_options:
             fields.setdefault("storage_options", self.storage_options)
         inputs, output = fields.get("inputs"), fields.get("output")
@@ -177,17 +183,27 @@ class NightlySpec(BaseModel):
             )
         inputs = [inputs] if isinstance(inputs, str) else inputs
         if isinstance(inputs, list) and all(isinstance(i, str) for i in inputs):
-            if any(map(_DATE.search, inputs)) != bool(_DATE.search(output)):
+            if any(map(DATE.search, inputs)) != bool(DATE.search(output)):
                 raise SpecError(
                     f"{where}: {{date}} must be in both inputs and output or in neither: without it in the output, the "
                     "shards of one date would replace those of another"
                 )
-            fields["inputs"] = [_dated(i, date) for i in inputs]
-            fields["output"] = _dated(output, date)
+            fields["inputs"] = [dated_uri(i, date) for i in inputs]
+            fields["output"] = dated_uri(output, date)
         try:
             return JobSpec.create(**fields)
         except SpecError as e:
             raise SpecError("\n".join(f"{where}: {line}" for line in str(e).splitlines())) from None
+
+    def allows_empty(self, name: str) -> bool:
+        """Whether a dataset may have nothing delivered."""
+        value: bool = merge(self.job, self.datasets[name]).get("allow_empty", self.allow_empty)
+        return value
+
+    def inputs_of(self, name: str) -> list[str]:
+        """Return the inputs of a dataset as they are configured, with ``{date}``."""
+        inputs = merge(self.job, self.datasets[name])["inputs"]
+        return [inputs] if isinstance(inputs, str) else list(inputs)
 
     def ending(self, until: str) -> NightlySpec:
         """Return the spec with another ``until``, or "none", and without ``since``. Raises ``SpecError``."""
@@ -196,7 +212,7 @@ class NightlySpec(BaseModel):
 
     def dated(self, name: str) -> bool:
         """Whether a dataset has a part for each date, so that a date can be backfilled."""
-        return _DATE.search(merge(self.job, self.datasets[name])["output"]) is not None
+        return DATE.search(merge(self.job, self.datasets[name])["output"]) is not None
 
     def storage_options_of(self, output: str) -> dict[str, Any]:
         """Return the storage_options of the dataset that has an output, of whatever date."""
@@ -249,5 +265,6 @@ def _next(after: datetime.datetime, clock: datetime.time) -> datetime.datetime:
     )
 
 
-def _dated(text: str, date: datetime.date) -> str:
-    return _DATE.sub(lambda match: date.strftime(match[1] or "%Y-%m-%d"), text)
+def dated_uri(text: str, date: datetime.date) -> str:
+    """Fill a date into a path or URI."""
+    return DATE.sub(lambda match: date.strftime(match[1] or "%Y-%m-%d"), text)

@@ -145,13 +145,14 @@ class Job:
         )
 
 
-def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
+def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None, beside: Sequence[str] = ()) -> Job:
     """Find and check everything that a spec names, before any work.
 
     Args:
         kept: The identity of an existing output. Its precision, ``prune`` and image column apply where the spec has
             none, so that a resume on other hardware, or by another version, gives the same rows. Its ``root`` is the
             corpus root; by default that is the folder that contains all inputs.
+        beside: Folders of inputs that may follow, which the corpus root contains, too.
 
     Raises:
         SegbatchError: With exit code 2.
@@ -166,7 +167,7 @@ def resolve(spec: JobSpec, kept: Mapping[str, Any] | None = None) -> Job:
     precision: str = kept.get("precision", "auto") if spec.precision == "auto" else spec.precision
     prune = spec.prune if spec.prune is not None else kept.get("prune", default_prune(len(model.labels)))
     source = open_inputs(spec, is_resumed="read" in kept)
-    corpus = source.corpus(kept.get("root"))
+    corpus = source.corpus(kept.get("root"), beside)
     if corpus.image_column is not None:
         spec = spec.model_copy(update={"image_column": corpus.image_column})
     _refuse_equal_ids(corpus.shards)

@@ -131,12 +131,13 @@ class Plan:
         return sum(self.ledger.committed(s.id).is_complete for s in self.job.shards)
 
 
-def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:
+def make_plan(spec: JobSpec, *, staged: bool = False, beside: Sequence[str] = ()) -> Plan:
     """Plan a job: list its inputs and its output. Writes nothing.
 
     Args:
         spec: The job.
         staged: Commit into the staging area, whose chunks count as committed.
+        beside: Folders of inputs that may follow, which the corpus root of a new output contains, too.
 
     Raises:
         SegbatchError: The job cannot run, for whatever can be found out before any work.
@@ -147,7 +148,7 @@ def make_plan(spec: JobSpec, *, staged: bool = False) -> Plan:
     output = Output.at(spec.output, spec.storage_options)
     output.refuse_foreign(spec.overwrite)
     if spec.overwrite or not output.exists:
-        job = resolve(spec)
+        job = resolve(spec, beside=beside)
         record = job.record()
         job.source.check(job.shards)
         return Plan(job.divided(record.chunk_size) if record.chunk_size else job, output, record, is_staged=staged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segbatch.contents import archive_by_name
-from segbatch.errors import MissingInput, SourceError
+from segbatch.errors import EmptyInput, MissingInput, SourceError
 from segbatch.sources.formats import FORMATS
 from segbatch.sources.manifest import Manifest
 from segbatch.storage.base import ObjectInfo
@@ -46,7 +46,8 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
         archive = next(filter(None, (archive_by_name(entry.name) for entry in item.entries)), "")
         if archive:
             remedy = f"; that is {archive}"
-        raise MissingInput(
+        kind = MissingInput if item.entries else EmptyInput
+        raise kind(
             f"{redact(item.root)}: holds no shard and no image, only {held}"
             f"{remedy if _UNKNOWN in item.skipped.kinds else ''}"
         )

@@ -44,11 +44,12 @@ class Source:
         """Return ``corpus().shards``."""
         return self.corpus().shards
 
-    def corpus(self, root: str | None = None) -> Corpus:
+    def corpus(self, root: str | None = None, beside: Sequence[str] = ()) -> Corpus:
         """List every shard of the inputs once: by format, then in the order of the inputs and of names.
 
         Args:
             root: Folder that names are relative to; by default the deepest one that contains all inputs.
+            beside: Folders of inputs that may follow, which that folder contains, too.
 
         Raises:
             SourceError: The inputs hold nothing to read, or cannot be planned.
@@ -56,7 +57,7 @@ class Source:
         """
         listed = self._listed()
         if root is None:
-            root = common_root([redact(item.root) for _, item in listed])
+            root = common_root([*(redact(item.root) for _, item in listed), *map(redact, beside)])
         listings = {name: Listing(root) for name in FORMATS}
         skipped = Skipped()
         for given, item in listed:

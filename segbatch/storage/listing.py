@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from segbatch.errors import MissingInput, MissingObject, SourceError, StorageError
+from segbatch.errors import AbsentInput, MissingObject, SourceError, StorageError
 from segbatch.skipped import Skipped
 from segbatch.storage.base import ObjectInfo, Storage
 from segbatch.storage.files import Files, outage, shown_name
@@ -98,7 +98,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
     """List the objects that one input names.
 
     Raises:
-        MissingInput: It names nothing.
+        AbsentInput: It names nothing.
         SourceError: It cannot be listed.
         Outage: Its storage is unavailable.
     """
@@ -113,7 +113,7 @@ def list_input(files: Files, given: str) -> list[Listed]:
         return [_list_one(files, uri) for uri in plain]
     except StorageError as e:
         if isinstance(e, FileNotFoundError) or isinstance(e.__cause__, NotADirectoryError):
-            raise MissingInput(f"{redact(given)}: does not exist{_near(files, given)}") from None
+            raise AbsentInput(f"{redact(given)}: does not exist{_near(files, given)}") from None
         if isinstance(e.__cause__, PermissionError):
             remedy = "the permissions of the files" if split_uri(given)[0] == "file" else "your credentials"
             raise SourceError(f"{redact(given)}: {e.problem}; check {remedy}") from e
@@ -185,7 +185,7 @@ def _all_named(files: Files, given: str, uris: list[str]) -> list[Listed]:
     described = _described(storage, paths)
     missing = [u for u, p in zip(uris, paths, strict=True) if p not in described]
     if missing:
-        error = MissingInput if len(missing) == len(paths) else SourceError
+        error = AbsentInput if len(missing) == len(paths) else SourceError
         raise error(
             f"{redact(given)}: {len(missing)} of {len(paths)} do not exist, the first is {redact(missing[0])}"
             f"{_near(files, missing[0])}"

@@ -40,6 +40,8 @@ class Advice:
         if entry.exit_code == ERRORS:
             entry.examples = _examples(job)
             steps = [NextStep(purpose="list the errors", command=self._on_output("errors", job))]
+        elif entry.absent and entry.exit_code:
+            steps = [NextStep(purpose="when the inputs have arrived", command=self._night(name, date))]
         elif entry.exit_code == DRIFT:
             purpose = f"if the change is intended, set drift.reference_from: {date} in the configuration"
             steps = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -115,20 +115,21 @@ def describe(counts: dict[str, int]) -> str:
     return f"{counts['left']:,} of {counts['total']:,} shards to compute: {new}, {changed}; {counts['removed']:,} gone"
 
 
-def prepare(job: JobSpec, max_removed: float, dry_run: bool = False) -> Work:
+def prepare(job: JobSpec, max_removed: float, dry_run: bool = False, beside: Sequence[str] = ()) -> Work:
     """Plan a dataset. An interrupted promotion is completed first.
 
     Args:
         job: Its job.
         max_removed: Share of the shards or loose images that may be gone from the inputs, 0 to 1.
         dry_run: Write nothing.
+        beside: Folders of inputs that may follow, see ``make_plan``.
 
     Raises:
         SegbatchError: The job cannot run, or more is gone. Nothing is changed.
     """
     if not dry_run:
         Output.at(job.output, job.storage_options).complete_promotion()
-    plan = make_plan(job, staged=True)
+    plan = make_plan(job, staged=True, beside=beside)
     work = Work(plan, plan.output.catalog())
     for what, (gone, total) in work.vanished().items():
         if gone > max_removed * total:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from segbatch.config.nightly import NightlySpec
-from segbatch.operations.nightly.dataset import describe, prepare
+from segbatch.operations.nightly.dataset import describe
+from segbatch.operations.nightly.delivery import plan_delivered
 from segbatch.operations.nightly.lookback import look_back
 from segbatch.operations.nightly.record import utc
 from segbatch.operations.nightly.schedule import Schedule
 from segbatch.storage.lease import holder
 from segbatch.storage.store import Store
+from segbatch.text import redact
 
 
 def explain(
@@ -33,10 +35,13 @@ def explain(
         f"{'lease':13}{holder(state, clock) or 'free'}",
     ]
     for name in schedule.names:
-        work = prepare(spec.job_of(name, schedule.date), spec.max_removed, dry_run=True)
-        lines.append(f"{name:13}{describe(work.counts())}; output {work.output.uri}")
+        work, absent = plan_delivered(spec, name, schedule.date, state, dry_run=True)
+        if work is not None:
+            lines.append(f"{name:13}{describe(work.counts())}; output {work.output.uri}")
+        if absent:
+            lines.append(f"{name:13}nothing is there: {', '.join(map(redact, absent))}")
     for late in schedule.late(state):
-        lookback = look_back(late, dry_run=True)
+        lookback = look_back(late, spec, state, dry_run=True)
         if lookback is not None and lookback.work is not None:
             lines.append(f"{late.entry:13} {describe(lookback.work.counts())}; output {lookback.work.output.uri}")
         elif lookback is not None:

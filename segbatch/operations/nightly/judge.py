@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from segbatch.config.nightly import DriftSpec, NightlySpec
 from segbatch.evaluation.drift import Content, measure_drift
-from segbatch.operations.nightly.record import DRIFT, ERRORS, DatasetReport, NightReport
+from segbatch.operations.nightly.record import DRIFT, EMPTY, ERRORS, DatasetReport, NightReport
 from segbatch.output.totals import Totals
 
 _SLOW = 0.5
@@ -28,6 +28,20 @@ def judge_errors(entry: DatasetReport, limit: float, min_images: int) -> None:
     if failed := entry.current.get("failed_shards", 0):
         entry.alerts.append(f"{failed:,} shards failed as a whole")
         entry.exit_code = entry.exit_code or ERRORS
+
+
+def judge_delivery(entry: DatasetReport, name: str, spec: NightlySpec) -> None:
+    """Add an alert, or a note if it is allowed, that nothing was delivered for some inputs."""
+    if not entry.absent:
+        return
+    text = f"nothing is there: {', '.join(entry.absent)}"
+    if len(entry.absent) < len(spec.inputs_of(name)):
+        text += f"; the other inputs {'wait until all are there' if entry.state == 'empty' else 'are computed'}"
+    if spec.allows_empty(name):
+        entry.notes.append(f"{text} (allow_empty)")
+        return
+    entry.alerts.append(f"{text}; if that may be, set datasets.{name}.allow_empty: true")
+    entry.exit_code = entry.exit_code or EMPTY
 
 
 def judge(

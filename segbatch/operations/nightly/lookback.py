@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import MissingInput, PlanError, SourceError
-from segbatch.operations.nightly.dataset import Work, prepare
+from segbatch.operations.nightly.dataset import Work
+from segbatch.operations.nightly.delivery import plan_delivered
 from segbatch.operations.nightly.reports import dates, read_night
 from segbatch.output.output import Output
 from segbatch.storage.store import Store
@@ -73,7 +74,7 @@ class Lookback:
     reason: str = ""
 
 
-def look_back(date: EarlierDate, dry_run: bool = False) -> Lookback | None:
+def look_back(date: EarlierDate, spec: NightlySpec, state: Store, dry_run: bool = False) -> Lookback | None:
     """Plan an earlier date.
 
     It is left unchanged if its output has other settings, if its inputs are refused, or if some of them are gone: what
@@ -81,20 +82,24 @@ def look_back(date: EarlierDate, dry_run: bool = False) -> Lookback | None:
 
     Args:
         date: The dataset and its date.
+        spec: The configuration.
+        state: Where the reports are.
         dry_run: Write nothing.
 
     Returns:
-        What is left of it; None if none of its inputs exist.
+        What is left of it; None if its inputs do not exist.
 
     Raises:
         SegbatchError: Something cannot be read now.
     """
     try:
-        work = prepare(date.job, max_removed=1, dry_run=dry_run)
+        work, _ = plan_delivered(spec, date.name, date.date, state, dry_run, max_removed=1)
     except MissingInput:
         return None
     except (PlanError, SourceError) as e:
         return Lookback(date, reason=str(e))
+    if work is None:
+        return None
     gone = [f"{gone:,} of its {total:,} {what}" for what, (gone, total) in work.vanished().items() if gone]
     if not gone:
         return Lookback(date, work)

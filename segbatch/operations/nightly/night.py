@@ -12,9 +12,10 @@ from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SegbatchError
 from segbatch.logs import LogReporter
 from segbatch.operations.nightly.advice import Advice
-from segbatch.operations.nightly.dataset import Work, compute_staged, describe, prepare, promote
-from segbatch.operations.nightly.judge import judge, judge_errors
-from segbatch.operations.nightly.lookback import EarlierDate, Lookback, look_back
+from segbatch.operations.nightly.dataset import Work, compute_staged, describe, promote
+from segbatch.operations.nightly.delivery import plan_delivered
+from segbatch.operations.nightly.judge import judge, judge_delivery, judge_errors
+from segbatch.operations.nightly.lookback import Lookback, look_back
 from segbatch.operations.nightly.record import DatasetReport, NightReport, utc
 from segbatch.operations.nightly.reports import dates, read_night, remove_night, write_night
 from segbatch.operations.nightly.schedule import Schedule
@@ -23,6 +24,7 @@ from segbatch.output.output import Output
 from segbatch.protocols import Reporter
 from segbatch.storage.lease import Lease, LeaseLost
 from segbatch.storage.store import Store
+from segbatch.text import redact
 
 
 def run_night(
@@ -100,6 +102,7 @@ def _judge(report: NightReport, schedule: Schedule, state: Store) -> None:
     nights = [night for night in earlier if night is not None]
     for name in schedule.names:
         judge(report.datasets[name], name, nights, schedule.spec, schedule.date)
+        judge_delivery(report.datasets[name], name, schedule.spec)
 
 
 def _advise(report: NightReport, advice: Advice) -> None:
@@ -141,10 +144,14 @@ class _Context:
 def _compute(context: _Context, schedule: Schedule, state: Store) -> None:
     """Plan all datasets, so that a mistake is found before any work; then compute them, and late files after them."""
     report, before = context.report, dict(context.report.datasets)
-    planned = _plan(context, schedule)
-    late = _plan_late(context, schedule.late(state))
+    planned, absent = _plan(context, schedule, state)
+    late = _plan_late(context, schedule, state)
     for name, work in planned.items():
         _run(context, name, work, before.get(name))
+    for name, inputs in absent.items():
+        if name not in planned:
+            report.datasets[name] = _empty(report.datasets[name], before.get(name))
+        report.datasets[name].absent = inputs
     for lookback in late:
         if lookback.work is None:
             report.datasets[lookback.date.name].notes.append(
@@ -157,26 +164,43 @@ def _compute(context: _Context, schedule: Schedule, state: Store) -> None:
         judge_errors(report.datasets[entry], lookback.date.job.max_error_fraction, schedule.spec.drift.min_images)
 
 
-def _plan(context: _Context, schedule: Schedule) -> dict[str, Work]:
-    """Return the work of each dataset by its name; one that cannot be planned is an entry that failed."""
+def _plan(context: _Context, schedule: Schedule, state: Store) -> tuple[dict[str, Work], dict[str, list[str]]]:
+    """Plan each dataset; one that cannot be planned is an entry that failed.
+
+    Returns:
+        The work, and the inputs for which nothing was delivered, by dataset.
+    """
     planned: dict[str, Work] = {}
+    absent: dict[str, list[str]] = {}
     for name in schedule.names:
         job = schedule.spec.job_of(name, schedule.date)
         context.report.datasets[name] = DatasetReport(output=Store(job.output, job.storage_options).uri)
         try:
-            planned[name] = prepare(job, schedule.spec.max_removed)
+            work, missing = plan_delivered(schedule.spec, name, schedule.date, state)
         except SegbatchError as e:
             _fail(context, name, e)
-    return planned
+            continue
+        if work is not None:
+            planned[name] = work
+        if missing:
+            absent[name] = [redact(uri) for uri in missing]
+    return planned, absent
 
 
-def _plan_late(context: _Context, late: Sequence[EarlierDate]) -> list[Lookback]:
+def _empty(entry: DatasetReport, before: DatasetReport | None) -> DatasetReport:
+    """Return the entry of a dataset that is not computed: what an earlier start of the night has computed is kept."""
+    if before is None or before.state == "failed":
+        return entry.model_copy(update={"state": "empty"})
+    return before.model_copy(update={"state": "empty", "exit_code": 0, "alerts": [], "notes": [], "examples": []})
+
+
+def _plan_late(context: _Context, schedule: Schedule, state: Store) -> list[Lookback]:
     """Return the earlier dates with late files, and those that are left unchanged for a reason."""
     lookbacks = []
-    for date in late:
+    for date in schedule.late(state):
         entry = DatasetReport(output=Store(date.job.output, date.job.storage_options).uri)
         try:
-            lookback = look_back(date)
+            lookback = look_back(date, schedule.spec, state)
         except SegbatchError as e:
             context.report.datasets[date.entry] = entry
             _fail(context, date.entry, e)

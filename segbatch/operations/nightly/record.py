@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from segbatch.evaluation.drift import Content
 from segbatch.output.stored import StoredRecord
 from segbatch.output.totals import SparseTotals
 
-DRIFT, ERRORS = 4, 3
+ERRORS = 3
+DRIFT = EMPTY = 4  # finished, and somebody should look at the content
 
 
 class NextStep(StoredRecord):
@@ -32,7 +34,8 @@ class DatasetReport(StoredRecord):
 
     Attributes:
         output: Its output, redacted.
-        state: ``done``; ``stopped`` by the deadline; ``failed``; ``waiting``, if the deadline left no time for it.
+        state: ``done``; ``stopped`` by the deadline; ``failed``; ``waiting``, if the deadline left no time for it;
+            ``empty``, if nothing was delivered.
         message: The error of a failed dataset.
         exit_code: 0, or what is wrong with it.
         shards: Numbers of shards: ``total``, ``new``, ``changed``, ``removed``, and ``left``, which are incomplete.
@@ -43,6 +46,7 @@ class DatasetReport(StoredRecord):
         classes: Names of the classes.
         totals: Sums over the shards that were promoted.
         confidence: Histogram of the image confidences in these shards.
+        absent: Inputs for which nothing was delivered, redacted.
         current: Sums over the whole output: ``records``, ``errors``, ``failed_shards``.
         errors: Number of error rows in the whole output by ``stage/type``.
         examples: The first of these, if they are the alert; or why the first shards failed as a whole.
@@ -67,6 +71,7 @@ class DatasetReport(StoredRecord):
     classes: list[str] = Field(default_factory=list)
     totals: SparseTotals | None = None
     confidence: list[int] = Field(default_factory=list)
+    absent: list[str] = Field(default_factory=list)
     current: dict[str, int] = Field(default_factory=dict)
     errors: dict[str, int] = Field(default_factory=dict)
     examples: list[str] = Field(default_factory=list)
@@ -92,6 +97,14 @@ class DatasetReport(StoredRecord):
     def rate(self) -> float:
         """Images per second, over all starts of this night."""
         return self.computed / self.seconds if self.computed and self.seconds else 0.0
+
+
+_VERDICTS: dict[str, Callable[[DatasetReport], bool]] = {
+    "FAILED": lambda e: e.exit_code in (1, 2),
+    "TOO MANY ERRORS": lambda e: e.exit_code == ERRORS,
+    "NOTHING DELIVERED": lambda e: e.exit_code == EMPTY and bool(e.absent),
+    "DRIFT": lambda e: e.exit_code == DRIFT and not e.absent,
+}
 
 
 class NightReport(StoredRecord):
@@ -124,16 +137,10 @@ class NightReport(StoredRecord):
     @property
     def verdict(self) -> str:
         """The result in a few words."""
-        names = {c: [n for n, e in self.datasets.items() if e.exit_code == c] for c in (1, 2, ERRORS, DRIFT)}
-        parts = [
-            f"{what}: {', '.join(datasets)}"
-            for what, datasets in (
-                ("FAILED", names[1] + names[2]),
-                ("TOO MANY ERRORS", names[ERRORS]),
-                ("DRIFT", names[DRIFT]),
-            )
-            if datasets
-        ]
+        names: dict[str, list[str]] = {}
+        for what, is_meant in _VERDICTS.items():
+            names[what] = [name for name, entry in self.datasets.items() if is_meant(entry)]
+        parts = [f"{what}: {', '.join(datasets)}" for what, datasets in names.items() if datasets]
         left = sum(e.shards.get("left", 0) for e in self.datasets.values())
         waiting = any(e.state in ("stopped", "waiting") for e in self.datasets.values())
         if waiting:

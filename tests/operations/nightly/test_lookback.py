@@ -10,7 +10,7 @@ import pytest
 
 from segbatch.config.nightly import NightlySpec
 from segbatch.operations.nightly.explain import explain
-from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates, look_back
+from segbatch.operations.nightly.lookback import EarlierDate, Lookback, earlier_dates, look_back
 from segbatch.operations.nightly.night import run_night
 from segbatch.operations.nightly.record import DatasetReport, NightReport
 from segbatch.operations.nightly.reports import write_night
@@ -63,6 +63,9 @@ class Camera:
 
     def plan(self, **more: Any) -> str:
         return explain(self.spec(**more), clock=self.clock)
+
+    def look_back(self, earlier: EarlierDate, **more: Any) -> Lookback | None:
+        return look_back(earlier, self.spec(**more), self.state)
 
     @staticmethod
     def clock() -> float:
@@ -127,7 +130,7 @@ def test_what_is_new_is_to_do_and_without_news_nothing_is(camera: Camera, is_fin
     if not is_finished:
         camera.deliver(1, "late")
     (earlier,) = camera.late()
-    found = look_back(earlier)
+    found = camera.look_back(earlier)
     assert found is not None
     assert found.work is not None
     assert found.work.has_news is not is_finished
@@ -140,9 +143,9 @@ def test_inputs_that_do_not_exist_are_no_failure(camera: Camera) -> None:
     camera.done(1)
     (camera.folder / "in" / str(day(1)) / "a.tar").unlink()
     (earlier,) = camera.late()
-    assert look_back(earlier) is None
+    assert camera.look_back(earlier) is None
     (camera.folder / "in" / str(day(1))).rmdir()
-    assert look_back(earlier) is None
+    assert camera.look_back(earlier) is None
     assert str(day(1)) not in camera.plan()
 
 
@@ -154,7 +157,7 @@ def test_masks_of_inputs_that_were_moved_away_stay(camera: Camera) -> None:
     camera.deliver(1, "late")
     (camera.folder / "in" / str(day(1)) / "a.tar").unlink()
     (earlier,) = camera.late()
-    found = look_back(earlier)
+    found = camera.look_back(earlier)
     assert found is not None
     why = found.reason
     assert (found.work, why) == (
@@ -169,8 +172,9 @@ def test_masks_of_inputs_that_were_moved_away_stay(camera: Camera) -> None:
 def test_an_output_of_other_settings_is_left(camera: Camera) -> None:
     camera.deliver(1, "a")
     camera.done(1)
-    (earlier,) = camera.late(job={"model": "tests.networks:fast", "refiner": "none", "prune": 0.1})
-    found = look_back(earlier)
+    other = {"model": "tests.networks:fast", "refiner": "none", "prune": 0.1}
+    (earlier,) = camera.late(job=other)
+    found = camera.look_back(earlier, job=other)
     assert found is not None
     assert "prune" in found.reason
 
