@@ -73,6 +73,7 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
             reporter.warning(change)
     receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
+        plan.output.store.try_writing()  # before Ray starts
         with cluster(spec) as hardware:
             plan = publish(plan.with_chunk_size(hardware.cpus).with_precision(hardware))
             pools = plan_pools(spec, hardware, plan.chunks_left())

@@ -16,6 +16,7 @@ from segbatch.output.layout import (
     CLASSES,
     DATE,
     FILES,
+    FOLDERS,
     JOURNAL,
     MASKS,
     RETIRED,
@@ -73,6 +74,11 @@ def describe(store: Store) -> list[str]:
     existing = [name for name in (RUN, SUCCESS) if store.exists(name)]
     lines = [f"{len(existing)} of the run itself: {', '.join(existing)}"] if existing else []
     return lines + [f"{len(names):,} {kind}: {_first(names)}" for kind, names in owned(store).items()]
+
+
+def refuse_unwritable(store: Store) -> None:
+    """Raise ``SpecError`` where permissions or mounts of this machine forbid to write an output."""
+    store.refuse_unwritable(*sorted(FOLDERS))
 
 
 def refuse_foreign(store: Store, overwrite: bool) -> None:

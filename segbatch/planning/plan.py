@@ -11,6 +11,7 @@ from segbatch.errors import SpecError
 from segbatch.output.inventory import Inventory
 from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
+from segbatch.output.owned import refuse_unwritable
 from segbatch.output.run_record import RunRecord
 from segbatch.output.writer import Writer
 from segbatch.planning.chunking import choose_chunk_size, chunks_of, records_of
@@ -145,6 +146,7 @@ def make_plan(spec: JobSpec, *, staged: bool = False, beside: Sequence[str] = ()
     if not spec.output:
         raise SpecError("output: required; give the folder or object-store prefix that the masks go to")
     refuse_nesting(spec)
+    refuse_unwritable(Store(spec.output, spec.storage_options))
     output = Output.at(spec.output, spec.storage_options)
     output.refuse_foreign(spec.overwrite)
     if spec.overwrite or not output.exists:

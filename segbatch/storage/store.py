@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from segbatch.errors import MissingObject, OutputError, SourceError, SpecError, StorageError
 from segbatch.storage.base import ObjectInfo, Storage
 from segbatch.storage.local import TEMPORARY, LocalStorage, is_temporary
+from segbatch.storage.permissions import refusal
 from segbatch.storage.remote import RemoteStorage
 from segbatch.storage.retry import RetryPolicy
 from segbatch.storage.uri import split_uri
 from segbatch.text import BLANK, is_blank, redact
+
+_TRIAL = f"{TEMPORARY}/{'0' * 32}"
 
 
 class Store:
@@ -32,6 +35,26 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
+
+    def refuse_unwritable(self, *folders: str) -> None:
+        """Raise ``SpecError`` where permissions or mounts of this machine forbid to write; object stores are not asked.
+
+        Args:
+            folders: Those below the root that are written to.
+        """
+        for folder in ("", *folders) if self.local else ():
+            if reason := refusal(os.path.join(self._storage.uri_of(""), folder)):
+                raise SpecError(f"output {self.uri}: cannot be written: {redact(reason)}")
+
+    def try_writing(self) -> None:
+        """Write an object below ``TEMPORARY`` and remove it. Raises ``OutputError`` where writing is refused."""
+        try:
+            self.write(_TRIAL, b"")
+        except OutputError as e:
+            raise OutputError(f"output {self.uri}: cannot be written: {e}", like=e) from e
+        with suppress(OutputError):  # objects that a store keeps for a time are written over
+            self.remove(_TRIAL)
+        self.remove_empty(TEMPORARY)
 
     def read(self, name: str) -> bytes:
         """Read a whole object."""

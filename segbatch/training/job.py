@@ -70,6 +70,7 @@ def prepare(spec: TrainSpec, reporter: Reporter) -> TrainingJob:
 
 
 def _check(spec: TrainSpec, architecture: Architecture) -> None:
+    Store(spec.output, spec.storage_options).refuse_unwritable()
     window = architecture.geometry.window
     if window is not None and spec.crop != window:
         raise SpecError(

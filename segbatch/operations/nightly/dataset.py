@@ -146,6 +146,7 @@ def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], boo
         return
     spec = work.plan.job.spec
     logs = Logs.of(spec.log_format, spec.storage_options)
+    work.output.store.try_writing()  # before Ray starts
     with logs.installed(), cluster(spec) as hardware:
         work.plan = establish(work.plan.with_chunk_size(hardware.cpus).with_precision(hardware))
         pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left())
