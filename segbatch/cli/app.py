@@ -22,7 +22,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
     sys.exit(2)
 
-from segbatch.cli import compute, labeled, outputs, version
+from segbatch.cli import compute, init, labeled, outputs, version
 from segbatch.cli.help import EPILOG, Command, Group
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
@@ -43,7 +43,7 @@ app = typer.Typer(
 
 app.callback()(version.options)
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Compute": {"run": compute.run, "demo": compute.demo, "nightly": compute.nightly},
+    "Compute": {"run": compute.run, "demo": compute.demo, "nightly": compute.nightly, "init": init.init},
     "Look at an output": {
         "stats": outputs.stats,
         "errors": outputs.errors,

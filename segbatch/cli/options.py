@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from segbatch.cli.help import help_all
-from segbatch.config.base import choices_of, earlier_name, shown_default
+from segbatch.config.base import described, earlier_name, shown_default
 from segbatch.config.crf_mapping import CRF_FIELDS
 from segbatch.config.job import INPUT_FORMATS, JobSpec
 from segbatch.config.training import RECIPE_FIELDS, TrainSpec
@@ -33,7 +33,7 @@ _TEXTS: dict[Any, Any] = {
     tuple[float, float]: tuple[str, str],
 }
 # The first field of each group in the help.
-_GROUPS: dict[type[BaseModel], dict[str, str]] = {
+GROUPS: dict[type[BaseModel], dict[str, str]] = {
     JobSpec: {
         "inputs": "Input",
         "model": "Network",
@@ -100,7 +100,7 @@ def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:
     flags: dict[str, inspect.Parameter] = {}
     group = "Input"
     for name, info in spec.model_fields.items():
-        group = _GROUPS[spec].get(name, group)
+        group = GROUPS[spec].get(name, group)
         if _is_mapping(info.annotation) and name != "crf":  # given in --config alone
             continue
         if name == "inputs":
@@ -128,10 +128,7 @@ def _option(name: str, info: Any, group: str, default: str) -> inspect.Parameter
         names = [f"{flag}/--no-{flag[2:]}"]
     if earlier := earlier_name(info):
         names.append("--" + earlier.replace("_", "-"))
-    choices = INPUT_FORMATS if name == "format" else choices_of(info.annotation)
-    notes = [", ".join(choices)] if choices and choices[0] not in info.description else []
-    notes += [f"default: {default}"] if default else []
-    text = f"{info.description} ({'; '.join(notes)})" if notes else info.description
+    text = described(info, INPUT_FORMATS if name == "format" else (), default)
     option = typer.Option(*names, help=text, rich_help_panel=group, metavar=_METAVARS.get(kind))
     return _parameter(name, Annotated[_TEXTS.get(kind, kind) | None, option])
 

@@ -69,6 +69,14 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
     return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 
 
+def described(field: FieldInfo, choices: Collection[str] = (), default: str = "") -> str:
+    """The description of a field; then, in parentheses, choices that it does not name, and a default."""
+    text, choices = str(field.description), choices or choices_of(field.annotation)
+    notes = [", ".join(choices)] if choices and not all(choice in text for choice in choices) else []
+    notes += [f"default: {default}"] if default else []
+    return f"{text} ({'; '.join(notes)})" if notes else text
+
+
 def shown_default(field: FieldInfo) -> str:
     """The default of a field as text; "" for one that means nothing by itself, such as False or no value."""
     if field.is_required() or not field.default or field.default in (True, "default"):
@@ -234,7 +242,7 @@ def check_keys(model: type[BaseModel], given: Mapping[str, Any], where: str = ""
     """Raise ``SpecError`` for a key that is no field of ``model``, or of a model within it, naming the nearest."""
     refuse_unknown(given, model.model_fields, where)
     for key, value in given.items():
-        inner = _model_of(model.model_fields[key])
+        inner = model_of(model.model_fields[key])
         if isinstance(value, Mapping) and inner is not None:
             check_keys(inner, value, f"{where}{key}.")
 
@@ -248,7 +256,7 @@ def refuse_unknown(given: Iterable[Any], known: Collection[str], where: str = ""
             raise SpecError(f"unknown key {where + str(key)!r}; {hint}")
 
 
-def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+def model_of(field: FieldInfo) -> type[BaseModel] | None:
     """The model whose fields are keys of ``field``, if it is one, or one or None."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
@@ -261,7 +269,7 @@ def _is_secret(kind: type[BaseModel], path: Sequence[Any]) -> bool:
     field = kind.model_fields.get(str(path[0]))
     if field is None or effect_of(field) == "secret":
         return field is not None
-    inner = _model_of(field)
+    inner = model_of(field)
     return inner is not None and _is_secret(inner, path[1:])
 
 

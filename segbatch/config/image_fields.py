@@ -11,7 +11,8 @@ IMAGE_COLUMN = setting(
 )
 IMAGE_MEMBER = setting(
     None,
-    "image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png",
+    "image of a tar's sample that counts, by what follows the key in its name: left.jpg, left, png; by default the "
+    "first of jpg, jpeg, webp, png, …",
     effect="rows",
     min_length=1,
 )

@@ -26,10 +26,15 @@ class JobSpec(Spec):
     )
     output: str = setting("", "folder or object-store prefix of the masks", effect="runtime")
 
-    format: str | None = setting(None, "format of inputs whose names do not show it", effect="rows")
+    format: str | None = setting(None, "format of inputs; by default the one that their names show", effect="rows")
     image_column: str | None = IMAGE_COLUMN
     image_member: str | None = IMAGE_MEMBER
-    id_column: str | None = setting(None, "column that identifies a record (Parquet, manifests)", effect="rows")
+    id_column: str | None = setting(
+        None,
+        "column that identifies a record (Parquet, manifests); by default the first of image_id, id, key, … that "
+        "exists",
+        effect="rows",
+    )
     uri_column: str = setting("uri", "manifest column that holds the image URIs", effect="rows")
     key: Literal["first-dot", "last-dot"] = setting(
         "first-dot",
@@ -59,7 +64,10 @@ class JobSpec(Spec):
         effect="rows",
     )
     weights: str = setting(
-        "default", "name of a set of weights, or URI of a file: .pth, .pt, .safetensors, .caffemodel", effect="rows"
+        "default",
+        "name of a set of weights, or URI of a file: .pth, .pt, .safetensors, .caffemodel; by default the first set of "
+        "the network",
+        effect="rows",
     )
     classes: str | None = setting(
         None, "URI of the class names of --weights: one per line, JSON, YAML or a table", effect="rows"
@@ -117,7 +125,7 @@ class JobSpec(Spec):
 
     chunk_size: int | None = setting(
         None,
-        "records per chunk, the unit of commits; chosen at the first run of an output, then kept",
+        "records per chunk, the unit of commits; by default at most 256, chosen at the first run of an output and kept",
         effect="rows",
         gt=0,
         le=65536,
@@ -140,15 +148,19 @@ class JobSpec(Spec):
         effect="runtime",
     )
     num_cpus: int | None = setting(None, "CPU cores to use on this machine; by default all", effect="runtime", gt=0)
-    segment_actors: int | None = setting(None, "workers that run the network", effect="runtime", gt=0)
-    refine_actors: int | None = setting(None, "workers that refine and write", effect="runtime", gt=0)
+    segment_actors: int | None = setting(
+        None, "workers that run the network; by default one per core, or per GPU", effect="runtime", gt=0
+    )
+    refine_actors: int | None = setting(
+        None, "workers that refine and write; by default one per core", effect="runtime", gt=0
+    )
     num_gpus: float | None = setting(
         None,
         "GPUs per segment actor, or a fraction of one; 0 runs the network on CPUs; by default 1 if there are GPUs",
         effect="runtime",
         ge=0,
     )
-    threads: int | None = setting(None, "threads per worker", effect="runtime", gt=0)
+    threads: int | None = setting(None, "threads per worker; by default 1", effect="runtime", gt=0)
     stall_seconds: float = setting(
         600,
         "seconds without a finished record after which a worker is restarted and the record that hangs "
