@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from segbatch.errors import NetworkError
 from segbatch.logs import event
 from segbatch.output.receipt import Receipt
 from segbatch.packing import pack_chunk, unpack_chunk
-from segbatch.planning.plan import Plan
 from segbatch.records import Chunk, Record
 from segbatch.stages.failures import STAGES, has_passed, last_failures
 from segbatch.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from segbatch.planning.plan import Plan  # workers, which import this module, need no plan
 
 logger = logging.getLogger(__name__)
 
