@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from segbatch.errors import SpecError
 from segbatch.text import CONTROL_CHARACTERS, escape_control_characters
 
@@ -60,7 +58,7 @@ class LabelSet:
                     f"class name {shown!r}: a name has 1 to {_MAX_NAME_LENGTH} characters, "
                     "none of which is a line break or a control character; change it in the list of classes"
                 )
-        chosen = voc_color_map(len(names)).tolist() if colors is None else colors
+        chosen = voc_color_map(len(names)) if colors is None else colors
         if len(chosen) != len(names):
             raise SpecError(f"{len(names)} class names but {len(chosen)} colors; give one color per class")
         if any(len(c) != 3 or not all(0 <= int(v) <= 255 for v in c) for c in chosen):
@@ -77,17 +75,15 @@ class LabelSet:
         """
         colors = voc_color_map(256)
         colors[: min(len(self), 256)] = self.colors[:256]
-        return colors.tobytes()
+        return bytes(value for color in colors for value in color)
 
 
-def voc_color_map(n: int) -> np.ndarray:
-    """Return the PASCAL VOC color map, uint8 (n, 3): bits of the class id spread over the bits of R, G and B."""
-    ids = np.arange(n)
-    colors = np.zeros((n, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colors
+def voc_color_map(n: int) -> list[tuple[int, ...]]:
+    """Return the first n colors of the PASCAL VOC color map: bits of the class id spread over those of R, G and B."""
+    return [
+        tuple(sum((class_id >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+        for class_id in range(n)
+    ]
 
 
 VOC_LABELS = LabelSet.of(VOC)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from segbatch.labels import LabelSet
 from segbatch.records import Chunk, Scores
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 

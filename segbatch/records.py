@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from segbatch.skipped import Skipped
 from segbatch.text import redact_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def digest(*parts: str, length: int = 8) -> str:

@@ -94,7 +94,7 @@ def test_fsspec_is_in_storage_alone():
 
 
 def test_the_help_is_shown_without_the_packages_of_the_work():
-    heavy = ("torch", "torchvision", "ray", "pyarrow", "fsspec", "PIL", "pandas")
+    heavy = ("torch", "torchvision", "ray", "pyarrow", "fsspec", "PIL", "pandas", "numpy")
     code = f"""
 import sys
 from segbatch.cli.app import app

@@ -24,8 +24,9 @@ from segbatch.crf.compat_utils import (
     unary_from_labels,
     unary_from_softmax,
 )
-from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Features, Gaussian, Kernel
+from segbatch.crf.kernels import Bilateral, Features, Gaussian, Kernel
 from segbatch.crf.native_engine import NativeEngine
+from segbatch.crf.params import NORMALIZATIONS
 
 __all__ = [
     "CONST_KERNEL",

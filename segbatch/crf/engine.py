@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from segbatch.crf import _core
-from segbatch.crf.kernels import Kernel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from segbatch.crf.kernels import Kernel
 
 
 class Engine(Protocol):

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-NORMALIZATIONS = ("none", "before", "after", "symmetric")
+from segbatch.crf.params import NORMALIZATIONS
+
 Compat = float | np.ndarray
 
 

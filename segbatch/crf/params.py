@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segbatch.crf.engine import ENGINES
-from segbatch.crf.kernels import NORMALIZATIONS, Bilateral, Gaussian, Kernel
 
+if TYPE_CHECKING:
+    from segbatch.crf.kernels import Kernel
+
+NORMALIZATIONS = ("none", "before", "after", "symmetric")
 MAX_ITERATIONS = 1000
 
 
@@ -78,6 +81,8 @@ class CRFParams:
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Return the kernels with a weight other than 0, the bilateral one first."""
+        from segbatch.crf.kernels import Bilateral, Gaussian  # imports NumPy
+
         kernels: list[Kernel] = []
         if self.w_bilateral:
             kernels.append(Bilateral(self.theta_alpha, self.theta_beta, self.w_bilateral, self.normalization))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from segbatch.crf.engine import FullSizeEngine
-from segbatch.crf.kernels import NORMALIZATIONS, Kernel
+from segbatch.crf.kernels import Kernel
+from segbatch.crf.params import NORMALIZATIONS
 
 
 class PydensecrfEngine(FullSizeEngine):

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from segbatch.crf.kernels import NORMALIZATIONS, Kernel
+from segbatch.crf.kernels import Kernel
+from segbatch.crf.params import NORMALIZATIONS
 from segbatch.crf.torch_lattice import Lattice, build_lattice
 from segbatch.crf.torch_sparse import Gather
 
