@@ -20,7 +20,7 @@ ONE_CORE = Hardware(1, 0, 1, 0)
 
 def spec(inputs: list[str], output: Path | str, **more: Any) -> JobSpec:
     """A small network, no refiner, chunks of four."""
-    fields = {"model": "tests.networks:fast", "refiner": "none", "chunk_size": 4, **more}
+    fields = {"model": "tests.networks:fast", "refiner": "none", "chunk_size": 4, "precision": "fp32", **more}
     return JobSpec.create(inputs=inputs, output=str(output), **fields)
 
 

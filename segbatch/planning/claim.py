@@ -15,6 +15,7 @@ def publish(plan: Plan) -> Plan:
         PlanError: That run has other settings.
     """
     if plan.is_first and plan.job.spec.overwrite:
+        _check_precision(plan)
         plan.output.join(plan.record, overwrite=True)
     else:
         plan = establish(plan)
@@ -28,11 +29,18 @@ def establish(plan: Plan) -> Plan:
     Returns:
         The plan to execute: another one, by the run.json of another first run that was faster.
     """
+    _check_precision(plan)
     if plan.is_first and not plan.output.join(plan.record):
         plan = make_plan(plan.job.spec.model_copy(update={"overwrite": False}), staged=plan.is_staged)
     keep_latest(plan)
     plan.output.clean()
     return plan
+
+
+def _check_precision(plan: Plan) -> None:
+    """Raise ``ValueError`` for a plan that would keep ``auto`` in run.json."""
+    if plan.job.precision == "auto":
+        raise ValueError("the precision of the plan is not chosen; call Plan.with_precision before")
 
 
 def keep_latest(plan: Plan) -> None:

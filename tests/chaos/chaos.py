@@ -18,7 +18,7 @@ from segbatch.operations.finish import finish
 from segbatch.output.sums import ReceiptSums
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
-from segbatch.planning.pools import Pools
+from segbatch.planning.pools import Hardware, Pools
 from segbatch.planning.stages import refine_config, segment_config
 from segbatch.protocols import UNTRACKED
 from tests.chaos.world import CHUNK, KINDS, World
@@ -75,7 +75,7 @@ def rehearse(world: World) -> int:
     Returns how many images the network scores in it.
     """
     spec = JobSpec.create(**world.spec(REFERENCE, world.store.endpoint) | {"model": "tests.networks:fast"})
-    plan = publish(make_plan(spec))
+    plan = publish(make_plan(spec).with_precision(Hardware(1, 0, 1, 0)))
     classes = len(plan.job.model.labels)
     writer, receipt_sums, scored = plan.writer(), ReceiptSums(classes), 0
     pools = Pools(1, 1, 0, 1, 1, 1, 1, "cpu")

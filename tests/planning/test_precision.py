@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError
 from segbatch.models.bf16 import cpu_supports_bf16, refuse_emulated_bf16
 from segbatch.models.runner import supports_bf16
 from segbatch.operations.explain import explain
 from segbatch.output.run_record import RunRecord
+from segbatch.planning.claim import publish
 from segbatch.planning.job import resolve
 from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import Hardware, plan_pools
@@ -23,6 +26,10 @@ CORES = Hardware(8, 0, 8, 0)
 GPUS = Hardware(64, 4, 32, 2)
 TO_COME = Hardware(4, 0, 4, 0, elastic=True, max_cpus=64, max_gpus=8, max_node_gpus=4)
 EMPTY = Hardware(0, 0, 0, 0, elastic=True, max_cpus=64)
+
+
+def spec_of(folder: Path, **fields: Any) -> JobSpec:
+    return here.spec([f"{folder}/in/a.tar"], folder / "out", **{"precision": "auto", **fields})
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def folder(tmp_path: Path, small_corpus: Path) -> Path:
 def test_auto_is_bf16_where_segment_workers_hold_gpus(
     folder: Path, hardware: Hardware, fields: dict[str, str], expected: str
 ) -> None:
-    plan = make_plan(here.spec([f"{folder}/in/a.tar"], folder / "out", **fields)).with_precision(hardware)
+    plan = make_plan(spec_of(folder, **fields)).with_precision(hardware)
     assert plan.job.precision == plan.record.identity["precision"] == expected
     pools = plan_pools(plan.job.spec, hardware, 100)
     if not fields.get("precision"):
@@ -58,7 +65,7 @@ def test_auto_is_bf16_where_segment_workers_hold_gpus(
 
 
 def test_the_precision_of_an_output_is_kept_on_other_hardware(folder: Path) -> None:
-    spec = here.spec([f"{folder}/in/a.tar"], folder / "out")
+    spec = spec_of(folder)
     for written in ("bf16", "fp32"):
         here.run(spec.model_copy(update={"precision": written, "overwrite": True}))
         for hardware in (CORES, GPUS):
@@ -67,7 +74,7 @@ def test_the_precision_of_an_output_is_kept_on_other_hardware(folder: Path) -> N
 
 
 def test_the_precision_is_undecided_until_the_hardware_is_known(folder: Path) -> None:
-    spec = here.spec([f"{folder}/in/a.tar"], folder / "out")
+    spec = spec_of(folder)
     job = resolve(spec)
     assert job.precision == "auto"
     assert job.with_precision(GPUS).with_precision(CORES).precision == "bf16"
@@ -75,8 +82,15 @@ def test_the_precision_is_undecided_until_the_hardware_is_known(folder: Path) ->
     assert make_plan(spec).job.precision == OF_THIS_CPU
 
 
+def test_an_undecided_precision_is_not_published(folder: Path) -> None:
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"the precision of the plan is not chosen"):
+            publish(make_plan(spec_of(folder, overwrite=overwrite)))
+    assert not (folder / "out").exists()
+
+
 def test_a_dry_run_says_what_auto_stands_for(folder: Path) -> None:
-    spec = here.spec([f"{folder}/in/a.tar"], folder / "out", device="cpu")
+    spec = spec_of(folder, device="cpu")
     assert f", {OF_THIS_CPU} (auto), temperature" in explain(spec).to_text()
     assert ", fp32, temperature" in explain(spec.model_copy(update={"precision": "fp32"})).to_text()
 
@@ -119,6 +133,6 @@ def test_a_gpu_that_only_emulates_bf16_stops_the_job_with_the_remedy(monkeypatch
 
 def test_only_auto_refuses_a_gpu_that_emulates_bf16(folder: Path) -> None:
     for precision, refuses in (("auto", True), ("bf16", False), ("fp32", False)):
-        spec = here.spec([f"{folder}/in/a.tar"], folder / "out", precision=precision)
+        spec = spec_of(folder, precision=precision)
         job = resolve(spec).with_precision(GPUS)
         assert segment_config(job, plan_pools(spec, GPUS, 100)).refuses_emulated_bf16 == refuses
