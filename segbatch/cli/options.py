@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -24,7 +25,7 @@ _METAVARS: dict[Any, str] = {
     tuple[int, int]: "HEIGHT WIDTH",
     tuple[float, float]: "FROM TO",
 }
-# Numbers are checked by the spec, as those in YAML are, whose messages name the value.
+# Numbers are taken as text and converted by ``_as_in_yaml``: the spec checks them, and its messages name the value.
 _TEXTS: dict[Any, Any] = {
     int: str,
     float: str,
@@ -71,6 +72,8 @@ def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
 def _with_flags(command: Callable[..., None], spec: type[BaseModel], without: Collection[str]) -> Callable[..., None]:
     given_by_caller = inspect.signature(command, eval_str=True).parameters.values()
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given_by_caller if p.name != "fields"]
+    fields_of_flags = {**spec.model_fields, **{f"crf_{name}": field for name, field in CRF_FIELDS.items()}}
+    numbers = {name for name, field in fields_of_flags.items() if _kind(field.annotation) in _TEXTS}
     flags = {name: flag for name, flag in _flags(spec).items() if name not in without}
     all_options = typer.Option("--help-all", is_eager=True, callback=help_all, help="show all options and exit")
 
@@ -82,6 +85,8 @@ def _with_flags(command: Callable[..., None], spec: type[BaseModel], without: Co
             value = given.pop(name)
             if value is None or value == []:
                 continue
+            if name in numbers:
+                value = _as_in_yaml(value)
             if name.startswith("crf_"):
                 fields.setdefault("crf", {})[name.removeprefix("crf_")] = value
             else:
@@ -94,6 +99,18 @@ def _with_flags(command: Callable[..., None], spec: type[BaseModel], without: Co
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     del wrapped.__wrapped__
     return wrapped
+
+
+def _as_in_yaml(value: Any) -> Any:
+    """Return the value of a flag that takes numbers as YAML would have it: text that is a number as that number."""
+    if isinstance(value, list | tuple):
+        return [_as_in_yaml(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _flags(spec: type[BaseModel]) -> dict[str, inspect.Parameter]:

@@ -68,7 +68,6 @@ def main(folder: Path) -> None:
     job, other = ([*MODEL, "-o", f"{folder}/{name}"] for name in ("out", "other-out"))
     outcome = here.run(here.spec([f"{folder}/in"], folder / "out"))
     said = {
-        "help": command("run", "--help"),
         "plan": command("run", f"{folder}/in", "--dry-run", *job),
         "chosen": command("run", f"{folder}/other/a.xyz", "--format", "base64-lines", "--dry-run", *other),
         "unknown format": command("run", f"{folder}/in", "--format", "base64-line", "--dry-run", *job),
