@@ -91,7 +91,7 @@ def describe(
     Weights that are a file are read.
 
     Args:
-        check: Whether to download published weights into the cache, and compare them with the network.
+        check: Whether to download published weights, and so know the digest of their content.
 
     Raises:
         SpecError: As ``build``.

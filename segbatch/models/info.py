@@ -85,7 +85,7 @@ class ModelRequest:
         weights: A name or a URI.
         classes: URI of a file of class names.
         storage_options: Options for fsspec.
-        check: Whether ``describe`` downloads published weights and compares them with the network.
+        check: Whether ``describe`` downloads published weights, and so knows the digest of their content.
     """
 
     weights: str = "default"
