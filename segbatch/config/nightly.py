@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from segbatch.config.base import merge, parse_spec, read_config, setting
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
-from segbatch.storage.uri import absolute
+from segbatch.storage.uri import absolute, is_uri
 from segbatch.text import BLANK, is_blank
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -106,6 +106,10 @@ class NightlySpec(BaseModel):
     keep_nights: int = Field(90, gt=0, description="number of nights whose reports and archived masks are kept")
     drift: DriftSpec = Field(default_factory=lambda: DriftSpec(), description="thresholds of alerts")
     webhook: WebhookSpec | None = Field(None, description="where the summary is posted")
+    metrics_file: str | None = Field(
+        None,
+        description="file on this machine for the metrics of a night, which the node exporter of Prometheus reads",
+    )
 
     @field_validator("state")
     @classmethod
@@ -123,6 +127,15 @@ class NightlySpec(BaseModel):
         if isinstance(value, str) and not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", value):
             raise ValueError('should be a time of day, such as "06:00"')
         return f"{value:0>5}" if isinstance(value, str) else value
+
+    @field_validator("metrics_file")
+    @classmethod
+    def _prom(cls, value: str | None) -> str | None:
+        if value is not None and (is_uri(value) or not value.endswith(".prom")):
+            raise ValueError(
+                "should be a path on this machine that ends in .prom: the node exporter reads no other file"
+            )
+        return value if value is None else absolute(value)
 
     @field_validator("timezone")
     @classmethod

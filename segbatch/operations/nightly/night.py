@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from segbatch.config.nightly import NightlySpec
-from segbatch.errors import SegbatchError
+from segbatch.errors import Busy, SegbatchError
 from segbatch.logs import LogReporter
 from segbatch.operations.nightly.advice import Advice
 from segbatch.operations.nightly.dataset import Work, compute_staged, describe, promote
 from segbatch.operations.nightly.delivery import plan_delivered
 from segbatch.operations.nightly.judge import judge, judge_delivery, judge_errors
 from segbatch.operations.nightly.lookback import Lookback, look_back
+from segbatch.operations.nightly.metrics_file import write_metrics
 from segbatch.operations.nightly.record import DatasetReport, NightReport, utc
 from segbatch.operations.nightly.reports import dates, read_night, remove_night, write_night
 from segbatch.operations.nightly.schedule import Schedule
@@ -69,8 +70,29 @@ def run_night(
         )
         return None
     state = Store(spec.state, spec.storage_options)
-    with Lease.take(state, spec.lease_seconds, clock, f"the night of {schedule.date}").kept() as lease:
-        return _run_schedule(schedule, state, lease, clock, reporter, config)
+    try:
+        with Lease.take(state, spec.lease_seconds, clock, f"the night of {schedule.date}").kept() as lease:
+            report = _run_schedule(schedule, state, lease, clock, reporter, config)
+    except (Busy, LeaseLost):  # the metrics are those of the run that holds the lease
+        raise
+    except SegbatchError as e:
+        _write_metrics(schedule, None, e.exit_code, clock, reporter)
+        raise
+    _write_metrics(schedule, report, report.exit_code, clock, reporter)
+    return report
+
+
+def _write_metrics(
+    schedule: Schedule, report: NightReport | None, exit_code: int, clock: Callable[[], float], reporter: Reporter
+) -> None:
+    """Write the metrics file, but not for a backfilled date: the file is that of the latest night."""
+    path = schedule.spec.metrics_file
+    if path is None or not schedule.is_tonight:
+        return
+    try:
+        write_metrics(path, schedule.spec, report, exit_code, clock())
+    except OSError as e:
+        reporter.warning(f"metrics_file: {path} cannot be written: {e.strerror}; the night is not affected")
 
 
 def _run_schedule(

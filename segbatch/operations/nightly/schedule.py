@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from segbatch.config.nightly import Hours, NightlySpec
 from segbatch.errors import SpecError
 from segbatch.operations.nightly.lookback import EarlierDate, earlier_dates
+from segbatch.operations.nightly.metrics_file import check_metrics_file
 from segbatch.storage.store import Store
 
 
@@ -40,11 +41,17 @@ class Schedule:
     ) -> Schedule:
         """Resolve the options of the command. Raises ``SpecError``."""
         spec = spec if until is None else spec.ending(until)
+        check_metrics_file(spec)
         hours = spec.hours(clock())
         if date is not None and date > hours.date:
             raise SpecError(f"--date: {date} is in the future, today's night is {hours.date}; give an earlier date")
         names = select_datasets(spec, only, date if date != hours.date else None)
         return Schedule(spec, hours, date or hours.date, names, date is not None)
+
+    @property
+    def is_tonight(self) -> bool:
+        """Whether the date is that of the hours, and no backfill of an earlier one."""
+        return self.date == self.hours.date
 
     def late(self, state: Store) -> list[EarlierDate]:
         """Return the earlier dates whose inputs may have late files, the last first."""
