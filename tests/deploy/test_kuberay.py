@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,12 +133,12 @@ def test_entrypoints_exist_and_their_configuration_is_a_job() -> None:
     submit = of_kind("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     assert submit["command"] == ["ray", "job", "submit", "--"]
     assert shlex.split(template["entrypoint"]) == submit["args"]
-    python, script, flag, config = shlex.split(of_kind("RayJob")["spec"]["entrypoint"])
+    python, repeat, script, flag, config = shlex.split(of_kind("RayJob")["spec"]["entrypoint"])
     assert (python, flag) == ("python", "--config")
-    other, nightly, nights = submit["args"]
-    assert other == python
-    for path in (script, nightly):
-        assert (ROOT / path.removeprefix("/opt/segbatch/")).is_file()
+    *others, nightly, nights = submit["args"]
+    assert others == [python, repeat]
+    for name in (script, nightly):
+        assert (ROOT / repeat.removeprefix("/opt/segbatch/")).with_name(name).is_file()
     head = cluster_specs()["RayJob"]["headGroupSpec"]["template"]["spec"]
     (mount,) = head["containers"][0]["volumeMounts"]
     folder, name = config.rsplit("/", 1)
@@ -149,6 +151,38 @@ def test_entrypoints_exist_and_their_configuration_is_a_job() -> None:
         assert yaml.safe_load(files[name]) == yaml.safe_load((ROOT / "deploy" / name).read_text())
 
 
+def test_no_exit_code_starts_another_cluster() -> None:
+    assert of_kind("RayJob")["spec"]["backoffLimit"] == 0
+    assert of_kind("RayCronJob")["spec"]["jobTemplate"]["backoffLimit"] == 0
+    job = of_kind("CronJob")["spec"]["jobTemplate"]["spec"]
+    pod = job["template"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    codes = rule["onExitCodes"]
+    assert (rule["action"], codes["operator"], codes["values"]) == ("FailJob", "In", [1, 2, 3, 4, 5])
+    assert codes["containerName"] in [container["name"] for container in pod["containers"]]
+    assert pod["restartPolicy"] == "Never", "a podFailurePolicy needs it"
+
+
+@pytest.mark.parametrize(
+    ("codes", "last"),
+    [([0], 0), ([2], 2), ([3], 3), ([4], 4), ([5], 5), ([143], 143), ([1, 0], 0), ([1, 3], 3), ([-9, 1, 1], 1)],
+)
+def test_a_job_is_repeated_where_that_may_help(tmp_path: Path, codes: list[int], last: int) -> None:
+    """The script of each attempt ends with the next of ``codes``."""
+    repeat = tmp_path / "repeat.py"
+    repeat.write_text((ROOT / "jobs" / "repeat.py").read_text().replace("(60, 600)", "(0, 0)"))
+    (tmp_path / "codes").write_text(" ".join(map(str, codes)))
+    (tmp_path / "job.py").write_text(
+        "import os, sys, pathlib\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "code, *others = path.read_text().split()\n"
+        "path.write_text(' '.join(others))\n"
+        "os.kill(os.getpid(), 9) if code == '-9' else sys.exit(int(code))\n"
+    )
+    done = subprocess.run([sys.executable, str(repeat), "job.py", str(tmp_path / "codes")])
+    assert (done.returncode, (tmp_path / "codes").read_text()) == (last, "")
+
+
 def test_nights_do_not_overlap() -> None:
     night = of_kind("RayCronJob")["spec"]
     minute, hour, *rest = night["schedule"].split()
@@ -156,7 +190,7 @@ def test_nights_do_not_overlap() -> None:
     assert hour.isdigit()
     assert rest == ["*", "*", "*"]
     template = night["jobTemplate"]
-    assert template["activeDeadlineSeconds"] * (template["backoffLimit"] + 1) < 24 * 3600
+    assert template["activeDeadlineSeconds"] < 24 * 3600
     assert template["shutdownAfterJobFinishes"]
     cron = of_kind("CronJob")["spec"]
     assert cron["concurrencyPolicy"] == "Forbid"
