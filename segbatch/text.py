@@ -283,4 +283,5 @@ def duration(seconds: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """Return ``1 image`` or ``1,200 images``."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"

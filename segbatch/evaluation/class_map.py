@@ -10,6 +10,7 @@ import numpy as np
 
 from segbatch.errors import SpecError
 from segbatch.labels import IGNORE_INDEX, UNKNOWN_COLOR, LabelOptions
+from segbatch.text import counted
 
 IGNORED = -1
 UNKNOWN = -2
@@ -33,7 +34,9 @@ class UnknownValues(dict[int, tuple[int, str]]):
     def lines(self) -> list[str]:
         """Return ``value 217: 192 pixels, first in 0.png`` for each value, the most frequent first."""
         ordered = sorted(self.items(), key=lambda item: (-item[1][0], item[0]))
-        return [f"{shown_value(value)}: {pixels:,} pixels, first in {image}" for value, (pixels, image) in ordered]
+        return [
+            f"{shown_value(value)}: {counted(pixels, 'pixel')}, first in {image}" for value, (pixels, image) in ordered
+        ]
 
 
 class ClassMap:

@@ -13,7 +13,7 @@ from segbatch.config.job import JobSpec
 from segbatch.crf.params import CRFSettings
 from segbatch.evaluation.survey import LabelSurvey
 from segbatch.protocols import Reporter
-from segbatch.text import redact
+from segbatch.text import counted, redact
 
 # DeepLab searches w1 in [5, 10], theta_alpha in [50, 100], theta_beta in [3, 10], with a spatial kernel, for scores of
 # stride 8. Scores of stride 4 are sharper: smaller values suit them, and no spatial kernel, which erodes thin objects.
@@ -74,9 +74,9 @@ class Tuning:
         if self.best is None:
             return (
                 f"no setting is better than the network alone: mean IoU {best:.4f} at best, network alone {alone:.4f}, "
-                f"on {self.images} images; hence refiner none"
+                f"on {counted(self.images, 'image')}; hence refiner none"
             )
-        return f"mean IoU {best:.4f} on {self.images} images; network alone {alone:.4f}"
+        return f"mean IoU {best:.4f} on {counted(self.images, 'image')}; network alone {alone:.4f}"
 
     def to_yaml(self) -> str:
         """Return a configuration for ``segbatch run`` with the best parameters, or without refiner."""

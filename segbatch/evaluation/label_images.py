@@ -18,7 +18,7 @@ from segbatch.sources.images import IMAGE_EXTENSIONS
 from segbatch.storage.files import Files
 from segbatch.storage.listing import list_input
 from segbatch.storage.uri import join
-from segbatch.text import redact, without_query
+from segbatch.text import counted, redact, without_query
 
 _MAX_LABEL_BYTES = 2**30
 _MAX_TABLE_BYTES = 2**20
@@ -57,7 +57,7 @@ def list_labels(files: Files, labels: str) -> list[LabelFile]:
         LabelFile(without_query(entry.name), join(root, entry.name)) for root, entry in entries if is_image(entry.name)
     ]
     if not images:
-        held = f"{len(entries)} files such as {entries[0][1].name!r}" if entries else "no files"
+        held = f"{counted(len(entries), 'file')} such as {entries[0][1].name!r}" if entries else "no files"
         raise SpecError(f"labels: {redact(labels)} holds no images, only {held}; give a folder of label images")
     return sorted(images, key=lambda label: label.name)
 

@@ -9,7 +9,7 @@ import numpy as np
 from segbatch.evaluation.class_map import IGNORED, UNKNOWN
 from segbatch.evaluation.label_counts import LabelCounts, percent
 from segbatch.labels import IGNORE_INDEX
-from segbatch.text import escape_control_characters
+from segbatch.text import counted, escape_control_characters
 
 _MAX_CLASSES_SHOWN = 5
 _MAX_ABSENT_SHOWN = 30
@@ -25,19 +25,19 @@ def contradictions(counts: LabelCounts, check_palettes: bool) -> list[str]:
     by_class, ignored, unknown = counts.by_class, counts.values_of(IGNORED), counts.values_of(UNKNOWN)
     names = counts.classes.names
     shown = ", ".join(escape_control_characters(n) for n in names[:_MAX_CLASSES_SHOWN])
-    classes = f"{len(names)} classes ({shown}{', …' if len(names) > _MAX_CLASSES_SHOWN else ''})"
+    classes = f"{counted(len(names), 'class')} ({shown}{', …' if len(names) > _MAX_CLASSES_SHOWN else ''})"
     problems = []
     if check_palettes and (other := _renumbered(counts)):
         problems.append(other)
     if counts.fraction(unknown) > _MAX_UNKNOWN_FRACTION:
         problems.append(
-            f"{percent(counts.fraction(unknown))} of the pixels of {counts.inspected:,} labels hold values that are "
-            f"none of {classes}: {counts.shown(unknown)}; {_remedy(counts, unknown)}"
+            f"{percent(counts.fraction(unknown))} of the pixels of {counted(counts.inspected, 'label')} hold values "
+            f"that are none of {classes}: {counts.shown(unknown)}; {_remedy(counts, unknown)}"
         )
     if not by_class.any():
         problems.append(
-            f"no pixel of {counts.inspected:,} labels counts; ignored: {counts.shown(ignored) or 'nothing'}; no class: "
-            f"{counts.shown(unknown) or 'nothing'}; give other labels, another --ignore, or --map FILE"
+            f"no pixel of {counted(counts.inspected, 'label')} counts; ignored: {counts.shown(ignored) or 'nothing'}; "
+            f"no class: {counts.shown(unknown) or 'nothing'}; give other labels, another --ignore, or --map FILE"
         )
     elif (by_class > 0).sum() == 1 and len(names) > 1 and (ignored or unknown) and not counts.classes.explicit:
         problems.append(_one_class(counts, classes, [*ignored, *unknown]))

@@ -25,7 +25,7 @@ from segbatch.registry import suggest
 from segbatch.storage.base import Storage
 from segbatch.storage.resolve import read_object, resolve
 from segbatch.storage.retry import RetryPolicy
-from segbatch.text import redact
+from segbatch.text import counted, redact
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def read_labels(uri: str, count: int | None, model: str, storage_options: Mappin
     labels = parse_class_list(text, uri).label_set()
     if count is not None and len(labels) != count:
         raise SpecError(
-            f"classes {uri!r} names {len(labels)} classes, but the weights of {model} have {count}; "
+            f"classes {uri!r} names {counted(len(labels), 'class')}, but the weights of {model} have {count}; "
             "give as many names as the network has classes, background included"
         )
     return labels

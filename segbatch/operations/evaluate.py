@@ -28,7 +28,7 @@ from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared
 from segbatch.storage.files import Files
 from segbatch.storage.store import Store
-from segbatch.text import redact
+from segbatch.text import counted, redact
 
 _TASKS_PER_CORE = 4
 _FILES_PER_TASK = 16
@@ -209,12 +209,12 @@ def _compare(
     size = min(-(-len(files) // (_TASKS_PER_CORE * cores)), _FILES_PER_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
     reported = time.monotonic()
-    reporter.message(f"{store.uri}: {len(files)} files")
+    reporter.message(f"{store.uri}: {counted(len(files), 'file')}")
     for done, (_, part) in enumerate(map_tasks(compare_files, ((store, g, common) for g in groups), 2 * cores), 1):
         total += part
         if time.monotonic() - reported > _REPORT_SECONDS:
             reported = time.monotonic()
-            reporter.message(f"{total.sums.images:,} images compared, {done / len(groups):.0%} of the files")
+            reporter.message(f"{counted(total.sums.images, 'image')} compared, {done / len(groups):.0%} of the files")
     return total
 
 

@@ -93,14 +93,15 @@ class Explanation:
         known = sum(s.records or 0 for s in shards)
         unknown = sum(s.records is None for s in shards)
         formats, size = sorted({s.format for s in shards}), sum(s.size for s in shards)
-        records = f"{known:,} records"
+        records = counted(known, "record")
         if unknown:
             records += f", and {counted(unknown, 'shard')} with an unknown number of them"
+        chunks = f"{plan.chunks_total():,} of at most {counted(plan.chunk_size, 'record')}"
         done, complete = counted(plan.chunks_done(), "chunk"), counted(plan.shards_done(), "complete shard")
         return {
             "input": f"{counted(len(shards), 'shard')} ({', '.join(formats)}), {size / 1e6:,.1f} MB, {records}",
             **_joined(plan.job.notes),
-            "chunks": f"{'about ' if unknown else ''}{plan.chunks_total():,} of at most {plan.chunk_size} records",
+            "chunks": f"about {chunks}" if unknown else chunks,
             "committed": "nothing" if plan.is_first else f"{done}, {complete}",
             **Outdated.of(shards, plan.ledger).notices(plan.output.store, plan.ledger),
             **({"retried": f"{counted(len(plan.retried), 'chunk')} with error rows"} if plan.retried else {}),

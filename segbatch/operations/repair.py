@@ -14,6 +14,7 @@ from segbatch.output.output import Output
 from segbatch.planning.resume import refuse_other_version
 from segbatch.protocols import Reporter
 from segbatch.stages.scoring import ROWS_VERSION
+from segbatch.text import counted
 
 
 def repair(
@@ -50,6 +51,6 @@ def repair(
         reporter.message(text)
     outcome = run(spec)
     reporter.message(
-        f"computed {outcome.computed:,} of {outcome.chunks:,} chunks; statistics and totals are written again"
+        f"computed {outcome.computed:,} of {counted(outcome.chunks, 'chunk')}; statistics and totals are written again"
     )
     return outcome

@@ -32,7 +32,7 @@ from segbatch.refiners.densecrf import DenseCRFRefiner
 from segbatch.refiners.none import NoRefiner
 from segbatch.sources.images import image_names
 from segbatch.storage.files import Files
-from segbatch.text import redact
+from segbatch.text import counted, redact
 
 _BATCH = 8
 _MAX_DECODED = 64  # images whose size is compared with their label's before any work
@@ -96,7 +96,7 @@ def _tune(spec: JobSpec, labels: str, images: int, options: LabelOptions, rounds
     with cluster(spec) as hardware:
         job = job.with_precision(hardware)
         pools = plan_pools(spec, hardware, -(-len(records) // _BATCH))
-        reporter.message(f"scoring {len(records)} images with {job.model.name}, weights {job.model.weights}")
+        reporter.message(f"scoring {counted(len(records), 'image')} with {job.model.name}, weights {job.model.weights}")
         scored = _score(job, pools, records, reporter)
         if not any(scored):
             raise SpecError(

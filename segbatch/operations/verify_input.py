@@ -21,6 +21,7 @@ from segbatch.sources import OutsideRoot, Source, divided
 from segbatch.sources.unique_ids import id_hash
 from segbatch.storage.outputs import REASON as OUTPUTS
 from segbatch.storage.walk import FOLDER
+from segbatch.text import counted
 
 if TYPE_CHECKING:
     from segbatch.operations.verify import Report
@@ -85,7 +86,7 @@ class InputCheck:
                 records, members = records + comparison.records, members + comparison.skipped
         self.report.against = f"compared with {len(shards):,} input shards"
         if read_input:
-            self.report.against += f", all {records:,} records read"
+            self.report.against += f", all {counted(records, 'record')} read"
             self.report.against += f" and {members:,} members that are not records" if members else ""
 
     def _check_listing(self, shards: Sequence[Shard], skipped: Skipped) -> None:
@@ -100,7 +101,9 @@ class InputCheck:
     def _check_count(self, shard: Shard, committed: Mapping[str, Committed]) -> None:
         total = sum(len(chunk.hashes) for chunk in committed.values())
         if shard.records is not None and total != shard.records:
-            self.report.add_problem(f"{shard.name}: {shard.records} records in the input, {total} rows in the output")
+            self.report.add_problem(
+                f"{shard.name}: {counted(shard.records, 'record')} in the input, {counted(total, 'row')} in the output"
+            )
             for name in committed:
                 self.report.damaged.setdefault(self.ledger.file_of(name), set()).add(name)
 

@@ -21,6 +21,7 @@ from segbatch.output.writer import publish_claimed, to_parquet
 from segbatch.protocols import Reporter
 from segbatch.records import digest
 from segbatch.storage.store import Store
+from segbatch.text import counted
 
 if TYPE_CHECKING:
     from segbatch.output.output import Output
@@ -209,7 +210,7 @@ def _check(output: Output) -> None:
         totals.add(receipt.totals)
     if record.state != "done" or totals != record.sums():
         raise OutputError(
-            f"{output.uri}: a run is unfinished ({totals.records:,} records are committed); finish it with "
+            f"{output.uri}: a run is unfinished ({counted(totals.records, 'record')} committed); finish it with "
             "the same `segbatch run`, or see what `segbatch verify` finds"
         )
 

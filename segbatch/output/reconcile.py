@@ -11,6 +11,7 @@ from segbatch.output.layout import key_of
 from segbatch.output.ledger import Ledger, ShardState
 from segbatch.records import Shard
 from segbatch.storage.store import Store
+from segbatch.text import counted
 
 MAX_COUNTED = 1024
 
@@ -67,13 +68,13 @@ class Outdated:
 
 def _count(chunks: list[str], store: Store, ledger: Ledger) -> str:
     """Return ``2 of 7 chunks (12 images)``; images only of few chunks, as a chunk takes two requests."""
-    counted = f"{len(chunks):,} of {len(ledger):,} chunks"
+    text = f"{len(chunks):,} of {counted(len(ledger), 'chunk')}"
     if len(chunks) > MAX_COUNTED:
-        return counted
+        return text
     try:
-        return f"{counted} ({sum(r.totals.records for r in ledger.receipts(store, chunks)):,} images)"
+        return f"{text} ({counted(sum(r.totals.records for r in ledger.receipts(store, chunks)), 'image')})"
     except OutputError:  # a damaged file, which is not needed
-        return counted
+        return text
 
 
 def _missing_chunks(state: ShardState) -> str:

@@ -14,6 +14,7 @@ from segbatch.output.run_record import RunRecord
 from segbatch.output.schema import CLASSES_SCHEMA, Column, columns
 from segbatch.output.totals import CONFIDENCE_UNIT, Totals
 from segbatch.storage.store import Store
+from segbatch.text import counted
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ def write_card(store: Store, record: RunRecord, totals: Totals) -> None:
     features = "".join(map(_feature, columns(has_marginal=record.has_marginal)))
     text = (
         f"{_CARD_HEAD}{features}---\n\n# Segmentation masks\n\n"
-        f"{totals.records} records, {totals.failed} of them errors; network `{record.spec['model']}`, refiner "
-        f"`{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
+        f"{counted(totals.records, 'record')}, {totals.failed:,} of them errors; network `{record.spec['model']}`, "
+        f"refiner `{record.spec['refiner']}`; {_SIGNATURE} {record.versions['segbatch']}.\n"
         "One row per record: `mask` is a palette PNG whose pixel values are class ids, or `error` says why there is "
         "none; `confidence` is the mean over the pixels of the network's probability of their class.\n\n"
         "| id | class | images | pixels | share | confidence |\n|---|---|---|---|---|---|\n"

@@ -17,7 +17,7 @@ from segbatch.output.receipt import Receipt
 from segbatch.packing import pack_chunk, unpack_chunk
 from segbatch.records import Chunk, Record
 from segbatch.stages.failures import STAGES, has_passed, last_failures
-from segbatch.text import escape_control_characters
+from segbatch.text import counted, escape_control_characters
 
 if TYPE_CHECKING:
     from segbatch.planning.plan import Plan  # workers, which import this module, need no plan
@@ -155,7 +155,7 @@ class Breaker:
         )
         count, shards = sum(f.count for f in streak), len({f.shard for f in streak})
         return NetworkError(
-            f"{self._names[stage]} failed on the last {count} images ({shards} shard{'s' * (shards > 1)}), one after "
-            f"another: {said}. their chunks are not committed; correct it, or the machine, and run the same "
+            f"{self._names[stage]} failed on the last {counted(count, 'image')} ({counted(shards, 'shard')}), one "
+            f"after another: {said}. their chunks are not committed; correct it, or the machine, and run the same "
             "command"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from segbatch.output.ledger import Ledger
 from segbatch.planning.plan import Plan
+from segbatch.text import counted
 
 
 def committed_so_far(plan: Plan) -> str:
@@ -23,5 +24,5 @@ def committed_so_far(plan: Plan) -> str:
             total += shard.records
             images += sum(min(plan.chunk_size, shard.records - i * plan.chunk_size) for i in indices)
     if is_known:
-        return f"{images:,} of {total:,} images committed"
-    return f"{chunks:,} of about {max(chunks, plan.chunks_total()):,} chunks committed"
+        return f"{images:,} of {counted(total, 'image')} committed"
+    return f"{chunks:,} of about {counted(max(chunks, plan.chunks_total()), 'chunk')} committed"

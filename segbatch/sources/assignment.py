@@ -41,12 +41,14 @@ def by_format(item: Listed, format: str | None) -> dict[str, list[ObjectInfo]]:
     if item.by == "folder":
         groups = _meant(item, groups, format)
     if not groups:
-        held = "; ".join(item.skipped.lines()) or "nothing"
+        held = "; ".join(item.skipped.lines())
         remedy = f"; known: {_known()}; or give them by a pattern, and set the option format"
         archive = next(filter(None, (archive_by_name(entry.name) for entry in item.entries)), "")
         if archive:
             remedy = f"; that is {archive}"
         kind = MissingInput if item.entries else EmptyInput
+        if not held:
+            raise kind(f"{redact(item.root)}: holds no shard and no image: it is empty")
         raise kind(
             f"{redact(item.root)}: holds no shard and no image, only {held}"
             f"{remedy if _UNKNOWN in item.skipped.kinds else ''}"

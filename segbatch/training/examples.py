@@ -17,7 +17,7 @@ from segbatch.evaluation.pairing import ImageName, Suffix, pair, refusal
 from segbatch.storage.files import Files
 from segbatch.storage.listing import list_input
 from segbatch.storage.uri import join
-from segbatch.text import escape_invalid_utf8, redact
+from segbatch.text import counted, escape_invalid_utf8, redact
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def truth_of(label: np.ndarray, image: np.ndarray, classes: ClassMap, name: str)
         )
     truth, unknown = classes.truth(label)
     if unknown:
-        shown = ", ".join(f"{value} ({pixels:,} pixels)" for value, pixels in list(unknown.items())[:5])
+        shown = ", ".join(f"{value} ({counted(pixels, 'pixel')})" for value, pixels in list(unknown.items())[:5])
         logger.warning("labels: %s holds values that are not a class: %s; they are ignored", name, shown)
     return truth
 

@@ -16,7 +16,7 @@ from segbatch.evaluation.confusion import Confusion
 from segbatch.logs import LogReporter
 from segbatch.models.runner import resolve_device
 from segbatch.protocols import Reporter
-from segbatch.text import duration
+from segbatch.text import counted, duration
 from segbatch.training import artifacts, checkpoint
 from segbatch.training.augment import Augment
 from segbatch.training.checkpoint import HistoryLine, TrainingState
@@ -74,7 +74,7 @@ class Trainer:
         spec, mean_color = self.spec, job.architecture.preprocess.mean_color()
         self.stream = Stream(job.train, Augment(spec.crop, spec.scale, spec.flip, spec.jitter, mean_color), spec.seed)
         job.reporter.message(
-            f"{spec.model}, {len(job.labels)} classes, from {origin}; {len(job.train)} images"
+            f"{spec.model}, {counted(len(job.labels), 'class')}, from {origin}; {counted(len(job.train), 'image')}"
             + (f", {len(job.val)} to validate on" if job.val else "")
             + f"; {self.last} updates of {spec.batch_size} on {device} in {'bf16' if self.step.bf16 else 'fp32'}"
             + (f"; resumed after update {self.state.update}" if resumed else "")
@@ -123,7 +123,7 @@ class Trainer:
     def _class_weights(self) -> list[float] | None:
         if self.spec.balance == "none":
             return None
-        self.job.reporter.message(f"counting the classes of {len(self.job.train)} labels")
+        self.job.reporter.message(f"counting the classes of {counted(len(self.job.train), 'label')}")
         truths = (load_or_placeholder(self.job.train, i)[1] for i in range(len(self.job.train)))
         return (median_frequency(truths, len(self.job.labels)) ** self.spec.balance_power).tolist()
 

@@ -81,7 +81,7 @@ def test_the_service_runs_the_job(here: dict[str, str]) -> None:
     command = shlex.split(localized(service["ExecStart"], here))
     done = subprocess.run([*command, "--dry-run"], env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 shards to compute" in done.stdout
+    assert "1 of 1 shard to compute" in done.stdout
 
 
 def test_the_crontab_line_runs_the_job_once(here: dict[str, str]) -> None:
@@ -103,7 +103,7 @@ def test_the_crontab_line_runs_the_job_once(here: dict[str, str]) -> None:
         holder.communicate(b"\n")
     dry = command.replace(" >>", " --dry-run >>")
     assert subprocess.run(["sh", "-c", dry], env=environment(), timeout=120).returncode == 0
-    assert "1 of 1 shards to compute" in log.read_text()
+    assert "1 of 1 shard to compute" in log.read_text()
 
 
 def dockerfile() -> list[list[str]]:

@@ -41,7 +41,7 @@ def test_files_of_other_kinds_are_no_labels(tmp_path: Path) -> None:
     assert [label.name for label in list_labels(Files(), str(tmp_path))] == ["a.tif", "b/x.png"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.json").write_text("{}")
-    with pytest.raises(SpecError, match=r"holds no images, only 1 files such as 'x.json'"):
+    with pytest.raises(SpecError, match=r"holds no images, only 1 file such as 'x.json'"):
         list_labels(Files(), str(tmp_path / "other"))
 
 
@@ -110,7 +110,7 @@ def test_colors_of_the_classes_and_unknown_ones() -> None:
     values = UnknownValues()
     for value, pixels in unknown.items():
         values.add(value, pixels, "x.png")
-    assert values.lines() == ["color (1, 2, 3): 1 pixels, first in x.png"]
+    assert values.lines() == ["color (1, 2, 3): 1 pixel, first in x.png"]
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,11 @@ def test_good_labels_are_told_and_nothing_is_warned_of() -> None:
     [
         (label((0, 80), (255, 20)), TWO, r"'background', of 2 classes .*value 255: 20.0 %. If 255 is a class, say so"),
         (label((0, 80), (7, 20)), TWO, "every pixel that counts is 'background'.*value 7: 20.0 %"),
-        (label((255, 100)), TWO, "no pixel of 1 labels counts; ignored: value 255: 100.0 %; no class: nothing"),
+        (label((255, 100)), TWO, "no pixel of 1 label counts; ignored: value 255: 100.0 %; no class: nothing"),
         (
             label((0, 30), (7, 40), (26, 30)),
             THREE,
-            "70.0 % of the pixels of 1 labels hold .* value 7: 40.0 %, value 26",
+            "70.0 % of the pixels of 1 label hold .* value 7: 40.0 %, value 26",
         ),
         (label((1, 30), (2, 10), (3, 60)), THREE, "60.0 %.* --reduce-zero-label makes 0 ignored and 1 'road'"),
     ],

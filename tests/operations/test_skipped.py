@@ -147,4 +147,4 @@ def test_a_night_with_a_failed_shard_is_an_alert() -> None:
     entry = DatasetReport(output=Store("memory://out").uri, current={"records": 1000, "errors": 1, "failed_shards": 1})
     judge(entry, "a", [], nights, nights.hours(0.0).date)
     assert entry.exit_code == ERRORS
-    assert "1 shards failed as a whole" in entry.alerts[0]
+    assert "1 shard failed as a whole" in entry.alerts[0]

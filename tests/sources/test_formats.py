@@ -70,7 +70,7 @@ class TestFolder(SourceContract):
         return name
 
     def test_a_shard_without_records_is_one_empty_chunk(self, tmp_path: Path):
-        with pytest.raises(SourceError, match=r"holds no shard and no image, only nothing"):
+        with pytest.raises(SourceError, match=r"holds no shard and no image: it is empty"):
             list(open_source([self.write(tmp_path, [])]).shards())
 
 

@@ -34,6 +34,7 @@ from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.pipeline import execute
 from segbatch.records import digest
 from segbatch.storage.lease import Lease
+from segbatch.text import counted
 
 _READERS = 16
 _NEWS = ("new", "changed", "removed")
@@ -112,7 +113,8 @@ class Work:
 def describe(counts: dict[str, int]) -> str:
     """Return ``2 of 90 shards to compute: 1 new, 1 changed; 0 gone``."""
     new, changed = f"{counts['new']:,} new", f"{counts['changed']:,} changed"
-    return f"{counts['left']:,} of {counts['total']:,} shards to compute: {new}, {changed}; {counts['removed']:,} gone"
+    left = f"{counts['left']:,} of {counted(counts['total'], 'shard')} to compute"
+    return f"{left}: {new}, {changed}; {counts['removed']:,} gone"
 
 
 def prepare(job: JobSpec, max_removed: float, dry_run: bool = False, beside: Sequence[str] = ()) -> Work:

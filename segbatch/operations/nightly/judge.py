@@ -10,6 +10,7 @@ from segbatch.config.nightly import DriftSpec, NightlySpec
 from segbatch.evaluation.drift import Content, measure_drift
 from segbatch.operations.nightly.record import DRIFT, EMPTY, ERRORS, DatasetReport, NightReport
 from segbatch.output.totals import Totals
+from segbatch.text import counted
 
 _SLOW = 0.5
 
@@ -26,7 +27,7 @@ def judge_errors(entry: DatasetReport, limit: float, min_images: int) -> None:
             entry.alerts.append(f"{share:.2%} of {which} records are errors, more than max_error_fraction {limit:.2%}")
             entry.exit_code = entry.exit_code or ERRORS
     if failed := entry.current.get("failed_shards", 0):
-        entry.alerts.append(f"{failed:,} shards failed as a whole")
+        entry.alerts.append(f"{counted(failed, 'shard')} failed as a whole")
         entry.exit_code = entry.exit_code or ERRORS
 
 

@@ -185,7 +185,7 @@ def test_the_plan_names_earlier_dates_and_an_explicit_date_looks_at_no_other(cam
     camera.done(1)
     camera.deliver(1, "late")
     plan = camera.plan()
-    assert "cam          1 of 1 shards to compute: 1 new, 0 changed; 0 gone" in plan
+    assert "cam          1 of 1 shard to compute: 1 new, 0 changed; 0 gone" in plan
     assert "cam 2026-11-19 1 of 2 shards to compute: 1 new, 0 changed; 0 gone; output " in plan
     for date in (TODAY, day(1)):
         assert "cam 2026" not in explain(camera.spec(), date=date, clock=camera.clock)
