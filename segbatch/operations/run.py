@@ -19,7 +19,6 @@ from segbatch.planning.plan import make_plan
 from segbatch.planning.pools import plan_pools
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
-from segbatch.ray_backend.pipeline import execute
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +74,8 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
     if not plan.is_complete:
         plan.output.store.try_writing()  # before Ray starts
         with cluster(spec) as hardware:
+            from segbatch.ray_backend.pipeline import execute  # Ray Data, which has been loaded while Ray started
+
             plan = publish(plan.with_chunk_size(hardware.cpus).with_precision(hardware))
             pools = plan_pools(spec, hardware, plan.chunks_left())
             with closing(execute(plan, pools, reporter, logs)) as receipts:

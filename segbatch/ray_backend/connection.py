@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ from segbatch.storage.failures import brief
 from segbatch.text import redact
 
 _TIMEOUT_SECONDS = 20.0
+_PIPELINE = "segbatch.ray_backend.pipeline"
 # Ray Data logs every dataset and every progress bar that is off, and logs a failure twice before it raises it.
 _QUIET_LOGGERS = ("ray.data", "ray.train")
 
@@ -72,7 +74,7 @@ def join(spec: JobSpec) -> Hardware:
     if named is None:
         hardware = Hardware.local(spec)
         refuse_missing_gpus(spec, hardware)
-        with kept_handler(), _quiet_core():
+        with kept_handler(), _quiet_core(), _loading(_PIPELINE):
             local.start(hardware, logging_level=logging.ERROR, log_to_driver=False)
         return offered()
     with kept_handler(), _quiet_core() as terminal, _waiting(redact(named.address), terminal):
@@ -96,6 +98,17 @@ def _restored_environment() -> Iterator[None]:
         for name in [name for name in os.environ if _is_of_ray(name) and name not in before]:
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextmanager
+def _loading(module: str) -> Iterator[None]:
+    """Import a module beside the block, which waits for other processes."""
+    thread = threading.Thread(target=importlib.import_module, args=(module,), name="segbatch-load")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _is_of_ray(name: str) -> bool:

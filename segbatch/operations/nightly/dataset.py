@@ -31,7 +31,6 @@ from segbatch.planning.plan import Plan, make_plan
 from segbatch.planning.pools import plan_pools
 from segbatch.protocols import Reporter
 from segbatch.ray_backend.connection import cluster
-from segbatch.ray_backend.pipeline import execute
 from segbatch.records import digest
 from segbatch.storage.lease import Lease
 from segbatch.text import counted
@@ -152,6 +151,8 @@ def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], boo
     with logs.installed(), cluster(spec) as hardware:
         work.plan = establish(work.plan.with_chunk_size(hardware.cpus).with_precision(hardware))
         pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left())
+        from segbatch.ray_backend.pipeline import execute  # Ray Data, which has been loaded while Ray started
+
         with closing(execute(work.plan, pools, reporter, logs, should_stop)) as receipts:
             for receipt in receipts:
                 work.receipt_sums.add(receipt)
