@@ -5,7 +5,7 @@ from __future__ import annotations
 from segbatch.records import Shard
 from segbatch.sources.slices import GUESSED_RECORD_BYTES
 
-_MAX_CHUNK = 256
+_MIN_CHUNK, _MAX_CHUNK = 4, 256
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -20,7 +20,7 @@ def choose_chunk_size(shards: list[Shard], cores: float) -> int:
     records = sum(records_of(s) for s in shards)
     by_bytes = _CHUNK_BYTES * records // size if size else _MAX_CHUNK
     by_cores = -(-records // max(1, int(cores * 4)))
-    return max(1, min(_MAX_CHUNK, by_bytes, max(8, by_cores)))
+    return max(1, min(_MAX_CHUNK, by_bytes, max(_MIN_CHUNK, by_cores)))
 
 
 def records_of(shard: Shard) -> int:

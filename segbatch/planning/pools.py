@@ -12,7 +12,8 @@ from segbatch.errors import PlanError
 
 # Fractions of the cores that each pool reserves where the network runs on CPUs. They only bound what Ray schedules:
 # each pool has one worker per core, and the operating system runs the worker that has work. Read tasks use the cores
-# that are not reserved; without any, Ray 2.60 deadlocks silently.
+# that are not reserved, one task for two cores, since each takes a process that needs a second to start; without any,
+# Ray 2.60 deadlocks silently.
 _SEGMENT_SHARE, _REFINE_SHARE = 0.4, 0.4
 _READ_CPUS = 0.2
 # Chunks per worker below which a pool does not grow: starting a node takes minutes.
@@ -159,8 +160,9 @@ def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
         refine = spec.refine_actors or min(chunks, max(1, int(cores)))
         segment_cpus = _fraction(_SEGMENT_SHARE * cores / segment)
         refine_cpus = _fraction(_REFINE_SHARE * cores / refine)
+        read_cpus = _fraction((1 - _SEGMENT_SHARE - _REFINE_SHARE) * cores / max(1, int(cores) // 2))
         return _checked(
-            Pools(segment, segment_cpus, 0.0, refine, refine_cpus, _READ_CPUS, spec.threads or 1, "cpu"),
+            Pools(segment, segment_cpus, 0.0, refine, refine_cpus, read_cpus, spec.threads or 1, "cpu"),
             hardware,
         )
     gpus_each = spec.num_gpus or 1.0
