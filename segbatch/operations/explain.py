@@ -31,7 +31,7 @@ class Explanation:
     @property
     def pools(self) -> Pools:
         """The workers that the run would start."""
-        return plan_pools(self.plan.job.spec, self.hardware, self.plan.chunks_left())
+        return plan_pools(self.plan.job.spec, self.hardware, self.plan.chunks_left(), self.plan.job.is_refine_bound)
 
     def to_text(self) -> str:
         """Return one line for each subject."""

@@ -77,7 +77,7 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
             from segbatch.ray_backend.pipeline import execute  # Ray Data, which has been loaded while Ray started
 
             plan = publish(plan.with_chunk_size(hardware.cpus).with_precision(hardware))
-            pools = plan_pools(spec, hardware, plan.chunks_left())
+            pools = plan_pools(spec, hardware, plan.chunks_left(), plan.job.is_refine_bound)
             with closing(execute(plan, pools, reporter, logs)) as receipts:
                 for receipt in receipts:
                     receipt_sums.add(receipt)

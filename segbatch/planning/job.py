@@ -52,6 +52,11 @@ class Job:
     notes: tuple[tuple[str, str], ...] = ()
     cautions: tuple[str, ...] = ()
 
+    @property
+    def is_refine_bound(self) -> bool:
+        """Whether the refiner takes most of the CPU time, so that a segment worker for two cores suffices."""
+        return self.model.is_light and self.spec.refiner == "densecrf"
+
     def warnings(self) -> list[str]:
         """Describe settings that work and are probably not intended, one line each."""
         name, spec, warnings = self.model.name, self.spec, [*self.cautions, *_without_effect(self.spec, self.shards)]

@@ -11,10 +11,10 @@ from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
 
 # Fractions of the cores that each pool reserves where the network runs on CPUs. They only bound what Ray schedules:
-# each pool has one worker per core, and the operating system runs the worker that has work. Read tasks use the cores
-# that are not reserved, one task for two cores, since each takes a process that needs a second to start; without any,
-# Ray 2.60 deadlocks silently.
-_SEGMENT_SHARE, _REFINE_SHARE = 0.4, 0.4
+# each pool has one worker per core (the segment pool half as many where the refiner takes most of the time), and the
+# operating system runs the worker that has work. Read tasks use the cores that are not reserved, one task for two
+# cores, since each takes a process that needs a second to start; without any, Ray 2.60 deadlocks silently.
+_SEGMENT_SHARE, _REFINE_SHARE, _READ_SHARE = 0.4, 0.4, 0.2
 _READ_CPUS = 0.2
 # Chunks per worker below which a pool does not grow: starting a node takes minutes.
 _CHUNKS_EACH = 4
@@ -84,7 +84,7 @@ class Pools:
         )
 
 
-def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
+def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int, is_refine_bound: bool = False) -> Pools:
     """Choose the pools for an estimated number of chunks.
 
     On a cluster they fit its current nodes, and follow it as it grows and shrinks. If none of its nodes has started, or
@@ -94,9 +94,9 @@ def plan_pools(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
         PlanError: The workers do not fit, with the arithmetic.
     """
     if _waits_for_nodes(spec, hardware):
-        pools = replace(_fitting(spec, hardware.grown(), chunks), segment_actors=1, refine_actors=1)
+        pools = replace(_fitting(spec, hardware.grown(), chunks, is_refine_bound), segment_actors=1, refine_actors=1)
     else:
-        pools = _fitting(spec, hardware, chunks)
+        pools = _fitting(spec, hardware, chunks, is_refine_bound)
     if not hardware.elastic:
         return _per_node(pools, hardware)
     needed = -(-max(1, chunks) // _CHUNKS_EACH)
@@ -150,17 +150,18 @@ def _may_use_gpus(spec: JobSpec) -> bool:
     return spec.device != "cpu" and spec.num_gpus != 0
 
 
-def _fitting(spec: JobSpec, hardware: Hardware, chunks: int) -> Pools:
+def _fitting(spec: JobSpec, hardware: Hardware, chunks: int, is_refine_bound: bool) -> Pools:
     """Choose pools that this hardware can run at once."""
     refuse_missing_gpus(spec, hardware)
     chunks = max(1, chunks)
     cores = hardware.cpus
     if not _may_use_gpus(spec) or not hardware.gpus:
-        segment = spec.segment_actors or min(chunks, max(1, int(cores)))
-        refine = spec.refine_actors or min(chunks, max(1, int(cores)))
+        most = max(1, int(cores))
+        segment = spec.segment_actors or min(chunks, -(-most // 2) if is_refine_bound else most)
+        refine = spec.refine_actors or min(chunks, most)
         segment_cpus = _fraction(_SEGMENT_SHARE * cores / segment)
         refine_cpus = _fraction(_REFINE_SHARE * cores / refine)
-        read_cpus = _fraction((1 - _SEGMENT_SHARE - _REFINE_SHARE) * cores / max(1, int(cores) // 2))
+        read_cpus = _fraction(_READ_SHARE * cores / max(1, int(cores) // 2))
         return _checked(
             Pools(segment, segment_cpus, 0.0, refine, refine_cpus, read_cpus, spec.threads or 1, "cpu"),
             hardware,

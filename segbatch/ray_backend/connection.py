@@ -56,8 +56,9 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
         SegbatchError: Ray does not start on this machine.
     """
     joined_before = ray.is_initialized()
-    with _restored_environment(), _quiet_loggers(), nullcontext() if joined_before else quiet_errors():
+    with _restored_environment(), _restored_loggers(), nullcontext() if joined_before else quiet_errors():
         hardware = join(spec)
+        _quieten_loggers()
         try:
             refuse_missing_gpus(spec, hardware)
             yield hardware
@@ -116,13 +117,11 @@ def _is_of_ray(name: str) -> bool:
 
 
 @contextmanager
-def _quiet_loggers() -> Iterator[None]:
-    """Silence Ray's loggers, whose failures reach the caller as exceptions, and restore all that Ray alters of them."""
+def _restored_loggers() -> Iterator[None]:
+    """Restore all that Ray alters of its loggers."""
     names = ("ray", *_QUIET_LOGGERS)
     before = {name: (logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in names}
     propagates = {name: logging.getLogger(name).propagate for name in names}
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -131,6 +130,13 @@ def _quiet_loggers() -> Iterator[None]:
             logger.setLevel(level)
             logger.handlers[:] = handlers
             logger.propagate = propagates[name]
+
+
+def _quieten_loggers() -> None:
+    """Silence Ray's loggers, whose failures reach the caller as exceptions."""
+    importlib.import_module(_PIPELINE)  # Ray Data sets their levels when it is imported
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -34,5 +34,5 @@ def build_dataset(spec: JobSpec | None = None, /, **settings: Any) -> Dataset:
     job.source.check(job.shards)
     hardware = join(spec)
     plan = Plan.unwritten(job.with_precision(hardware), hardware.cpus)
-    pools = plan_pools(spec, hardware, plan.chunks_total())
+    pools = plan_pools(spec, hardware, plan.chunks_total(), plan.job.is_refine_bound)
     return chunk_dataset(plan, pools, None, RayAttempts(), Logs.of(spec.log_format, spec.storage_options))

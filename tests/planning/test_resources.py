@@ -34,6 +34,9 @@ def test_two_cores_keep_both_busy():
 
 
 def test_a_small_job_starts_no_idle_workers():
+    halved = plan_pools(spec(), machine(7), 100, is_refine_bound=True)
+    assert (halved.segment_actors, halved.refine_actors) == (4, 7)
+    assert plan_pools(spec(segment_actors=3), machine(2), 100, is_refine_bound=True).segment_actors == 3
     pools = plan_pools(spec(), machine(64), 3)
     assert (pools.segment_actors, pools.refine_actors) == (3, 3)
 

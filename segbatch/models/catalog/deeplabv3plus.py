@@ -54,4 +54,5 @@ DEEPLABV3PLUS_MOBILENET_V2 = Architecture(
     # MobileNetV2's decay (Sandler et al. 2018, sec. 6.1), the crop and scales of DeepLab (Chen et al. 2018, sec. 4).
     recipe=TrainingRecipe(weight_decay=4e-5, crop=(513, 513), scale=(0.5, 2.0)),
     backbone=named_backbone("mobilenetv2_100"),
+    is_light=True,
 )

@@ -150,7 +150,7 @@ def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], boo
     work.output.store.try_writing()  # before Ray starts
     with logs.installed(), cluster(spec) as hardware:
         work.plan = establish(work.plan.with_chunk_size(hardware.cpus).with_precision(hardware))
-        pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left())
+        pools = plan_pools(work.plan.job.spec, hardware, work.plan.chunks_left(), work.plan.job.is_refine_bound)
         from segbatch.ray_backend.pipeline import execute  # Ray Data, which has been loaded while Ray started
 
         with closing(execute(work.plan, pools, reporter, logs, should_stop)) as receipts:
