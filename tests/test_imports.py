@@ -11,7 +11,19 @@ import segbatch.isolation
 ROOT = Path(segbatch.__file__).parent
 # One order, upwards: a module imports from its own package, and from what stands before it.
 ORDER = (
-    *("crf", "text", "contents", "errors", "packages", "stopping", "registry", "labels", "class_list", "skipped"),
+    *(
+        "crf",
+        "text",
+        "contents",
+        "errors",
+        "packages",
+        "shadowing",
+        "stopping",
+        "registry",
+        "labels",
+        "class_list",
+        "skipped",
+    ),
     *("causes", "records"),
     *(
         "packing",

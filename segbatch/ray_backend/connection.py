@@ -14,8 +14,9 @@ from contextlib import contextmanager, nullcontext
 import ray
 from ray.job_config import JobConfig
 
+from segbatch import shadowing
 from segbatch.config.job import JobSpec
-from segbatch.errors import PlanError
+from segbatch.errors import PlanError, SpecError
 from segbatch.planning.pools import Hardware, refuse_missing_gpus
 from segbatch.ray_backend import local
 from segbatch.ray_backend.address import ClusterAddress
@@ -69,6 +70,8 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
 
 def join(spec: JobSpec) -> Hardware:
     """Do what ``cluster`` does on entry, and stay connected."""
+    if hidden := shadowing.problem():
+        raise SpecError(hidden)
     named = ClusterAddress.of(spec)
     if ray.is_initialized():
         return offered(named is not None)
