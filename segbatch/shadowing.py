@@ -6,15 +6,14 @@ import os
 import sys
 
 # What a job imports besides the standard library.
-PACKAGES = frozenset(
-    """
-    PIL adlfs aiobotocore aiohttp annotated_types attr attrs azure botocore certifi charset_normalizer click
-    cloudpickle dateutil filelock frozenlist fsspec gcsfs google grpc httpx idna jmespath jsonschema matplotlib
-    msgpack multidict numpy packaging pandas psutil pyarrow pydantic pydantic_core ray referencing requests rich
-    rpds s3fs safetensors segbatch simplejpeg six skimage sympy timm torch torchvision tqdm triton typer
-    typing_extensions typing_inspection urllib3 wrapt yaml yarl
-    """.split()
-)
+PACKAGES = frozenset({
+    "PIL", "adlfs", "aiobotocore", "aiohttp", "annotated_types", "attr", "attrs", "azure", "botocore", "certifi",
+    "charset_normalizer", "click", "cloudpickle", "dateutil", "filelock", "frozenlist", "fsspec", "gcsfs", "google",
+    "grpc", "httpx", "idna", "jmespath", "jsonschema", "matplotlib", "msgpack", "multidict", "numpy", "packaging",
+    "pandas", "psutil", "pyarrow", "pydantic", "pydantic_core", "ray", "referencing", "requests", "rich", "rpds",
+    "s3fs", "safetensors", "segbatch", "simplejpeg", "six", "skimage", "sympy", "timm", "torch", "torchvision",
+    "tqdm", "triton", "typer", "typing_extensions", "typing_inspection", "urllib3", "wrapt", "yaml", "yarl",
+})  # fmt: skip
 
 
 def hiding_files() -> list[str]:
