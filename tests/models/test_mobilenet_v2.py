@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 import torchvision.models
 
 from segbatch.models.fold import fold_batch_norms
 from segbatch.models.mobilenet_v2 import MobileNetV2
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_random_weights_and_the_state_of_the_generator_are_torchvisions() -> None:
