@@ -95,11 +95,12 @@ class Plan:
         """
         remaining = [shard for shard in self.job.shards if not self.ledger.committed(shard.id).is_complete]
         starts = {shard.id: self.job.source.starts(shard, self.chunk_size) for shard in remaining}
-        divided = [shard for shard in remaining if len(starts[shard.id]) > 1]
-        records = sum(shard.records or 0 for shard in divided)
+        # A read task without an index holds a hash of each id.
+        unindexed = [s for s in remaining if len(starts[s.id]) > 1 or (s.records or 0) >= MANY_RECORDS]
+        records = sum(shard.records or 0 for shard in unindexed)
         if reporter is not None and records >= MANY_RECORDS:
-            reporter.message(f"reading the ids of {counted(records, 'record')} in {counted(len(divided), 'file')}")
-        indexed = {shard.id: shard for shard in self.job.source.index(divided)}
+            reporter.message(f"reading the ids of {counted(records, 'record')} in {counted(len(unindexed), 'file')}")
+        indexed = {shard.id: shard for shard in self.job.source.index(unindexed)}
         for shard in remaining:
             done = frozenset(self.ledger.committed(shard.id).indices)
             if shard.records is None:

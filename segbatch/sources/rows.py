@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -94,7 +95,9 @@ class ParquetRows:
         for group, begin, end in self._groups():
             if begin >= stop:
                 return
-            parts = [range(max(r.start, begin), min(r.stop, end)) for r in wanted if r.start < end and r.stop > begin]
+            first = bisect_right(wanted, begin, key=lambda r: r.stop)
+            last = bisect_left(wanted, end, key=lambda r: r.start)
+            parts = [range(max(r.start, begin), min(r.stop, end)) for r in wanted[first:last]]
             read = range(parts[0].start, parts[-1].stop) if parts else range(begin, begin)
             if renamed is None:
                 read = range(begin, min(end, stop))
