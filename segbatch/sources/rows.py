@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -60,10 +61,13 @@ class ParquetRows:
         self._folder = folder_of(uri)
         with ExitStack() as stack:
             stream = stack.enter_context(files.open(uri, read_ahead=False))
-            self._file = stack.enter_context(
-                pq.ParquetFile(stream, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=True)
+            opened = partial(
+                pq.ParquetFile, stream, buffer_size=buffer_bytes, pre_buffer=False, page_checksum_verification=True
             )
+            self._file = stack.enter_context(opened())
             metadata = self._file.metadata
+            # All iterators of a file have the batch size of the last one: ids have a file of their own.
+            self._id_file = stack.enter_context(opened(metadata=metadata))
             self.records: int = metadata.num_rows
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             if sum(groups) != self.records or min(groups, default=0) < 0:
@@ -167,7 +171,7 @@ class ParquetRows:
             yield row, f"#{row}"
 
     def _names_read(self, group: int, begin: int, id_column: str, rows: range) -> Iterator[tuple[int, str]]:
-        for batch in self._file.iter_batches(_ID_ROWS, [group], [id_column]):
+        for batch in self._id_file.iter_batches(_ID_ROWS, [group], [id_column]):
             values = _leaf(batch.column(0), id_column, self.schema)
             part = range(max(rows.start, begin), min(rows.stop, begin + len(values)))
             if part:

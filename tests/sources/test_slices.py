@@ -140,6 +140,17 @@ def test_what_is_left_of_a_row_group_is_read_once(tmp_path: Path, groups: str) -
     assert [record.index for record in records] == [SIZE * chunk + k for chunk in chunks for k in range(SIZE)]
 
 
+def test_a_row_group_is_read_without_being_held(tmp_path: Path) -> None:
+    columns = {"id": [f"r{i}" for i in range(ROWS)], "image": blobs(2, 50_000)}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False, write_batch_size=8)
+    source, _, shard = planned(str(path))
+    begun, held = pa.total_allocated_bytes(), []
+    for _ in source.chunks(shard, SIZE, ChunkSelection()):
+        held.append(pa.total_allocated_bytes() - begun)
+    assert max(held) < 0.6 * shard.size  # two buffers of 4 MB, and a page
+
+
 def test_the_driver_reads_the_ids_alone(tmp_path: Path) -> None:
     columns = {"id": [f"r{i // 2}" for i in range(ROWS)], "image": blobs(1, 80_000)}
     source, files, shard = planned(write(tmp_path / "a.parquet", columns, [40]))
