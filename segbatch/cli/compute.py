@@ -90,13 +90,19 @@ def nightly(
             plan = explain(spec, date=day, only=dataset or (), until=until)
         show.print_text(console, plan)
         return
-    with reporting("loading Ray", is_quiet=quiet) as reporter:
-        from segbatch.operations.nightly.night import run_night
-        from segbatch.operations.nightly.summary import to_markdown
+    structured = spec.log_format == "json"
+    try:
+        with reporting("loading Ray", spec.log_format, is_quiet=quiet) as reporter:
+            from segbatch.operations.nightly.night import run_night
+            from segbatch.operations.nightly.summary import to_markdown
 
-        night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter, config=config)
+            night = run_night(spec, date=day, only=dataset or (), until=until, reporter=reporter, config=config)
+    except SegbatchError as e:
+        if structured:  # it is in the log
+            raise typer.Exit(e.exit_code) from None
+        raise
     if night is not None:
-        if night.exit_code or not quiet:
+        if not structured and (night.exit_code or not quiet):
             show.print_text(console, to_markdown(night))
         raise typer.Exit(night.exit_code)
 

@@ -213,6 +213,12 @@ class NightlySpec(BaseModel):
         value: bool = merge(self.job, self.datasets[name]).get("allow_empty", self.allow_empty)
         return value
 
+    @property
+    def log_format(self) -> str:
+        """``json`` if it is the log_format of every dataset."""
+        formats = {merge(self.job, dataset).get("log_format") for dataset in self.datasets.values()}
+        return "json" if formats == {"json"} else "text"
+
     def inputs_of(self, name: str) -> list[str]:
         """Return the inputs of a dataset as they are configured, with ``{date}``."""
         inputs = merge(self.job, self.datasets[name])["inputs"]

@@ -26,6 +26,7 @@ from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder
 from tests.operations.nightly.nights import DAY, HOUR, JOB, MIDNIGHT, Bench, shard, spoil
+from tests.reporters import Said
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -273,13 +274,16 @@ def test_a_date_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (bench.input / day).mkdir()
         write_folder(bench.input / day, [*photographs(3, side=32), ("page.jpg", b"<html>gone</html>")])
     dated = {"inputs": f"{bench.input}/{{date}}", "output": f"{bench.output}/{{date}}", "chunk_size": 4}
+    dated["image_member"] = "jpg"
     datasets = {"photos": dated, "street": {"inputs": str(tmp_path / "absent"), "output": str(tmp_path / "never")}}
     night = run_night(
         bench.spec(datasets=datasets),
         date=datetime.date(2026, 11, 20),
         clock=lambda: MIDNIGHT + 3 * DAY,
+        reporter=Said(bench.told),
     )
     assert night is not None
+    assert ["image_member" in text for text in bench.told].count(True) == 1, "a warning is reported once"
     assert (night.date, list(night.datasets), night.exit_code) == ("2026-11-20", ["photos"], 3)
     assert night.datasets["photos"].alerts == ["25.00% of all records are errors, more than max_error_fraction 1.00%"]
     assert night.verdict == "TOO MANY ERRORS: photos"
