@@ -121,6 +121,8 @@ def _run_schedule(
     report = read_night(state, date) or NightReport(date=date, started=utc(clock()))
     report.deadline = utc(deadline) if deadline is not None else None
     report.webhook = ""
+    # An earlier start of this night may have had other datasets.
+    report.datasets = {k: v for k, v in report.datasets.items() if k.partition(" ")[0] in schedule.spec.datasets}
 
     def should_stop() -> bool:
         return lease.lost or (deadline is not None and clock() >= deadline)

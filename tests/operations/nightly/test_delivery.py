@@ -208,6 +208,16 @@ def test_a_second_start_keeps_what_the_first_has_computed(partner: Partner) -> N
     assert (night.exit_code, entry.state, entry.computed, entry.alerts) == (0, "empty", 7, [])
 
 
+def test_a_second_start_forgets_datasets_that_are_no_longer_configured(partner: Partner) -> None:
+    partner.deliver("in/2026-11-13")
+    failed = DatasetReport(output="x", state="failed", exit_code=2)
+    datasets = {"gone": failed, "gone 2026-11-19": failed}
+    write_night(partner.state, NightReport(date=str(TODAY), started="2026-11-20", datasets=datasets))
+    night = run_night(partner.spec("in/{date}", allow_empty=True), clock=clock)
+    assert night is not None
+    assert (night.exit_code, list(night.datasets)) == (0, ["street"])
+
+
 def test_allow_empty_is_true_or_false(partner: Partner) -> None:
     with pytest.raises(SpecError, match=r"datasets.street.allow_empty: got 'yes'; give true or false"):
         partner.spec("in/{date}", allow_empty="yes")
