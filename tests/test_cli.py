@@ -201,3 +201,11 @@ def test_models_are_listed(segbatch: Run) -> None:
     assert "deeplabv3_resnet50" in segbatch("models")[1]
     text = " ".join(segbatch("models", "deeplabv3_resnet50")[1].split())
     assert re.search(r"dense CRF w_bilateral 4, theta_alpha 67, .*\(DeepLab's .*not tuned", text)
+
+
+@pytest.mark.parametrize("args", [("demo", "-o", ""), ("eval", "out", "--labels", "l", "--plot", " ")])
+def test_an_empty_path_of_a_file_is_refused(segbatch: Run, args: tuple[str, ...]) -> None:
+    code, text = segbatch(*args)
+    assert code == 2
+    assert "is empty or blank" in text
+    assert args[-2] in text

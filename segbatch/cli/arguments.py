@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from segbatch.config.base import merge, read_config, refuse_blank
 from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO
+from segbatch.text import BLANK, is_blank
 
 Output = Annotated[str, typer.Argument(help="output of a run: a folder or prefix", metavar="OUTPUT")]
 Labels = Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")]
@@ -51,6 +53,13 @@ Configs = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="print warnings and errors only, and a result if the exit code is not 0")
 ]
+
+
+def file_path(given: str) -> Path:
+    """Return the path that an option names, which must not be blank."""
+    if is_blank(given):
+        raise typer.BadParameter(f"got {given!r}; {BLANK}")
+    return Path(given)
 
 
 def read_class_map(uri: str | None) -> dict[Any, Any] | None:

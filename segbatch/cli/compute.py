@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from segbatch.cli import tables as show
-from segbatch.cli.arguments import Configs, Quiet, read_configs
+from segbatch.cli.arguments import Configs, Quiet, file_path, read_configs
 from segbatch.cli.options import with_spec_options
 from segbatch.cli.progress import reporting
 from segbatch.cli.terminal import console
@@ -117,7 +117,13 @@ def _date(given: str | None) -> datetime.date | None:
 def demo(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="folder for the results; replaces those of an earlier demonstration"),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=file_path,
+            metavar="PATH",
+            help="folder for the results; replaces those of an earlier demonstration",
+        ),
     ] = Path("demo-out"),
 ) -> None:
     """Segment four photographs of installed packages, without network access.

@@ -20,6 +20,7 @@ from segbatch.cli.arguments import (
     Output,
     ReduceZero,
     StorageOptions,
+    file_path,
     read_class_map,
     read_configs,
     read_storage_options,
@@ -59,7 +60,9 @@ def evaluate(
     label_colors: LabelColors = None,
     reduce_zero_label: ReduceZero = False,
     as_json: AsJson = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="file for the plot: .png, .svg or .pdf")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(parser=file_path, metavar="FILE", help="file for the plot: .png, .svg or .pdf")
+    ] = None,
     resamples: Annotated[
         int, typer.Option(min=0, metavar="N", help="bootstrap replicates for the 95 % confidence intervals")
     ] = 1000,
@@ -118,6 +121,7 @@ def tune_crf(
             "--output",
             "-o",
             "--write",
+            parser=file_path,
             metavar="FILE",
             help="file for the network and the best parameters, for run --config",
         ),
