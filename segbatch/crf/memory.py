@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
@@ -20,9 +21,7 @@ class _Account:
 
 
 _V2 = _Account(("sys/fs/cgroup", "sys/fs/cgroup/unified"), "memory.max", "memory.current", "inactive_file")
-_V1 = _Account(
-    ("sys/fs/cgroup/memory",), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-)  # fmt: skip
+_V1 = _Account(("sys/fs/cgroup/memory",), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def total_memory(root: Path = _ROOT) -> int | None:
@@ -61,11 +60,20 @@ def free_memory(needed: int, root: Path = _ROOT) -> int:
 
 def _limits(root: Path) -> Iterator[tuple[Path, _Account, int]]:
     """Yield (folder, account, bytes) of this process's group and of each group above it that has a limit."""
-    for account, path in _memberships(root):
-        for mount in account.mounts:
-            for group in _above(root / mount, _below_mount(root, mount, path)):
-                if (limit := _number(group / account.limit)) is not None:
-                    yield group, account, limit
+    for group, account in _groups(root):
+        if (limit := _number(group / account.limit)) is not None:
+            yield group, account, limit
+
+
+@lru_cache(maxsize=1)  # a process stays in its groups, and a machine may have thousands of mounts
+def _groups(root: Path) -> tuple[tuple[Path, _Account], ...]:
+    """Return the folders that this process's group, and each group above it, may have."""
+    return tuple(
+        (group, account)
+        for account, path in _memberships(root)
+        for mount in account.mounts
+        for group in _above(root / mount, _below_mount(root, mount, path))
+    )
 
 
 def _memberships(root: Path) -> list[tuple[_Account, str]]:

@@ -100,8 +100,11 @@ def test_docker_mounts_the_group_of_its_container_with_the_host_s_path(tmp_path:
     v1(root / "sys/fs/cgroup/memory", 8 * GIB, 2 * GIB)
     v1(root / "sys/fs/cgroup/memory/inner", 4 * GIB, GIB)
     assert (total_memory(root), free_memory(MUCH, root)) == (4 * GIB, 3 * GIB)
-    # Without the table of mounts the container is still found.
-    write(root / "proc/self/mountinfo", "")
+
+
+def test_the_group_of_a_container_is_found_without_a_table_of_mounts(tmp_path: Path) -> None:
+    root = machine(tmp_path, 64 * GIB, 50 * GIB, "4:memory:/docker/c1/inner\n")
+    v1(root / "sys/fs/cgroup/memory", 8 * GIB, 2 * GIB)
     assert total_memory(root) == 8 * GIB
 
 
