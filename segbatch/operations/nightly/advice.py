@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SegbatchError
-from segbatch.operations.nightly.record import DRIFT, ERRORS, DatasetReport, NextStep
+from segbatch.operations.nightly.record import DRIFT, EMPTY, ERRORS, DatasetReport, NextStep
 from segbatch.output.dataset import MaskDataset, MaskRow
 from segbatch.storage.uri import absolute
 
@@ -40,7 +40,7 @@ class Advice:
         if entry.exit_code == ERRORS:
             entry.examples = _examples(job)
             steps = [NextStep(purpose="list the errors", command=self._on_output("errors", job))]
-        elif entry.absent and entry.exit_code:
+        elif entry.exit_code == EMPTY and entry.state == "empty":
             steps = [NextStep(purpose="when the inputs have arrived", command=self._night(name, date))]
         elif entry.exit_code == DRIFT:
             purpose = f"if the change is intended, set drift.reference_from: {date} in the configuration"
@@ -75,7 +75,7 @@ def _examples(job: JobSpec) -> list[str]:
             return [message[:_MAX_TEXT] for message in dataset.output.failed_shards()[:_MAX_SHARDS]]
         return [_line(row) for row in dataset.errors(1)]
     except SegbatchError as e:
-        return [f"what cannot be read now: {e}"]
+        return [f"(the errors cannot be read now: {e})"]
 
 
 def _line(row: MaskRow) -> str:

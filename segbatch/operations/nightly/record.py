@@ -102,8 +102,8 @@ class DatasetReport(StoredRecord):
 _VERDICTS: dict[str, Callable[[DatasetReport], bool]] = {
     "FAILED": lambda e: e.exit_code in (1, 2),
     "TOO MANY ERRORS": lambda e: e.exit_code == ERRORS,
-    "NOTHING DELIVERED": lambda e: e.exit_code == EMPTY and bool(e.absent),
-    "DRIFT": lambda e: e.exit_code == DRIFT and not e.absent,
+    "NOTHING DELIVERED": lambda e: e.exit_code == EMPTY and e.state == "empty",
+    "DRIFT": lambda e: e.exit_code == DRIFT and e.state != "empty",
 }
 
 
