@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,10 @@ from segbatch.ray_backend.connection import cluster
 from segbatch.ray_backend.tasks import map_tasks, shared
 from segbatch.storage.files import Files
 from segbatch.storage.store import Store
-from segbatch.text import counted, redact
+from segbatch.text import redact
 
 _TASKS_PER_CORE = 4
 _FILES_PER_TASK = 16
-_REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -160,18 +158,23 @@ def evaluate(
         for store in (Store(u, storage_options) for u in (output, against) if u is not None)
     ]
     names = _same_classes(records)
-    reader, classes = open_labels(options, names, files)
-    truths = list_labels(files, labels)
-    suffix = Suffix.of(options.suffix)
-    outputs = [_LabeledOutput(store, run, LabeledRows.of(store, truths, labels, suffix)) for store, run in records]
-    survey = outputs[0].rows.survey(reader, classes, names, options)
-    for line in survey.lines():
-        reporter.message(line)
-    with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
-        parts = []
-        for labeled in outputs:
-            truth = GroundTruth(truths, labeled.rows.places, classes, reader, resamples, seed)
-            parts.append(_compare(labeled.store, labeled.rows.files, truth, int(hardware.cpus), reporter))
+    reporter.phase("reading labels")
+    try:
+        reader, classes = open_labels(options, names, files)
+        truths = list_labels(files, labels)
+        suffix = Suffix.of(options.suffix)
+        outputs = [_LabeledOutput(store, run, LabeledRows.of(store, truths, labels, suffix)) for store, run in records]
+        survey = outputs[0].rows.survey(reader, classes, names, options)
+        for line in survey.lines():
+            reporter.message(line)
+        reporter.phase("starting Ray")
+        with cluster(JobSpec.create(inputs=[output], address=address)) as hardware:
+            parts = []
+            for labeled in outputs:
+                truth = GroundTruth(truths, labeled.rows.places, classes, reader, resamples, seed)
+                parts.append(_compare(labeled.store, labeled.rows.files, truth, int(hardware.cpus), reporter))
+    finally:
+        reporter.closed()
     for labeled, part in zip(outputs, parts, strict=True):
         _add_findings(labeled, part, survey)
     _add_unequal(parts, [label.name for label in truths])
@@ -208,13 +211,10 @@ def _compare(
     total, common = truth.no_rows(), shared(truth)
     size = min(-(-len(files) // (_TASKS_PER_CORE * cores)), _FILES_PER_TASK)
     groups = [files[i : i + size] for i in range(0, len(files), size)]
-    reported = time.monotonic()
-    reporter.message(f"{store.uri}: {counted(len(files), 'file')}")
-    for done, (_, part) in enumerate(map_tasks(compare_files, ((store, g, common) for g in groups), 2 * cores), 1):
+    reporter.phase(f"comparing {store.uri}, files", len(files))
+    for task, part in map_tasks(compare_files, ((store, g, common) for g in groups), 2 * cores):
         total += part
-        if time.monotonic() - reported > _REPORT_SECONDS:
-            reported = time.monotonic()
-            reporter.message(f"{counted(total.sums.images, 'image')} compared, {done / len(groups):.0%} of the files")
+        reporter.advanced(len(groups[task]))
     return total
 
 

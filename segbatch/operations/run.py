@@ -37,13 +37,16 @@ def run(spec: JobSpec | None = None, /, *, reporter: Reporter | None = None, **s
     """
     spec = spec_of(JobSpec, spec, settings)
     logs = Logs.of(spec.log_format, spec.storage_options)
+    reporter = reporter or LogReporter()
     with logs.installed():
         try:
-            result = _run(spec, reporter or LogReporter(), logs)
+            result = _run(spec, reporter, logs)
         except SegbatchError as e:
             if logs.json:
                 event(logger, logging.ERROR, "run failed", message=str(e), exit_code=e.exit_code)
             raise
+        finally:
+            reporter.closed()
         event(logger, logging.INFO, "run finished", **_fields(result))
     return result
 
@@ -64,6 +67,7 @@ def _fields(result: RunResult) -> dict[str, Any]:
 
 def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
     begun = time.monotonic()
+    reporter.phase("reading inputs")
     plan = make_plan(spec)
     if retired := Outdated.of(plan.job.shards, plan.ledger).notices(plan.output.store, plan.ledger).get("retired"):
         reporter.warning(retired)
@@ -72,6 +76,7 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
             reporter.warning(change)
     receipt_sums = ReceiptSums(len(plan.job.model.labels))
     if not plan.is_complete:
+        reporter.phase("starting Ray")
         plan.output.store.try_writing()  # before Ray starts
         with cluster(spec) as hardware:
             from segbatch.ray_backend.pipeline import execute  # Ray Data, which has been loaded while Ray started
@@ -81,4 +86,5 @@ def _run(spec: JobSpec, reporter: Reporter, logs: Logs) -> RunResult:
             with closing(execute(plan, pools, reporter, logs)) as receipts:
                 for receipt in receipts:
                     receipt_sums.add(receipt)
+    reporter.phase("checking the output")
     return finish(plan, receipt_sums, time.monotonic() - begun)

@@ -70,6 +70,7 @@ def _train_in_workers(spec: TrainSpec, gpus: bool, cores: int, reporter: Reporte
 
     queue: Any = Queue(actor_options={"num_cpus": 0})
     results: list[TrainingResult] = []
+    reporter.phase("starting workers")
     thread = threading.Thread(target=_forward, args=(queue, reporter, results))
     thread.start()
     try:
@@ -116,6 +117,7 @@ def _forward(queue: Any, reporter: Reporter, results: list[TrainingResult]) -> N
     """Report each message of the main worker as it arrives, and keep the result that it sends last."""
     while (item := queue.get()) is not None:
         text, result = item
+        reporter.closed()
         if result is None:
             reporter.message(text)
         else:

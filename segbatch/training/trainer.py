@@ -48,7 +48,12 @@ def train(spec: TrainSpec, *, reporter: Reporter | None = None) -> TrainingResul
     Raises:
         SegbatchError: The last checkpoint is kept; the same call continues from it.
     """
-    job = prepare(spec, reporter or LogReporter())
+    reporter = reporter or LogReporter()
+    reporter.phase("reading images and labels")
+    try:
+        job = prepare(spec, reporter)
+    finally:
+        reporter.closed()
     if spec.overwrite:
         artifacts.clear(job.store)
     device = resolve_device(spec.device)

@@ -27,10 +27,11 @@ def output(inputs: Path) -> Path:
 
 def test_a_plan_as_json(command: Command, inputs: Path, tmp_path: Path) -> None:
     job = ["run", inputs, "-o", tmp_path / "out", "--model", "null", "--refiner", "none", "--num-cpus", 2, "--dry-run"]
+    job += ["--chunk-size", 4]
     code, text, log = command(*job, "--json")
     plan = json.loads(text)
     assert (code, plan["inputs"], plan["output"]) == (0, [str(inputs)], str(tmp_path / "out"))
-    assert (plan["records"], plan["chunks"], plan["chunk_size"], plan["chunks_committed"]) == (4, 1, 8, 0)
+    assert (plan["records"], plan["chunks"], plan["chunk_size"], plan["chunks_committed"]) == (4, 1, 4, 0)
     assert (plan["model"], plan["refiner"], plan["cpus"], plan["warnings"]) == ("null", "none", 2, [])
     assert plan["skipped"]["with an unknown suffix"] == {"count": 1, "names": ["notes.docx"]}
     assert "reading inputs" in log

@@ -71,7 +71,8 @@ def watched(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Watche
 
 def test_the_driver_logs_an_event_a_line(watched: Watched) -> None:
     work, done = [line["event"] for line in watched.driver], {line["event"]: line for line in watched.driver}
-    assert work == ["work started", "chunk finished", "chunk finished", "run finished", "run failed"]
+    run = ["work started", "chunk finished", "chunk finished", "phase started", "run finished"]
+    assert work == ["phase started", "phase started", *run, "run failed"]
     assert {line["chunk"] for line in watched.driver if "chunk" in line} == committed(watched.output)
     first, other = (line["run"] for line in watched.driver[-2:])
     assert first != other

@@ -131,6 +131,7 @@ def _run(context: Context, name: str, work: Work, before: DatasetReport | None) 
         failure = e
         gc.collect()  # actor pools of a failed dataset hold their cores until they are collected
     seconds = time.monotonic() - begun
+    context.reporter.phase(f"{name}: publishing the complete shards")
     try:
         entry = promote(work, report.date, context.lease, seconds)
         entry.computed, entry.seconds = (

@@ -147,6 +147,7 @@ def compute_staged(work: Work, reporter: Reporter, should_stop: Callable[[], boo
         return
     spec = work.plan.job.spec
     logs = Logs.of(spec.log_format, spec.storage_options)
+    reporter.phase("starting Ray")
     work.output.store.try_writing()  # before Ray starts
     with logs.installed(), cluster(spec) as hardware:
         work.plan = establish(work.plan.with_chunk_size(hardware.cpus).with_precision(hardware))

@@ -88,6 +88,7 @@ def _run_hours(schedule: Schedule, clock: Callable[[], float], reporter: Reporte
         )
         return None
     state = Store(spec.state, spec.storage_options)
+    reporter.phase("reading inputs")
     try:
         with Lease.take(state, spec.lease_seconds, clock, f"the night of {schedule.date}").kept() as lease:
             report = _run_schedule(schedule, state, lease, clock, reporter, config)
@@ -96,6 +97,8 @@ def _run_hours(schedule: Schedule, clock: Callable[[], float], reporter: Reporte
     except SegbatchError as e:
         _write_metrics(schedule, None, e.exit_code, clock, reporter)
         raise
+    finally:
+        reporter.closed()
     _write_metrics(schedule, report, report.exit_code, clock, reporter)
     return report
 
