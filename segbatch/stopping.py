@@ -1,4 +1,4 @@
-"""What a process does when it is told to stop, wherever its work is at that moment.
+"""What a process does when it is stopped, wherever its work is at that moment.
 
 A signal is not raised into running code: inside Ray, an exception can come while a lock is held, and leave processes
 behind. The command line (``cli.signals``) runs the callbacks on a thread of their own instead, and ends the process.
@@ -33,7 +33,7 @@ def add(callback: Callback) -> None:
     """Register what to do at a stop.
 
     It runs on another thread while the work goes on, and must not wait for it. It may return a line for the user; an
-    empty one says that the user has been told.
+    empty one means that the user has been informed.
     """
     _callbacks.append(callback)
 

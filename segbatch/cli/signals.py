@@ -1,9 +1,9 @@
 """Signals: the command runs in a child process; the parent only waits, and ends it and all that it has started.
 
 The child and what it starts are a process group of their own, since a signal to Ray's processes would end the child
-before it has said anything. On SIGINT, SIGTERM or SIGHUP the parent freezes the processes that the command has
-started, so that they commit nothing more, and tells the child through a pipe. A thread of the child runs the callbacks
-of ``segbatch.stopping``, writes their lines and ends the process; the parent then kills what is left. Orphans become
+before it has said anything. On SIGINT, SIGTERM or SIGHUP the parent freezes the processes that the command has started,
+so that they commit nothing more, and informs the child through a pipe. A thread of the child runs the callbacks of
+``segbatch.stopping``, writes their lines and ends the process; the parent then kills what is left. Orphans become
 children of the parent, so that none escapes it. After another signal, or if the child takes too long, the parent kills
 the child as well.
 """
@@ -52,21 +52,21 @@ def supervised(command: Callable[[], None]) -> None:
         signal.signal(number, lambda number, _: os.kill(parent, number))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     stderr = os.dup(2)  # descriptor 2 leads elsewhere while Ray starts
-    threading.Thread(target=_stop_when_told, args=(reader, stderr), name="segbatch-stop", daemon=True).start()
+    threading.Thread(target=_stop_on_request, args=(reader, stderr), name="segbatch-stop", daemon=True).start()
     command()
 
 
-def _stop_when_told(reader: int, stderr: int) -> None:
-    """End the child when the parent says so, wherever its main thread is."""
-    if told := os.read(reader, 1):
+def _stop_on_request(reader: int, stderr: int) -> None:
+    """End the child when the parent requests it, wherever its main thread is."""
+    if requested := os.read(reader, 1):
         for line in filter(None, stopping.run_callbacks() or ["stopped"]):
             _say(line, stderr)
-        os._exit(128 + told[0])
+        os._exit(128 + requested[0])
 
 
 def _wait_for(child: int, writer: int, stops: set[signal.Signals]) -> int:
     """Wait for the end of the child, in the parent, and kill what it leaves. Returns the exit code."""
-    told: int | None = None
+    requested: int | None = None
     deadline: float | None = None
     begun = 0.0
     while (status := _reap(child)) is None:
@@ -75,20 +75,20 @@ def _wait_for(child: int, writer: int, stops: set[signal.Signals]) -> int:
             continue
         if number == signal.SIGTSTP:
             _suspend()
-        elif told is None:
+        elif requested is None:
             begun = time.monotonic()
-            told, deadline = number, begun + _STOP_SECONDS
+            requested, deadline = number, begun + _STOP_SECONDS
             _signal_descendants(signal.SIGSTOP, spare=child)
             with suppress(OSError):  # it has just ended
-                os.write(writer, bytes([told or 0]))
+                os.write(writer, bytes([requested or 0]))
         elif deadline is not None and time.monotonic() > begun + _AGAIN_SECONDS:  # another signal, or the time is over
             deadline = None
             _say("stopped; committed chunks are kept, the same command resumes")
             os.kill(child, signal.SIGKILL)
     _kill_descendants()
     code = os.waitstatus_to_exitcode(status)
-    if told is not None:
-        return 128 + told if code in (1, -signal.SIGKILL) else code
+    if requested is not None:
+        return 128 + requested if code in (1, -signal.SIGKILL) else code
     if code < 0:
         cause = "; is memory short?" if -code == signal.SIGKILL else ""
         name = signal.Signals(-code).name

@@ -10,7 +10,7 @@ from segbatch.text import counted
 def committed_so_far(plan: Plan) -> str:
     """Return ``32 of 60 images committed``, from a fresh listing of the output.
 
-    Images are counted where all shards tell how many they hold; otherwise the phrase is about chunks.
+    Images are counted where the number of records of all shards is known; otherwise the phrase is about chunks.
     """
     ledger = Ledger([*plan.ledger.filenames(), *plan.output.committed_names(plan.is_staged)])
     images = total = chunks = 0

@@ -48,7 +48,7 @@ class ClusterAddress:
         return self.address.startswith(_CLIENT)
 
     def check(self) -> None:
-        """Check that a Ray cluster answers, in at most a minute: ``ray.init`` itself may wait for minutes or for ever.
+        """Check that a Ray cluster answers, in at most a minute: ``ray.init`` itself may wait without end.
 
         Raises:
             PlanError: None does.
