@@ -78,7 +78,7 @@ def test_a_plan_is_printed_and_nothing_written(segbatch: Run, pictures: Path, tm
     code, text = segbatch("run", str(pictures), "-o", str(tmp_path / "out"), "--num-cpus", "2", "--dry-run")
     assert code == 0
     assert re.search(r"^input +1 shard \(images\), .*3 records", text, re.MULTILINE)
-    assert re.search(r"^chunks +1 of at most 8 records", text, re.MULTILINE)
+    assert re.search(r"^chunks +1 of at most 4 records", text, re.MULTILINE)
     assert re.search(r"^committed +nothing", text, re.MULTILINE)
     assert re.search(r"^model +deeplabv3plus_mobilenet_v2, weights voc", text, re.MULTILINE)
     assert re.search(r"^classes +background, aeroplane", text, re.MULTILINE)
