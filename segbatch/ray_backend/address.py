@@ -48,10 +48,10 @@ class ClusterAddress:
         return self.address.startswith(_CLIENT)
 
     def check(self) -> None:
-        """Check that a Ray cluster answers, in at most a minute: ``ray.init`` itself may wait without end.
+        """Check within a minute that a Ray cluster answers; ``ray.init`` itself may wait indefinitely.
 
         Raises:
-            PlanError: None does.
+            PlanError: No cluster answers, or what is given is not an address.
         """
         if self.address == "local":  # Ray starts one
             return
