@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -206,7 +207,7 @@ class BarReporter(ConsoleReporter):
 
 def _show_cursor() -> None:
     """Show the cursor, which a bar hides, where a signal ends the process. Takes no lock of rich."""
-    os.write(2, b"\x1b[?25h")
+    os.write(sys.stderr.fileno(), b"\x1b[?25h")
 
 
 class _Status(ProgressColumn):
