@@ -21,7 +21,7 @@ from segbatch.planning.pools import Hardware, refuse_missing_gpus
 from segbatch.ray_backend import local
 from segbatch.ray_backend.address import ClusterAddress
 from segbatch.ray_backend.cluster import offered
-from segbatch.ray_backend.replacements import kept_handler, quiet_errors
+from segbatch.ray_backend.replacements import kept_handler, quiet_errors, without_statistics
 from segbatch.ray_backend.search_path import DriverSearchPath
 from segbatch.storage.failures import brief
 from segbatch.text import redact
@@ -57,12 +57,14 @@ def cluster(spec: JobSpec) -> Iterator[Hardware]:
         SegbatchError: Ray does not start on this machine.
     """
     joined_before = ray.is_initialized()
+    is_own = not is_remote(spec)
     with _restored_environment(), _restored_loggers(), nullcontext() if joined_before else quiet_errors():
         hardware = join(spec)
         _quieten_loggers()
         try:
             refuse_missing_gpus(spec, hardware)
-            yield hardware
+            with without_statistics() if is_own else nullcontext():
+                yield hardware
         finally:
             if not joined_before:
                 local.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -51,13 +52,25 @@ def quiet_errors() -> AbstractContextManager[None]:
     return _replaced(ray._private.worker, "print_to_stdstream", _nothing)
 
 
+@contextmanager
+def without_statistics() -> Iterator[None]:
+    """Run datasets without Ray Data's actor of statistics, which its dashboard reads: it is a process more to start."""
+    from ray.data._internal.stats import _StatsManager
+
+    senders = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
+    with ExitStack() as replaced:
+        for name in senders:
+            replaced.enter_context(_replaced(_StatsManager, name, staticmethod(_nothing)))
+        yield
+
+
 def _nothing(*_: object, **__: object) -> None:
     pass
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name, None)
+    before = inspect.getattr_static(owner, name, None)
     setattr(owner, name, value)
     try:
         yield
