@@ -144,7 +144,7 @@ def test_a_run_and_what_can_be_asked_of_it(segbatch: Run, tmp_path: Path) -> Non
     run = ["run", shard, "-o", output, "--model", "tests.networks:fast", "--refiner", "none"]
     code, text = segbatch(*run)
     assert code == 0
-    assert re.search(r"^\d\d:\d\d:\d\d 1/1 chunks, 0 errors, 5 images, [\d.]+/s$", text, re.MULTILINE)
+    assert re.search(r"^\d\d:\d\d:\d\d 2/2 chunks, 0 errors, 5 images, [\d.]+/s$", text, re.MULTILINE)
     assert re.search(r"class +images +pixels +share +confidence", text)
     assert re.search(rf"^5 masks, 0 errors in [\d.]+ s: {output}\nnext: segbatch stats {output}$", text, re.MULTILINE)
     code, text = segbatch("stats", output, "--json")

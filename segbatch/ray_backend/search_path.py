@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from ray.job_config import JobConfig
 
@@ -15,7 +16,7 @@ class DriverSearchPath(JobConfig):
     or not. A ``numpy.py`` there then ends each worker while it starts, and Ray starts the next one without end.
     """
 
-    def _serialize(self) -> str:
+    def _serialize(self) -> Any:
         searched = set(map(os.path.realpath, sys.path))
         self._py_driver_sys_path = [f for f in self._py_driver_sys_path if os.path.realpath(f) in searched]
-        return str(super()._serialize())
+        return super()._serialize()  # bytes, whatever its annotation

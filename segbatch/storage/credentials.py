@@ -67,4 +67,5 @@ def credentials_problem(error: BaseException, reason: str, protocol: str = "") -
 
 
 def _is_unauthorized(links: list[BaseException]) -> bool:
-    return any(str(getattr(link, "status", getattr(link, "code", ""))) == "401" for link in links)
+    # A client that has ``status`` may warn of ``code``.
+    return any(str(getattr(link, "status", None) or getattr(link, "code", "")) == "401" for link in links)

@@ -77,7 +77,7 @@ def test_a_job_from_its_configuration(head: dict[str, str], tmp_path: Path) -> N
     assert code == 0, log
     assert len(rows(tmp_path / "out")) == 20
     assert "20 masks, 0 errors" in log
-    assert "chunk 4/4: 20 images" in log
+    assert "4/4 chunks, 0 errors, 20 images" in log
     assert "succeeded" in log
     code, log = submit(head, "run", "--config", str(config))
     assert code == 0, log

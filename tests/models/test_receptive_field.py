@@ -59,7 +59,7 @@ def test_a_real_network_sees_that_many_pixels_around_that_center(layers: list[La
     for p in network.parameters():
         nn.init.ones_(p)
     field = receptive_field(layers)
-    x = torch.zeros(1, 1, 4 * field.size + 40, dtype=torch.double, requires_grad=True)
+    x = torch.zeros(1, 1, int(4 * (field.size + field.stride)) + 40, dtype=torch.double, requires_grad=True)
     y = network(x)
     middle = y.shape[2] // 2
     y[0, 0, middle].backward()

@@ -47,7 +47,7 @@ def run(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RunRecord]:
         report = verify(str(output), read_input=True)
         assert [p for p in report.problems if not p.startswith("a shard failed: ")] == []
         assert report.skipped == record.all_skipped
-        assert f"all {len(rows):,} records read" in report.against
+        assert f"all {len(rows):,} record" in report.against
         if turn == 0:
             compact(str(output), target_bytes=10**6)
     return rows, record
