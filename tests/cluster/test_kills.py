@@ -102,7 +102,7 @@ def test_a_finished_output_costs_a_listing(corpus: list[str], reference: Path, t
     log = tmp_path / "log"
     assert start(*arguments(corpus, reference), env=scored(tmp_path), log=log).wait(300) == 0
     assert before == {n: (reference / "masks" / n).stat().st_mtime_ns for n in committed(reference)}
-    assert f"{CHUNKS} of {CHUNKS} chunks were committed before" in log.read_text()
+    assert f"({CHUNKS} of {CHUNKS} chunks committed before)" in log.read_text()
     assert not (tmp_path / "scored").stat().st_size
     assert json.loads((reference / "run.json").read_text())["state"] == "done"
     assert sum(r["pixels"] for r in statistics(reference)) == sum(r["height"] * r["width"] for r in rows(reference))

@@ -81,7 +81,7 @@ def test_a_job_from_its_configuration(head: dict[str, str], tmp_path: Path) -> N
     assert "succeeded" in log
     code, log = submit(head, "run", "--config", str(config))
     assert code == 0, log
-    assert "4 of 4 chunks were committed before" in log
+    assert "(4 of 4 chunks committed before)" in log
 
 
 def test_the_exit_status_tells_what_went_wrong(head: dict[str, str], tmp_path: Path) -> None:
