@@ -47,7 +47,8 @@ def supervised(command: Callable[[], None]) -> None:
         os._exit(1)
     stopping.stops_with(parent)
     os.setpgid(0, 0)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a group in the background may write to the terminal
+    for number in (signal.SIGTTOU, signal.SIGTTIN):  # a group in the background writes to the terminal; reading fails
+        signal.signal(number, signal.SIG_IGN)
     for number in stops:
         signal.signal(number, lambda number, _: os.kill(parent, number))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
