@@ -81,6 +81,8 @@ def command_help(command: Any, ctx: Any, is_all: bool) -> str:
         chosen = {p.name: p for p in parameters}
         shown = [*(chosen[n] for n in common), chosen["help"]]
         text += ["", "Common options:", *_columns((_record(p, name) for p in shown), width)]
+        others = ", ".join(p.opts[-1] for p in parameters if p not in shown)
+        text += ["", *textwrap.wrap(f"Others: {others}", width, break_on_hyphens=False)]
         text += ["", f"All {len(parameters)} options: {ctx.command_path} --help-all"]
     else:
         for title, group in _grouped(parameters):
