@@ -22,9 +22,7 @@ def refuse_other_version(uri: str, existing: RunRecord, rows_version: int) -> No
 
 def refuse_other(uri: str, existing: RunRecord, requested: RunRecord, spec: JobSpec) -> None:
     """Raise ``PlanError`` with what differs if the output was written with different settings."""
-    if changed_source(existing, requested):
-        return
-    lines = differences(existing.deciding, requested.identity)
+    lines = [] if changed_source(existing, requested) else differences(existing.deciding, requested.identity)
     if spec.chunk_size is not None and spec.chunk_size != existing.chunk_size:
         lines.append(f"chunk_size {existing.chunk_size} there, {spec.chunk_size} requested")
     if lines:

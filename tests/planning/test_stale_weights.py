@@ -184,6 +184,8 @@ def test_an_edited_source_resumes_if_it_scores_as_before(
         return
     assert make_plan(spec).is_complete
     assert any("source" in text and "exactly as before" in text for text in make_plan(spec).warnings())
+    with pytest.raises(PlanError, match="chunk_size"):
+        make_plan(spec.model_copy(update={"chunk_size": 7}))
     saved(weights, 5, 1, 0.5)  # other weights are another network, whatever it scores
     with pytest.raises(PlanError, match=r"model\.weights"):
         make_plan(spec)
