@@ -19,6 +19,7 @@ ORDER = (
         "packages",
         "shadowing",
         "stopping",
+        "processes",
         "registry",
         "labels",
         "class_list",

@@ -10,7 +10,6 @@ the child as well.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -20,8 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from segbatch import stopping
+from segbatch.processes import adopt_orphans, children_by_parent, end_with_parent
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOP_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 _KILL_SECONDS = 5.0
@@ -31,7 +30,7 @@ def supervised(command: Callable[[], None]) -> None:
     """Run ``command`` in a child process, and exit with its code, or with 128 + the number of the signal."""
     # One that is ignored stays ignored: under nohup, and in the background jobs of a script.
     stops = {s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN}
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
@@ -42,7 +41,7 @@ def supervised(command: Callable[[], None]) -> None:
         os.close(reader)
         sys.exit(_wait_for(child, writer, stops))
     os.close(writer)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != parent:
         os._exit(1)
     stopping.stops_with(parent)
@@ -143,22 +142,13 @@ def _signal_descendants(number: signal.Signals, spare: int = 0) -> int:
 
 
 def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as f:
-                parent = f.read().rpartition(")")[2].split()[1]
-                children.setdefault(int(parent), []).append(int(name))
+    children = children_by_parent()
     found, below = [], list(children.get(root, ()))
     while below:
         pid = below.pop()
         found.append(pid)
         below += children.get(pid, ())
     return found
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _say(line: str, stderr: int = 2) -> None:

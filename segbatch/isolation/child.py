@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import signal
@@ -21,6 +20,7 @@ from segbatch.causes import lost_gpu
 from segbatch.errors import NetworkError
 from segbatch.isolation.limits import Limits
 from segbatch.isolation.memory import resident
+from segbatch.processes import end_with_parent
 from segbatch.protocols import InFlight, Stage
 from segbatch.records import Chunk
 
@@ -28,7 +28,6 @@ _POLL_SECONDS = 0.05
 _BUILD_SECONDS = 600.0
 # Sent by people, by the kernel when memory is short, by a machine that shuts down: not caused by a record.
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _bind_to_parent() -> None:
         return
     import resource
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
         f.write("1000")

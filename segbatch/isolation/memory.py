@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from segbatch.processes import children_by_parent
+
 _FRACTION = 0.7  # of the machine's memory, for all workers together
 # A worker with a network holds half of this before its first record; a smaller limit would be no record's fault.
 _MIN_SHARE = 2**30
@@ -67,15 +69,7 @@ def resident(pid: int | str) -> int | None:
 
 def held_by_children(parent: int) -> int:
     """Return the bytes of memory that the children of a process have for themselves."""
-    return sum(resident(entry.name) or 0 for entry in Path("/proc").glob("[0-9]*") if _parent(entry) == parent)
-
-
-def _parent(process: Path) -> int | None:
-    try:
-        # The name of the program, in parentheses, may contain anything.
-        return int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):  # it has ended
-        return None
+    return sum(resident(child) or 0 for child in children_by_parent().get(parent, ()))
 
 
 def _gib(size: int) -> str:

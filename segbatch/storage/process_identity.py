@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
-_PROC = Path("/proc")
+from segbatch.processes import PROC, stat_of
+
 _DEAD = "ZX"  # states of tasks that have ended and are not waited for yet
 
 
@@ -34,11 +34,11 @@ class ProcessIdentity:
         """Return the identity of this process; None where /proc does not tell."""
         pid = os.getpid()
         try:
-            if os.readlink(_PROC / "self") != str(pid):  # /proc of another namespace than that of this process
+            if os.readlink(PROC / "self") != str(pid):  # /proc of another namespace than that of this process
                 return None
-            boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+            boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
             namespaces = " ".join(map(_namespace, ("pid", "time")))
-            return ProcessIdentity(socket.gethostname(), boot, namespaces, pid, _stat(_PROC / str(pid))[1])
+            return ProcessIdentity(socket.gethostname(), boot, namespaces, pid, stat_of(PROC / str(pid)).started)
         except (OSError, ValueError, IndexError):
             return None
 
@@ -54,10 +54,10 @@ class ProcessIdentity:
         except OSError:
             pass  # it is another user's
         try:
-            folder = _PROC / str(self.pid)
-            if _stat(folder)[1] != self.started:
+            folder = PROC / str(self.pid)
+            if stat_of(folder).started != self.started:
                 return True
-            return all(_stat(task)[0] in _DEAD for task in (folder / "task").iterdir())
+            return all(stat_of(task).state in _DEAD for task in (folder / "task").iterdir())
         except (OSError, ValueError, IndexError):  # it ended just now, or /proc hides it
             return False
 
@@ -68,12 +68,6 @@ class ProcessIdentity:
 
 def _namespace(kind: str) -> str:
     try:
-        return os.readlink(_PROC / "self/ns" / kind)
+        return os.readlink(PROC / "self/ns" / kind)
     except FileNotFoundError:  # Linux has namespaces of time since 5.6
         return ""
-
-
-def _stat(folder: Path) -> tuple[str, int]:
-    """Return state and time of start, see proc(5); the name before them may contain blanks and parentheses."""
-    values = (folder / "stat").read_text().rpartition(")")[2].split()
-    return values[0], int(values[19])
