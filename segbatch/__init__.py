@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from segbatch.operations.run import run
     from segbatch.operations.tune import tune_crf
     from segbatch.operations.verify import verify
-    from segbatch.output.dataset import MaskDataset
     from segbatch.protocols import Reporter
     from segbatch.ray_backend.dataset import build_dataset
     from segbatch.ray_backend.train import train
+    from segbatch.results.dataset import MaskDataset
 
     __version__: str
     open = MaskDataset.open
@@ -56,7 +56,7 @@ _HOMES = {
     "build_dataset": "segbatch.ray_backend.dataset:build_dataset",
     "compact": "segbatch.operations.compact:compact",
     "evaluate": "segbatch.operations.evaluate:evaluate",
-    "open": "segbatch.output.dataset:MaskDataset.open",
+    "open": "segbatch.results.dataset:MaskDataset.open",
     "run": "segbatch.operations.run:run",
     "train": "segbatch.ray_backend.train:train",
     "tune_crf": "segbatch.operations.tune:tune_crf",

@@ -20,8 +20,8 @@ from segbatch.models import MODELS
 from segbatch.operations.compact import compact
 from segbatch.operations.nightly.reports import read_night
 from segbatch.operations.verify import verify
-from segbatch.output.dataset import MaskDataset
 from segbatch.planning.plan import make_plan
+from segbatch.results.dataset import MaskDataset
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 from segbatch.training.trainer import train

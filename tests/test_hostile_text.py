@@ -19,10 +19,10 @@ from segbatch.config.job import JobSpec
 from segbatch.errors import ModelError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.models import state_dict
-from segbatch.output.dataset import MaskRow
 from segbatch.output.totals import Totals
 from segbatch.records import RecordError
 from segbatch.report.contact_sheet import Row, contact_sheet
+from segbatch.results.dataset import MaskRow
 from segbatch.text import escape_control_characters, escape_lines
 
 # Sets the title, clears the screen, 8-bit CSI, turns text round, and ends the line to begin one of its own.

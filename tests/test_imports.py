@@ -40,7 +40,19 @@ ORDER = (
         "stages",
         "output",
     ),
-    *("isolation", "planning", "evaluation", "training", "report", "ray_backend", "operations", "cli", "__main__"),
+    *(
+        "isolation",
+        "planning",
+        "results",
+        "evaluation",
+        "training",
+        "report",
+        "export",
+        "ray_backend",
+        "operations",
+        "cli",
+        "__main__",
+    ),
 )
 
 

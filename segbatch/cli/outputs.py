@@ -24,7 +24,7 @@ def stats(
     storage_options: StorageOptions = None,
 ) -> None:
     """Print images, pixels, share and confidence of each class."""
-    from segbatch.output.dataset import MaskDataset
+    from segbatch.results.dataset import MaskDataset
 
     dataset = MaskDataset.open(output, storage_options=read_storage_options(storage_options, output))
     show.stats(console, dataset, as_json)
@@ -37,7 +37,7 @@ def errors(
     storage_options: StorageOptions = None,
 ) -> None:
     """Print how many error rows of each type there are, and the first."""
-    from segbatch.output.dataset import MaskDataset
+    from segbatch.results.dataset import MaskDataset
 
     dataset = MaskDataset.open(output, storage_options=read_storage_options(storage_options, output))
     show.errors(console, dataset.totals, list(dataset.errors(limit)), as_json)

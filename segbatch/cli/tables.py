@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segbatch.operations.finish import RunResult
     from segbatch.operations.verify import Verification
     from segbatch.output.compaction import Compaction
-    from segbatch.output.dataset import MaskDataset, MaskRow
+    from segbatch.results.dataset import MaskDataset, MaskRow
     from segbatch.training.result import TrainingResult
 
 _MAX_CLASSES = 40

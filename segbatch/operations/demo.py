@@ -15,10 +15,10 @@ from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.operations.finish import RunResult
 from segbatch.operations.run import run
-from segbatch.output.dataset import MaskDataset
 from segbatch.output.output import Output
 from segbatch.protocols import Reporter
 from segbatch.report.contact_sheet import Row, contact_sheet
+from segbatch.results.dataset import MaskDataset
 from segbatch.stages.scoring import unrefined_mask
 
 _SIGNATURE = "segbatch demo"

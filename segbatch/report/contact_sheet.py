@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segbatch.codecs.overlay import overlay
 from segbatch.labels import LabelSet
 
 _WIDTH, _GAP, _HEAD = 320, 12, 34
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
-_OPACITY = 0.55
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,3 @@ def contact_sheet(rows: Sequence[Row], columns: Sequence[str], labels: LabelSet)
         draw.rectangle((_GAP + grid, top, _GAP + grid + 18, top + 18), labels.colors[class_id], _INK)
         draw.text((_GAP + grid + 26, top), labels.names[class_id], _INK, font)
     return sheet
-
-
-def overlay(image: np.ndarray, mask: np.ndarray, labels: LabelSet) -> Image.Image:
-    """Return the image with its mask over it; boundaries between classes are white."""
-    colors = np.asarray(labels.colors, np.float32)[mask]
-    blended = image * (1 - _OPACITY) + colors * _OPACITY
-    edge = np.zeros(mask.shape, bool)
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    edge[1:] |= mask[1:] != mask[:-1]
-    blended[edge] = 255
-    return Image.fromarray(blended.round().astype(np.uint8))

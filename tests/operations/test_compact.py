@@ -16,8 +16,8 @@ import pytest
 from segbatch.errors import OutputError
 from segbatch.operations.compact import compact
 from segbatch.operations.verify import verify
-from segbatch.output.dataset import MaskDataset
 from segbatch.planning.inline import execute
+from segbatch.results.dataset import MaskDataset
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows as glob_rows

@@ -12,13 +12,13 @@ import pytest
 
 from segbatch.operations.nightly.reports import read_night
 from segbatch.output.catalog import read_catalog
-from segbatch.output.dataset import MaskDataset
 from segbatch.output.file_table import FileTable
 from segbatch.output.promotion import complete_promotion
 from segbatch.output.receipt import Receipt
 from segbatch.output.run_record import RunRecord
 from segbatch.output.stored import NewerFormat
 from segbatch.output.totals import Totals
+from segbatch.results.dataset import MaskDataset
 from segbatch.storage.store import Store
 
 FORMAT1 = Path(__file__).parents[1] / "fixtures/format1"

@@ -15,11 +15,11 @@ from segbatch.errors import PlanError
 from segbatch.operations.compact import compact
 from segbatch.operations.explain import explain
 from segbatch.operations.verify import verify
-from segbatch.output.dataset import MaskDataset
 from segbatch.output.schema import schema
 from segbatch.output.stats import class_rows
 from segbatch.planning.plan import make_plan
 from segbatch.refiners.upsample import softmax, upsample
+from segbatch.results.dataset import MaskDataset
 from segbatch.stages.scoring import coarse_scores
 from tests import here
 from tests.corpus import photographs, write_folder

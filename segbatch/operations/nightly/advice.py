@@ -9,7 +9,7 @@ from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
 from segbatch.errors import SegbatchError
 from segbatch.operations.nightly.record import DRIFT, EMPTY, ERRORS, DatasetReport, NextStep
-from segbatch.output.dataset import MaskDataset, MaskRow
+from segbatch.results.dataset import MaskDataset, MaskRow
 from segbatch.storage.uri import absolute
 
 _MAX_SHARDS = 3

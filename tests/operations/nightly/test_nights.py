@@ -20,8 +20,8 @@ from segbatch.operations.nightly.record import NightReport
 from segbatch.operations.nightly.summary import to_markdown
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
-from segbatch.output.dataset import MaskDataset
 from segbatch.output.promotion import Promotion, apply_promotion
+from segbatch.results.dataset import MaskDataset
 from segbatch.storage.store import Store
 from tests.cluster.jobs import committed, rows
 from tests.corpus import photographs, write_folder

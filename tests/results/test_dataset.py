@@ -17,9 +17,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from segbatch.cli import app as cli
 from segbatch.operations.compact import compact
 from segbatch.output.compaction import merge
-from segbatch.output.dataset import MaskDataset
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
+from segbatch.results.dataset import MaskDataset
 from segbatch.storage.store import Store
 from tests import here
 from tests.corpus import photographs, write_folder
