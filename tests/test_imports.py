@@ -40,19 +40,8 @@ ORDER = (
         "stages",
         "output",
     ),
-    *(
-        "isolation",
-        "planning",
-        "results",
-        "evaluation",
-        "training",
-        "report",
-        "export",
-        "ray_backend",
-        "operations",
-        "cli",
-        "__main__",
-    ),
+    *("isolation", "planning", "results", "evaluation", "training", "report", "export"),
+    *("ray_backend", "operations", "cli", "__main__"),
 )
 
 
