@@ -6,13 +6,17 @@ import json
 import os
 import re
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from segbatch.cli import app as cli
+from segbatch.codecs import mask_png
 from segbatch.config.job import JobSpec
 from segbatch.config.training import TrainSpec
 from segbatch.errors import PlanError
@@ -20,11 +24,15 @@ from segbatch.models import MODELS
 from segbatch.operations.compact import compact
 from segbatch.operations.nightly.reports import read_night
 from segbatch.operations.verify import verify
+from segbatch.output.result_file import read_file
+from segbatch.output.writer import to_parquet
 from segbatch.planning.plan import make_plan
 from segbatch.results.dataset import MaskDataset
 from segbatch.stages.scoring import ROWS_VERSION
 from segbatch.storage.store import Store
 from segbatch.training.trainer import train
+from tests import here
+from tests.corpus import encode, photograph
 
 FORMAT1 = Path(__file__).parent / "fixtures/format1"
 # name -> (rows version, masks, errors, folder of its input)
@@ -85,6 +93,33 @@ def test_an_earlier_output_is_resumed_or_the_refusal_says_why(name: str, corpus:
     given = {**spec, "inputs": [str(corpus / source)], "output": str(corpus / name)}
     with pytest.raises(PlanError, match=f"rows version {version}, this version of segbatch writes {ROWS_VERSION}"):
         make_plan(JobSpec.create(**given))
+
+
+def test_an_output_of_format_1_0_is_resumed_beside_its_masks_with_256_colors(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / f"in/{number}.png").write_bytes(encode(photograph(number, 32), "PNG"))
+    spec = here.spec([str(tmp_path / "in")], tmp_path / "out", chunk_size=1)
+    here.run(spec)
+    first, *others = sorted((tmp_path / "out/masks").iterdir())
+    (receipt, rows), *_ = read_file(Store(str(tmp_path / "out")), first.name)
+    masks = [mask_png.decode(data) for data in rows["mask"].to_pylist()]
+    palette = MaskDataset.open(str(tmp_path / "out")).record.labels.palette()
+    earlier = pa.array([mask_png.encode(mask, palette, 256) for mask in masks], pa.binary())
+    rows = rows.set_column(rows.schema.get_field_index("mask"), "mask", earlier)
+    footer = json.dumps({**json.loads(receipt.footer()), "format_version": "1.0"})
+    first.write_bytes(to_parquet(rows, footer.encode()))
+    others[0].unlink()
+    for name in ("stats/files.parquet", "_SUCCESS"):
+        (tmp_path / "out" / name).unlink()
+    run_json = tmp_path / "out/run.json"
+    run_json.write_text(json.dumps({**json.loads(run_json.read_text()), "format_version": "1.0", "state": "running"}))
+
+    assert here.run(spec).computed == 1
+    assert verify(str(tmp_path / "out"), inputs=[str(tmp_path / "in")]).problems == []
+    sizes = {len(Image.open(BytesIO(row.png)).getpalette() or []) for row in MaskDataset.open(str(tmp_path / "out"))}
+    assert sizes == {3 * 256, 3 * 17}
+    assert json.loads(run_json.read_text())["format_version"] == "1.1"
 
 
 def test_what_an_earlier_version_called_confidence_is_shown_as_the_marginal_that_it_is() -> None:

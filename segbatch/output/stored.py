@@ -10,7 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from segbatch.errors import JobError
 from segbatch.skipped import Skipped
 
-FORMAT_VERSION = "1.0"
+# 1.1: the palettes of masks have the entries of the classes, not 256.
+FORMAT_VERSION = "1.1"
 VERSION_KEY = "format_version"
 
 StoredSkipped = Annotated[

@@ -19,9 +19,9 @@ from tests.same_masks.compare import Allowance, Difference, compare, compare_tab
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def mask(pixels: int = 0, palette: int = 0, level: int = 1) -> bytes:
+def mask(pixels: int = 0, palette: int = 0, level: int = 1, entries: int = 17) -> bytes:
     image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 8)
-    image.putpalette([palette, 0, 0, 1, 1, 1])
+    image.putpalette([palette, 0, 0, *[1] * 3 * (entries - 1)])
     for i in range(pixels):
         image.putpixel((i, 0), 0 if i else 7)
     return encode(image, "PNG", compress_level=level)
@@ -45,6 +45,7 @@ def table(**changes: object) -> pa.Table:
         ({}, {}),
         ({"mask": mask(level=9)}, {"mask bytes": np.inf}),
         ({"mask": mask(palette=9)}, {"mask bytes": np.inf, "mask palette": np.inf}),
+        ({"mask": mask(entries=256)}, {"mask bytes": np.inf}),
         ({"mask": mask(pixels=3)}, {"mask bytes": np.inf, "mask pixels": 3}),
         ({"mask": None}, {"mask bytes": np.inf, "mask palette": np.inf, "mask pixels": np.inf}),
         ({"confidence": 0.625}, {"confidence": 0.125}),

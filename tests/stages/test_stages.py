@@ -197,3 +197,14 @@ def test_softmax_sums_to_one():
 def test_more_than_256_classes_are_written_in_16_bits():
     mask = np.array([[0, 300], [65535, 7]], np.int32)
     np.testing.assert_array_equal(png.decode(png.encode(mask, b"", 65536)), mask)
+
+
+@pytest.mark.parametrize(("num_classes", "entries"), [(2, 17), (21, 21), (256, 256)])
+def test_the_palette_of_a_mask_has_the_entries_of_the_classes(num_classes: int, entries: int) -> None:
+    mask = np.arange(num_classes).reshape(1, -1)
+    palette = LabelSet.of([str(i) for i in range(num_classes)]).palette()
+    data = png.encode(mask, palette, num_classes)
+    np.testing.assert_array_equal(png.decode(data), mask)
+    image = Image.open(io.BytesIO(data))
+    assert image.getpalette() == list(palette[: 3 * entries])
+    assert data[24] == 8  # bits per pixel, also of few classes
