@@ -15,6 +15,7 @@ _DISTRIBUTIONS = {
     "matplotlib": "'segbatch[train]'",
     "skimage": "'segbatch[demo]'",
     "imgviz": "'segbatch[demo]'",
+    "cv2": "'segbatch[export]'",
     "pillow_heif": "'segbatch[heif]'",
     "s3fs": "'segbatch[s3]'",
     "gcsfs": "'segbatch[gcs]'",
