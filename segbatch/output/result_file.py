@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -46,18 +47,14 @@ class ResultFile:
                         yield batch.slice(first, stop - first)
                 start += batch.num_rows
 
-    def row(self, store: Store, position: int) -> pa.Table:
-        """Read the row at ``position`` among the current rows, with its row group. Raises as ``read`` does."""
-        for first, stop in self.ranges or ():
-            if position < stop - first:
-                position += first
-                break
-            position -= stop - first
-        with translated(store, self.name), store.open(f"{MASKS}/{self.name}") as f:
-            file, group = pq.ParquetFile(f, pre_buffer=True), 0
-            while position >= (rows := file.metadata.row_group(group).num_rows):
-                position, group = position - rows, group + 1
-            return file.read_row_group(group).slice(position, 1)
+    def stored(self, positions: np.ndarray) -> np.ndarray:
+        """Return where in the file the rows at ``positions`` among the current rows are, int64 (N,)."""
+        if self.ranges is None:
+            return np.asarray(positions, np.int64)
+        starts, stops = np.array(self.ranges, np.int64).T
+        ends = np.cumsum(stops - starts)
+        containing = np.searchsorted(ends, positions, "right")
+        return positions + (stops - ends)[containing]
 
     def read(self, store: Store, columns: list[str] | None = None) -> pa.Table:
         """Read the current rows. Raises ``OutputError`` for a file that is damaged, or not a result file."""

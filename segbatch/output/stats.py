@@ -54,11 +54,15 @@ def class_rows(totals: Totals, labels: LabelSet) -> list[ClassRow]:
     ]
 
 
+def classes_table(totals: Totals, labels: LabelSet) -> pa.Table:
+    """Return one row per class, in order of ids, as stats/classes.parquet has them."""
+    return pa.Table.from_pylist([vars(r) for r in class_rows(totals, labels)], schema=CLASSES_SCHEMA)
+
+
 def write_classes(store: Store, totals: Totals, labels: LabelSet) -> None:
     """Write stats/classes.parquet."""
-    table = pa.Table.from_pylist([vars(r) for r in class_rows(totals, labels)], schema=CLASSES_SCHEMA)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="ZSTD")
+    pq.write_table(classes_table(totals, labels), sink, compression="ZSTD")
     store.write(CLASSES, sink.getvalue().to_pybytes())
 
 

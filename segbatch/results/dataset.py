@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,64 +12,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
-from segbatch.codecs import mask_png
-from segbatch.labels import LabelSet
-from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
 from segbatch.output.result_file import ResultFile
-from segbatch.output.run_record import RunRecord
-from segbatch.output.schema import schema
+from segbatch.output.stats import classes_table
 from segbatch.output.totals import Totals
-from segbatch.records import ClassCount, RecordError
+from segbatch.results.arrow import arrow_dataset
+from segbatch.results.row import MaskRow
+from segbatch.results.rows import MaskRows
 from segbatch.skipped import Skipped
 from segbatch.sources.unique_ids import id_hash
 
 _READERS = 16
 _FAILED = pc.field("error").is_valid()
 _ERROR_COLUMNS = ["image_id", "source", "index", "height", "width", "error"]
-
-
-@dataclass(frozen=True)
-class MaskRow:
-    """One row of an output: a mask, or the error that says why there is none.
-
-    Attributes:
-        image_id: Unique in the output; begins with the name of the shard.
-        source: Name of the input file that holds the image.
-        index: Position of the record in its shard.
-        height: Height of image and mask in pixels, or None if it is not known.
-        width: Width in pixels, or None.
-        png: The mask as a palette PNG whose pixel values are class ids, or None.
-        classes: Its classes, most pixels first.
-        confidence: Mean over the pixels of the network's probability of their class, 0 to 1, or None.
-        marginal: Mean over the pixels of the refiner's probability of their class, if the job keeps it.
-        error: Stage, type and message, or None.
-    """
-
-    image_id: str
-    source: str
-    index: int
-    height: int | None
-    width: int | None
-    png: bytes | None = None
-    classes: tuple[ClassCount, ...] = ()
-    confidence: float | None = None
-    marginal: float | None = None
-    error: RecordError | None = None
-
-    @cached_property
-    def mask(self) -> np.ndarray | None:
-        """Class ids, uint8 (H, W), or uint16 for more than 256 classes; None for an error row."""
-        return None if self.png is None else mask_png.decode(self.png)
-
-    @staticmethod
-    def from_dict(row: Mapping[str, Any]) -> MaskRow:
-        """Build a row from the columns of ``output.schema``; those that are left out have their defaults."""
-        fields = {name: value for name, value in row.items() if name not in ("mask", "classes", "error")}
-        classes = tuple(ClassCount(**count) for count in row.get("classes") or ())
-        error = None if row["error"] is None else RecordError(**row["error"])
-        return MaskRow(**fields, png=row.get("mask"), classes=classes, error=error)
 
 
 @dataclass(frozen=True)
@@ -96,7 +53,7 @@ class _Index:
         yield from ((int(self.files[i]), int(self.rows[i])) for i in range(first, stop))
 
 
-class MaskDataset:
+class MaskDataset(MaskRows):
     """The rows of an output: their number, each in order of the files, each by its image id.
 
     Opening reads run.json alone. The files are listed once, when rows are first read; reading a file that a
@@ -106,9 +63,6 @@ class MaskDataset:
     Attributes:
         output: The output that is read.
     """
-
-    def __init__(self, output: Output) -> None:
-        self.output = output
 
     @staticmethod
     def open(output: str, *, storage_options: dict[str, Any] | None = None) -> MaskDataset:
@@ -123,19 +77,9 @@ class MaskDataset:
         return f"MaskDataset({self.output.store.uri!r})"
 
     @property
-    def record(self) -> RunRecord:
-        """The content of run.json."""
-        return self.output.record
-
-    @property
     def is_complete(self) -> bool:
         """Whether the run is finished; else the dataset is what was committed so far."""
         return self.record.state == "done"
-
-    @property
-    def classes(self) -> LabelSet:
-        """Names of the classes, in order of their ids, and their colors."""
-        return self.record.labels
 
     @property
     def totals(self) -> Totals:
@@ -150,17 +94,12 @@ class MaskDataset:
     def __len__(self) -> int:
         return self.totals.records
 
-    def __iter__(self) -> Iterator[MaskRow]:
-        """Read every row, in order of the files; one batch is held at a time."""
-        for batch in self.output.batches(files=self._files):
-            yield from map(MaskRow.from_dict, batch.to_pylist())
-
     def __getitem__(self, image_id: str) -> MaskRow:
         """Read one row. Raises ``KeyError`` for an id that is not in the output."""
         for file, row in self._index.places(image_id):
-            (values,) = self._files[file].row(self.output.store, row).to_pylist()
-            if values["image_id"] == image_id:
-                return MaskRow.from_dict(values)
+            (found,) = self._rows(self._reader.read(self._files[file], [row]).to_pylist())
+            if found.image_id == image_id:
+                return found
         raise KeyError(image_id)
 
     def __contains__(self, image_id: object) -> bool:
@@ -173,13 +112,22 @@ class MaskDataset:
         """Read the error rows, up to ``limit`` of them, in order of the files; files without any are not read."""
         batches = self.output.batches(_ERROR_COLUMNS, _FAILED, files=self._files, has=lambda totals: totals.failed)
         rows = (row for batch in batches for row in batch.to_pylist())
-        yield from map(MaskRow.from_dict, itertools.islice(rows, limit))
+        yield from self._rows(itertools.islice(rows, limit))
 
-    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
-        """Return all rows as a stream of Arrow batches, read as they are taken; ``read_all()`` makes a table of it."""
-        whole = schema(has_marginal=self.record.has_marginal)
-        chosen = whole if columns is None else pa.schema([whole.field(name) for name in columns])
-        return pa.RecordBatchReader.from_batches(chosen, self.output.batches(columns, files=self._files))
+    def to_arrow_dataset(self) -> pads.Dataset:
+        """Return all rows as a ``pyarrow.dataset.Dataset``, for query engines such as DuckDB.
+
+        Scans read the columns and row groups that they need, from any store, with the credentials of this dataset.
+        Rows that are superseded, which exist while a compaction runs, are not in it.
+
+        Raises:
+            OutputError: The output cannot be listed.
+        """
+        return arrow_dataset(self.output, self._files, self._schema)
+
+    def class_table(self) -> pa.Table:
+        """Return images, pixels, share and confidence of each class over all rows, in order of ids."""
+        return classes_table(self.totals, self.classes)
 
     @cached_property
     def _sums(self) -> tuple[Totals, Skipped]:
@@ -190,14 +138,6 @@ class MaskDataset:
             totals.add(receipt.totals)
             skipped.merge(receipt.skipped)
         return totals, skipped
-
-    @cached_property
-    def _ledger(self) -> Ledger:
-        return self.output.ledger()
-
-    @cached_property
-    def _files(self) -> list[ResultFile]:
-        return self._ledger.files()
 
     @cached_property
     def _index(self) -> _Index:

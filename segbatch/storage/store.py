@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from segbatch.errors import MissingObject, OutputError, SourceError, SpecError, StorageError
 from segbatch.storage.base import ObjectInfo, Storage
@@ -15,6 +15,9 @@ from segbatch.storage.remote import RemoteStorage
 from segbatch.storage.retry import RetryPolicy
 from segbatch.storage.uri import split_uri
 from segbatch.text import BLANK, is_blank, redact
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 _TRIAL = f"{TEMPORARY}/{'0' * 32}"
 
@@ -65,6 +68,12 @@ class Store:
         """Open an object as a seekable stream, whose reads raise ``StorageError``."""
         with _of_output():
             return self._storage.open(name)
+
+    def arrow_file_system(self) -> fs.FileSystem:
+        """Return the objects as a file system of Arrow, whose paths begin at the root. It is for reading."""
+        from segbatch.storage import arrow
+
+        return arrow.local(self._storage.uri_of("")) if self.local else arrow.remote(self.open)
 
     def exists(self, name: str) -> bool:
         """Return whether an object or folder has this name."""
