@@ -9,8 +9,8 @@ from segbatch.config.job import JobSpec
 from segbatch.logs import LogReporter
 from segbatch.operations.finish import RunResult
 from segbatch.operations.verify import Verification
-from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.output import Output
+from segbatch.planning.recorded import recorded_spec
 from segbatch.planning.resume import refuse_other_version
 from segbatch.protocols import Reporter
 from segbatch.stages.scoring import ROWS_VERSION

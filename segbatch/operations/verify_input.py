@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from segbatch.config.job import JobSpec
 from segbatch.errors import SourceError
 from segbatch.output.consistency import skipped_files_problems
 from segbatch.output.ledger import Ledger
 from segbatch.output.reconcile import missing, stale
 from segbatch.output.run_record import RunRecord
-from segbatch.planning.job import open_inputs
-from segbatch.records import Chunk, Corpus, Shard
+from segbatch.planning.recorded import SHARD_NAMES_SINCE, list_recorded
+from segbatch.records import Chunk, Shard
 from segbatch.skipped import Skipped
-from segbatch.sources import OutsideRoot, Source, divided
+from segbatch.sources import Source, divided
 from segbatch.sources.unique_ids import id_hash
 from segbatch.storage.outputs import REASON as OUTPUTS
 from segbatch.storage.walk import FOLDER
@@ -25,8 +24,6 @@ from segbatch.text import counted
 
 if TYPE_CHECKING:
     from segbatch.operations.verify import Report
-
-_SHARD_NAMES_SINCE = 3  # rows version
 
 
 class Committed(Protocol):
@@ -63,14 +60,13 @@ class InputCheck:
         Raises:
             SegbatchError: The inputs cannot be listed, or their store becomes unavailable.
         """
-        if self.record.rows_version < _SHARD_NAMES_SINCE:
+        if self.record.rows_version < SHARD_NAMES_SINCE:
             self.report.against = (
                 f"not compared with the input: it has rows version {self.record.rows_version}, whose shards have other "
-                f"names than since version {_SHARD_NAMES_SINCE}"
+                f"names than since version {SHARD_NAMES_SINCE}"
             )
             return
-        source = open_inputs(recorded_spec(self.record, inputs, storage_options), is_resumed=True)
-        corpus = _listed(source, self.record, moved=inputs is not None)
+        source, corpus = list_recorded(self.record, inputs, storage_options)
         shards = divided(corpus.shards, self.record.chunk_size)
         self._check_listing(shards, corpus.skipped)
         records, members = 0, 0
@@ -148,21 +144,3 @@ class _Comparison:
 
     def _mark_damaged(self, name: str, problem: str) -> None:
         self._report.mark_damaged(self._ledger.file_of(name), name, problem)
-
-
-def _listed(source: Source, record: RunRecord, moved: bool) -> Corpus:
-    try:
-        return source.corpus(record.identity["root"])
-    except OutsideRoot:
-        if not moved:
-            raise
-        return source.corpus()  # the whole corpus was moved
-
-
-def recorded_spec(
-    record: RunRecord, inputs: list[str] | None = None, storage_options: dict[str, Any] | None = None, **overrides: Any
-) -> JobSpec:
-    """Return the job that run.json keeps, without settings of the machine that ran it."""
-    fields = {name: value for name, value in record.spec.items() if name in JobSpec.names("rows", "limit")}
-    where = inputs or record.inputs  # absolute, unlike those of the spec
-    return JobSpec.create(**{**fields, "inputs": where, "storage_options": storage_options or {}, **overrides})

@@ -12,11 +12,11 @@ from segbatch.errors import PlanError, SourceError
 from segbatch.operations.explain import explain
 from segbatch.operations.finish import RunResult
 from segbatch.operations.verify import verify
-from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.ledger import Ledger
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import establish, publish
 from segbatch.planning.plan import make_plan
+from segbatch.planning.recorded import recorded_spec
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import committed, rows

@@ -18,11 +18,11 @@ from segbatch.operations.compact import compact
 from segbatch.operations.explain import explain
 from segbatch.operations.run import run
 from segbatch.operations.verify import verify
-from segbatch.operations.verify_input import recorded_spec
 from segbatch.output.layout import RUN
 from segbatch.output.run_record import RunRecord
 from segbatch.planning.claim import establish, publish
 from segbatch.planning.plan import make_plan
+from segbatch.planning.recorded import recorded_spec
 from segbatch.protocols import Reporter
 from segbatch.storage.store import Store
 from tests import here
