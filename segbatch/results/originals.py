@@ -1,0 +1,189 @@
+"""The images of an output, read again from the inputs of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from segbatch.errors import SegbatchError
+from segbatch.output.ledger import Ledger
+from segbatch.output.output import Output
+from segbatch.planning.recorded import SHARD_NAMES_SINCE, list_recorded
+from segbatch.records import ChunkSelection, Record, Shard
+from segbatch.results.dataset import MaskRow
+from segbatch.sources import Source, divided
+from segbatch.sources.images import Images, image_names
+from segbatch.sources.unique_ids import id_hash
+from segbatch.text import is_web
+
+_CHANGED = "has changed since its masks were computed; run the same `segbatch run` command again"
+
+
+@dataclass(frozen=True)
+class Original:
+    """The image of one row.
+
+    Attributes:
+        data: The encoded image, as the input holds it; None if it is not available.
+        problem: Why it is not available, one line.
+    """
+
+    row: MaskRow
+    data: bytes | None
+    problem: str = ""
+
+
+class Originals:
+    """Reads the images that the rows of an output were computed from.
+
+    The inputs are listed once, when the first image is read; a copy that is pickled later does not list them again. An
+    image is returned only if its shard is the version that was segmented and the record has the id of the row: an input
+    that is gone or has changed is a problem, never another image.
+
+    Args:
+        output: The output.
+        inputs: Where the inputs are now; None for those of the run.
+        storage_options: Options for fsspec.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        inputs: Sequence[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._output, self._inputs, self._storage_options = output, inputs, storage_options
+
+    @property
+    def problem(self) -> str:
+        """Why no image at all is available, one line; empty if the inputs can be listed."""
+        return "" if isinstance(self._planned, _Planned) else self._planned
+
+    def read(self, rows: Iterable[MaskRow]) -> Iterator[Original]:
+        """Yield the image of each row once, grouped by shard and ascending in it: a tar is read in one pass.
+
+        Holds the rows and a few images. Images of other rows are not read.
+        """
+        planned = self._planned
+        if not isinstance(planned, _Planned):
+            yield from (Original(row, None, planned) for row in rows)
+            return
+        groups: dict[str, tuple[Shard, dict[int, MaskRow]]] = {}
+        for row in rows:
+            shard = planned.shard_of(row)
+            if shard is None:
+                yield Original(row, None, f"{row.source}: is not in the inputs any more{_elsewhere(self._inputs)}")
+            elif not planned.is_same(shard, row):
+                yield Original(row, None, f"{_subject(shard, row)} {_CHANGED}")
+            else:
+                groups.setdefault(shard.id, (shard, {}))[1][row.index] = row
+        for shard, wanted in groups.values():
+            yield from _read_shard(planned.source, shard, wanted)
+
+    @cached_property
+    def _planned(self) -> _Planned | str:
+        """The inputs, or why they cannot be listed."""
+        record = self._output.record
+        if record.rows_version < SHARD_NAMES_SINCE:
+            return (
+                f"{self._output.uri}: has rows version {record.rows_version}, which does not tell which version of an "
+                "input was segmented"
+            )
+        try:
+            source, corpus = list_recorded(record, self._inputs, self._storage_options)
+            return _Planned.of(source, divided(corpus.shards, record.chunk_size), self._output.ledger(), self._output)
+        except SegbatchError as e:
+            return f"{e}{_elsewhere(self._inputs, record.inputs)}"
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The inputs as they are now, and what is committed of them.
+
+    Attributes:
+        files: Shards that are files, by name.
+        leaves: Shards of loose images.
+        hashes: Hashes of the ids of all loose images, uint64 (N,), sorted.
+        leaf_of: Index in ``leaves`` of each, uint32 (N,).
+    """
+
+    source: Source
+    ledger: Ledger
+    chunk_size: int
+    files: Mapping[str, Shard]
+    leaves: Sequence[Shard]
+    hashes: np.ndarray
+    leaf_of: np.ndarray
+
+    @staticmethod
+    def of(source: Source, shards: Sequence[Shard], ledger: Ledger, output: Output) -> _Planned:
+        leaves = [shard for shard in shards if shard.format == Images.name]
+        hashes = [np.array([id_hash(name) for name, _ in image_names(leaf)], np.uint64) for leaf in leaves]
+        leaf_of = np.repeat(np.arange(len(leaves), dtype=np.uint32), [len(part) for part in hashes])
+        joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
+        order = np.argsort(joined)
+        files = {shard.name: shard for shard in shards if shard.format != Images.name}
+        return _Planned(source, ledger, output.record.chunk_size, files, leaves, joined[order], leaf_of[order])
+
+    def shard_of(self, row: MaskRow) -> Shard | None:
+        """Return the shard that has the name of a row's shard now, in whatever version."""
+        name = row.image_id
+        while "/" in name:
+            name = name.rpartition("/")[0]
+            if name in self.files:
+                return self.files[name]
+        place = int(np.searchsorted(self.hashes, np.uint64(id_hash(row.image_id))))
+        if place < len(self.hashes) and self.hashes[place] == id_hash(row.image_id):
+            return self.leaves[self.leaf_of[place]]
+        return None
+
+    def is_same(self, shard: Shard, row: MaskRow) -> bool:
+        """Whether the output has the chunk of a row in this version of its shard."""
+        return row.index // self.chunk_size in self.ledger.committed(shard.id).indices
+
+
+def _read_shard(source: Source, shard: Shard, wanted: Mapping[int, MaskRow]) -> Iterator[Original]:
+    """Yield the images of rows by their positions in one shard."""
+    reason, remaining = _CHANGED, dict(wanted)
+    try:
+        # Chunks of one record: nothing but the wanted records is read, whatever the chunk size of the run.
+        for chunk in source.chunks(shard, 1, _selection(wanted)):
+            for record in chunk.records:
+                if record.index in remaining:
+                    yield _original(shard, remaining.pop(record.index), record)
+    except SegbatchError as e:
+        reason = f"cannot be read: {e}"
+    yield from (Original(row, None, f"{_subject(shard, row)} {reason}") for row in remaining.values())
+
+
+def _original(shard: Shard, row: MaskRow, record: Record) -> Original:
+    if record.image_id != row.image_id:
+        return Original(row, None, f"{_subject(shard, row)} {_CHANGED}")
+    if record.data is None:
+        reason = record.error.message if record.error is not None else "it has no image"
+        return Original(row, None, f"{_subject(shard, row)} cannot be read: {reason}")
+    return Original(row, record.data)
+
+
+def _selection(positions: Collection[int]) -> ChunkSelection:
+    first, stop = min(positions), max(positions) + 1
+    return ChunkSelection(first, stop, frozenset(range(first, stop)).difference(positions))
+
+
+def _subject(shard: Shard, row: MaskRow) -> str:
+    """Name what was segmented, for messages: loose images are compared in groups, not one by one."""
+    return f"{row.source}: its group of images" if shard.format == Images.name else f"{row.source}:"
+
+
+def _elsewhere(inputs: Sequence[str] | None, recorded: Sequence[str] = ()) -> str:
+    """Return the remedy for inputs that are not where run.json has them."""
+    if inputs is not None:
+        return ""
+    if any(is_web(uri) for uri in recorded):
+        return "; run.json keeps no signatures of URLs: if they are signed, name the inputs again, with new ones"
+    return "; if the inputs were moved, name where they are now"
