@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segbatch.errors import SegbatchError
     from segbatch.operations.compact import compact
     from segbatch.operations.evaluate import evaluate
+    from segbatch.operations.query import query
     from segbatch.operations.run import run
     from segbatch.operations.tune import tune_crf
     from segbatch.operations.verify import verify
@@ -41,6 +42,7 @@ __all__ = [
     "evaluate",
     "models",
     "open",
+    "query",
     "run",
     "train",
     "tune_crf",
@@ -57,6 +59,7 @@ _HOMES = {
     "compact": "segbatch.operations.compact:compact",
     "evaluate": "segbatch.operations.evaluate:evaluate",
     "open": "segbatch.results.dataset:MaskDataset.open",
+    "query": "segbatch.operations.query:query",
     "run": "segbatch.operations.run:run",
     "train": "segbatch.ray_backend.train:train",
     "tune_crf": "segbatch.operations.tune:tune_crf",

@@ -22,6 +22,7 @@ _DISTRIBUTIONS = {
     "adlfs": "'segbatch[azure]'",
     "PIL": "pillow",
     "yaml": "pyyaml",
+    "duckdb": "'segbatch[query]'",
 }
 
 

@@ -47,6 +47,26 @@ def slow() -> Brightness:
     return Brightness(seconds=0.04)
 
 
+class Faded(Brightness):
+    """Brightness of the image at 0.7 of its brightness: other masks of the same classes."""
+
+    name = "faded"
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        return super().score((image * 0.7).astype(np.uint8))
+
+
+class Reordered(Faded):
+    """The same with the classes in another order, one name changed and one class more, which is nowhere."""
+
+    name = "reordered"
+    labels = LabelSet.of(("bright", "dark", "gray", "none"))
+
+    def score(self, image: np.ndarray) -> np.ndarray:
+        dark, middle, bright = super().score(image)
+        return np.stack([bright, dark, middle, np.full_like(dark, -1e4)])
+
+
 class Counted(Brightness):
     """Brightness, 40 ms an image: time to be killed. A byte in the file of the environment for each image scored.
 

@@ -34,6 +34,7 @@ OTHER_NAMES = {
     "config_name",
     "data_files",
     "dataset_info",
+    "lock_configuration",
     "needs_image",
     "num_classes",
 }

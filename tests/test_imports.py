@@ -107,8 +107,13 @@ def test_fsspec_is_in_storage_alone():
     assert not wrong, "\n".join(wrong)
 
 
+def test_duckdb_is_in_one_operation_alone():
+    wrong = [w for w, _, n in imports() if n.split(".")[0] == "duckdb" and w != "operations/query"]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_help_is_shown_without_the_packages_of_the_work():
-    heavy = ("torch", "torchvision", "ray", "pyarrow", "fsspec", "PIL", "pandas", "numpy")
+    heavy = ("torch", "torchvision", "ray", "pyarrow", "fsspec", "PIL", "pandas", "numpy", "duckdb")
     code = f"""
 import sys
 from segbatch.cli.app import app

@@ -22,7 +22,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
     sys.exit(2)
 
-from segbatch.cli import compute, diagnosis, init, labeled, outputs, version
+from segbatch.cli import compute, diagnosis, init, labeled, outputs, query, version
 from segbatch.cli.help import EPILOG, Command, Group
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
@@ -47,6 +47,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Look at an output": {
         "stats": outputs.stats,
         "errors": outputs.errors,
+        "query": query.query,
         "verify": outputs.verify,
         "compact": outputs.compact,
     },

@@ -7,11 +7,14 @@ import io
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 
 from segbatch.errors import PlatformError
+from segbatch.text import escape_lines
 
 _PLAIN = {"■": "#", "…": "...", "×": "x", "–": "-"}
 
@@ -25,8 +28,19 @@ class Terminal(Console):
         Raises:
             PlatformError: stdout is on a full disk. A log that cannot be written stops no command.
         """
-        try:
+        with self._checked():
             super().print(*objects, **style)
+
+    def write(self, text: str) -> None:
+        """Write lines of data unchanged; on a terminal without control characters. Raises as ``print`` does."""
+        if not self.quiet:
+            with self._checked():
+                self.file.write(escape_lines(text) if self.is_terminal else text)
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as e:
             self.on_broken_pipe()
             if not self.stderr:
