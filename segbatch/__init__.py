@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from segbatch.config.training import TrainSpec
     from segbatch.errors import SegbatchError
     from segbatch.operations.compact import compact
+    from segbatch.operations.diff import diff
     from segbatch.operations.evaluate import evaluate
     from segbatch.operations.query import query
     from segbatch.operations.run import run
+    from segbatch.operations.select import select
     from segbatch.operations.tune import tune_crf
     from segbatch.operations.verify import verify
     from segbatch.protocols import Reporter
@@ -39,11 +41,13 @@ __all__ = [
     "build_dataset",
     "compact",
     "crf",
+    "diff",
     "evaluate",
     "models",
     "open",
     "query",
     "run",
+    "select",
     "train",
     "tune_crf",
     "verify",
@@ -57,10 +61,12 @@ _HOMES = {
     "TrainSpec": "segbatch.config.training:TrainSpec",
     "build_dataset": "segbatch.ray_backend.dataset:build_dataset",
     "compact": "segbatch.operations.compact:compact",
+    "diff": "segbatch.operations.diff:diff",
     "evaluate": "segbatch.operations.evaluate:evaluate",
     "open": "segbatch.results.dataset:MaskDataset.open",
     "query": "segbatch.operations.query:query",
     "run": "segbatch.operations.run:run",
+    "select": "segbatch.operations.select:select",
     "train": "segbatch.ray_backend.train:train",
     "tune_crf": "segbatch.operations.tune:tune_crf",
     "verify": "segbatch.operations.verify:verify",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAX_CELL, _GAP = 200, 2
+_NUMBER = re.compile(r"(-?[\d,]+(\.\d+)?(e[+-]\d+)?%?|NULL|nan|)")
 
 
 def query(
@@ -105,7 +106,7 @@ def row_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -
     widths = _fitted([max(map(cell_len, column)) for column in zip(*texts, strict=True)], width)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, column_width in enumerate(widths):
-        is_number = all(isinstance(row[i], int | float | Decimal) or row[i] is None for row in rows)
+        is_number = all(_NUMBER.fullmatch(row[i]) for row in texts[1:])
         table.add_column(
             escape(texts[0][i]),
             justify="right" if is_number and rows else "left",

@@ -102,3 +102,22 @@ def first_rows(rows: pa.RecordBatchReader, limit: int) -> tuple[list[list[Any]],
     values = (list(row) for batch in rows for row in zip(*(c.to_pylist() for c in batch.columns), strict=True))
     taken = list(itertools.islice(values, limit + 1))
     return taken[:limit], len(taken) > limit
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read the column ``image_id`` of a Parquet or CSV file.
+
+    Raises:
+        SpecError: The file cannot be read, or has no such column.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return [str(value) for value in pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()]
+        with open(path, newline="") as stream:
+            rows = csv.DictReader(stream)
+            if "image_id" not in (rows.fieldnames or ()):
+                raise ValueError("it has no column image_id")
+            return [row["image_id"] for row in rows]
+    except (OSError, ValueError, pa.ArrowException, csv.Error) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else " ".join(str(e).split())
+        raise SpecError(f"{path}: cannot be read as a list of images: {reason}") from e

@@ -1,0 +1,128 @@
+"""Which images of an output are chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import segbatch
+from segbatch.errors import SpecError
+from segbatch.operations.compact import compact
+from segbatch.operations.row_files import read_ids
+from segbatch.operations.select import quotas, select
+from segbatch.results.dataset import MaskDataset
+from tests import here
+from tests.cli.conftest import Command, command  # noqa: F401
+from tests.corpus import photographs, write_tar
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``out`` and ``faded`` of 3 tars of 6 images and an error."""
+    folder, images = tmp_path_factory.mktemp("select"), photographs(18, side=40)
+    (folder / "in").mkdir()
+    for i in range(3):
+        broken = [(f"broken{i}.jpg", b"<html>")] if i == 0 else []
+        write_tar(folder / f"in/{i}.tar", [*images[6 * i : 6 * i + 6], *broken])
+    here.run(here.spec([str(folder / "in")], folder / "out"))
+    here.run(here.spec([str(folder / "in")], folder / "faded", model="tests.networks:Faded"))
+    return folder
+
+
+def test_the_least_confident_are_those_of_the_lowest_mean_confidence(outputs: Path) -> None:
+    found = segbatch.select(str(outputs / "out"), n=5)
+    rows = [row for row in MaskDataset.open(str(outputs / "out")) if row.error is None]
+    assert all(row.confidence is not None for row in rows)
+    wanted = sorted(rows, key=lambda row: row.confidence or 0)[:5]  # no class of theirs is the background
+    assert found.image_ids == [row.image_id for row in wanted]
+    assert found.table["score"].to_pylist() == [pytest.approx(row.confidence, abs=1e-3) for row in wanted]
+    assert found.table["rank"].to_pylist() == [1, 2, 3, 4, 5]
+    assert found.table["source"].to_pylist() == [row.source for row in wanted]
+    assert (found.candidates, found.notes) == (18, ("1 error row cannot be chosen",))
+
+
+def test_the_same_seed_chooses_the_same_images_also_after_a_compaction(outputs: Path, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", photographs(18, side=40))
+    here.run(here.spec([str(tmp_path / "a.tar")], tmp_path / "out"))
+    before = [select(str(tmp_path / "out"), strategy="diverse", n=6, seed=seed).table for seed in (0, 0, 1)]
+    compact(str(tmp_path / "out"))
+    after = select(str(tmp_path / "out"), strategy="diverse", n=6).table
+    assert before[0].equals(before[1])
+    assert before[0].equals(after)
+    assert before[0]["image_id"][0] != before[2]["image_id"][0]
+
+
+def test_quotas_mix_strategies_without_choosing_twice(outputs: Path) -> None:
+    found = select(
+        str(outputs / "out"),
+        strategy="disagreement=4,rare-class=4,diverse=4",
+        other=str(outputs / "faded"),
+        per_source=4,
+    )
+    assert found.table["strategy"].to_pylist() == ["disagreement"] * 4 + ["rare-class"] * 4 + ["diverse"] * 4
+    assert len(set(found.image_ids)) == 12
+    sources = found.table["source"].to_pylist()
+    assert {source: sources.count(source) for source in sources} == dict.fromkeys(set(sources), 4)
+    scores = found.table["score"].to_pylist()[:4]
+    assert scores == sorted(scores, reverse=True)
+    assert all(found.table["reason"].to_pylist())
+
+
+def test_what_falls_short_and_what_is_excluded_is_named(outputs: Path) -> None:
+    first = select(str(outputs / "out"), n=10)
+    found = select(str(outputs / "out"), n=10, exclude=first.image_ids)
+    assert not set(found.image_ids) & set(first.image_ids)
+    assert found.notes[1:] == ("10 images excluded", "least-confident: 8 of 10: no other image can be chosen")
+    capped = select(str(outputs / "out"), strategy={"diverse": 9}, per_source=2)
+    assert len(capped.image_ids) == 6
+    assert "diverse: 6 of 9" in capped.notes[-1]
+
+
+def test_quotas_are_read() -> None:
+    assert quotas("diverse") == {"diverse": 1000}
+    assert quotas("diverse", 7) == {"diverse": 7}
+    assert quotas("least-confident, diverse", 7) == {"least-confident": 4, "diverse": 3}
+    assert quotas("least-confident=5,diverse=2", 7) == quotas({"least-confident": 5, "diverse": 2})
+    for strategy, n, message in (
+        ("diverce", None, "unknown strategy 'diverce'; did you mean 'diverse'"),
+        ("diverse=0", None, "an integer of at least 1"),
+        ("diverse=5,rare-class", None, "give all strategies a number, or none"),
+        ("diverse=5", 6, "n is 6, the numbers of the strategies add up to 5"),
+        ("diverse,diverse", 6, "a strategy is given twice"),
+        ("diverse,rare-class", 1, "at least one image for each"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            quotas(strategy, n)
+
+
+@pytest.mark.parametrize("given", [{"strategy": "disagreement"}, {"strategy": "diverse", "other": "somewhere"}])
+def test_disagreement_needs_a_second_output(outputs: Path, given: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match="give both, or neither"):
+        select(str(outputs / "out"), **given)  # type: ignore[arg-type]
+
+
+def test_the_list_is_a_table_or_a_file(outputs: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+    code, text, _ = command("select", outputs / "out", "-n", 3)
+    assert code == 0
+    assert text.splitlines()[-2:] == ["3 images of 18", "the list is written by --to FILE.csv or --to FILE.parquet"]
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for name in ("list.csv", "list.parquet"):
+        code, text, _ = command("select", outputs / "out", "-n", 3, "--to", tmp_path / name)
+        assert (code, text.splitlines()[-1]) == (0, f"3 images of 18: {tmp_path / name}")
+        assert read_ids(tmp_path / name) == select(str(outputs / "out"), n=3).image_ids
+    assert pq.read_schema(tmp_path / "list.parquet").names == [
+        "rank",
+        "image_id",
+        "source",
+        "strategy",
+        "score",
+        "reason",
+    ]
+    code, text, _ = command("select", outputs / "out", "--exclude", tmp_path / "list.csv", "-n", 15, "--json")
+    assert (code, text.count("image_id")) == (0, 15)
+    (tmp_path / "ids.csv").write_text("name\na\n")
+    assert "no column image_id" in command("select", outputs / "out", "--exclude", tmp_path / "ids.csv")[2]
+    assert np.isfinite(pq.read_table(tmp_path / "list.parquet")["score"].to_numpy()).all()
