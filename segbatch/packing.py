@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from segbatch.records import Chunk, ChunkId, ClassCount, Record, RecordError, Scores
+from segbatch.records import Chunk, ChunkId, ClassCount, Preview, Record, RecordError, Scores
 from segbatch.skipped import Skipped
 
 
@@ -76,31 +76,27 @@ def _one_value(data: pa.Buffer) -> pa.Array:
 _CLASS_COUNT = pa.struct(
     [("class_id", pa.int16()), ("pixels", pa.int64()), ("fraction", pa.float64()), ("confidence", pa.float64())]
 )
-_RECORD_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("source", pa.string()),
-        ("index", pa.int64()),
-        ("data", pa.large_binary()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("scores", pa.large_binary()),
-        ("class_ids", pa.list_(pa.int16())),
-        ("scores_shape", pa.list_(pa.int32())),
-        ("stride", pa.int32()),
-        ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
-    ]
+_RECORD = (
+    ("image_id", pa.string()),
+    ("source", pa.string()),
+    ("index", pa.int64()),
+    ("data", pa.large_binary()),
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("scores", pa.large_binary()),
+    ("class_ids", pa.list_(pa.int16())),
+    ("scores_shape", pa.list_(pa.int32())),
+    ("stride", pa.int32()),
+    ("error", pa.struct([("stage", pa.string()), ("type", pa.string()), ("message", pa.string())])),
 )
-# Separate from _RECORD_SCHEMA, because each column costs half a microsecond per record.
-_FINISHED_SCHEMA = pa.schema(
-    [
-        *_RECORD_SCHEMA,
-        ("mask", pa.large_binary()),
-        ("classes", pa.list_(_CLASS_COUNT)),
-        ("confidence", pa.float64()),
-        ("marginal", pa.float64()),
-    ]
+# Only in chunks that have them, because each column costs half a microsecond per record.
+_RESULT = (
+    ("mask", pa.large_binary()),
+    ("classes", pa.list_(_CLASS_COUNT)),
+    ("confidence", pa.float64()),
+    ("marginal", pa.float64()),
 )
+_PREVIEW = (("photograph", pa.large_binary()), ("network", pa.large_binary()))
 
 
 def _records_to_table(records: Sequence[Record]) -> pa.Table:
@@ -118,15 +114,20 @@ def _records_to_table(records: Sequence[Record]) -> pa.Table:
         "stride": [None if s is None else s.stride for s in scores],
         "error": [None if r.error is None else vars(r.error) for r in records],
     }
-    if all(r.mask is None for r in records):
-        return pa.table(columns, schema=_RECORD_SCHEMA)
-    columns |= {
-        "mask": [r.mask for r in records],
-        "classes": [[vars(c) for c in r.classes] for r in records],
-        "confidence": [r.confidence for r in records],
-        "marginal": [r.marginal for r in records],
-    }
-    return pa.table(columns, schema=_FINISHED_SCHEMA)
+    fields = [*_RECORD]
+    if any(r.mask is not None for r in records):
+        fields += _RESULT
+        columns |= {
+            "mask": [r.mask for r in records],
+            "classes": [[vars(c) for c in r.classes] for r in records],
+            "confidence": [r.confidence for r in records],
+            "marginal": [r.marginal for r in records],
+        }
+    previews = [r.preview for r in records]
+    if any(previews):
+        fields += _PREVIEW
+        columns |= {name: [p and vars(p)[name] for p in previews] for name, _ in _PREVIEW}
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def _table_to_records(table: pa.Table) -> list[Record]:
@@ -143,5 +144,7 @@ def _table_to_records(table: pa.Table) -> list[Record]:
             classes = tuple(ClassCount(**c) for c in row["classes"])
             result = {name: row[name] for name in ("mask", "confidence", "marginal")}
             record = replace(record, classes=classes, **result)
+        if row.get("photograph") is not None:
+            record = replace(record, preview=Preview(record.image_id, row["photograph"], row["network"]))
         records.append(record)
     return records

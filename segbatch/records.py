@@ -23,6 +23,11 @@ def digest(*parts: str, length: int = 8) -> str:
     return h.hexdigest()[:length]
 
 
+def sample_key(image_id: str) -> str:
+    """Return the key by which samples for reports are drawn: the images with the smallest keys, 16 hex digits each."""
+    return digest("preview", image_id, length=16)
+
+
 # 64 bits of name and of version; rows version 2 and earlier had 32 and 24, in which shards could collide.
 _FILENAME = re.compile(r"(.+\.(?:[0-9a-f]{16}\.[0-9a-f]{16}|[0-9a-f]{8}\.[0-9a-f]{6}))-(\d{5,})(-end)?\.parquet")
 
@@ -189,6 +194,21 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What reports show of an image besides its row.
+
+    Attributes:
+        image_id: Of the row.
+        photograph: The image as WebP, its longer side at most 480 pixels.
+        network: The network's own mask, before the refiner: palette PNG of the photograph's size.
+    """
+
+    image_id: str
+    photograph: bytes
+    network: bytes
+
+
+@dataclass(frozen=True)
 class Record:
     """One input record at any stage: with encoded bytes, then scores, then a mask; or with an error.
 
@@ -201,6 +221,7 @@ class Record:
         classes: Classes of the mask, most pixels first.
         confidence: Mean over all pixels of the network's probability of the predicted class.
         marginal: The same of the refiner's probability.
+        preview: Of the records that are sampled for reports.
     """
 
     image_id: str
@@ -215,6 +236,7 @@ class Record:
     classes: tuple[ClassCount, ...] = ()
     confidence: float | None = None
     marginal: float | None = None
+    preview: Preview | None = None
 
     def failed(self, stage: str, kind: str, message: str) -> Record:
         """Return this record as an error row, with its identity and, if known, its size."""

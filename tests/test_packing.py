@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from segbatch.packing import chunk_from_row, chunk_to_row, pack_chunk, unpack_chunk
-from segbatch.records import Chunk, ChunkId, ClassCount, Record, RecordError, Scores
+from segbatch.records import Chunk, ChunkId, ClassCount, Preview, Record, RecordError, Scores
 
 
 def chunk():
@@ -40,6 +40,13 @@ def test_finished_records_come_back_to_the_bit():
     failed = Record("b", "s", 1, b"data", height=7, width=11).failed("refine", "ValueError", "no")
     original = Chunk(chunk().id, [finished, failed], {"read": 0.1})
     assert unpack_chunk(pack_chunk(original)) == original == chunk_from_row(chunk_to_row(original))
+
+
+@pytest.mark.parametrize("mask", [None, b"\x89PNG"])
+def test_previews_stay_with_their_records(mask: bytes | None) -> None:
+    sampled = Record("a", "s", 0, mask=mask, preview=Preview("a", b"RIFF", b"\x89PNG"))
+    original = Chunk(chunk().id, [sampled, Record("b", "s", 1, mask=mask)])
+    assert chunk_from_row(chunk_to_row(original)) == original
 
 
 def test_empty_chunk_round_trip():

@@ -123,6 +123,14 @@ class JobSpec(Spec):
         effect="rows",
     )
 
+    report_samples: int = setting(
+        200,
+        "images of which a photograph of 480 pixels and the network's own mask are kept for reports; 0 keeps none",
+        effect="runtime",
+        ge=0,
+        le=10_000,
+    )
+
     chunk_size: int | None = setting(
         None,
         "records per chunk, the unit of commits; by default at most 256, chosen at the first run of an output and kept",

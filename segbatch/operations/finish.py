@@ -82,7 +82,8 @@ def finish(plan: Plan, receipt_sums: ReceiptSums, seconds: float) -> RunResult:
     """
     output, computed = plan.output, len(receipt_sums.filenames)
     keep_latest(plan)
-    retired = output.finish(plan.job.shards, receipt_sums, plan.job.skipped, seconds)
+    samples = plan.job.spec.report_samples
+    retired = output.finish(plan.job.shards, receipt_sums, plan.job.skipped, seconds, samples)
     record = output.record
     totals = record.sums()
     return RunResult(

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 10
 
 
-def finish(output: Output, shards: Sequence[Shard], receipt_sums: ReceiptSums, skipped: Skipped, seconds: float) -> int:
+def finish(
+    output: Output,
+    shards: Sequence[Shard],
+    receipt_sums: ReceiptSums,
+    skipped: Skipped,
+    seconds: float,
+    samples: int,
+) -> int:
     """Publish the statistics and ``_SUCCESS``, once every chunk of every shard is in a fresh listing.
 
     That every task of a run returned does not prove that each chunk was written; the listing does.
@@ -36,6 +43,7 @@ def finish(output: Output, shards: Sequence[Shard], receipt_sums: ReceiptSums, s
         receipt_sums: Sums over the chunks that this run has committed; receives those of all others.
         skipped: What the listings of the inputs hold besides shards.
         seconds: What this run took.
+        samples: Number of previews to keep.
 
     Returns:
         Chunks that were retired: their shard is not in the inputs, or has changed.
@@ -58,6 +66,7 @@ def finish(output: Output, shards: Sequence[Shard], receipt_sums: ReceiptSums, s
         output.unpublish()  # absent until all is in place, so that whoever waits for it reads no row twice
         if is_superseded:
             _remove_superseded(output, outdated)
+        output.gather_previews(samples)
         close(output, receipt_sums, computed, skipped, seconds)
     else:
         output.update(skipped=SkippedInputs(files=skipped, members=output.record.skipped.members))

@@ -20,11 +20,14 @@ CARD = "README.md"
 SHARDS = "shards.parquet"
 STAGED = "incoming"
 JOURNAL = "switch.json"
+# Small images and masks of the network for reports: those of a chunk under its name, and the sample of a finished run.
+PREVIEWS = "previews"
+SAMPLE = "previews/sample.parquet"
 # Archived and damaged result files: nothing is destroyed.
 RETIRED = "retired"
 SET_ASIDE = "set-aside"
 
-FOLDERS = frozenset({MASKS, "stats", STAGED, RETIRED, SET_ASIDE, TEMPORARY})
+FOLDERS = frozenset({MASKS, "stats", PREVIEWS, STAGED, RETIRED, SET_ASIDE, TEMPORARY})
 _MERGED = re.compile(r"merged-(\d+)-[0-9a-f]{16}\.parquet")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segbatch.errors import SHARD_FAILURES, OutputError, PlanError
-from segbatch.output import closing, compaction, owned, promotion
+from segbatch.output import closing, compaction, owned, previews, promotion
 from segbatch.output.catalog import ShardRow, read_catalog
 from segbatch.output.file_table import FileTable
 from segbatch.output.inventory import Inventory, set_aside
@@ -22,7 +22,7 @@ from segbatch.output.sums import ReceiptSums
 from segbatch.output.totals import Totals
 from segbatch.output.writer import Writer
 from segbatch.protocols import Reporter
-from segbatch.records import Shard
+from segbatch.records import Preview, Shard
 from segbatch.skipped import Skipped
 from segbatch.storage.store import Store
 
@@ -164,6 +164,17 @@ class Output:
             if any(has(receipt.totals) for receipt in receipts):
                 yield by_name[name]
 
+    def previews(self) -> list[Preview]:
+        """Read the previews of committed images, in random order; each prefix is a random sample of the corpus.
+
+        After a run there are up to ``JobSpec.report_samples``, before its end some more; none in outputs of format 1.0.
+        """
+        return previews.read(self.store, self.claim, frozenset(self.ledger(damaged={}).filenames()))
+
+    def gather_previews(self, count: int) -> None:
+        """Keep the previews of ``count`` images, drawn at random from the files that were last listed."""
+        previews.gather(self.store, self.claim, frozenset(self.files.ledger.filenames()), count)
+
     def damaged(self) -> list[str]:
         """Return the damaged files that were found when files were last listed, each with what is wrong with it."""
         return [f"{MASKS}/{name}: {problem}" for name, problem in self.files.damaged.items()]
@@ -249,9 +260,11 @@ class Output:
         """List the files that workers have written by now, in ``masks/`` or in the staging area."""
         return self.store.names(STAGED if staged else MASKS)
 
-    def finish(self, shards: Sequence[Shard], receipt_sums: ReceiptSums, skipped: Skipped, seconds: float) -> int:
+    def finish(
+        self, shards: Sequence[Shard], receipt_sums: ReceiptSums, skipped: Skipped, seconds: float, samples: int
+    ) -> int:
         """See ``output.closing.finish``."""
-        return closing.finish(self, shards, receipt_sums, skipped, seconds)
+        return closing.finish(self, shards, receipt_sums, skipped, seconds, samples)
 
     def complete_promotion(self) -> bool:
         """Apply the promotion that a crash has interrupted, if there is one."""

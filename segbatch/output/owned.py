@@ -19,14 +19,17 @@ from segbatch.output.layout import (
     FOLDERS,
     JOURNAL,
     MASKS,
+    PREVIEWS,
     RETIRED,
     RUN,
+    SAMPLE,
     SET_ASIDE,
     SHARDS,
     STAGED,
     SUCCESS,
     is_result,
 )
+from segbatch.output.previews import is_previews
 from segbatch.output.promotion import Promotion
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import is_card
@@ -45,6 +48,7 @@ def owned(store: Store) -> dict[str, list[str]]:
         "result files of unfinished nights": _results(store, STAGED),
         "retired result files": retired(store),
         "result files set aside": _results(store, SET_ASIDE),
+        "previews": _results(store, PREVIEWS),
         "records and statistics": [name for name, is_own in _RECORDS.items() if _is_own(store, name, is_own)],
         "temporary files": [
             f"{TEMPORARY}/{n}" for n in (store.names(TEMPORARY) if store.local else ()) if is_temporary(n)
@@ -136,6 +140,7 @@ def _is_switch(data: bytes) -> bool:
 _RECORDS: dict[str, Callable[[bytes], bool]] = {
     CLASSES: _is_classes,
     FILES: is_file_table,
+    SAMPLE: is_previews,
     CARD: is_card,
     SHARDS: is_catalog,
     JOURNAL: _is_switch,

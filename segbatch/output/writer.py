@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segbatch.output.layout import MASKS
+from segbatch.output.previews import write_previews
 from segbatch.output.receipt import FOOTER_KEY, Receipt, digest_of
 from segbatch.output.run_record import Claim, OutputTaken
 from segbatch.output.schema import compression, to_table
@@ -45,6 +46,7 @@ class Writer:
                 raise ValueError(f"{record.image_id}: has neither a mask nor an error")
         receipt = Receipt(chunk.id.filename, self.claim.fingerprint, totals, 0, chunk.timings, chunk.skipped)
         data = to_parquet(to_table(chunk.records, has_marginal=self.claim.has_marginal), receipt.footer())
+        write_previews(self.store, self.claim, chunk)
         self.claim.check(self.store)
         tag = publish_claimed(self.store, self.claim, f"{self.folder}/{chunk.id.filename}", data)
         return replace(receipt, size=len(data), tag=tag, digest=digest_of(data))

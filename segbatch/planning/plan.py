@@ -55,6 +55,7 @@ class Plan:
     @staticmethod
     def unwritten(job: Job, cores: float) -> Plan:
         """Return a plan that computes everything and has no output."""
+        job = replace(job, spec=job.spec.model_copy(update={"report_samples": 0}))
         return Plan(job, Output(Store("memory://unused")), job.record()).with_chunk_size(cores)
 
     @property

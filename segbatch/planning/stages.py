@@ -6,6 +6,7 @@ from segbatch.models.info import DeviceOptions, ModelRequest
 from segbatch.planning.job import Job
 from segbatch.planning.pools import Pools
 from segbatch.stages.config import RefineConfig, SegmentConfig
+from segbatch.stages.previews import PreviewSample
 
 
 def segment_config(job: Job, pools: Pools) -> SegmentConfig:
@@ -21,6 +22,11 @@ def segment_config(job: Job, pools: Pools) -> SegmentConfig:
         max_pixels=spec.max_pixels,
         keep_images=job.refiner.needs_image,
         refuses_emulated_bf16=spec.precision == "auto" and job.precision == "bf16",
+        sample=PreviewSample(
+            spec.report_samples,
+            records=sum(shard.records or 0 for shard in job.shards),
+            unknown_bytes=sum(shard.size for shard in job.shards if shard.records is None),
+        ),
     )
 
 

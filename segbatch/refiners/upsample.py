@@ -12,20 +12,24 @@ def upsample(scores: Scores) -> np.ndarray:
 
     Bilinear between the centers of cells, constant beyond the outermost ones.
     """
+    return upsample_at(scores, np.arange(scores.height), np.arange(scores.width))
+
+
+def upsample_at(scores: Scores, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return ``upsample(scores)[:, rows][:, :, columns]`` without the other pixels."""
     values = scores.values.astype(np.float32)
-    rows = _along(values, 1, scores.height, scores.stride)
-    return _along(rows, 2, scores.width, scores.stride)
+    return _along(_along(values, 1, rows, scores.stride), 2, columns, scores.stride)
 
 
-def _along(values: np.ndarray, axis: int, size: int, stride: int) -> np.ndarray:
+def _along(values: np.ndarray, axis: int, pixels: np.ndarray, stride: int) -> np.ndarray:
     if stride == 1:
-        return values
-    at = (np.arange(size, dtype=np.float32) + 0.5) / np.float32(stride) - 0.5
+        return values.take(pixels, axis)
+    at = (pixels.astype(np.float32) + 0.5) / np.float32(stride) - 0.5
     at = np.clip(at, 0, values.shape[axis] - 1)
     low = at.astype(np.int64)
     high = np.minimum(low + 1, values.shape[axis] - 1)
     shape = [1] * values.ndim
-    shape[axis] = size
+    shape[axis] = len(pixels)
     weight = (at - low).astype(np.float32).reshape(shape)
     below = values.take(low, axis)
     return below + weight * (values.take(high, axis) - below)

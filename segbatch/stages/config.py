@@ -12,6 +12,7 @@ from segbatch.models.info import DeviceOptions, ModelInfo, ModelRequest
 from segbatch.protocols import Model, Stage
 from segbatch.refiners import RefinerInfo
 from segbatch.stages.canary import SelfChecking, sample_chunk
+from segbatch.stages.previews import Previewer, PreviewSample
 from segbatch.stages.refine import Refine
 from segbatch.stages.segment import Segment
 from segbatch.text import redact
@@ -29,6 +30,7 @@ class SegmentConfig:
         planned: The network as it was planned. The one that the worker loads is compared with it.
         keep_images: Whether the refiner needs the images.
         refuses_emulated_bf16: Whether a GPU without native bf16 is refused.
+        sample: The records that get a preview.
     """
 
     model: str
@@ -39,6 +41,7 @@ class SegmentConfig:
     max_pixels: int
     keep_images: bool
     refuses_emulated_bf16: bool
+    sample: PreviewSample
 
     def build(self) -> Stage:
         """Load the network in this process.
@@ -57,6 +60,7 @@ class SegmentConfig:
             prune=self.prune,
             keep_images=self.keep_images,
             threads=self.device.threads or 1,
+            previewer=Previewer(self.sample, model.labels) if self.sample.count else None,
         )
         # A network that looks something up by id may not know the ids of the sample images.
         is_trusted = not (self.planned.wrong_size or self.planned.untried or self.planned.needs_ids)

@@ -16,6 +16,7 @@ from segbatch.models.scores import checked_scores
 from segbatch.protocols import UNTRACKED, InFlight, Model
 from segbatch.records import Chunk, Record
 from segbatch.stages.failures import failed
+from segbatch.stages.previews import Previewer
 from segbatch.stages.scoring import coarse_scores
 
 # Decoded pixels of a window. Two windows are in memory at once, whatever the sizes of the images.
@@ -32,15 +33,27 @@ class Segment:
         prune: See ``scoring.coarse_scores``.
         keep_images: Whether the encoded images stay in the records, for the refiner.
         threads: Images that are decoded at once.
+        previewer: Makes the previews of a sample of the records.
     """
 
-    def __init__(self, model: Model, *, max_pixels: int, prune: float, keep_images: bool, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_pixels: int,
+        prune: float,
+        keep_images: bool,
+        threads: int = 1,
+        previewer: Previewer | None = None,
+    ) -> None:
         self.model, self.max_pixels, self.prune, self.keep_images = model, max_pixels, prune, keep_images
+        self._previewer, self._sampled = previewer, frozenset[str]()
         self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, chunk: Chunk, in_flight: InFlight = UNTRACKED) -> Chunk:
         """Return the chunk with ``scores`` or an ``error`` in every record."""
         begun = time.perf_counter()
+        self._sampled = self._previewer.chosen(chunk.records) if self._previewer else frozenset()
         records: list[Record] = []
         windows = _windows(chunk.records)
         ahead = self._decode(next(windows, None), in_flight)
@@ -100,7 +113,10 @@ class Segment:
             scores = coarse_scores(logits, image.shape[0], image.shape[1], self.model.stride, self.prune)
         except RecordFailure as e:
             return failed(record, "segment", e)
-        return replace(record, scores=scores, data=record.data if self.keep_images else None)
+        preview = None
+        if self._previewer and record.image_id in self._sampled:
+            preview = self._previewer.preview(record.image_id, image, scores)
+        return replace(record, scores=scores, data=record.data if self.keep_images else None, preview=preview)
 
 
 def _windows(records: Sequence[Record]) -> Iterator[tuple[int, list[Record], int]]:

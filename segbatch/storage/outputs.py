@@ -42,7 +42,7 @@ LAYOUTS = (
     Layout(
         record="run.json",
         keys=frozenset({"fingerprint", "identity", "chunk_size"}),
-        folders=frozenset({"masks", "stats", "incoming", "retired", "set-aside", ".tmp"}),
+        folders=frozenset({"masks", "stats", "previews", "incoming", "retired", "set-aside", ".tmp"}),
         files=frozenset({"run.json", "README.md", "shards.parquet", "switch.json", "_SUCCESS"}),
         witnesses=frozenset({"shards.parquet"}),
         suffix=".parquet",

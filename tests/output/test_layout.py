@@ -11,7 +11,7 @@ import segbatch
 
 ROOT = Path(segbatch.__file__).parent
 NAMES = re.compile(
-    r"\b(?:masks|stats|incoming|retired|set-aside)/|\brun\.json\b|\b_SUCCESS\b|\b(?:shards|classes|files)\.parquet|"
+    r"\b(?:masks|stats|previews|incoming|retired|set-aside)/|\brun\.json\b|\b_SUCCESS\b|\b(?:shards|classes|files)\.parquet|"
     r"\bswitch\.json|^(?:incoming|set-aside)$|^\.tmp$"
 )
 FUNCTIONS = {"DATE", "key_of"}

@@ -59,6 +59,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_error_fraction": (0.5, {}),
     "address": ("10.0.0.1:6379", {}),
     "num_cpus": (1, {}),
+    "report_samples": (5, {}),
     "segment_actors": (1, {}),
     "refine_actors": (1, {}),
     "num_gpus": (0, {}),

@@ -11,7 +11,7 @@ import pytest
 
 from segbatch.errors import PlanError, SourceError
 from segbatch.operations.verify import verify
-from segbatch.output.layout import JOURNAL, MASKS, RETIRED, RUN, SHARDS, STAGED
+from segbatch.output.layout import JOURNAL, MASKS, PREVIEWS, RETIRED, RUN, SHARDS, STAGED
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.storage.outputs import LAYOUTS
@@ -186,7 +186,7 @@ def test_a_link_to_an_output_elsewhere_is_followed_and_left_out(tmp_path: Path):
 
 def test_the_names_of_an_output_are_those_that_are_written():
     job, training = LAYOUTS
-    assert job.folders == {MASKS, "stats", STAGED, RETIRED, "set-aside", TEMPORARY}
+    assert job.folders == {MASKS, "stats", PREVIEWS, STAGED, RETIRED, "set-aside", TEMPORARY}
     assert {RUN, SHARDS, JOURNAL, "_SUCCESS", "README.md"} == job.files
     ours = artifacts.CHECKPOINT, artifacts.WEIGHTS, artifacts.HISTORY, artifacts.CURVES, artifacts.RECORD
     assert training.files == {*ours, artifacts.CLASSES}

@@ -177,6 +177,7 @@ def promote(work: Work, date: str, lease: Lease, seconds: float) -> DatasetRepor
     output.clean()
     is_complete = not promoted.incomplete
     if promoted.is_change or is_complete != output.is_finished:
+        output.gather_previews(plan.job.spec.report_samples)
         close(output, promoted.sums, len(work.receipt_sums.filenames), plan.job.skipped, seconds, is_complete)
     return _report(work, promoted, date)
 
