@@ -19,6 +19,8 @@ from segbatch.output.result_file import ResultFile
 from segbatch.output.stats import classes_table
 from segbatch.output.totals import Totals
 from segbatch.results.arrow import arrow_dataset
+from segbatch.results.image_reader import ImageReader
+from segbatch.results.notebook import dataset_html
 from segbatch.results.row import MaskRow
 from segbatch.results.rows import MaskRows
 from segbatch.skipped import Skipped
@@ -65,16 +67,29 @@ class MaskDataset(MaskRows):
     """
 
     @staticmethod
-    def open(output: str, *, storage_options: dict[str, Any] | None = None) -> MaskDataset:
+    def open(
+        output: str, *, inputs: Sequence[str] | None = None, storage_options: dict[str, Any] | None = None
+    ) -> MaskDataset:
         """Open the output that a run has written into a folder or prefix, finished or not.
+
+        Args:
+            output: The folder or prefix.
+            inputs: Where the images are now, if they were moved; by default the inputs of the run. They are listed
+                when the first image is read.
+            storage_options: Options for fsspec.
 
         Raises:
             PlanError: The folder holds no output of segbatch.
         """
-        return MaskDataset(Output.open(output, storage_options))
+        opened = Output.open(output, storage_options)
+        return MaskDataset(opened, ImageReader(opened, inputs, storage_options))
 
     def __repr__(self) -> str:
-        return f"MaskDataset({self.output.store.uri!r})"
+        return f"MaskDataset({self.output.uri!r})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the number of rows, the classes, and up to eight overlays."""
+        return dataset_html(self)
 
     @property
     def is_complete(self) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,12 @@ from segbatch.output.row_reader import RowReader
 from segbatch.output.run_record import RunRecord
 from segbatch.output.schema import schema
 from segbatch.results.filters import Filter, class_ids
+from segbatch.results.image_reader import ImageReader
+from segbatch.results.notebook import rows_html
 from segbatch.results.row import MaskRow
+
+if TYPE_CHECKING:
+    from segbatch.results.torch_dataset import MaskPairs
 
 _READERS = 16
 _BATCH_ROWS = 1024
@@ -33,18 +38,26 @@ class MaskRows:
 
     Attributes:
         output: The output that is read.
+        images: Reads the images of the rows from the inputs of the run.
         filters: The rows satisfy all of them.
     """
 
-    def __init__(self, output: Output, filters: tuple[Filter, ...] = (), whole: MaskRows | None = None) -> None:
+    def __init__(
+        self,
+        output: Output,
+        images: ImageReader | None = None,
+        filters: tuple[Filter, ...] = (),
+        whole: MaskRows | None = None,
+    ) -> None:
         """Select rows of an output.
 
         Args:
             output: The output.
+            images: Reads the images; from the inputs of the run unless given.
             filters: Conditions on the rows.
             whole: Rows of the same output, whose listing of files is used.
         """
-        self.output, self.filters, self._whole = output, filters, whole
+        self.output, self.images, self.filters, self._whole = output, images or ImageReader(output), filters, whole
         self._reader: RowReader = RowReader(output.store) if whole is None else whole._reader
 
     @property
@@ -62,7 +75,15 @@ class MaskRows:
 
     def __iter__(self) -> Iterator[MaskRow]:
         """Read every row, in order of the files; one batch is held at a time."""
-        for batch in self.batches():
+        return self.read_rows()
+
+    def read_rows(self, columns: Sequence[str] | None = None) -> Iterator[MaskRow]:
+        """Read every row as ``__iter__`` does, with some of the columns.
+
+        Args:
+            columns: Columns of ``output.schema``, among them those from ``image_id`` to ``width``, and ``error``.
+        """
+        for batch in self.batches(columns):
             yield from self._rows(batch.to_pylist())
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -111,16 +132,46 @@ class MaskRows:
         """
         ids = None if classes is None else frozenset(class_ids(classes, self.classes))
         added = Filter(ids, min_confidence, max_confidence, errors, where)
-        return MaskRows(self.output, (*self.filters, added), self._whole or self)
+        return MaskRows(self.output, self.images, (*self.filters, added), self._whole or self)
+
+    def to_torch_dataset(self, *, transform: Callable[[Any, Any], Any] | None = None) -> MaskPairs:
+        """Return the masks with their images as a map-style dataset of PyTorch, to train on the results.
+
+        Args:
+            transform: Is given an image, uint8 (3, H, W), and its class ids, int64 (H, W), and returns the item;
+                images of different sizes need one, to be collated into batches. With workers, it must be picklable.
+
+        Returns:
+            The pairs (image, class ids); error rows are left out, and counted in ``num_errors``.
+
+        Raises:
+            OutputError: A file cannot be read, or is gone since it was listed.
+        """
+        from segbatch.results.torch_dataset import MaskPairs
+
+        places = list(self.select(errors=False)._selected())
+        return MaskPairs(
+            places,
+            self._reader,
+            self.images.originals,
+            max_pixels=self.images.max_pixels,
+            num_errors=len(self) - sum(len(positions) for _, positions in places),
+            transform=transform,
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the number of rows, and up to eight overlays."""
+        return rows_html(self)
 
     def _selected(self) -> Iterator[tuple[ResultFile, np.ndarray]]:
         """Yield each file, and the places of the rows that are selected among its current rows; 16 are read at once."""
         known = self._schema.names
-        columns = [name for name in known if any(name in given.columns(known) for given in self.filters)]
+        filters = self.filters or (Filter(),)
+        columns = [name for name in known if any(name in given.columns(known) for given in filters)]
 
         def positions(file: ResultFile) -> np.ndarray:
             batches = file.batches(self.output.store, columns)
-            chosen = [np.all([given.selects(batch) for given in self.filters], axis=0) for batch in batches]
+            chosen = [np.all([given.selects(batch) for given in filters], axis=0) for batch in batches]
             return np.flatnonzero(np.concatenate([np.zeros(0, bool), *chosen]))
 
         with ThreadPoolExecutor(_READERS) as pool:
@@ -145,4 +196,4 @@ class MaskRows:
         return sum(len(positions) for _, positions in self._selected())
 
     def _rows(self, values: Iterable[dict[str, Any]]) -> Iterator[MaskRow]:
-        return (MaskRow.from_dict(row, self.classes) for row in values)
+        return (MaskRow.from_dict(row, self.classes, self.images) for row in values)
