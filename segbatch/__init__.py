@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segbatch.operations.compact import compact
     from segbatch.operations.diff import diff
     from segbatch.operations.evaluate import evaluate
+    from segbatch.operations.export import export
     from segbatch.operations.query import query
     from segbatch.operations.run import run
     from segbatch.operations.select import select
@@ -43,6 +44,7 @@ __all__ = [
     "crf",
     "diff",
     "evaluate",
+    "export",
     "models",
     "open",
     "query",
@@ -63,6 +65,7 @@ _HOMES = {
     "compact": "segbatch.operations.compact:compact",
     "diff": "segbatch.operations.diff:diff",
     "evaluate": "segbatch.operations.evaluate:evaluate",
+    "export": "segbatch.operations.export:export",
     "open": "segbatch.results.dataset:MaskDataset.open",
     "query": "segbatch.operations.query:query",
     "run": "segbatch.operations.run:run",

@@ -40,7 +40,7 @@ ORDER = (
         "stages",
         "output",
     ),
-    *("isolation", "planning", "results", "evaluation", "training", "report", "export"),
+    *("isolation", "planning", "results", "evaluation", "training", "report", "exports"),
     *("ray_backend", "operations", "cli", "__main__"),
 )
 

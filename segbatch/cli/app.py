@@ -22,7 +22,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
     sys.exit(2)
 
-from segbatch.cli import compute, diagnosis, diff, init, labeled, outputs, query, select, version
+from segbatch.cli import compute, diagnosis, diff, export, init, labeled, outputs, query, select, version
 from segbatch.cli.help import EPILOG, Command, Group
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
@@ -52,6 +52,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "select": select.select,
         "verify": outputs.verify,
         "compact": outputs.compact,
+        "export": export.export,
     },
     "With labeled images": {"eval": labeled.evaluate, "tune-crf": labeled.tune_crf, "train": labeled.train},
     "Networks": {"models": outputs.models},

@@ -26,13 +26,13 @@ from segbatch.codecs.containers import plain_gif, plain_heif, plain_webp
 from segbatch.codecs.depth import integers_to_uint8
 from segbatch.codecs.exif import upright
 from segbatch.codecs.header import image_format, image_size
-from segbatch.codecs.jpeg import jpeg_pixels
+from segbatch.codecs.jpeg import jpeg_orientation, jpeg_pixels
 from segbatch.codecs.png import plain_png, png_lacks_rows
 from segbatch.codecs.tiff import deep_pixels, plain_tiff
 from segbatch.contents import looks_like, recognized
 from segbatch.errors import RecordFailure
 
-__all__ = ["decode", "image_size"]
+__all__ = ["decode", "image_size", "orientation_of"]
 
 # Readers are called by name, so that untrusted bytes cannot reach any of Pillow's forty others.
 _READERS: dict[str, type[ImageFile]] = {
@@ -105,6 +105,24 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
         ) from None
     except _PILLOW_RAISES as e:
         raise _failure(name, e) from None
+
+
+def orientation_of(data: bytes) -> int:
+    """Return the orientation that ``decode`` applies, 1 to 8; 1 for what cannot be decoded."""
+    name = image_format(data)
+    try:
+        if name == "JPEG":
+            return jpeg_orientation(data)
+        if name == "AVIF":
+            return _avif_orientation(data)
+        return 1 if name is None else _PLAIN[name](data)[1]
+    except (RecordFailure, *_PILLOW_RAISES):
+        return 1
+
+
+def _avif_orientation(data: bytes) -> int:
+    with _warnings_suppressed(), AvifImageFile(io.BytesIO(_PLAIN["AVIF"](data)[0])) as image:
+        return int(image.getexif().get(0x0112, 1))
 
 
 def _pixels(data: bytes, name: str, max_pixels: int) -> tuple[np.ndarray, int]:

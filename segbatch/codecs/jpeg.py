@@ -70,6 +70,11 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
+def jpeg_orientation(data: bytes) -> int:
+    """Return the EXIF orientation, 1 to 8."""
+    return _walk(data).orientation
+
+
 def jpeg_pixels(data: bytes) -> tuple[np.ndarray, int]:
     """Return pixels uint8 (H, W, 3) RGB as stored, and the EXIF orientation.
 

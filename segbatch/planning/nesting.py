@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError
@@ -42,6 +43,26 @@ def refuse_nesting(spec: JobSpec) -> None:
                     f"input {redact(given)}: lies in {place[len(output)]}/ of the output {shown_output}, "
                     "where segbatch writes; give another --output"
                 )
+
+
+def refuse_target(
+    target: str, output: str, inputs: Iterable[str], storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Raise ``PlanError`` if an export would lie in the output that it reads, or among its inputs."""
+    files = Files(dict(storage_options or {}))
+    real_folder = cache(os.path.realpath)
+    place, kind = _place(files, target, real_folder), store_of(target)
+    others = [("the output", output), *(("the input", uri) for given in inputs for uri in expand_braces(given))]
+    for name, uri in others:
+        if store_of(uri) != kind:
+            continue
+        fixed = pattern_roots(files.resolve(uri)[0], f"{as_plain(uri)}/")[0]
+        above = _place(files, fixed, real_folder)
+        if place[: len(above)] == above:
+            raise PlanError(
+                f"{redact(target)}: lies in {name} {redact(uri)}, where its files would be taken for others; choose "
+                "another --output for the export"
+            )
 
 
 def _place(files: Files, uri: str, real_folder: Callable[[str], str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
 
@@ -100,6 +101,13 @@ class Storage(Protocol):
 
         Returns:
             The tag that a listing will show; "" for an object store, which does not return one.
+        """
+        ...
+
+    def stream(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Write an object that may be larger than memory: it appears, whole, when the block ends without an exception.
+
+        It replaces the one of this name.
         """
         ...
 

@@ -11,7 +11,7 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -143,6 +143,27 @@ class LocalStorage:
         """See ``base.Storage``. A temporary file, flushed to disk, then renamed."""
         with self._translated(name, "written"):
             return self._replace(name, data)
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        temporary, target = Path(self._path(TEMPORARY)) / uuid.uuid4().hex, Path(self._path(name))
+        with self._translated(name, "written"):
+            for folder in (temporary.parent, target.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with open(descriptor, "wb") as f:
+                try:
+                    yield f
+                except OSError:  # a full disk; other exceptions are the caller's
+                    with self._translated(name, "written"):
+                        raise
+                with self._translated(name, "written"):
+                    f.flush()
+                    os.fsync(f.fileno())
+                    os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> bool:
         """See ``base.Storage``. By a hard link."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import builtins
 import inspect
 import io
+import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from segbatch.causes import causes
 from segbatch.errors import MissingObject, ObjectTooLarge, SourceError, StorageError
@@ -189,6 +190,15 @@ class RemoteStorage:
         with self._translated(name, "written"):
             self._write("pipe_file", self._path(name), data, size=len(data))
         return ""
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """See ``base.Storage``. Collected in a temporary file, which a transient failure uploads again."""
+        with tempfile.NamedTemporaryFile() as f:
+            yield cast(BinaryIO, f)
+            with self._translated(name, "written"):
+                f.flush()
+                self._write("put_file", f.name, self._path(name), size=f.tell())
 
     def create(self, name: str, data: bytes) -> bool:
         """See ``base.Storage``. By ``If-None-Match``.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from segbatch.errors import MissingObject, OutputError, SourceError, SpecError, StorageError
 from segbatch.storage.base import ObjectInfo, Storage
+from segbatch.storage.failures import translated
 from segbatch.storage.local import TEMPORARY, LocalStorage, is_temporary
 from segbatch.storage.permissions import refusal
 from segbatch.storage.remote import RemoteStorage
@@ -95,10 +98,25 @@ class Store:
         with _of_output():
             return self._storage.write(name, data)
 
+    @contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """Write an object that may be larger than memory; it appears when the block ends without an exception."""
+        with _of_output(), self._storage.stream(name) as f:
+            yield f
+
     def create(self, name: str, data: bytes) -> bool:
         """Write an object if none has this name; False if another writer was first."""
         with _of_output():
             return self._storage.create(name, data)
+
+    def link(self, name: str, file: Path) -> None:
+        """Make a symbolic link to a file of this machine, replacing the object of this name; a local store only."""
+        path = Path(self._storage.uri_of(name))
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
+        with _of_output(), translated(lambda: f"{self.uri}/{name}", "linked", is_local=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.symlink_to(file)
+            temporary.replace(path)
 
     def remove(self, name: str) -> None:
         """Remove one object, by one request; an absent one is no error."""

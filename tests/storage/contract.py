@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 
 import pytest
 
@@ -72,6 +73,19 @@ class StorageContract:
         assert (storage.read("in/a"), set(after)) == (b"two", {"in/a"})
         assert after["in/a"].tag != before.tag
         assert tag in ("", after["in/a"].tag)
+
+    def test_a_streamed_object_appears_whole_at_the_end_and_never_after_an_exception(self, storage: Storage) -> None:
+        storage.write("in/a", b"before")
+        with storage.stream("in/a") as f:
+            f.write(b"one ")
+            f.write(b"two")
+            assert storage.read("in/a") == b"before"
+        assert storage.read("in/a") == b"one two"
+        for name in ("in/a", "in/b"):
+            with suppress(ZeroDivisionError), storage.stream(name) as f:
+                f.write(b"half")
+                raise ZeroDivisionError
+        assert (storage.read("in/a"), storage.names("in")) == (b"one two", ["a"])
 
     def test_the_first_of_two_creators_wins(self, storage: Storage) -> None:
         assert storage.create("run.json", b"first")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
@@ -83,7 +83,8 @@ class PartFolder(Protocol):
     """Where a format writes one part. Every file appears whole, and replaces the one of an earlier attempt.
 
     Attributes:
-        name: Name of the part, by which files that belong to it alone are named: the same in every attempt.
+        name: Five digits or more, by which files that belong to the part alone are named: its position among the
+            files of the output, in order of their names.
     """
 
     name: str
@@ -118,7 +119,7 @@ class ExportFolder(Protocol):
 
 
 class Format(Protocol):
-    """An export format: one object, registered in ``segbatch.export.EXPORTS``. Picklable, without state.
+    """An export format: one object, registered in ``segbatch.exports.EXPORTS``. Picklable, without state.
 
     Parts are written in any order, on any machine, perhaps twice at the same time: a part must depend on its images
     and the context alone, and name its files by ``ExportedImage.name`` or ``PartFolder.name``.
@@ -166,14 +167,27 @@ class PartCounts:
 
     Attributes:
         images: Exported images.
+        errors: Error rows, which no export holds.
         linked: Photographs that are links.
         turned: Photographs that were written upright, because of their EXIF orientation.
-        problems: Photographs that are not available, by reason.
+        missing: Photographs that are not available.
+        problem: Why the first of them is not.
         left_out: Images that are not exported, because the format needs a photograph that is not available.
+        voided: Classes of an image whose pixels are ignored, because their confidence is low.
+        small: Areas that were removed, because they are small.
     """
 
     images: int = 0
+    errors: int = 0
     linked: int = 0
     turned: int = 0
-    problems: dict[str, int] = field(default_factory=dict)
+    missing: int = 0
+    problem: str = ""
     left_out: int = 0
+    voided: int = 0
+    small: int = 0
+
+    def plus(self, other: PartCounts) -> PartCounts:
+        """Return the sums."""
+        sums = {name: value + vars(other)[name] for name, value in vars(self).items() if name != "problem"}
+        return PartCounts(**sums, problem=self.problem or other.problem)
