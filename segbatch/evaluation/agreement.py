@@ -22,7 +22,8 @@ class CommonClasses:
         names: Their names.
         only_a: Names that B does not have.
         only_b: Names that A does not have.
-        ids_of_b: Position in ``names`` of each class id of B, int64 (C_B,).
+        ids_of_b: Position in ``names`` of each class id of B, uint16 (C_B,), or uint8 for up to 256 classes.
+        are_equal: Whether a class id means the same in both outputs.
     """
 
     def __init__(self, a: LabelSet, b: LabelSet) -> None:
@@ -30,12 +31,13 @@ class CommonClasses:
         self.only_b = tuple(name for name in b.names if name not in a.names)
         self.names = (*a.names, *self.only_b)
         position = {name: i for i, name in enumerate(self.names)}
-        self.ids_of_b = np.array([position[name] for name in b.names], np.int64)
+        kind = np.uint8 if len(self.names) <= 256 else np.uint16
+        self.ids_of_b = np.array([position[name] for name in b.names], kind)
+        self.are_equal = a.names == b.names
 
-    @property
-    def are_equal(self) -> bool:
-        """Whether a class id means the same in both outputs."""
-        return not self.only_a and not self.only_b and bool((self.ids_of_b == np.arange(len(self.ids_of_b))).all())
+    def from_b(self, mask: np.ndarray) -> np.ndarray:
+        """Return a mask of B with the ids of ``names``."""
+        return mask if self.are_equal else self.ids_of_b[mask]
 
 
 def have_equal_pixels(a: bytes, b: bytes) -> bool:
@@ -56,11 +58,19 @@ def confusion(a: np.ndarray, b: np.ndarray, num_classes: int) -> np.ndarray:
         raise ValueError(f"the masks are {a.shape[0]} x {a.shape[1]} and {b.shape[0]} x {b.shape[1]} pixels")
     if a.size and max(a.max(), b.max()) >= num_classes:
         raise ValueError(f"a mask holds the id {max(a.max(), b.max())}, but there are {num_classes} classes")
-    changed = a != b  # few pixels: counting these alone takes a third of the time
+    changed = a != b  # a few percent of the pixels: counting these alone takes a tenth of the time
     pairs = a[changed].astype(np.int64) * num_classes + b[changed]
     counts = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    np.fill_diagonal(counts, np.bincount(a.ravel(), minlength=num_classes) - counts.sum(axis=1))
+    np.fill_diagonal(counts, _pixels(a, num_classes) - counts.sum(axis=1))
     return counts
+
+
+def _pixels(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the number of pixels of each class, int64 (C,)."""
+    if mask.dtype == np.uint8 and mask.size:  # Pillow takes a tenth of the time of bincount, which casts to int64
+        histogram = np.array(Image.fromarray(mask).histogram(), np.int64)
+        return np.pad(histogram, (0, max(0, num_classes - 256)))[:num_classes]
+    return np.bincount(mask.ravel(), minlength=num_classes)
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:

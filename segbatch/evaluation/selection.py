@@ -5,6 +5,7 @@ Each strategy yields images in its order. All are deterministic: ties are decide
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,10 +91,18 @@ def rare_classes(candidates: Candidates, available: np.ndarray, before: Sequence
     weights = 1 / np.log(1.02 + candidates.shares)
     presence = np.minimum(candidates.fractions / _FULL_PRESENCE, 1)
     chosen = presence[list(before)].sum(axis=0, dtype=np.float64)
-    while available.any():
-        values = (weights / (1 + chosen)).astype(np.float32)
-        gains = np.where(available, presence @ values, -1)
-        i = int(np.argmax(gains))
+    # Gains only decrease: the first of the queue is the best if its gain, computed again, is still the largest.
+    queue = [(-gain, i) for i, gain in enumerate((presence @ (weights / (1 + chosen))).tolist())]
+    heapq.heapify(queue)
+    while queue:
+        _, i = heapq.heappop(queue)
+        values = weights / (1 + chosen)
+        gain = float(presence[i] @ values)
+        if not available[i]:
+            continue
+        if queue and (-gain, i) > queue[0]:
+            heapq.heappush(queue, (-gain, i))
+            continue
         best = int(np.argmax(presence[i] * values))
         reason = (
             f"{candidates.names[best]}: {candidates.fractions[i, best]:.1%} of this image, "
@@ -101,7 +110,7 @@ def rare_classes(candidates: Candidates, available: np.ndarray, before: Sequence
         )
         chosen += presence[i]
         available[i] = False
-        yield Choice(i, float(gains[i]), reason)
+        yield Choice(i, gain, reason)
 
 
 def disagreeing(candidates: Candidates, available: np.ndarray, _: Sequence[int] = ()) -> Iterator[Choice]:

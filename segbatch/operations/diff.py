@@ -187,7 +187,7 @@ class _Sums:
     def _compare(self, a: MaskRow, b: MaskRow) -> None:
         assert a.mask is not None
         assert b.mask is not None
-        counts = confusion(a.mask, self._classes.ids_of_b[b.mask], len(self._classes.names))
+        counts = confusion(a.mask, self._classes.from_b(b.mask), len(self._classes.names))
         self._counts += counts
         self._images += 1
         pixels = int(counts.sum())

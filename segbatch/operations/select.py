@@ -229,6 +229,8 @@ def _choose(
         notes.append(f"{counted(images.failed, 'error row')} cannot be chosen")
     if len(available) - count:
         notes.append(f"{counted(len(available) - count, 'image')} excluded")
+    if "least-confident" in numbers and (unranked := int((candidates.foreground().sum(axis=1) == 0).sum())):
+        notes.append(f"least-confident does not rank {counted(unranked, 'image')} of background alone")
     cap = _SourceCap(images.sources, per_source)
     taken: list[tuple[str, Choice]] = []
     for name, number in numbers.items():

@@ -53,6 +53,22 @@ def test_rare_classes_come_first_and_then_those_not_yet_chosen() -> None:
     assert first.reason == "car: 10.0% of this image, 1.25% of all pixels, in 0 images chosen before"
 
 
+def test_rare_classes_are_chosen_as_by_the_greedy_rule_over_all_images() -> None:
+    rng = np.random.default_rng(1)
+    fractions = rng.dirichlet([0.05] * 4, 150).astype(np.float32)
+    fractions[fractions < 0.002] = 0
+    of = Candidates(NAMES, fractions.mean(axis=0, dtype=np.float64), fractions, fractions)
+    presence, total, wanted = np.minimum(fractions / 0.01, 1), np.zeros(4), []
+    for _ in range(30):
+        gains = presence @ (1 / np.log(1.02 + of.shares) / (1 + total))
+        gains[wanted] = -1
+        wanted.append(int(np.argmax(gains)))
+        total += presence[wanted[-1]]
+    found = chosen("rare-class", of, 30)
+    assert [round(choice.score, 4) for choice in found] == sorted((round(c.score, 4) for c in found), reverse=True)
+    assert [choice.position for choice in found] == wanted
+
+
 def test_disagreement_ranks_by_its_value_and_leaves_out_what_the_other_lacks() -> None:
     of = candidates(*[{"road": (1.0, 0.9)}] * 4, disagreement=np.array([0.1, np.nan, 0.7, 0.3]))
     found = chosen("disagreement", of)
