@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from segbatch.ray_backend.dataset import build_dataset
     from segbatch.ray_backend.train import train
     from segbatch.results.dataset import MaskDataset
+    from segbatch.stages.single import segment
 
     __version__: str
     open = MaskDataset.open
@@ -49,6 +50,7 @@ __all__ = [
     "open",
     "query",
     "run",
+    "segment",
     "select",
     "train",
     "tune_crf",
@@ -69,6 +71,7 @@ _HOMES = {
     "open": "segbatch.results.dataset:MaskDataset.open",
     "query": "segbatch.operations.query:query",
     "run": "segbatch.operations.run:run",
+    "segment": "segbatch.stages.single:segment",
     "select": "segbatch.operations.select:select",
     "train": "segbatch.ray_backend.train:train",
     "tune_crf": "segbatch.operations.tune:tune_crf",

@@ -101,6 +101,7 @@ def calls() -> None:
     steps: dict[str, Callable[[], Any]] = {
         "run": lambda: segbatch.run(**job, output=output, refiner="none", log_format="json", threads=1),
         "open": lambda: list(segbatch.open(output)),
+        "segment": lambda: segbatch.segment(f"{images}/0.png", device="cpu"),
         "evaluate": lambda: segbatch.evaluate(output, **labels, resamples=10),
         "verify": lambda: segbatch.verify(output, read_input=True),
         "compact": lambda: segbatch.compact(output),
