@@ -14,6 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+READERS := $(VENV)/.readers
 
 .PHONY: demo test check test-long lint format sanitize fuzz-crf chaos chaos-short same-masks wheels clean
 
@@ -26,7 +27,7 @@ test: lint
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
-test-long: $(STAMP)
+test-long: $(READERS)
 	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)
@@ -61,6 +62,10 @@ $(STAMP): pyproject.toml $(wildcard segbatch/crf/_native/*)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $(STAMP)
+
+$(READERS): $(STAMP) tests/exports/readers.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/exports/readers.txt
+	touch $(READERS)
 
 clean:
 	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,6 +37,10 @@ OTHER_NAMES = {
     "lock_configuration",
     "needs_image",
     "num_classes",
+    "z_order",
+    "color_rgb",
+    "dataset_dir",
+    "dataset_type",
 }
 OTHER_FLAGS = {"--help", "--head", "--dereference", "--hard-dereference"}
 

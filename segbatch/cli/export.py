@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from segbatch.operations.export import ExportResult
 
 # Those of segbatch.exports, which the help does not import.
-FORMATS = ("png", "coco-rle", "coco-panoptic", "huggingface", "webdataset")
+FORMATS = (
+    *("png", "coco-rle", "coco-panoptic", "huggingface", "webdataset"),
+    *("label-studio", "cvat", "cvat-masks", "yolo-semantic", "yolo-seg", "fiftyone"),
+)
 _FORMATS = ", ".join(FORMATS)
 _MAX_IDS_BYTES = 2**30
 
@@ -73,6 +76,15 @@ def export(
     split: Annotated[str, typer.Option(metavar="NAME", help="name of the split, for formats that have splits")] = (
         "train"
     ),
+    image_root: Annotated[
+        str | None,
+        typer.Option(
+            "--image-root",
+            metavar="URL",
+            help="where Label Studio finds the images: https://..., s3://... or a local path that it serves (default: "
+            "the target, served as local files)",
+        ),
+    ] = None,
     image_ids: Annotated[
         str | None,
         typer.Option("--image-ids", metavar="FILE", help="text file of the image ids to export, one per line"),
@@ -102,6 +114,7 @@ def export(
             images=images,  # type: ignore[arg-type]
             instances=instances,
             split=split,
+            image_root=image_root,
             image_ids=None if image_ids is None else _image_ids(image_ids, options),
             inputs=inputs or None,
             address=address,

@@ -35,13 +35,6 @@ def encode(mask: np.ndarray, palette: bytes, num_classes: int) -> bytes:
     return buffer.getvalue()
 
 
-def encode_gray(mask: np.ndarray) -> bytes:
-    """Encode ids (H, W) as a PNG without a palette, whose values every reader returns: 8-bit, or 16-bit for uint16."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, "PNG", **_COMPRESSION)
-    return buffer.getvalue()
-
-
 def decode(data: bytes) -> np.ndarray:
     """Decode a mask PNG to class ids, uint8 or uint16 (H, W). Raises ``ValueError`` for any other PNG."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:

@@ -31,6 +31,7 @@ class CocoRleFormat:
     needs_images = False
     image_folder: str | None = "images"
     has_instances = True
+    has_image_urls = False
 
     def check(self, context: ExportContext) -> None:
         """See ``Format.check``."""

@@ -65,6 +65,7 @@ class ExportContext:
         source: URI of the output, redacted.
         fingerprint: Of the job that computed the masks.
         model: Name of its network, for provenance.
+        image_root: Folder or URL below which annotation tools find the photographs; "" for the default of a format.
     """
 
     labels: LabelSet
@@ -77,6 +78,7 @@ class ExportContext:
     source: str
     fingerprint: str
     model: str = ""
+    image_root: str = ""
 
 
 class PartFolder(Protocol):
@@ -134,6 +136,7 @@ class Format(Protocol):
         image_folder: Path below the target to which the engine writes the photographs; may contain ``{split}``. None
             for a format that writes ``ExportedImage.image`` into its own files.
         has_instances: Whether ``--instances`` means something.
+        has_image_urls: Whether ``--image-root`` means something.
     """
 
     name: str
@@ -143,6 +146,7 @@ class Format(Protocol):
     needs_images: bool
     image_folder: str | None
     has_instances: bool
+    has_image_urls: bool
 
     def check(self, context: ExportContext) -> None:
         """Raise ``SpecError`` if the format cannot hold these classes or options, before any work."""

@@ -9,7 +9,7 @@ from typing import Any
 from segbatch.errors import SpecError
 from segbatch.exports.format import Images
 from segbatch.exports.names import safe_name
-from segbatch.text import escape_control_characters
+from segbatch.text import escape_control_characters, redact
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ExportOptions:
         images: Whether photographs are exported; None for the default of the format.
         instances: Whether an annotation is one connected component.
         split: Name of the split.
+        image_root: Folder or URL below which annotation tools find the photographs.
     """
 
     to: str
@@ -35,6 +36,7 @@ class ExportOptions:
     images: Images | None = None
     instances: bool = False
     split: str = "train"
+    image_root: str | None = None
 
     def check(self) -> None:
         """Raise ``SpecError`` for a value that no format takes."""
@@ -51,4 +53,6 @@ class ExportOptions:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, by which two exports are compared."""
-        return {**vars(self), "classes": list(self.classes), "class_map": dict(self.class_map)}
+        image_root = None if self.image_root is None else redact(self.image_root)
+        plain = {"classes": list(self.classes), "class_map": dict(self.class_map), "image_root": image_root}
+        return {**vars(self), **plain}

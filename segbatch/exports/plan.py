@@ -107,6 +107,7 @@ def _context(form: Format, output: Output, options: ExportOptions, selection: Se
         void=selection.void,
         source=output.uri,
         fingerprint=record.fingerprint,
+        image_root=options.image_root or "",
         model=str(record.spec.get("model", "")),
     )
 
@@ -120,6 +121,9 @@ def _check(form: Format, context: ExportContext) -> None:
     if context.instances and not form.has_instances:
         with_instances = [name for name in EXPORTS if EXPORTS[name].has_instances]
         raise SpecError(f"--instances: {form.name} has no instances; formats that do: {', '.join(with_instances)}")
+    if context.image_root and not form.has_image_urls:
+        with_urls = [name for name in EXPORTS if EXPORTS[name].has_image_urls]
+        raise SpecError(f"--image-root: {form.name} has no URLs of images; formats that do: {', '.join(with_urls)}")
     if context.images == "none" and form.needs_images:
         raise SpecError(f"--images none: readers of {form.name} need the images; give --images copy or link")
     if context.images == "link" and form.image_folder is None:

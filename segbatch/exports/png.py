@@ -24,6 +24,7 @@ class PngFormat:
     needs_images = False
     image_folder: str | None = "images"
     has_instances = False
+    has_image_urls = False
 
     def check(self, context: ExportContext) -> None:
         """See ``Format.check``."""

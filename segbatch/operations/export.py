@@ -65,6 +65,7 @@ def export(
     images: Images | None = None,
     instances: bool = False,
     split: str = "train",
+    image_root: str | None = None,
     image_ids: Collection[str] | None = None,
     inputs: Sequence[str] | None = None,
     address: str | None = None,
@@ -89,6 +90,7 @@ def export(
         images: ``copy`` the photographs, ``link`` those that are files of this machine, or ``none``.
         instances: An annotation is one connected component, instead of a class in an image.
         split: Name of the split, for formats that have splits.
+        image_root: Folder or URL below which an annotation tool finds the photographs.
         image_ids: The images to export; all of them unless given.
         inputs: Where the inputs of the run are now, if they were moved: photographs are read from there.
         address: Ray cluster; by default this machine.
@@ -99,8 +101,10 @@ def export(
         SpecError: An option is not valid for the output or the format.
         PlanError: ``target`` holds something else, or lies within the output or an input.
     """
-    refuse_blank(output=output, target=target, address=address)
-    options = ExportOptions(to, tuple(classes), dict(class_map or {}), min_area, void_below, images, instances, split)
+    refuse_blank(output=output, target=target, address=address, image_root=image_root)
+    options = ExportOptions(
+        to, tuple(classes), dict(class_map or {}), min_area, void_below, images, instances, split, image_root
+    )
     options.check()
     EXPORTS[to]
     reporter = reporter or LogReporter()
