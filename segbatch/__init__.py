@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from segbatch.operations.evaluate import evaluate
     from segbatch.operations.export import export
     from segbatch.operations.query import query
+    from segbatch.operations.report import ReportOptions, write_report
     from segbatch.operations.run import run
     from segbatch.operations.select import select
     from segbatch.operations.tune import tune_crf
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JobSpec",
+    "ReportOptions",
     "Reporter",
     "SegbatchError",
     "TrainSpec",
@@ -55,11 +57,13 @@ __all__ = [
     "train",
     "tune_crf",
     "verify",
+    "write_report",
 ]
 
 _MODULES = ("crf", "models")
 _HOMES = {
     "JobSpec": "segbatch.config.job:JobSpec",
+    "ReportOptions": "segbatch.operations.report:ReportOptions",
     "Reporter": "segbatch.protocols:Reporter",
     "SegbatchError": "segbatch.errors:SegbatchError",
     "TrainSpec": "segbatch.config.training:TrainSpec",
@@ -76,6 +80,7 @@ _HOMES = {
     "train": "segbatch.ray_backend.train:train",
     "tune_crf": "segbatch.operations.tune:tune_crf",
     "verify": "segbatch.operations.verify:verify",
+    "write_report": "segbatch.operations.report:write_report",
 }
 
 

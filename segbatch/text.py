@@ -285,3 +285,9 @@ def counted(count: int, noun: str) -> str:
     """Return ``1 image`` or ``1,200 images``."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def byte_size(count: int) -> str:
+    """Return a size as ``0.2 kB``, ``1.5 MB`` or ``2.0 GB``."""
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB")
+    return f"{count / unit:,.1f} {name}"

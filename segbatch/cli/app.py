@@ -22,7 +22,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
     sys.exit(2)
 
-from segbatch.cli import compute, diagnosis, diff, export, init, labeled, outputs, query, select, version
+from segbatch.cli import compute, diagnosis, diff, export, init, labeled, outputs, query, report, select, version
 from segbatch.cli.help import EPILOG, Command, Group
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
@@ -45,6 +45,7 @@ app.callback()(version.options)
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Compute": {"run": compute.run, "demo": compute.demo, "nightly": compute.nightly, "init": init.init},
     "Look at an output": {
+        "report": report.report,
         "stats": outputs.stats,
         "errors": outputs.errors,
         "query": query.query,

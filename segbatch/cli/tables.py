@@ -14,7 +14,7 @@ from segbatch.cli.terminal import quoted
 from segbatch.labels import LabelSet
 from segbatch.output.totals import Totals
 from segbatch.skipped import Skipped
-from segbatch.text import counted, escape_control_characters, escape_lines, redact_text
+from segbatch.text import byte_size, counted, escape_control_characters, escape_lines, redact_text
 
 if TYPE_CHECKING:
     from segbatch.evaluation.crf_search import Tuning
@@ -186,12 +186,12 @@ def verification(console: Console, report: Verification) -> None:
 
 def compaction(console: Console, done: Compaction) -> None:
     if not done.written and done.files_before == done.files_after:
-        print_text(console, f"nothing to merge: {done.files_before:,} files, {_size(done.bytes_before)}")
+        print_text(console, f"nothing to merge: {done.files_before:,} files, {byte_size(done.bytes_before)}")
         return
     print_text(
         console,
-        f"{done.files_before:,} files, {_size(done.bytes_before)}, are now {done.files_after:,}, "
-        f"{_size(done.bytes_after)}; the rows are unchanged",
+        f"{done.files_before:,} files, {byte_size(done.bytes_before)}, are now {done.files_after:,}, "
+        f"{byte_size(done.bytes_after)}; the rows are unchanged",
     )
 
 
@@ -199,11 +199,6 @@ def _skipped(console: Console, skipped: Skipped) -> None:
     """Print what the inputs hold besides records, one line per reason."""
     for line in skipped.lines():
         print_text(console, f"skipped: {escape_control_characters(line)}")
-
-
-def _size(count: int) -> str:
-    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB")
-    return f"{count / unit:,.1f} {name}"
 
 
 def print_text(console: Console, text: str) -> None:

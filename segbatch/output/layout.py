@@ -16,6 +16,8 @@ SUCCESS = "_SUCCESS"
 CLASSES = "stats/classes.parquet"
 FILES = "stats/files.parquet"
 CARD = "README.md"
+# The page of `segbatch report`.
+REPORT = "report.html"
 # Of nightly runs: the catalog of shards, the staging area, the journal of a promotion.
 SHARDS = "shards.parquet"
 STAGED = "incoming"

@@ -20,6 +20,7 @@ from segbatch.output.layout import (
     JOURNAL,
     MASKS,
     PREVIEWS,
+    REPORT,
     RETIRED,
     RUN,
     SAMPLE,
@@ -31,6 +32,7 @@ from segbatch.output.layout import (
 )
 from segbatch.output.previews import is_previews
 from segbatch.output.promotion import Promotion
+from segbatch.output.report_file import is_report
 from segbatch.output.schema import CLASSES_SCHEMA
 from segbatch.output.stats import is_card
 from segbatch.storage.store import TEMPORARY, Store, is_temporary
@@ -142,6 +144,7 @@ _RECORDS: dict[str, Callable[[bytes], bool]] = {
     FILES: is_file_table,
     SAMPLE: is_previews,
     CARD: is_card,
+    REPORT: is_report,
     SHARDS: is_catalog,
     JOURNAL: _is_switch,
 }
