@@ -21,6 +21,7 @@ from segbatch.results.dataset import MaskDataset
 from segbatch.storage.store import Store
 from tests import here
 from tests.cluster.jobs import rows as glob_rows
+from tests.corpus import encode, photograph, write_folder
 from tests.kills import Steps, by_id, counted, every_kill
 
 ALL = 10**9
@@ -53,6 +54,15 @@ def test_fewer_files_the_same_rows(copied: Path, whole: Path, small_corpus: Path
     assert (again.computed, again.chunks) == (0, 6)
     assert by_id(glob_rows(copied)) == counted(whole)
     assert json.loads((copied / "run.json").read_text())["timings"]["chunks"] == 6
+
+
+def test_row_groups_are_small_enough_to_read_one_mask(tmp_path: Path) -> None:
+    images = [(f"{i:03}.png", encode(photograph(i % 6, 8), "PNG")) for i in range(300)]
+    here.run(here.spec([str(write_folder(tmp_path / "in", images))], tmp_path / "out", chunk_size=100))
+    assert compact(str(tmp_path / "out"), target_bytes=ALL).files_after == 1
+    (merged,) = (tmp_path / "out/masks").iterdir()
+    footer = pq.read_metadata(merged)
+    assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [256, 44]
 
 
 def test_again_there_is_nothing_to_do(copied: Path) -> None:
