@@ -124,7 +124,7 @@ def export(
     if as_json:
         console.print_json(data=result.to_json(), ensure_ascii=True)
     else:
-        _print(result)
+        print_export(result)
 
 
 def _class_map(given: list[str] | tuple[str, ...]) -> dict[str, str]:
@@ -145,7 +145,8 @@ def _image_ids(uri: str, storage_options: dict[str, Any]) -> list[str]:
     return ids
 
 
-def _print(result: ExportResult) -> None:
+def print_export(result: ExportResult) -> None:
+    """Print what an export holds, what it leaves out, and how it is loaded."""
     counts = result.counts
     lines = [f"{counted(counts.images, 'image')}, {counted(len(result.classes), 'class')}: {result.target}"]
     if result.is_partial:

@@ -9,6 +9,7 @@ import typer
 
 from segbatch.cli import tables as show
 from segbatch.cli.arguments import AsJson, Output, StorageOptions, file_path, read_storage_options
+from segbatch.cli.export import print_export
 from segbatch.cli.progress import reporting
 from segbatch.cli.query import print_json_rows, row_table
 from segbatch.cli.terminal import console
@@ -39,7 +40,8 @@ def select(
         typer.Option(
             parser=file_path,
             metavar="FILE",
-            help="images that are not chosen, such as labeled ones: a .parquet or .csv file with a column image_id",
+            help="images that are not chosen, such as labeled ones: a .parquet or .csv file with a column image_id, or "
+            "text with one id per line",
         ),
     ] = None,
     per_source: Annotated[
@@ -51,6 +53,14 @@ def select(
         typer.Option("--to", parser=file_path, metavar="FILE", help="write the list to a .parquet or .csv file"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file of --to")] = False,
+    export: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT TARGET",
+            help="export these images alone, as `segbatch export --to FORMAT --output TARGET` does",
+        ),
+    ] = None,
     as_json: AsJson = False,
     storage_options: StorageOptions = None,
 ) -> None:
@@ -64,11 +74,15 @@ def select(
     """
     options = read_storage_options(storage_options, output)
     with reporting("reading the output") as reporter:
+        from segbatch.exports import EXPORTS
         from segbatch.operations import row_files
+        from segbatch.operations.export import export as export_output
         from segbatch.operations.select import select as select_images
 
         if to is not None:
             row_files.check_target(to, overwrite=overwrite)
+        if export is not None:
+            EXPORTS[export[0]]  # before any work
         selection = select_images(
             output,
             strategy=strategy,
@@ -82,6 +96,15 @@ def select(
         )
         if to is not None:
             row_files.write_file(to, selection.table.to_reader())
+        if export is not None:
+            exported = export_output(
+                output,
+                to=export[0],
+                target=export[1],
+                image_ids=selection.image_ids,
+                storage_options=options,
+                reporter=reporter,
+            )
     if as_json:
         print_json_rows(selection.table.to_reader())
         return
@@ -95,5 +118,7 @@ def select(
         show.print_text(console, f"note: {note}")
     images = counted(selection.table.num_rows, "image")
     show.print_text(console, f"{images} of {selection.candidates:,}{f': {to}' if to is not None else ''}")
-    if to is None:
+    if export is not None:
+        print_export(exported)
+    elif to is None:
         show.print_text(console, "the list is written by --to FILE.csv or --to FILE.parquet")

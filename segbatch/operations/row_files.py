@@ -105,7 +105,7 @@ def first_rows(rows: pa.RecordBatchReader, limit: int) -> tuple[list[list[Any]],
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read the column ``image_id`` of a Parquet or CSV file.
+    """Read the column ``image_id`` of a Parquet or CSV file, or the lines of any other file.
 
     Raises:
         SpecError: The file cannot be read, or has no such column.
@@ -113,6 +113,8 @@ def read_ids(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return [str(value) for value in pq.read_table(path, columns=["image_id"])["image_id"].to_pylist()]
+        if path.suffix.lower() != ".csv":
+            return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         with open(path, newline="") as stream:
             rows = csv.DictReader(stream)
             if "image_id" not in (rows.fieldnames or ()):

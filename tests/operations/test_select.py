@@ -125,4 +125,17 @@ def test_the_list_is_a_table_or_a_file(outputs: Path, tmp_path: Path, command: C
     assert (code, text.count("image_id")) == (0, 15)
     (tmp_path / "ids.csv").write_text("name\na\n")
     assert "no column image_id" in command("select", outputs / "out", "--exclude", tmp_path / "ids.csv")[2]
+    (tmp_path / "ids.txt").write_text("\n".join(read_ids(tmp_path / "list.csv")) + "\n")
+    assert read_ids(tmp_path / "ids.txt") == read_ids(tmp_path / "list.csv")
     assert np.isfinite(pq.read_table(tmp_path / "list.parquet")["score"].to_numpy()).all()
+
+
+def test_the_chosen_images_alone_are_exported(outputs: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+    given = ["select", outputs / "out", "-n", 3, "--export"]
+    code, text, log = command(*given, "png", tmp_path / "png")
+    assert (code, "3 images, 3 classes" in text) == (0, True), log
+    assert len(list((tmp_path / "png").rglob("*.png"))) == 3
+    names = pq.read_table(tmp_path / "png/names.parquet")["image_id"].to_pylist()
+    assert set(names) == set(select(str(outputs / "out"), n=3).image_ids)
+    code, _, log = command(*given, "pgn", tmp_path / "other")
+    assert (code, "did you mean 'png'" in log, (tmp_path / "other").exists()) == (2, True, False)
