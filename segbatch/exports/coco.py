@@ -30,6 +30,7 @@ class CocoRleFormat:
     default_images: Images = "none"
     needs_images = False
     image_folder: str | None = "images"
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = True
     has_image_urls = False
 

@@ -28,6 +28,7 @@ class CocoPanopticFormat:
     default_images: Images = "none"
     needs_images = False
     image_folder: str | None = "images"
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = False
     has_image_urls = False
 

@@ -25,6 +25,7 @@ class CvatFormat:
     default_images: Images = "copy"
     needs_images = False
     image_folder: str | None = _FOLDER
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = False
     has_image_urls = False
 

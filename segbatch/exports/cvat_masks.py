@@ -27,6 +27,7 @@ class CvatMasksFormat:
     default_images: Images = "copy"
     needs_images = False
     image_folder: str | None = "JPEGImages"
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = False
     has_image_urls = False
 

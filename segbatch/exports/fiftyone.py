@@ -41,6 +41,7 @@ class FiftyOneFormat:
     default_images: Images = "copy"
     needs_images = True
     image_folder: str | None = "data"
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = False
     has_image_urls = False
 

@@ -135,6 +135,8 @@ class Format(Protocol):
             image whose photograph is not available is left out, counted and named.
         image_folder: Path below the target to which the engine writes the photographs; may contain ``{split}``. None
             for a format that writes ``ExportedImage.image`` into its own files.
+        reserved_folders: Names of folders that its readers replace in the path of an image, to find the mask: none of
+            ``ExportedImage.name`` has one.
         has_instances: Whether ``--instances`` means something.
         has_image_urls: Whether ``--image-root`` means something.
     """
@@ -145,6 +147,7 @@ class Format(Protocol):
     default_images: Images
     needs_images: bool
     image_folder: str | None
+    reserved_folders: frozenset[str]
     has_instances: bool
     has_image_urls: bool
 

@@ -28,6 +28,7 @@ class HuggingFaceFormat:
     default_images: Images = "copy"
     needs_images = False
     image_folder: str | None = None
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = False
     has_image_urls = False
 

@@ -47,6 +47,7 @@ class LabelStudioFormat:
     default_images: Images = "copy"
     needs_images = False
     image_folder: str | None = "images"
+    reserved_folders: frozenset[str] = frozenset()
     has_instances = False
     has_image_urls = True
 

@@ -25,17 +25,21 @@ _FILE_NAME = re.compile(
 )
 
 
-def safe_name(image_id: str) -> str:
+def safe_name(image_id: str, reserved: frozenset[str] = frozenset()) -> str:
     """Return a relative path for an image id: its extension removed, unsafe characters percent-encoded.
 
     Segments consist of ``A-Z a-z 0-9 . _ - %`` and do not begin with a dot. Ones longer than 200 bytes, and paths
     longer than 800, are cut, and end in ``~`` and a hash. Different ids can have the same name, see ``Names``.
+
+    Args:
+        reserved: Names of folders that are encoded, see ``Format.reserved_folders``.
     """
     *folders, last = [segment for segment in image_id.split("/") if segment] or ["image"]
     stem, dot, extension = last.rpartition(".")
     if stem and f"{dot}{extension}".lower() in IMAGE_EXTENSIONS:
         last = stem
     segments = [_FILE_NAME.sub("%2E", _safe_segment(folder)) for folder in folders]
+    segments = [f"%{ord(folder[0]):02X}{folder[1:]}" if folder in reserved else folder for folder in segments]
     return _cut("/".join([*segments, _safe_segment(last)]), _MAX_PATH_BYTES, image_id)
 
 
@@ -66,12 +70,14 @@ class Names:
 
     Attributes:
         ambiguous: Hashes of the names that several images would have, regardless of case; these get a hash.
+        reserved: See ``safe_name``.
     """
 
     ambiguous: frozenset[int] = frozenset()
+    reserved: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(hashes: Iterable[np.ndarray]) -> Names:
+    def of(hashes: Iterable[np.ndarray], reserved: frozenset[str] = frozenset()) -> Names:
         """Return the names of images, by ``name_hashes`` of their ids, (N, 2) uint64 each.
 
         Raises:
@@ -86,18 +92,18 @@ class Names:
                 f"two of {len(final):,} image ids would have the same file name in the export, although a hash is part "
                 "of it; export them separately with --image-ids"
             )
-        return Names(frozenset(repeated.tolist()))
+        return Names(frozenset(repeated.tolist()), reserved)
 
     def name_of(self, image_id: str) -> str:
         """Return the name of one image."""
-        name = safe_name(image_id)
+        name = safe_name(image_id, self.reserved)
         return hashed_name(name, image_id) if id_hash(name.casefold()) in self.ambiguous else name
 
 
-def name_hashes(image_ids: Iterable[str]) -> np.ndarray:
+def name_hashes(image_ids: Iterable[str], reserved: frozenset[str] = frozenset()) -> np.ndarray:
     """Return two hashes of each id, uint64 (N, 2): of its name, and of its name with a hash, regardless of case."""
     rows = []
     for image_id in image_ids:
-        name = safe_name(image_id)
+        name = safe_name(image_id, reserved)
         rows.append((id_hash(name.casefold()), id_hash(hashed_name(name, image_id).casefold())))
     return np.array(rows, np.uint64).reshape(-1, 2)

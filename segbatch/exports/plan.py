@@ -55,7 +55,7 @@ def plan_export(
     selection = Selection.of(output.record.labels, options)
     files = output.ledger().files()
     with ThreadPoolExecutor(_READERS) as pool:
-        ids = list(pool.map(lambda file: _ids(output, file, image_ids), files))
+        ids = list(pool.map(lambda file: _ids(output, file, image_ids, form.reserved_folders), files))
     firsts = np.cumsum([1, *(each.count for each in ids)]).tolist()
     if image_ids is not None and firsts[-1] <= len(image_ids):
         raise SpecError(_unknown(output, files, image_ids))
@@ -67,7 +67,7 @@ def plan_export(
         format=options.to,
         context=context,
         selection=selection,
-        names=Names.of(each.hashes for each in ids),
+        names=Names.of((each.hashes for each in ids), form.reserved_folders),
         parts=tuple(Part(f"{i:05d}", file, firsts[i]) for i, file in enumerate(files)),
         originals=None if context.images == "none" else originals,
         image_ids=image_ids,
@@ -75,11 +75,11 @@ def plan_export(
     )
 
 
-def _ids(output: Output, file: ResultFile, image_ids: frozenset[str] | None) -> _Ids:
+def _ids(output: Output, file: ResultFile, image_ids: frozenset[str] | None, reserved: frozenset[str]) -> _Ids:
     hashes = [np.zeros((0, 2), np.uint64)]
     for batch in output.batches(["image_id", "error"], _HAS_MASK, files=[file]):
         names = batch["image_id"].to_pylist()
-        hashes.append(name_hashes(name for name in names if image_ids is None or name in image_ids))
+        hashes.append(name_hashes((name for name in names if image_ids is None or name in image_ids), reserved))
     joined = np.concatenate(hashes)
     return _Ids(len(joined), joined)
 

@@ -26,6 +26,7 @@ class YoloSegFormat:
     default_images: Images = "copy"
     needs_images = True
     image_folder: str | None = "images/{split}"
+    reserved_folders: frozenset[str] = frozenset({"images"})
     has_instances = False
     has_image_urls = False
 

@@ -20,6 +20,8 @@ from segbatch.exports.format import ExportedImage
 from segbatch.exports.label_studio import image_url
 from segbatch.labels import LabelSet
 from segbatch.operations.export import export
+from tests import here
+from tests.corpus import photographs, write_folder
 from tests.exports.conftest import rows_of
 from tests.exports.shapes import HOSTILE, VOID, context, masks, write
 
@@ -138,6 +140,25 @@ def test_yolo_masks_are_gray_and_beside_their_images(tmp_path: Path) -> None:
         assert np.array_equal(found, mask)
     with pytest.raises(SpecError, match="'road' is the only class, and Ultralytics takes value 0"):
         EXPORTS["yolo-semantic"].check(context(["road"], background=None))
+
+
+@pytest.mark.parametrize(
+    ("to", "folder", "suffix"), [("yolo-semantic", "masks", ".png"), ("yolo-seg", "labels", ".txt")]
+)
+def test_yolo_finds_masks_of_inputs_that_were_laid_out_for_it(
+    tmp_path: Path, to: str, folder: str, suffix: str
+) -> None:
+    samples = photographs(2, side=24)
+    for part in ("train/images", "train/masks"):
+        write_folder(tmp_path / "in" / part, samples)
+    here.run(here.spec([str(tmp_path / "in")], tmp_path / "out"))
+    export(str(tmp_path / "out"), to=to, target=str(tmp_path / "e"))
+    files = [str(path) for path in (tmp_path / "e").rglob("*.jpg")]
+    assert len(files) == 4
+    # The rule of Ultralytics: the last folder of this name.
+    found = {f"/{folder}/".join(file.rsplit("/images/", 1)).rsplit(".", 1)[0] + suffix for file in files}
+    assert found == {str(path) for path in (tmp_path / "e" / folder).rglob(f"*{suffix}")}
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize("background", [0, None])

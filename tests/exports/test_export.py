@@ -53,7 +53,7 @@ def test_a_killed_export_resumes_and_gives_the_same_files(output: Path, tmp_path
     run(output, tmp_path / "whole", to, images="copy")
     expected = tree(tmp_path / "whole")
     assert not [name for name in expected if name.startswith(("_export/", ".tmp"))]
-    for target in killed(output, tmp_path / "killed", to, every=1 if to == "coco-rle" else 7):
+    for target in killed(output, tmp_path / "killed", to, every=1 if to == "coco-rle" else 15):
         run(output, target, to, images="copy")
         assert tree(target) == expected
 

@@ -33,6 +33,13 @@ def test_what_is_unsafe_is_encoded() -> None:
     assert "%/" not in safe_name("ü" * 300 + "/a")
 
 
+def test_reserved_folders_are_encoded() -> None:
+    reserved = frozenset({"images"})
+    assert safe_name("images/images.v2/images.jpg", reserved) == "%69mages/images.v2/images"
+    names = Names.of([name_hashes(["a/images/b", "a/%69mages/b"], reserved)], reserved)
+    assert names.name_of("a/images/b") != names.name_of("a/%69mages/b")
+
+
 def test_names_that_differ_in_case_or_extension_alone_get_a_hash() -> None:
     assert [re.sub("~.{8}$", "~", name) for name in named(["a.jpg", "a.png", "A", "b.jpg"])] == ["a~", "a~", "A~", "b"]
 
