@@ -111,17 +111,19 @@ class MaskDataset(MaskRows):
 
     def __getitem__(self, image_id: str) -> MaskRow:
         """Read one row. Raises ``KeyError`` for an id that is not in the output."""
-        for file, row in self._index.places(image_id):
-            (found,) = self._rows(self._reader.read(self._files[file], [row]).to_pylist())
-            if found.image_id == image_id:
-                return found
+        for row in self._find(image_id):
+            return MaskRow.from_dict(row, self.classes, self.images)
         raise KeyError(image_id)
 
     def __contains__(self, image_id: object) -> bool:
-        try:
-            return isinstance(image_id, str) and self[image_id].image_id == image_id
-        except KeyError:
-            return False
+        return isinstance(image_id, str) and any(self._find(image_id, ["image_id"]))
+
+    def _find(self, image_id: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the row with an id, if there is one: ids with equal hashes are told apart."""
+        for file, position in self._index.places(image_id):
+            (row,) = self._reader.read(self._files[file], [position], columns).to_pylist()
+            if row["image_id"] == image_id:
+                yield row
 
     def errors(self, limit: int | None = None) -> Iterator[MaskRow]:
         """Read the error rows, up to ``limit`` of them, in order of the files; files without any are not read."""

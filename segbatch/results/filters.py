@@ -40,8 +40,9 @@ class Filter:
         used = {
             "classes": self.classes is not None,
             "confidence": self.min_confidence is not None or self.max_confidence is not None,
+            "error": self.errors is not None,
         }
-        return [*(name for name, is_used in used.items() if is_used), "error"]
+        return [name for name, is_used in used.items() if is_used] or ["error"]
 
     def selects(self, batch: pa.RecordBatch) -> np.ndarray:
         """Return for each row whether it satisfies the conditions, bool (N,)."""
@@ -55,10 +56,7 @@ class Filter:
         if self.classes is not None:
             chosen &= _holds_any(batch["classes"], self.classes)
         if self.where is not None:
-            numbered = batch.append_column("", pa.array(np.arange(batch.num_rows)))
-            satisfied = np.zeros(batch.num_rows, bool)
-            satisfied[numbered.filter(self.where)[""].to_numpy()] = True
-            chosen &= satisfied
+            chosen &= _satisfies(batch, self.where)
         return chosen
 
 
@@ -85,6 +83,17 @@ def _shown(labels: LabelSet) -> str:
 
 def _bool(values: pa.BooleanArray) -> np.ndarray:
     return values.fill_null(False).to_numpy(zero_copy_only=False)
+
+
+def _satisfies(batch: pa.RecordBatch, where: pc.Expression) -> np.ndarray:
+    satisfied = np.zeros(batch.num_rows, bool)
+    try:
+        numbered = batch.append_column("", pa.array(np.arange(batch.num_rows)))
+        satisfied[numbered.filter(where)[""].to_numpy()] = True
+    except (pa.ArrowException, TypeError) as e:
+        reason = " ".join(str(e).split())
+        raise SpecError(f"where: {where}: {reason}; the columns are {', '.join(batch.schema.names)}") from None
+    return satisfied
 
 
 def _holds_any(lists: pa.ListArray, ids: frozenset[int]) -> np.ndarray:

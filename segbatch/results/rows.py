@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from segbatch.errors import SourceError, SpecError
 from segbatch.labels import LabelSet
 from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
@@ -93,21 +94,21 @@ class MaskRows:
             columns: Columns of ``output.schema``; all of them unless given.
 
         Raises:
+            SpecError: The output has no such column.
             OutputError: A file cannot be read, or is gone since it was listed.
         """
+        chosen = self._chosen(columns).names
         if not self.filters:
-            yield from self.output.batches(columns, files=self._files)
+            yield from self.output.batches(chosen, files=self._files)
             return
         for file, positions in self._selected():
             for start in range(0, len(positions), _BATCH_ROWS):
                 part = positions[start : start + _BATCH_ROWS]
-                rows = self._reader.read(file, part, list(columns or self._schema.names))
-                yield from rows.combine_chunks().to_batches()
+                yield from self._reader.read(file, part, chosen).combine_chunks().to_batches()
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Return the rows as a stream of Arrow batches, read as they are taken; ``read_all()`` makes a table of it."""
-        chosen = self._schema if columns is None else pa.schema([self._schema.field(name) for name in columns])
-        return pa.RecordBatchReader.from_batches(chosen, self.batches(columns))
+        return pa.RecordBatchReader.from_batches(self._chosen(columns), self.batches(columns))
 
     def select(
         self,
@@ -146,9 +147,12 @@ class MaskRows:
 
         Raises:
             OutputError: A file cannot be read, or is gone since it was listed.
+            SourceError: The inputs of the run cannot be listed.
         """
         from segbatch.results.torch_dataset import MaskPairs
 
+        if problem := self.images.originals.problem:  # listed here once, for all workers
+            raise SourceError(problem)
         places = list(self.select(errors=False)._selected())
         return MaskPairs(
             places,
@@ -162,6 +166,16 @@ class MaskRows:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the number of rows, and up to eight overlays."""
         return rows_html(self)
+
+    def _chosen(self, columns: Sequence[str] | None) -> pa.Schema:
+        """Return the schema of some columns, or of all. Raises ``SpecError`` for an unknown one."""
+        known = self._schema.names
+        for name in columns or ():
+            if name not in known:
+                raise SpecError(
+                    f"columns: got {name!r}, which is not a column of the output; it has {', '.join(known)}"
+                )
+        return self._schema if columns is None else pa.schema([self._schema.field(name) for name in columns])
 
     def _selected(self) -> Iterator[tuple[ResultFile, np.ndarray]]:
         """Yield each file, and the places of the rows that are selected among its current rows; 16 are read at once."""

@@ -84,6 +84,19 @@ def test_an_unknown_class_is_refused_with_those_that_there_are(output: str, give
         segbatch.open(output).select(classes=[given])
 
 
+def test_an_expression_or_a_column_that_does_not_fit_is_refused_with_the_columns(output: str) -> None:
+    dataset = segbatch.open(output)
+    columns = "image_id, source, index, height, width"
+    with pytest.raises(SpecError, match=f"where: .*area.*; the columns are {columns}, classes"):
+        len(dataset.select(where=pc.field("area") > 9))
+    with pytest.raises(SpecError, match=r"where: .*the columns are"):
+        len(dataset.select(where=pc.field("width") > "wide"))
+    with pytest.raises(
+        SpecError, match=f"columns: got 'area', which is not a column of the output; it has {columns}, mask"
+    ):
+        list(dataset.batches(["area"]))
+
+
 def test_an_overlay_has_the_colors_of_the_classes_and_refuses_another_size(output: str) -> None:
     dataset = segbatch.open(output)
     row = next(iter(dataset.select(errors=False)))

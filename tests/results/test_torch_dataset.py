@@ -74,6 +74,8 @@ def test_an_image_that_is_gone_is_an_error_that_names_it(corpus: Path) -> None:
     where = [row.image_id.startswith("b.tar") for row in MaskDataset.open(str(corpus / "out")) if row.mask is not None]
     with pytest.raises(SourceError, match=r"b\.tar"):
         pairs[where.index(True)]
+    with pytest.raises(SourceError, match="nowhere"):
+        segbatch.open(str(corpus / "out"), inputs=[str(corpus / "nowhere")]).to_torch_dataset()
 
 
 @pytest.mark.long
