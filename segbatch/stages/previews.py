@@ -13,8 +13,7 @@ from segbatch.codecs import mask_png, photograph
 from segbatch.labels import LabelSet
 from segbatch.logs import event
 from segbatch.records import Preview, Record, Scores, sample_key
-from segbatch.refiners.none import pick
-from segbatch.refiners.upsample import softmax, upsample_at
+from segbatch.stages.scoring import unrefined_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +63,7 @@ class Previewer:
                 ((np.arange(small) + 0.5) * size / small).astype(np.int64)  # nearest
                 for small, size in zip(photograph.preview_size(*image.shape[:2]), image.shape[:2], strict=True)
             )
-            mask, _ = pick(softmax(upsample_at(scores, rows, columns)), scores.class_ids)
-            network = mask_png.encode(mask, self._palette, self._num_classes)
+            network = mask_png.encode(unrefined_pixels(scores, rows, columns), self._palette, self._num_classes)
             return Preview(image_id, photograph.encode(image), network)
         except Exception as e:  # boundary: one record, whose row must not depend on its preview
             event(logger, logging.WARNING, "preview failed", image=image_id, error=f"{type(e).__name__}: {e}")
