@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.compute as pc
 import pytest
 
 from segbatch.errors import SpecError
@@ -20,6 +21,7 @@ from segbatch.operations.nightly.record import NightReport
 from segbatch.operations.nightly.summary import to_markdown
 from segbatch.operations.verify import verify
 from segbatch.output.catalog import read_catalog
+from segbatch.output.output import Output
 from segbatch.output.promotion import Promotion, apply_promotion
 from segbatch.results.dataset import MaskDataset
 from segbatch.storage.store import Store
@@ -75,6 +77,18 @@ def nights(bench: Bench) -> list[Told]:
 
 def street(told: Told) -> Any:
     return told.night.datasets["street"]
+
+
+def test_the_previews_of_a_night_are_those_of_its_rows(nights: list[Told]) -> None:
+    for told in nights:
+        output = Output.open(str(told.output))
+        masks = [
+            i
+            for b in output.batches(["image_id", "mask"], pc.field("mask").is_valid())
+            for i in b["image_id"].to_pylist()
+        ]
+        assert sorted(p.image_id for p in output.previews()) == sorted(masks)
+        assert [f.name for f in (told.output / "previews").iterdir()] == ["sample.parquet"]
 
 
 def test_each_night_opens_only_what_is_new(nights: list[Told]) -> None:
