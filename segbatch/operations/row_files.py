@@ -45,7 +45,7 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> int:
     Raises:
         PlatformError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
             if path.suffix.lower() == ".csv":

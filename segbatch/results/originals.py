@@ -185,5 +185,5 @@ def _elsewhere(inputs: Sequence[str] | None, recorded: Sequence[str] = ()) -> st
     if inputs is not None:
         return ""
     if any(is_web(uri) for uri in recorded):
-        return "; run.json keeps no signatures of URLs: if they are signed, name the inputs again, with new ones"
+        return "; outputs keep no signatures of URLs: if they are signed, name the inputs again, with new ones"
     return "; if the inputs were moved, name where they are now"

@@ -16,6 +16,8 @@ NAMES = re.compile(
 )
 FUNCTIONS = {"DATE", "key_of"}
 EXCEPT = {
+    "exports/png.py": "a folder of the export",
+    "exports/yolo_semantic.py": "a folder of the export, by the convention of Ultralytics",
     "storage/hidden.py": "the marker of Spark's outputs, which listings skip",
     "storage/outputs.py": "what listings leave out; tests/planning/test_nesting.py holds it to output/layout.py",
     "storage/local.py": "the folder of its own temporary files",

@@ -121,7 +121,7 @@ def test_a_signed_url_is_read_again_where_it_is_named_with_a_new_signature(tmp_p
         here.run(here.spec([f"{url}/a.tar?token=old"], tmp_path / "out"))
         originals = _read(tmp_path / "out")
         assert all(original.data is None for original in originals)
-        assert "run.json keeps no signatures of URLs" in originals[0].problem
+        assert "outputs keep no signatures of URLs" in originals[0].problem
         assert "token" not in originals[0].problem
         originals = _read(tmp_path / "out", inputs=[f"{url}/a.tar?token=new"])
     assert sorted(original.data or b"" for original in originals) == sorted(data for _, data in _IMAGES)
