@@ -12,6 +12,7 @@ from segbatch.cli import tables as show
 from segbatch.cli.arguments import Configs, Quiet, file_path, read_configs
 from segbatch.cli.options import with_spec_options
 from segbatch.cli.progress import reporting
+from segbatch.cli.report import report_of_run, written_report
 from segbatch.cli.terminal import console
 from segbatch.config.job import JobSpec
 from segbatch.errors import SegbatchError, SpecError
@@ -23,6 +24,9 @@ def run(
     config: Configs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan; nothing is written")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the plan or the result as JSON")] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="write report.html into the output at the end, as segbatch report does")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Segment a corpus: image shards in, Parquet masks and statistics out.
@@ -39,14 +43,18 @@ def run(
             from segbatch.operations.run import run as run_job
 
             outcome = run_job(spec, reporter=reporter)
+            written = report_of_run(spec, reporter) if report else None
     except SegbatchError as e:
         if structured:  # it is in the log
             raise typer.Exit(e.exit_code) from None
         raise
     if as_json:
-        console.print_json(data=outcome.to_json(), ensure_ascii=True)
+        address = {"report": written.address} if written is not None else {}
+        console.print_json(data={**outcome.to_json(), **address}, ensure_ascii=True)
     elif not structured and (outcome.exit_code or not quiet):
         show.run_result(console, outcome)
+        if written is not None:
+            written_report(console, written)
         show.next_commands(console, outcome)
     raise typer.Exit(outcome.exit_code)
 
@@ -128,13 +136,14 @@ def demo(
 ) -> None:
     """Segment four photographs of installed packages, without network access.
 
-    A contact sheet shows each photograph, its mask by the network, and its mask after the CRF.
+    A contact sheet and a report show each photograph, its mask by the network, and its mask after the CRF.
     """
     with reporting("loading Ray") as reporter:
         from segbatch.operations.demo import run_demo
 
-        outcome, sheet = run_demo(output, reporter)
-    show.run_result(console, outcome)
-    show.print_text(console, f"look at {sheet}: photograph | network | after CRF")
-    show.next_commands(console, outcome)
-    raise typer.Exit(outcome.exit_code)
+        done = run_demo(output, reporter)
+    show.run_result(console, done.result)
+    show.print_text(console, f"look at {done.sheet}: photograph | network | after CRF")
+    written_report(console, done.report)
+    show.next_commands(console, done.result)
+    raise typer.Exit(done.result.exit_code)

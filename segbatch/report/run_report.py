@@ -169,10 +169,11 @@ def missing_images(images: Images, left_out: int) -> tuple[str, ...]:
     """Say which images the page lacks, and why."""
     problems = []
     if images.problems:
-        example = next(iter(images.problems.values()))
-        problems.append(
-            f"{counted(len(images.problems), 'image')} not available, so the mask is shown alone: {example}"
+        number, example = len(images.problems), next(iter(images.problems.values()))
+        are = (
+            "image is not available, so its mask is" if number == 1 else "images are not available, so their masks are"
         )
+        problems.append(f"{number:,} {are} shown alone: {example}")
     if left_out:
-        problems.append(f"{counted(left_out, 'chosen image')} left out: the page would have exceeded 8 MB.")
+        problems.append(f"{counted(left_out, 'chosen image')} left out: the page would have exceeded 8 MB")
     return tuple(problems)

@@ -153,7 +153,7 @@ def test_old_nights_are_forgotten_but_for_what_people_laid_there(tmp_path: Path)
     assert list(owned(state)) == ["retired result files"]
 
 
-@pytest.mark.parametrize("name", ["photographs/cat.png", "contact-sheet.png", "masks/run.json"])
+@pytest.mark.parametrize("name", ["photographs/cat.png", "contact-sheet.png", "report.html", "masks/run.json"])
 def test_the_demonstration_replaces_nothing_of_somebody_else(name: str, output: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     lay(folder, {name: (output / "run.json").read_bytes()})

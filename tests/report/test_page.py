@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segbatch.codecs.photograph import encode
 from segbatch.operations.report import MAX_BYTES, ReportOptions, build_report
 from segbatch.output.output import Output
-from segbatch.report.encoding import mask_uri, photograph_uri
+from segbatch.report.encoding import data_uri, mask_uri
 from segbatch.report.gallery import Card, CardClass, Gallery
 from segbatch.report.page import fill, render
 from segbatch.report.run_report import RunReport
@@ -208,7 +209,9 @@ def test_a_gallery_stays_within_the_bytes_that_it_is_given(report: RunReport) ->
     mask = np.kron(np.random.default_rng(0).integers(0, 3, (12, 16)), np.ones((30, 30), int)).astype(np.uint8)
     encoded = mask_uri(mask, *image.shape[:2], labels)
     classes = tuple(CardClass(c, 0.3, 0.5) for c in range(3))
-    card = Card("a/" + "&é" * 40, *image.shape[:2], photograph_uri(image), (encoded, encoded), classes, 0.5, "by hash")
+    card = Card(
+        "a/" + "&é" * 40, *image.shape[:2], data_uri(encode(image)), (encoded, encoded), classes, 0.5, "by hash"
+    )
 
     def page(gallery: Gallery) -> int:
         return len(render("report.html.j2", dataclasses.replace(report, gallery=gallery)))
