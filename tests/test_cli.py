@@ -189,6 +189,9 @@ def test_the_demonstration(segbatch: Run, tmp_path: Path) -> None:
     with Image.open(tmp_path / "demo" / "contact-sheet.png") as sheet:
         assert sheet.width > 900
         assert len(sheet.getcolors(10**6) or range(10**6)) > 10_000  # photographs, not flat color
+    page = tmp_path / "demo" / "report.html"
+    assert re.search(rf"report: {page} \([\d.]+ kB, 4 images\); open it in a browser", text)
+    assert page.read_text().count('class="mask right"') == 4
 
 
 def test_models_are_listed(segbatch: Run) -> None:

@@ -42,7 +42,7 @@ class Histogram:
         first = first // (size // 4) * (size // 4)  # a quarter or more is left out
 
         def text(value: float) -> str:
-            return f"{100 * value:g} %" if percent else f"{value:g}"
+            return f"{100 * value:g}%" if percent else f"{value:g}"
 
         bars = [
             Bar(f"{text(i / size)} to {text((i + 1) / size)}: {counted(n, 'image')}", n / (max(counts) or 1))

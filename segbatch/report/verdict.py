@@ -94,7 +94,8 @@ def _of_run(state: State, summary: Summary) -> Iterator[Finding]:
         text = f"{fraction:.2%} of the records are errors, more than max_error_fraction {state.max_error_fraction:.2%}"
         yield Finding("alert", text, "errors")
     elif failed:
-        yield Finding("note", f"{fraction:.3%} of the records are errors ({failed:,})", "errors")
+        limit = f"no more than max_error_fraction {state.max_error_fraction:.2%}"
+        yield Finding("note", f"{counted(failed, 'error')}, {fraction:.2%} of the records, {limit}", "errors")
     if number := summary.totals.failed_shards:
         yield Finding("alert", f"{counted(number, 'shard')} failed as a whole; images after the failure are missing")
     yield from (Finding("alert", f"a shard failed: {message}") for message in state.failed_shards)

@@ -6,11 +6,13 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from segbatch.cli import app as cli
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.operations.report import MAX_BYTES, ReportOptions, build_report, write_report
@@ -47,7 +49,7 @@ def output(folder: Path) -> Path:
 def test_the_numbers_are_those_of_the_run(output: Path) -> None:
     report, record = built(output), Output.open(str(output)).record
     assert report.verdict.headline == "Complete: 5 of 6 records have a mask, 1 failed"
-    assert dict((what, number) for number, what in report.tiles)["masks"] == "5"
+    assert ("5", "masks") in report.tiles
     totals = record.sums()
     assert {c.row.class_id: c.row.pixels for c in report.classes} == {k: n for k, n in enumerate(totals.pixels) if n}
     assert [(e.kind, e.count, e.examples[0].image_id) for e in report.errors] == [
@@ -56,7 +58,9 @@ def test_the_numbers_are_those_of_the_run(output: Path) -> None:
     assert report.skipped == ("1 with an unknown suffix: notes.docx",)
     assert findings(report)["16.67% of the records are errors, more than max_error_fraction 1.00%"] == "alert"
     assert report.verdict.level == "bad"
-    assert "16.667% of the records are errors (1)" in findings(built(output, max_error_fraction=0.2))
+    assert "1 error, 16.67% of the records, no more than max_error_fraction 20.00%" in findings(
+        built(output, max_error_fraction=0.2)
+    )
 
 
 def test_images_are_those_that_the_run_has_kept_beside_the_masks_of_the_network(output: Path) -> None:
@@ -147,3 +151,18 @@ def test_an_output_of_an_earlier_version_has_a_report() -> None:
         report = built(path)
         assert (len(report.classes), bool(report.facts)) == (len({c.row.name for c in report.classes}), True)
         assert json.dumps(report.job)
+
+
+def test_the_command_says_where_the_report_is_and_how_to_open_it(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my report.html"
+    monkeypatch.setattr(sys, "argv", ["segbatch", "report", str(output), "--to", str(file), "--samples", "3"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert (ended.value.code or 0, lines[0]) == (0, "Complete: 5 of 6 records have a mask, 1 failed")
+    assert re.fullmatch(rf"report: '{file}' \([\d.]+ kB, 3 images\); open it in a browser", lines[1])
+    assert "reading rows" in printed.err
+    assert file.read_bytes().count(b'<figure class="card"') == 4
