@@ -281,6 +281,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def share_text(fraction: float) -> str:
+    """Return ``63.1%``; of a share that would be rounded to nothing, ``<0.1%``."""
+    return "<0.1%" if 0 < fraction < 0.0005 else f"{fraction:.1%}"
+
+
 def counted(count: int, noun: str) -> str:
     """Return ``1 image`` or ``1,200 images``."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"

@@ -22,7 +22,7 @@ if sys.platform != "linux":  # before imports that fail elsewhere
     sys.stderr.write(f"error: {WRONG_PLATFORM}\n")
     sys.exit(2)
 
-from segbatch.cli import compute, diagnosis, diff, export, init, labeled, outputs, query, report, select, version
+from segbatch.cli import compute, diagnosis, diff, export, init, labeled, outputs, query, report, select, show, version
 from segbatch.cli.help import EPILOG, Command, Group
 from segbatch.cli.signals import supervised
 from segbatch.cli.tables import escape
@@ -48,6 +48,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "report": report.report,
         "stats": outputs.stats,
         "errors": outputs.errors,
+        "show": show.show,
         "query": query.query,
         "diff": diff.diff,
         "select": select.select,
