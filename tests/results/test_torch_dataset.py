@@ -79,6 +79,7 @@ def test_an_image_that_is_gone_is_an_error_that_names_it(corpus: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_two_workers_of_a_data_loader_read_every_pair_once(corpus: Path, start: str) -> None:
     wanted = expected(corpus)
