@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,10 @@ from segbatch.errors import SpecError
 from segbatch.exports.format import ExportContext, ExportedImage, ExportFolder, Images, PartFolder
 from segbatch.exports.yolo_semantic import data_yaml
 from segbatch.packages import missing_package
+
+# Where in a pixel its point is. Readers multiply and truncate: at the edge of the pixel, rounding moves a third of the
+# points. Ultralytics before 8.4.190 drops a polygon whose class and box are those of another: their points differ.
+_WITHIN_PIXEL = (0.5, 0.25, 0.75)
 
 
 class YoloSegFormat:
@@ -62,8 +67,10 @@ def _lines(image: ExportedImage, context: ExportContext) -> Iterator[str]:
     for class_id in sorted(count.class_id for count in image.classes):
         if class_id == context.background:
             continue
+        boxes: Counter[bytes] = Counter()
         for polygon in polygons(image.mask == class_id):
-            # Readers multiply and truncate: without half a pixel, rounding moves a third of the points.
-            points = (polygon + 0.5) / (width, height)
+            box = np.concatenate([polygon.min(0), polygon.max(0)]).tobytes()
+            points = (polygon + _WITHIN_PIXEL[boxes[box] % len(_WITHIN_PIXEL)]) / (width, height)
+            boxes[box] += 1
             numbers = " ".join(f"{value:.{digits}f}" for value in np.ravel(points).tolist())
             yield f"{class_id - _first(context)} {numbers}\n"

@@ -75,6 +75,9 @@ def masks(classes: int, count: int = 12, *, void: bool = False) -> dict[str, np.
         mask[rng.random(mask.shape) < 0.002] = classes - 1
         if void:
             mask[:20, :30] = VOID
+        # Two components with the same bounding box, of which earlier Ultralytics dropped one.
+        mask[-26:-9, -26:-9] = 0
+        mask[-25:-10, -25] = mask[-11, -25:-12] = mask[-25, -23:-10] = mask[-25:-12, -11] = classes - 1
         result[f"{'sub/' * (i % 2)}dots.{i}"] = mask
     return result
 

@@ -24,6 +24,7 @@ from tests import here
 from tests.corpus import photographs, write_folder
 from tests.exports.conftest import rows_of
 from tests.exports.shapes import HOSTILE, VOID, context, masks, write
+from tests.test_packages import run
 
 FOREGROUND = [name.replace("\ufffe", "\ufffd") for name in HOSTILE[1:]]
 
@@ -161,6 +162,14 @@ def test_yolo_finds_masks_of_inputs_that_were_laid_out_for_it(
     assert len(found) == 4
 
 
+def test_yolo_polygons_without_opencv_say_what_to_install(output: Path, tmp_path: Path) -> None:
+    done = run("cv2", "export", str(output), "--to", "yolo-seg", "-o", str(tmp_path / "e"))
+    assert done.returncode == 2
+    expected = "error: --to yolo-seg needs cv2, which is not installed; pip install 'segbatch[export]'"
+    assert done.stderr.splitlines()[-1] == expected
+    assert not (tmp_path / "e").exists()
+
+
 @pytest.mark.parametrize("background", [0, None])
 def test_yolo_polygons_are_filled_to_the_same_masks(tmp_path: Path, background: int | None) -> None:
     expected = masks(len(HOSTILE), 4)
@@ -169,11 +178,14 @@ def test_yolo_polygons_are_filled_to_the_same_masks(tmp_path: Path, background: 
     first = 1 if background == 0 else 0
     assert data["names"] == dict(enumerate(HOSTILE[first:]))
     for name, mask in expected.items():
-        found = np.zeros(mask.shape, np.uint8)
+        found, boxes = np.zeros(mask.shape, np.uint8), set()
         for line in (tmp_path / f"labels/train/{name}.txt").read_text().splitlines():
             class_id, *numbers = line.split()
             assert len(numbers) >= 6
             # Ultralytics multiplies in single precision and truncates.
             points = np.array(numbers, np.float32).reshape(-1, 2) * np.float32(mask.shape[::-1])
+            box = (class_id, *points.min(0).tolist(), *points.max(0).tolist())
+            assert box not in boxes
+            boxes.add(box)
             cv2.fillPoly(found, [points.astype(np.int32)], int(class_id) + first)
         assert np.array_equal(found, mask)
