@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from segbatch.cli import tables as show
-from segbatch.cli.arguments import AsJson, StorageOptions, read_storage_options
+from segbatch.cli.arguments import AsJson, StorageOptions, file_path, read_storage_options
 from segbatch.cli.progress import reporting
 from segbatch.cli.query import row_table
-from segbatch.cli.terminal import console
+from segbatch.cli.terminal import console, quoted
 from segbatch.text import counted
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="output of a run: a folder or prefix")],
     b: Annotated[str, typer.Argument(metavar="B", help="output that A is compared with, of the same images")],
     images: Annotated[int, typer.Option(min=0, metavar="N", help="number of images to show that differ most")] = 12,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", parser=file_path, metavar="FILE", help="also write an HTML page with the images"),
+    ] = None,
     as_json: AsJson = False,
     storage_options: StorageOptions = None,
 ) -> None:
@@ -34,8 +39,15 @@ def diff(
     options = read_storage_options(storage_options, a)
     with reporting("reading the outputs") as reporter:
         from segbatch.operations.diff import diff as diff_outputs
+        from segbatch.operations.diff_page import write_diff_page
+        from segbatch.operations.page_file import refuse_foreign
 
+        if to is not None:
+            refuse_foreign(to)
         difference = diff_outputs(a, b, images=images, storage_options=options, reporter=reporter)
+        if to is not None:
+            reporter.phase("writing the page")
+            address, size = write_diff_page(difference, (a, b), to, options)
     if as_json:
         console.print_json(data=difference.to_json(), ensure_ascii=True)
         return
@@ -50,26 +62,19 @@ def diff(
         f"{counted(difference.images, 'image')} in both, {difference.equal:,} with equal masks; "
         f"{difference.pixel_agreement:.2%} of the pixels agree, mean IoU {difference.mean_iou:.3f}",
     )
+    if to is not None:
+        show.print_text(console, f"page: {quoted(address)} ({size / 1e6:.1f} MB); open it in a browser")
+    else:
+        show.print_text(console, f"next: segbatch diff {quoted(a)} {quoted(b)} --to FILE.html shows the images")
 
 
 def class_table(difference: Difference) -> Table:
-    """Build the table of classes, lowest IoU first, each with the class of B that it is confused with most."""
-    counts = difference.confusion
-    pixels_a, pixels_b = counts.sum(axis=1), counts.sum(axis=0)
-    order = [i for i in difference.class_iou.argsort(kind="stable").tolist() if pixels_a[i] + pixels_b[i]]
-    rows = []
-    for i in order[:_MAX_CLASSES]:
-        others = counts[i].copy()
-        others[i] = 0
-        j = int(others.argmax())
-        confused = f"{difference.names[j]} {others[j] / pixels_a[i]:.1%}" if others[j] else ""
-        iou = float(difference.class_iou[i])
-        rows.append([difference.names[i], f"{iou:.3f}", f"{pixels_a[i]:,}", f"{pixels_b[i]:,}", confused])
-    if len(order) > _MAX_CLASSES:
-        rows.append([f"and {len(order) - _MAX_CLASSES} more (--json has all)", "", "", "", ""])
-    return row_table(
-        ("class", "IoU of A and B", "pixels in A", "pixels in B", "most of A that is not so in B"), rows, console.width
-    )
+    """Build the table of classes, lowest IoU first."""
+    lines = difference.lines()
+    rows = [[x.name, f"{x.iou:.3f}", f"{x.pixels_a:,}", f"{x.pixels_b:,}", x.confused] for x in lines[:_MAX_CLASSES]]
+    if len(lines) > _MAX_CLASSES:
+        rows.append([f"and {len(lines) - _MAX_CLASSES} more (--json has all)", "", "", "", ""])
+    return row_table(("class", "IoU A and B", "pixels in A", "pixels in B", "otherwise in B"), rows, console.width)
 
 
 def image_table(difference: Difference) -> Table:

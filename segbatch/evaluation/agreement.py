@@ -20,6 +20,7 @@ class CommonClasses:
 
     Attributes:
         names: Their names.
+        labels: Names and colors, those of A where both have a class.
         only_a: Names that B does not have.
         only_b: Names that A does not have.
         ids_of_b: Position in ``names`` of each class id of B, uint16 (C_B,), or uint8 for up to 256 classes.
@@ -31,6 +32,8 @@ class CommonClasses:
         self.only_b = tuple(name for name in b.names if name not in a.names)
         self.names = (*a.names, *self.only_b)
         position = {name: i for i, name in enumerate(self.names)}
+        colors = {**dict(zip(b.names, b.colors, strict=True)), **dict(zip(a.names, a.colors, strict=True))}
+        self.labels = LabelSet(self.names, tuple(colors[name] for name in self.names))
         kind = np.uint8 if len(self.names) <= 256 else np.uint16
         self.ids_of_b = np.array([position[name] for name in b.names], kind)
         self.are_equal = a.names == b.names

@@ -29,14 +29,37 @@ class ChangedImage:
     Attributes:
         changed: Fraction of its pixels that have another class, 0 to 1.
         image_id: Its id in both outputs.
+        a, b: Its rows.
         mean_iou: Mean IoU of the two masks over the classes in either.
         changes: (class in A, class in B, pixels) of the largest changes.
     """
 
     changed: float
     image_id: str
+    a: MaskRow = field(compare=False, repr=False)
+    b: MaskRow = field(compare=False, repr=False)
     mean_iou: float = field(compare=False)
     changes: tuple[tuple[str, str, int], ...] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """A class of two outputs.
+
+    Attributes:
+        id: Its position in ``CommonClasses.names``.
+        name: Its name.
+        iou: IoU of its pixels in A and in B.
+        pixels_a, pixels_b: Its pixels in each.
+        confused: The class that most of its other pixels of A have in B, with their fraction; "" if there are none.
+    """
+
+    id: int
+    name: str
+    iou: float
+    pixels_a: int
+    pixels_b: int
+    confused: str
 
 
 @dataclass(frozen=True)
@@ -45,8 +68,7 @@ class Difference:
 
     Attributes:
         a, b: Their URIs, redacted.
-        names: The classes of both, matched by name.
-        classes_only_a, classes_only_b: Those that only one of them has.
+        classes: The classes of both, matched by name.
         images: Number of images with a mask in both.
         equal: Number of these whose masks are equal.
         confusion: int64 (C, C), pixels that are class i in A and class j in B.
@@ -60,9 +82,7 @@ class Difference:
 
     a: str
     b: str
-    names: tuple[str, ...]
-    classes_only_a: tuple[str, ...]
-    classes_only_b: tuple[str, ...]
+    classes: CommonClasses
     images: int
     equal: int
     confusion: np.ndarray
@@ -90,16 +110,30 @@ class Difference:
         """Fraction of the pixels that have the same class; NaN without pixels."""
         return float(scores.ratio(np.trace(self.confusion), self.confusion.sum()))
 
+    def lines(self) -> list[ClassLine]:
+        """Return the classes that occur, lowest IoU first."""
+        pixels_a, pixels_b = self.confusion.sum(axis=1).tolist(), self.confusion.sum(axis=0).tolist()
+        others = self.confusion - np.diag(np.diag(self.confusion))
+        lines = []
+        for i, (name, iou) in enumerate(zip(self.classes.names, self.class_iou.tolist(), strict=True)):
+            j = int(others[i].argmax())
+            confused = f"{self.classes.names[j]} {others[i, j] / pixels_a[i]:.1%}" if others[i, j] else ""
+            if pixels_a[i] + pixels_b[i]:
+                lines.append(ClassLine(i, name, iou, pixels_a[i], pixels_b[i], confused))
+        return sorted(lines, key=lambda line: (line.iou, line.id))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data; NaN is None."""
         rows, columns = self.confusion.sum(axis=1).tolist(), self.confusion.sum(axis=0).tolist()
-        plain = {key: value for key, value in vars(self).items() if key not in ("names", "confusion", "changed")}
+        plain = {key: value for key, value in vars(self).items() if key not in ("confusion", "changed")}
         return plain | {
+            "classes_only_a": list(self.classes.only_a),
+            "classes_only_b": list(self.classes.only_b),
             "pixel_agreement": _or_none(self.pixel_agreement),
             "mean_iou": _or_none(self.mean_iou),
             "classes": [
                 {"name": name, "iou": _or_none(iou), "pixels_a": a, "pixels_b": b}
-                for name, iou, a, b in zip(self.names, self.class_iou.tolist(), rows, columns, strict=True)
+                for name, iou, a, b in zip(self.classes.names, self.class_iou.tolist(), rows, columns, strict=True)
             ],
             "confusion": self.confusion.tolist(),
             "changed": [
@@ -196,7 +230,7 @@ class _Sums:
             self._equal += 1
             return
         changes = tuple(largest_changes(counts, self._classes.names))
-        image = ChangedImage(changed / pixels, a.image_id, float(scores.mean(class_iou(counts))), changes)
+        image = ChangedImage(changed / pixels, a.image_id, a, b, float(scores.mean(class_iou(counts))), changes)
         heapq.heappush(self._changed, image)
         if len(self._changed) > self._max_changed:
             heapq.heappop(self._changed)
@@ -205,9 +239,7 @@ class _Sums:
         return Difference(
             a=self._a.output.uri,
             b=self._b.output.uri,
-            names=self._classes.names,
-            classes_only_a=self._classes.only_a,
-            classes_only_b=self._classes.only_b,
+            classes=self._classes,
             images=self._images,
             equal=self._equal,
             confusion=self._counts,

@@ -12,11 +12,11 @@ from typing import Any
 from segbatch.codecs import photograph
 from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
-from segbatch.errors import PlatformError, RecordFailure, SpecError
+from segbatch.errors import RecordFailure, SpecError
 from segbatch.logs import LogReporter
 from segbatch.operations.nightly.reports import dates, read_night
+from segbatch.operations.page_file import refuse_foreign, write_page
 from segbatch.output.output import Output
-from segbatch.output.report_file import is_report
 from segbatch.output.report_file import write_report as write_into
 from segbatch.protocols import Reporter
 from segbatch.records import Preview
@@ -115,10 +115,10 @@ def write_report(
     options, reporter = options or ReportOptions(), reporter or LogReporter()
     opened = Output.open(output, storage_options)
     if to is not None:
-        _refuse_foreign(Path(to))
+        refuse_foreign(Path(to))
     report = build_report(opened, options, storage_options, reporter)
     page = render("report.html.j2", report)
-    address = write_into(opened.store, page) if to is None else _write_file(Path(to), page)
+    address = write_into(opened.store, page) if to is None else write_page(Path(to), page)
     images = sum(not card.error for card in report.gallery.cards)
     return WrittenReport(address, len(page), images, report.verdict.headline, report.sample.problems)
 
@@ -250,20 +250,3 @@ def _with_images(
     ordered = sorted(gallery.cards, key=lambda card: (bool(card.error), card.confidence or 0))
     sample = Sample(is_all and not left_out, sampling_rule(choices, summary.masks), missing_images(images, left_out))
     return replace(report, gallery=replace(gallery, cards=tuple(ordered)), sample=sample)
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Raise ``SpecError`` for an existing file that is not a report of segbatch."""
-    try:
-        if path.exists() and not is_report(path.read_bytes()):
-            raise SpecError(f"{path}: is not a report of segbatch, and would be replaced; choose another file")
-    except OSError as e:
-        raise SpecError(f"{path}: cannot be read: {e.strerror}; choose another file") from e
-
-
-def _write_file(path: Path, page: bytes) -> str:
-    try:
-        path.write_bytes(page)
-    except OSError as e:
-        raise PlatformError(f"{path}: the report cannot be written: {e.strerror}; choose another file") from e
-    return str(path)

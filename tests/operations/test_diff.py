@@ -65,8 +65,8 @@ def test_the_confusion_is_that_of_the_decoded_masks(outputs: Path) -> None:
 def test_what_is_in_one_of_them_alone_is_counted_and_named(outputs: Path) -> None:
     found = diff(str(outputs / "a"), str(outputs / "reordered"))
     assert (found.images, found.only_a, found.only_b, found.errors_only_a, found.errors_both) == (8, 1, 1, 1, 0)
-    assert found.names == ("dark", "middle", "bright", "gray", "none")
-    assert (found.classes_only_a, found.classes_only_b) == (("middle",), ("gray", "none"))
+    assert found.classes.names == ("dark", "middle", "bright", "gray", "none")
+    assert (found.classes.only_a, found.classes.only_b) == (("middle",), ("gray", "none"))
     notes = "\n".join(found.notes)
     for part in ("only in A: 1 image, such as 0000-", "only in B: 1 image, such as new.jpg", "an error in A alone: 1"):
         assert part in notes
@@ -76,7 +76,7 @@ def test_what_is_in_one_of_them_alone_is_counted_and_named(outputs: Path) -> Non
     wanted = sum(int((a[name] == common.ids_of_b[b[name]]).sum()) for name in both)
     assert np.trace(found.confusion) == wanted
     plain = found.to_json()
-    assert [row["name"] for row in plain["classes"]] == list(found.names)
+    assert [row["name"] for row in plain["classes"]] == list(found.classes.names)
     assert plain["classes"][4]["iou"] is None
 
 

@@ -1,0 +1,26 @@
+"""HTML pages as files on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segbatch.errors import PlatformError, SpecError
+from segbatch.output.report_file import is_report
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise ``SpecError`` for an existing file that is not a page of segbatch."""
+    try:
+        if path.exists() and not is_report(path.read_bytes()):
+            raise SpecError(f"{path}: is not a page of segbatch, and would be replaced; choose another file")
+    except OSError as e:
+        raise SpecError(f"{path}: cannot be read: {e.strerror}; choose another file") from e
+
+
+def write_page(path: Path, page: bytes) -> str:
+    """Write a page, and return its path. Raises ``PlatformError``."""
+    try:
+        path.write_bytes(page)
+    except OSError as e:
+        raise PlatformError(f"{path}: cannot be written: {e.strerror}; choose another file") from e
+    return str(path)
