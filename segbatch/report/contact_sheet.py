@@ -63,6 +63,7 @@ def contact_sheet(
     head = _HEAD + _LINE * len(title)
     body = sum(row[0].height + _GAP for row in thumbs)
     grid = _GAP + len(columns) * (width + _GAP)
+    title = [_drawable(line) for line in title]
     title_width = max((int(_font(line).getlength(line)) for line in title), default=0)
     size = (max(grid + legend.width, title_width + _GAP) + _GAP, head + max(body, legend.height) + _GAP)
     sheet = Image.new("RGB", size, _PAPER)
@@ -146,8 +147,13 @@ def _swatch(draw: ImageDraw.ImageDraw, y: int, color: tuple[int, int, int]) -> N
 
 
 def _text(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, anchor: str = "la") -> None:
-    shown = escape_control_characters(text)[:_MAX_TEXT]
-    draw.text(at, shown, _INK, _font(shown), anchor=anchor)
+    draw.text(at, text, _INK, _font(text), anchor=anchor)
+
+
+def _drawable(text: str) -> str:
+    """Return a text without control characters; if no font has all of its characters, with their escapes."""
+    text = escape_control_characters(text)[:_MAX_TEXT]
+    return text if _covers(_font(text), text) else text.encode("ascii", "backslashreplace").decode()
 
 
 def _name(labels: LabelSet, class_id: int) -> str:

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from segbatch.errors import SegbatchError
+from segbatch.leaves import bits_of
 from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
 from segbatch.planning.recorded import SHARD_NAMES_SINCE, list_recorded
 from segbatch.records import ChunkSelection, Record, Shard
 from segbatch.results.dataset import MaskRow
 from segbatch.sources import Source, divided
-from segbatch.sources.images import Images, image_names
+from segbatch.sources.images import Images, bits_of_image, image_names, images_by_id, leaf_of
 from segbatch.sources.unique_ids import id_hash
+from segbatch.storage.base import ObjectInfo
 from segbatch.text import is_web
 
 _CHANGED = "has changed since its masks were computed; run the same `segbatch run` command again"
@@ -58,6 +60,7 @@ class Originals:
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._output, self._inputs, self._storage_options = output, inputs, storage_options
+        self._leaves: dict[str, Shard] = {}
 
     @property
     def problem(self) -> str:
@@ -76,6 +79,8 @@ class Originals:
         groups: dict[str, tuple[Shard, dict[int, MaskRow]]] = {}
         for row in rows:
             shard = planned.shard_of(row)
+            if shard is not None and shard.format == Images.name and not planned.is_same(shard, row):
+                shard = self._leaf_as_segmented(planned, row) or shard
             if shard is None:
                 yield Original(row, None, f"{row.source}: is not in the inputs any more{_elsewhere(self._inputs)}")
             elif not planned.is_same(shard, row):
@@ -84,6 +89,23 @@ class Originals:
                 groups.setdefault(shard.id, (shard, {}))[1][row.index] = row
         for shard, wanted in groups.values():
             yield from _read_shard(planned.source, shard, wanted)
+
+    def _leaf_as_segmented(self, planned: _Planned, row: MaskRow) -> Shard | None:
+        """Return the group of loose images of a row as it was segmented, whatever images were added since.
+
+        None if one of its images is gone or has changed: the output has one version of the whole group.
+        """
+        bits = bits_of_image(planned.images_by_id[row.image_id])
+        shard_id = next((planned.segmented[b] for b in bits if b in planned.segmented), None)
+        if shard_id is not None and shard_id not in self._leaves:
+            chunks = list(planned.ledger.committed(shard_id).filenames(shard_id))
+            tables = [file.read(self._output.store, ["image_id"]) for file in planned.ledger.files(chunks)]
+            ids = [image_id for table in tables for image_id in table["image_id"].to_pylist()]
+            present = [planned.images_by_id[image_id] for image_id in ids if image_id in planned.images_by_id]
+            assert planned.loose is not None
+            self._leaves[shard_id] = leaf_of(planned.loose, bits_of(shard_id.rpartition(".")[0]) or "", present)
+        leaf = self._leaves.get(shard_id or "")
+        return leaf if leaf is not None and leaf.id == shard_id else None
 
     @cached_property
     def _planned(self) -> _Planned | str:
@@ -96,7 +118,7 @@ class Originals:
             )
         try:
             source, corpus = list_recorded(record, self._inputs, self._storage_options)
-            return _Planned.of(source, divided(corpus.shards, record.chunk_size), self._output.ledger(), self._output)
+            return _Planned.of(source, corpus.shards, self._output.ledger(), record.chunk_size)
         except SegbatchError as e:
             return f"{e}{_elsewhere(self._inputs, record.inputs)}"
 
@@ -109,7 +131,8 @@ class _Planned:
         files: Shards that are files, by name.
         leaves: Shards of loose images.
         hashes: Hashes of the ids of all loose images, uint64 (N,), sorted.
-        leaf_of: Index in ``leaves`` of each, uint32 (N,).
+        positions: Index in ``leaves`` of each, uint32 (N,).
+        loose: All loose images as one shard, if there are any.
     """
 
     source: Source
@@ -118,17 +141,31 @@ class _Planned:
     files: Mapping[str, Shard]
     leaves: Sequence[Shard]
     hashes: np.ndarray
-    leaf_of: np.ndarray
+    positions: np.ndarray
+    loose: Shard | None
 
     @staticmethod
-    def of(source: Source, shards: Sequence[Shard], ledger: Ledger, output: Output) -> _Planned:
+    def of(source: Source, planned: Sequence[Shard], ledger: Ledger, chunk_size: int) -> _Planned:
+        loose = next((shard for shard in planned if shard.format == Images.name), None)
+        shards = divided(planned, chunk_size)
         leaves = [shard for shard in shards if shard.format == Images.name]
         hashes = [np.array([id_hash(name) for name, _ in image_names(leaf)], np.uint64) for leaf in leaves]
-        leaf_of = np.repeat(np.arange(len(leaves), dtype=np.uint32), [len(part) for part in hashes])
+        positions = np.repeat(np.arange(len(leaves), dtype=np.uint32), [len(part) for part in hashes])
         joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
         order = np.argsort(joined)
         files = {shard.name: shard for shard in shards if shard.format != Images.name}
-        return _Planned(source, ledger, output.record.chunk_size, files, leaves, joined[order], leaf_of[order])
+        return _Planned(source, ledger, chunk_size, files, leaves, joined[order], positions[order], loose)
+
+    @cached_property
+    def images_by_id(self) -> dict[str, ObjectInfo]:
+        """All loose images."""
+        return {} if self.loose is None else images_by_id(self.loose)
+
+    @cached_property
+    def segmented(self) -> dict[str, str]:
+        """The groups of loose images in the output: the id of each by its bits."""
+        bits = ((bits_of(shard_id.rpartition(".")[0]), shard_id) for shard_id in self.ledger.shards)
+        return {b: shard_id for b, shard_id in bits if b is not None}
 
     def shard_of(self, row: MaskRow) -> Shard | None:
         """Return the shard that has the name of a row's shard now, in whatever version."""
@@ -139,7 +176,7 @@ class _Planned:
                 return self.files[name]
         place = int(np.searchsorted(self.hashes, np.uint64(id_hash(row.image_id))))
         if place < len(self.hashes) and self.hashes[place] == id_hash(row.image_id):
-            return self.leaves[self.leaf_of[place]]
+            return self.leaves[self.positions[place]]
         return None
 
     def is_same(self, shard: Shard, row: MaskRow) -> bool:

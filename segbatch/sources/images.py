@@ -193,6 +193,23 @@ class ImageList:
         return [ObjectInfo(*image) for image in zip(*columns, strict=False)]
 
 
+def images_by_id(shard: Shard) -> dict[str, ObjectInfo]:
+    """Return the images of a shard before it is divided, by their ids."""
+    images = ImageList.of(shard).images()
+    return {escape_invalid_utf8(_id_and_uri(shard.uri, image.name)[0]): image for image in images}
+
+
+def leaf_of(shard: Shard, bits: str, images: Sequence[ObjectInfo]) -> Shard:
+    """Return the leaf with these bits that had exactly these images of a shard before it was divided."""
+    return _shard(shard.uri, bits, sorted(images, key=lambda image: image.name))
+
+
+def bits_of_image(image: ObjectInfo) -> list[str]:
+    """Return the bits of the leaves that an image may be in, the largest leaf first."""
+    bits = f"{_hash(image.name):0{_HASH_BITS}b}"
+    return [bits[:depth] for depth in range(_MAX_DEPTH + 1)]
+
+
 def image_names(shard: Shard) -> list[tuple[str, str]]:
     """Return (id, redacted URI) of the images of a shard, as in its records."""
     named = (_id_and_uri(shard.uri, image.name) for image in ImageList.of(shard).images())

@@ -104,6 +104,20 @@ def test_one_image_of_a_folder_is_read_alone(tmp_path: Path) -> None:
     assert "cannot be read" in gone.problem
 
 
+@pytest.mark.parametrize("chunk_size", [4, 16])
+def test_images_that_were_added_hide_no_others(chunk_size: int, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", _IMAGES)
+    here.run(here.spec([str(folder)], tmp_path / "out", chunk_size=chunk_size))
+    write_folder(folder, [(f"new/{name}", data) for name, data in photographs(20, side=40)])
+    originals = _read(tmp_path / "out")
+    assert [original.problem for original in originals] == [""] * len(_IMAGES)
+    assert {o.row.image_id: o.data for o in originals} == dict(_IMAGES)
+    (folder / _IMAGES[0][0]).write_bytes(encode(photograph(5, 60)))
+    changed = {o.row.image_id for o in _read(tmp_path / "out") if o.data is None}
+    assert _IMAGES[0][0] in changed
+    assert all("changed" in o.problem for o in _read(tmp_path / "out") if o.data is None)
+
+
 def test_records_that_were_errors_have_their_reason(tmp_path: Path) -> None:
     samples = [*_IMAGES[:2], ("page.jpg", b"<html>gone</html>")]
     given = write_tar(tmp_path / "in" / "a.tar", [*samples, ("alone.txt", b"no image")])
