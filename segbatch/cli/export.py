@@ -9,7 +9,7 @@ import typer
 from segbatch.cli import tables as show
 from segbatch.cli.arguments import Address, AsJson, Output, StorageOptions, read_storage_options
 from segbatch.cli.progress import reporting
-from segbatch.cli.terminal import console, quoted
+from segbatch.cli.terminal import console
 from segbatch.config.base import read_config
 from segbatch.errors import SpecError
 from segbatch.text import counted, escape_control_characters
@@ -148,22 +148,20 @@ def _image_ids(uri: str, storage_options: dict[str, Any]) -> list[str]:
 def print_export(result: ExportResult) -> None:
     """Print what an export holds, what it leaves out, and how it is loaded."""
     counts = result.counts
-    lines = [f"{counted(counts.images, 'image')}, {counted(len(result.classes), 'class')}: {result.target}"]
-    if result.is_partial:
-        lines.append("the run is not finished: this is what is committed so far")
-    rejected = [f"{counted(counts.errors, 'error row')}"] if counts.errors else []
+    lines = ["the run is not finished: this is what is committed so far"] if result.is_partial else []
+    rejected = [counted(counts.errors, "error row")] if counts.errors else []
     rejected += [f"{counted(counts.left_out, 'image')} without a photograph"] if counts.left_out else []
     if rejected:
-        lines.append(f"not exported: {' and '.join(rejected)}; see errors.jsonl")
+        lines.append(f"not exported, and listed in errors.jsonl: {' and '.join(rejected)}")
     if counts.missing:
         lines.append(f"{counted(counts.missing, 'photograph')} not available: {counts.problem}")
     if counts.turned:
-        lines.append(f"{counted(counts.turned, 'photograph')} encoded again, upright, without the EXIF orientation")
+        lines.append(f"{counted(counts.turned, 'photograph')} encoded again: upright, without the EXIF orientation")
     if counts.voided:
-        lines.append(f"{counts.voided:,} times a class was ignored in an image, because of its confidence")
+        lines.append(f"{counts.voided:,} times, a class was ignored in an image because of its confidence")
     if counts.small:
         lines.append(f"{counted(counts.small, 'small area')} removed")
+    lines.append(f"{counted(counts.images, 'image')}, {counted(len(result.classes), 'class')}: {result.target}")
     lines.append(f"load with: {result.usage}")
     for line in lines:
         show.print_text(console, escape_control_characters(line))
-    show.print_text(console, f"next: segbatch export --help; names: {quoted(result.target)}/names.parquet")

@@ -60,7 +60,8 @@ class CocoRleFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return f'pycocotools.coco.COCO("{coco_paths(context, f"{_FOLDER}/instances_{context.split}")[0]}")'
+        path = coco_paths(context, f"{_FOLDER}/instances_{context.split}")[0]
+        return f'pycocotools.coco.COCO("{context.target}/{path}")'
 
 
 def write_coco(

@@ -52,7 +52,8 @@ class CocoPanopticFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return f"{coco_paths(context, _path(context))[0]} with the PNGs in {_path(context)}/"
+        path = f"{context.target}/{coco_paths(context, _path(context))[0]}"
+        return f'panopticapi.evaluation.pq_compute("{path}", PREDICTIONS, "{context.target}/{_path(context)}")'
 
 
 def _path(context: ExportContext) -> str:

@@ -65,4 +65,5 @@ class FiftyOneFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return 'fo.Dataset.from_dir(dataset_dir=".", dataset_type=fo.types.ImageSegmentationDirectory); see README.md'
+        folder = f'dataset_dir="{context.target}", dataset_type=fo.types.ImageSegmentationDirectory'
+        return f"fo.Dataset.from_dir({folder}); see README.md"

@@ -63,6 +63,7 @@ class ExportContext:
         background: Id of the class that is the background, if there is one.
         void: Value of ignored pixels in the masks: 255, or 65,535 for more than 255 classes.
         source: URI of the output, redacted.
+        target: URI of the export, redacted.
         fingerprint: Of the job that computed the masks.
         model: Name of its network, for provenance.
         image_root: Folder or URL below which annotation tools find the photographs; "" for the default of a format.
@@ -76,6 +77,7 @@ class ExportContext:
     background: int | None
     void: int
     source: str
+    target: str
     fingerprint: str
     model: str = ""
     image_root: str = ""
@@ -164,7 +166,7 @@ class Format(Protocol):
         ...
 
     def usage(self, context: ExportContext) -> str:
-        """Return one line on how the export is loaded, for the end of the command."""
+        """Return one line on how ``context.target`` is loaded, for the end of the command."""
         ...
 
 

@@ -51,7 +51,7 @@ class HuggingFaceFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return f'datasets.load_dataset(FOLDER, split="{context.split}")'
+        return f'datasets.load_dataset("{context.target}", split="{context.split}")'
 
 
 def _schema(context: ExportContext) -> pa.Schema:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from segbatch.config.job import JobSpec
 from segbatch.errors import PlanError, SpecError
 from segbatch.exports import EXPORTS
 from segbatch.exports.folder import DONE, PLAN, TargetFolder
@@ -59,7 +60,7 @@ def plan_export(
     firsts = np.cumsum([1, *(each.count for each in ids)]).tolist()
     if image_ids is not None and firsts[-1] <= len(image_ids):
         raise SpecError(_unknown(output, files, image_ids))
-    context = _context(form, output, options, selection, firsts[-1] - 1)
+    context = _context(output, target, options, selection, firsts[-1] - 1)
     _check(form, context)
     return ExportJob(
         output=output,
@@ -71,7 +72,7 @@ def plan_export(
         parts=tuple(Part(f"{i:05d}", file, firsts[i]) for i, file in enumerate(files)),
         originals=None if context.images == "none" else originals,
         image_ids=image_ids,
-        max_pixels=int(output.record.spec["max_pixels"]),
+        max_pixels=int(output.record.spec.get("max_pixels", JobSpec.model_fields["max_pixels"].default)),
     )
 
 
@@ -95,17 +96,18 @@ def _unknown(output: Output, files: Sequence[ResultFile], image_ids: frozenset[s
     )
 
 
-def _context(form: Format, output: Output, options: ExportOptions, selection: Selection, total: int) -> ExportContext:
+def _context(output: Output, target: Store, options: ExportOptions, selection: Selection, total: int) -> ExportContext:
     record = output.record
     return ExportContext(
         labels=selection.labels,
-        images=options.images or form.default_images,
+        images=options.images or EXPORTS[options.to].default_images,
         split=options.split,
         instances=options.instances,
         total=total,
         background=selection.background,
         void=selection.void,
         source=output.uri,
+        target=target.uri,
         fingerprint=record.fingerprint,
         image_root=options.image_root or "",
         model=str(record.spec.get("model", "")),

@@ -41,7 +41,7 @@ class PngFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return f"masks/*.png: class ids of classes.csv, {context.void} is ignored"
+        return f'cv2.imread("{context.target}/masks/NAME.png", cv2.IMREAD_UNCHANGED)'
 
 
 def gray_png(mask: np.ndarray) -> bytes:

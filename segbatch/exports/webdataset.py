@@ -48,7 +48,7 @@ class WebDatasetFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return f'webdataset.WebDataset(sorted(glob.glob("{context.split}-*.tar")), shardshuffle=False)'
+        return f'webdataset.WebDataset(sorted(glob.glob("{context.target}/{context.split}-*.tar")), shardshuffle=False)'
 
 
 def _key(name: str) -> str:

@@ -53,7 +53,7 @@ class YoloSegFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return "yolo segment train data=data.yaml model=yolo26n-seg.pt"
+        return f"yolo segment train data={context.target}/data.yaml model=yolo26n-seg.pt"
 
 
 def _first(context: ExportContext) -> int:

@@ -44,7 +44,7 @@ class YoloSemanticFormat:
 
     def usage(self, context: ExportContext) -> str:
         """See ``Format.usage``."""
-        return "yolo semantic train data=data.yaml model=yolo26n-sem.pt"
+        return f"yolo semantic train data={context.target}/data.yaml model=yolo26n-sem.pt"
 
 
 def data_yaml(context: ExportContext, names: tuple[str, ...], **fields: str) -> bytes:

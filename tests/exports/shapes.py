@@ -58,6 +58,7 @@ def context(names: Sequence[str] = HOSTILE, *, background: int | None = 0, total
         background=background,
         void=VOID,
         source="out",
+        target="target",
         fingerprint="0" * 16,
         model="tests",
     )
