@@ -81,22 +81,23 @@ class RowReader:
     def _opened(self, name: str, f: BinaryIO) -> pq.ParquetFile:
         size = f.seek(0, os.SEEK_END)
         with self._lock:
-            known_size, footer = self._footers.get(name, (0, None))
+            known_size, footer = self._take(name)
         # A chunk that was computed again has the same name: its checksums show what its size does not.
         options = {"pre_buffer": True, "page_checksum_verification": True}
         file = pq.ParquetFile(f, metadata=footer if known_size == size else None, **options)
-        if file.metadata is not footer:
-            self._keep(name, size, file.metadata)
+        with self._lock:
+            self._take(name)  # of another thread
+            self._footers[name] = size, file.metadata
+            self._row_groups += file.metadata.num_row_groups
+            while self._row_groups > _MAX_ROW_GROUPS and len(self._footers) > 1:
+                self._take(next(iter(self._footers)))
         return file
 
-    def _keep(self, name: str, size: int, footer: pq.FileMetaData) -> None:
-        with self._lock:
-            self._footers[name] = size, footer
-            while (
-                len(self._footers) > 1
-                and sum(kept.num_row_groups for _, kept in self._footers.values()) > _MAX_ROW_GROUPS
-            ):
-                self._footers.popitem(last=False)
+    def _take(self, name: str) -> tuple[int, pq.FileMetaData | None]:
+        """Remove a footer from those that are kept; return the size of its file and the footer."""
+        size, footer = self._footers.pop(name, (0, None))
+        self._row_groups -= footer.num_row_groups if footer is not None else 0
+        return size, footer
 
 
 def _sizes(footer: pq.FileMetaData) -> list[int]:

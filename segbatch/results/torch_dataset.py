@@ -18,8 +18,6 @@ from segbatch.results.image_reader import decoded
 from segbatch.results.originals import Originals
 from segbatch.results.row import MaskRow
 
-Pair = tuple[torch.Tensor, torch.Tensor]
-
 _COLUMNS = ["image_id", "source", "index", "height", "width", "mask", "error"]
 
 
@@ -82,9 +80,8 @@ class MaskPairs(Dataset[Any]):
             self.__setstate__({**self.__dict__, "_readers": pickle.loads(pickle.dumps(self._readers))})
         positions = [range(len(self))[index] for index in indices]
         items = dict.fromkeys(positions)
-        rows, at = self._rows(np.unique(positions)), {}
-        for position, row in rows.items():
-            at[row.image_id] = position
+        rows = self._rows(np.unique(positions))
+        at = {row.image_id: position for position, row in rows.items()}
         for original in self._readers[1].read(rows.values()):
             image = decoded(original, self._max_pixels)
             if image.pixels is None:

@@ -54,3 +54,14 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     (tmp_path / "masks/a.parquet").unlink()
     with pytest.raises(OutputError, match=r"masks/a\.parquet: is gone since the output was listed"):
         reader.read(file, [0])
+
+
+def test_rows_are_read_again_after_the_footers_of_their_files_were_dropped(tmp_path: Path) -> None:
+    ids = [f"{i:04}" for i in range(3000)]
+    write(tmp_path, ids, rows_per_group=1)
+    names = [f"{i}.parquet" for i in range(4)]
+    for name in names:
+        (tmp_path / "masks" / name).write_bytes((tmp_path / "masks/a.parquet").read_bytes())
+    reader = RowReader(Store(str(tmp_path)))
+    for name in names * 2:
+        assert reader.read(ResultFile(name), [2999, 5])["image_id"].to_pylist() == ["2999", "0005"]

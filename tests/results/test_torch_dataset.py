@@ -14,7 +14,6 @@ import segbatch
 from segbatch.codecs.decode import decode
 from segbatch.errors import SourceError
 from segbatch.results.dataset import MaskDataset
-from segbatch.results.torch_dataset import Pair
 from tests import here
 from tests.corpus import encode, photograph, photographs, write_folder, write_tar
 
@@ -40,7 +39,7 @@ def expected(corpus: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(decode(data[row.image_id] or b"", 10**6), np.asarray(row.mask)) for row in rows]
 
 
-def same(pair: Pair, wanted: tuple[np.ndarray, np.ndarray]) -> bool:
+def same(pair: tuple[torch.Tensor, torch.Tensor], wanted: tuple[np.ndarray, np.ndarray]) -> bool:
     image, mask = pair
     assert (image.dtype, mask.dtype) == (torch.uint8, torch.int64)
     return np.array_equal(image.permute(1, 2, 0), wanted[0]) and np.array_equal(mask, wanted[1])
