@@ -26,7 +26,7 @@ from segbatch.text import counted, redact
 
 _SIDE = 480
 _SIGNATURE = "segbatch show"
-_SEARCHED_IDS, _NAMED_IDS = 100_000, 5
+_SEARCHED_IDS, _COUNTED_IDS, _NAMED_IDS = 100_000, 1000, 5
 _PREVIEW_PIXELS = 10**6
 
 
@@ -87,11 +87,11 @@ class Shown:
         sheet = self.sheet()
         if sheet is None:
             raise SpecError(f"{self.row.image_id}: is an error row without a mask; there is no picture to write")
-        if path.exists() and _SIGNATURE.encode() not in path.read_bytes():
-            raise SpecError(f"{path}: exists, and is not a picture of `segbatch show`; choose another --to")
         note = PngInfo()
         note.add_text("Software", _SIGNATURE)
         try:
+            if path.exists() and _SIGNATURE.encode() not in path.read_bytes():
+                raise SpecError(f"{path}: exists, and is not a picture of `segbatch show`; choose another --to")
             sheet.save(path, "PNG", pnginfo=note)
         except OSError as e:
             raise SpecError(f"{path}: cannot be written: {e.strerror or e}; choose another --to") from None
@@ -126,8 +126,9 @@ def show(
     preview = next((p for p in dataset.output.previews() if p.image_id == row.image_id), None)
     (read,) = dataset.images.read([row])
     pixels, problem = read.pixels, read.problem
-    if pixels is None and preview is not None:
-        pixels, problem = decode(preview.photograph, _PREVIEW_PIXELS), f"{problem}; shown is the preview of the run"
+    if pixels is None:
+        problem += "; shown is " + ("the mask alone" if preview is None else "the preview of the run")
+        pixels = None if preview is None else decode(preview.photograph, _PREVIEW_PIXELS)
     columns, panels = _panels(row, pixels, preview if refiner != "none" else None, refiner)
     return Shown(row, columns, panels, problem, network, refiner)
 
@@ -166,11 +167,13 @@ def _find(dataset: MaskDataset, image_id: str) -> MaskRow:
     suffix = f"/{image_id.lstrip('/')}"
     ends = pc.ends_with(pc.field("image_id"), suffix)
     batches = dataset.output.batches(["image_id"], ends)
-    ids = list(itertools.islice(itertools.chain.from_iterable(b["image_id"].to_pylist() for b in batches), 1 + 1000))
+    every = itertools.chain.from_iterable(batch["image_id"].to_pylist() for batch in batches)
+    ids = list(itertools.islice(every, _COUNTED_IDS + 1))
     if len(ids) == 1:
         return dataset[ids[0]]
     if ids:
-        count = counted(len(ids), "image") if len(ids) <= 1000 else "more than 1,000 images"
+        count = counted(min(len(ids), _COUNTED_IDS), "image")
+        count = count if len(ids) <= _COUNTED_IDS else f"more than {count}"
         named = ", ".join(ids[:_NAMED_IDS]) + (", …" if len(ids) > _NAMED_IDS else "")
         raise SpecError(f"{image_id}: {count} of {dataset.output.uri} end with {suffix}: {named}; give the whole id")
     raise SpecError(f"{image_id}: no image of {dataset.output.uri} has this id; {_near(dataset, image_id)}")

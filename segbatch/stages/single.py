@@ -42,7 +42,7 @@ _MAX_SHOWN_CLASSES = 5
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """The mask of one image, as a row of an output has it. A notebook shows it over the image.
 

@@ -63,6 +63,8 @@ def test_the_picture_has_the_image_the_mask_of_the_network_and_the_refined_one(
     (tmp_path / "own.png").write_bytes(b"mine")
     code, _, err = command("show", output, "b/0001-cat.jpg", "--to", tmp_path / "own.png")
     assert (code, "choose another --to" in err) == (2, True)
+    code, _, err = command("show", output, "b/0001-cat.jpg", "--to", tmp_path)
+    assert (code, "Is a directory" in err) == (2, True)
     code, _, err = command("show", output, "b/0001-cat.jpg", "--to", tmp_path / "absent" / "cat.png")
     assert (code, "cannot be written: No such file or directory" in err) == (2, True)
 
@@ -80,11 +82,15 @@ def test_without_a_terminal_a_file_is_written_and_named(
     assert sum(entry["pixels"] for entry in plain["classes"]) == plain["width"] * plain["height"]
 
 
-def test_an_id_is_found_by_its_end_and_others_are_suggested(output: Path) -> None:
+def test_an_id_is_found_by_its_end_and_others_are_suggested(output: Path, tmp_path: Path) -> None:
+    data, twice = photographs(1, side=20)[0][1], tmp_path / "out"
+    here.run(here.spec([str(write_folder(tmp_path / "in", [("x/0.jpg", data), ("y/0.jpg", data)]))], twice))
     assert show(str(output), "0001-cat.jpg").row.image_id == "b/0001-cat.jpg"
     assert show(str(output), "0001-cat").row.image_id == "a.tar/0001-cat"
     with pytest.raises(SpecError, match=r"0001-cap.jpg: no image of .* did you mean 'b/0001-cat.jpg'\?"):
         show(str(output), "0001-cap.jpg")
+    with pytest.raises(SpecError, match=r"2 images of .* end with /0.jpg: x/0.jpg, y/0.jpg; give the whole id"):
+        show(str(twice), "0.jpg")
     with pytest.raises(SpecError, match="ids are such as"):
         show(str(output), "zebra")
 
@@ -109,6 +115,7 @@ def test_without_its_source_the_preview_is_shown_and_without_that_the_mask_alone
         (copy / SAMPLE).unlink()
         shown = show(str(copy), "b/0001-cat.jpg")
         assert (shown.columns, "name where they are now" in shown.problem) == (("mask",), True)
+        assert shown.problem.endswith("shown is the mask alone")
         labels, mask = shown.labels, shown.row.mask
         assert mask is not None
         colors = {tuple(color) for color in _panel(shown, 0).reshape(-1, 3).tolist()}
