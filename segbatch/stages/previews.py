@@ -42,7 +42,8 @@ class PreviewSample:
         sizes = [len(record.data) for record in records if record.data]
         # By half of the number that the images of this chunk suggest, as other members of a tar count as bytes, too.
         unknown = self.unknown_bytes * len(sizes) / (2 * sum(sizes)) if sizes else 0.0
-        return (self.count + 4 * math.sqrt(self.count) + 8) / max(1.0, self.records + unknown)
+        enough = self.count + 4 * math.sqrt(self.count) + 8  # four standard deviations of the number that is drawn
+        return enough / max(1.0, self.records + unknown)
 
 
 class Previewer:

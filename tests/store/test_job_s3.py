@@ -111,7 +111,7 @@ def test_every_input_is_there_once_and_proved(bench: Bench, finished: str) -> No
     assert len({r["image_id"] for r in rows}) == len(rows) == RECORDS
     assert all(r["error"] is None and r["mask"] for r in rows)
     held = bench.read(finished)
-    assert {n.split("/")[0] for n in held} == {"masks", "stats", "run.json", "README.md", "_SUCCESS"}
+    assert {n.split("/")[0] for n in held} == {"masks", "stats", "previews", "run.json", "README.md", "_SUCCESS"}
     assert json.loads(held["run.json"])["state"] == "done"
     code, said = command("verify", finished, env=bench.seaweed.environment)
     assert code == 0, said
