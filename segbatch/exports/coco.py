@@ -25,7 +25,6 @@ class CocoRleFormat:
     """
 
     name = "coco-rle"
-    description = "COCO instances with run-length masks"
     max_classes = 65_535
     default_images: Images = "none"
     needs_images = False

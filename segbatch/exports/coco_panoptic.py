@@ -23,7 +23,6 @@ class CocoPanopticFormat:
     """
 
     name = "coco-panoptic"
-    description = "COCO panoptic, every class as stuff"
     max_classes = 65_534
     default_images: Images = "none"
     needs_images = False

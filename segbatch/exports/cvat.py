@@ -20,7 +20,6 @@ class CvatFormat:
     """
 
     name = "cvat"
-    description = "CVAT for images 1.1: masks as run lengths"
     max_classes = 65_535
     default_images: Images = "copy"
     needs_images = False

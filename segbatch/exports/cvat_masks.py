@@ -22,7 +22,6 @@ class CvatMasksFormat:
     """
 
     name = "cvat-masks"
-    description = "CVAT segmentation mask 1.1, the layout of PASCAL VOC: masks in colors"
     max_classes = 255
     default_images: Images = "copy"
     needs_images = False

@@ -36,7 +36,6 @@ class FiftyOneFormat:
     """
 
     name = "fiftyone"
-    description = "FiftyOne ImageSegmentationDirectory: masks as gray PNGs"
     max_classes = 65_535
     default_images: Images = "copy"
     needs_images = True

@@ -130,7 +130,6 @@ class Format(Protocol):
 
     Attributes:
         name: What ``--to`` takes.
-        description: One phrase for the help and the table of formats.
         max_classes: Number of classes that it can hold; exports with more are refused before any work.
         default_images: What ``--images`` is unless given.
         needs_images: Whether its readers find nothing without the photographs: ``--images none`` is refused, and an
@@ -144,7 +143,6 @@ class Format(Protocol):
     """
 
     name: str
-    description: str
     max_classes: int
     default_images: Images
     needs_images: bool

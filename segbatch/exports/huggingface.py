@@ -23,7 +23,6 @@ class HuggingFaceFormat:
     """``data/SPLIT-PART-SHARD.parquet`` with an ``image`` and a ``mask`` column, ``id2label.json`` and a card."""
 
     name = "huggingface"
-    description = "Parquet for datasets.load_dataset"
     max_classes = 32_767
     default_images: Images = "copy"
     needs_images = False

@@ -42,7 +42,6 @@ class LabelStudioFormat:
     """
 
     name = "label-studio"
-    description = "Label Studio tasks with brush predictions"
     max_classes = 65_535
     default_images: Images = "copy"
     needs_images = False

@@ -18,7 +18,6 @@ class PngFormat:
     """``masks/NAME.png``, ``images/NAME.jpg`` and ``classes.csv``."""
 
     name = "png"
-    description = "masks as gray PNGs of class ids, and a table of the classes"
     max_classes = 65_535
     default_images: Images = "none"
     needs_images = False

@@ -18,7 +18,6 @@ class WebDatasetFormat:
     """``SPLIT-PART-SHARD.tar`` with ``KEY.jpg``, ``KEY.mask.png`` and ``KEY.json``, and ``classes.csv``."""
 
     name = "webdataset"
-    description = "tar shards of photographs and masks"
     max_classes = 65_535
     default_images: Images = "copy"
     needs_images = False

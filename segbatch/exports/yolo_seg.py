@@ -14,7 +14,7 @@ from segbatch.exports.yolo_semantic import data_yaml
 from segbatch.packages import missing_package
 
 # Where in a pixel its point is. Readers multiply and truncate: at the edge of the pixel, rounding moves a third of the
-# points. Ultralytics before 8.4.190 drops a polygon whose class and box are those of another: their points differ.
+# points. Versions of Ultralytics before 8.4.190 drop polygons of a class whose boxes are equal: these differ.
 _WITHIN_PIXEL = (0.5, 0.25, 0.75)
 
 
@@ -26,7 +26,6 @@ class YoloSegFormat:
     """
 
     name = "yolo-seg"
-    description = "Ultralytics YOLO polygons, 15 times as large as masks; yolo-semantic is exact and smaller"
     max_classes = 65_535
     default_images: Images = "copy"
     needs_images = True

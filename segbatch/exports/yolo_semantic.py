@@ -15,7 +15,6 @@ class YoloSemanticFormat:
     """``images/SPLIT/NAME.jpg``, ``masks/SPLIT/NAME.png`` and ``data.yaml``; 255 is ignored."""
 
     name = "yolo-semantic"
-    description = "Ultralytics YOLO, task semantic: masks as gray PNGs of class ids"
     max_classes = 255
     default_images: Images = "copy"
     needs_images = True
