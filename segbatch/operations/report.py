@@ -12,6 +12,7 @@ from typing import Any
 from segbatch.codecs import photograph
 from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
+from segbatch.config.nightly import NightlySpec
 from segbatch.errors import RecordFailure, SpecError
 from segbatch.logs import LogReporter
 from segbatch.operations.nightly.reports import dates, read_night
@@ -43,6 +44,7 @@ from segbatch.report.verdict import State, Verdict
 from segbatch.results.originals import Originals
 from segbatch.results.row import MaskRow
 from segbatch.storage.store import Store
+from segbatch.storage.uri import absolute
 from segbatch.text import duration
 
 MAX_BYTES = 8_000_000
@@ -160,7 +162,6 @@ class _Builder:
         )
         report = _report(self.output, summary, state, judgement)
         choices = sampler.choose()
-        self.reporter.phase("reading images", len(choices))
         rows = read_rows(self.output, files, [(c.candidate.file, c.candidate.row) for c in choices])
         return _with_images(report, summary, choices, rows, self._images(rows, previews))
 
@@ -174,7 +175,9 @@ class _Builder:
         """Read the images of rows again that have no preview, each reduced to the size in which it is shown."""
         photographs, problems = {}, {}
         originals = Originals(self.output, inputs=self.options.inputs, storage_options=self.storage_options)
-        for original in originals.read(row for row in rows if row.image_id not in previews):
+        wanted = [row for row in rows if row.image_id not in previews]
+        self.reporter.phase("reading images", len(wanted))
+        for original in originals.read(wanted):
             image_id, problem = original.row.image_id, original.problem
             if original.data is not None:
                 try:
@@ -191,14 +194,12 @@ class _Builder:
         """Read how the last night with this output was judged; None without a configuration of nights."""
         if self.options.nightly is None:
             return None
-        from segbatch.config.nightly import NightlySpec
-
         spec = NightlySpec.load(self.options.nightly)
         state = Store(spec.state, spec.storage_options)
         for date in list(reversed(dates(state)))[:_NIGHTS]:
             night = read_night(state, date)
             for entry in night.datasets.values() if night else ():
-                if entry.output == self.output.uri:
+                if absolute(entry.output) == absolute(self.output.uri):
                     drift = tuple(Drift(**{name: d[name] for name in Drift.__annotations__}) for d in entry.drift)
                     lines = tuple(entry.alerts), tuple(entry.notes)
                     return Judgement(date, entry.state, *lines, drift, tuple(entry.compared_with))

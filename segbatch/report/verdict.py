@@ -72,6 +72,8 @@ def _headline(state: State, summary: Summary) -> str:
     records, failed = summary.totals.records, summary.totals.failed
     if not state.is_finished:
         return f"Not finished: {counted(summary.masks, 'mask')} and {counted(failed, 'error')} so far"
+    if failed_shards := summary.totals.failed_shards:
+        return f"Incomplete: {counted(failed_shards, 'shard')} failed, {counted(summary.masks, 'mask')} are there"
     if not records:
         return "Complete, and empty: the inputs hold no record"
     if not failed:

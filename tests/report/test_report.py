@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from segbatch.cli import app as cli
+from segbatch.cli.report import report_of_run
 from segbatch.config.job import JobSpec
 from segbatch.errors import SpecError
 from segbatch.operations.report import MAX_BYTES, ReportOptions, build_report, write_report
@@ -22,6 +23,7 @@ from segbatch.planning.plan import Plan, make_plan
 from segbatch.report.run_report import RunReport
 from tests import here
 from tests.corpus import photographs, write_folder, write_tar
+from tests.reporters import Said
 
 
 def built(output: Path, **options: object) -> RunReport:
@@ -166,3 +168,15 @@ def test_the_command_says_where_the_report_is_and_how_to_open_it(
     assert re.fullmatch(rf"report: '{file}' \([\d.]+ kB, 3 images\); open it in a browser", lines[1])
     assert "reading rows" in printed.err
     assert file.read_bytes().count(b'<figure class="card"') == 4
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_the_run(output: Path, tmp_path: Path) -> None:
+    copied, said = tmp_path / "out", Said([])
+    shutil.copytree(output, copied)
+    spec = JobSpec.create(inputs=["in"], output=str(copied), max_error_fraction=0.5)
+    written = report_of_run(spec, said)
+    assert written is not None
+    assert b'<section class="verdict bad"' not in (copied / "report.html").read_bytes()  # by its limit of errors
+    (copied / "report.html").write_text("mine")
+    assert report_of_run(spec, said) is None
+    assert any("no report was written: " in text and "is not a report of segbatch" in text for text in said.lines)

@@ -9,7 +9,9 @@ import pytest
 from segbatch.errors import SegbatchError
 from segbatch.operations.diff import diff
 from segbatch.operations.query import query
+from segbatch.operations.report import write_report
 from segbatch.operations.select import select
+from segbatch.storage.store import Store
 from tests import here
 from tests.corpus import photographs, write_folder
 from tests.store.seaweed import Seaweed
@@ -31,3 +33,14 @@ def test_outputs_on_s3_are_queried_selected_from_and_compared(seaweed: Seaweed, 
     with pytest.raises(SegbatchError) as refused:
         query(a, sql, other=b, storage_options={**options, "secret": "another"})
     assert seaweed.key not in str(refused.value)
+
+
+def test_the_report_of_an_output_on_s3_is_written_beside_its_rows(seaweed: Seaweed, place: str, tmp_path: Path) -> None:
+    inputs, options = [str(write_folder(tmp_path / "in", photographs(3, side=40)))], seaweed.storage_options()
+    output = f"s3://{place}/out"
+    here.run(here.spec(inputs, output, storage_options=options))
+    written = write_report(output, storage_options=options)
+    assert (written.address, written.images) == (f"{output}/report.html", 3)
+    page = Store(output, options).read("report.html")
+    assert len(page) == written.size_bytes
+    assert seaweed.key.encode() not in page
