@@ -55,7 +55,7 @@ def query(
     if as_json + as_csv + (to is not None) > 1:
         raise SpecError("--json, --csv, --to: give one of them")
     options = read_storage_options(storage_options, output)
-    with reporting("reading the output"):
+    with reporting("reading the output") as reporter:
         from segbatch.operations import row_files
         from segbatch.operations.query import Database
         from segbatch.results.dataset import MaskDataset
@@ -63,6 +63,9 @@ def query(
         if to is not None:
             row_files.check_target(to, overwrite=overwrite)
         first, *second = (MaskDataset.open(uri, storage_options=options) for uri in (output, other) if uri is not None)
+        for dataset in (first, *second):
+            if not dataset.is_complete:
+                reporter.warning(f"{dataset.output.uri}: the run is not finished: these are the committed chunks")
         rows = Database(first, *second).read(sql)
         if to is not None:
             written = row_files.write_file(to, rows)

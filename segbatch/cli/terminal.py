@@ -33,9 +33,14 @@ class Terminal(Console):
 
     def write(self, text: str) -> None:
         """Write lines of data unchanged; on a terminal without control characters. Raises as ``print`` does."""
-        if not self.quiet:
-            with self._checked():
+        if self.quiet:
+            return
+        with self._checked():
+            try:
                 self.file.write(escape_lines(text) if self.is_terminal else text)
+                self.file.flush()
+            except BrokenPipeError:
+                self.on_broken_pipe()
 
     @contextmanager
     def _checked(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from segbatch.evaluation.selection import STRATEGIES, Candidates, Choice
 from segbatch.logs import LogReporter
 from segbatch.protocols import Reporter
 from segbatch.registry import suggest
+from segbatch.report.encoding import background_of
 from segbatch.results.dataset import MaskDataset
 from segbatch.results.join import Join
 from segbatch.sources.unique_ids import id_hash
 from segbatch.text import counted
 
 _COLUMNS = ["image_id", "source", "classes", "error"]
-_BACKGROUND = "background"
 _STEP = 100  # images per progress step
 _SCHEMA = pa.schema(
     [
@@ -105,9 +105,13 @@ def select(
                 dataset, MaskDataset.open(other, storage_options=storage_options), reporter
             )
         reporter.phase("choosing images")
-        return _choose(images, images.candidates(dataset, disagreement), numbers, exclude, per_source)
+        chosen = _choose(images, images.candidates(dataset, disagreement), numbers, exclude, per_source)
     finally:
         reporter.closed()
+    if dataset.is_complete:
+        return chosen
+    unfinished = "the run is not finished: the images are those of the committed chunks"
+    return replace(chosen, notes=(unfinished, *chosen.notes))
 
 
 def quotas(strategy: str | Mapping[str, int], n: int | None = None) -> dict[str, int]:
@@ -196,7 +200,7 @@ class _Images:
             self.pixels / max(1, self.pixels.sum()),
             self.fractions,
             self.confidences,
-            names.index(_BACKGROUND) if _BACKGROUND in names else None,
+            background_of(dataset.classes),
             disagreement,
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 import segbatch
 from segbatch.operations.query import query
+from segbatch.output.output import Output
 from tests import here
 from tests.cli.conftest import Command
 from tests.corpus import photographs, write_folder
@@ -71,3 +74,20 @@ def test_without_duckdb_the_extra_is_named(
     assert (code, "pip install 'segbatch[query]'" in log) == (2, True)
     with pytest.raises(ImportError, match=r"pip install 'segbatch\[query\]'"):
         print(segbatch.query)
+
+
+def test_an_unfinished_output_is_named(output: Path, command: Command, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "out")
+    Output.open(str(tmp_path / "out")).update(state="running")
+    code, _, log = command("query", tmp_path / "out", "SELECT count(*) FROM masks")
+    assert (code, "the run is not finished: these are the committed chunks" in log) == (0, True)
+
+
+def test_a_reader_may_leave(output: Path) -> None:
+    call = [sys.executable, "-m", "segbatch", "query", str(output), "FROM masks", "--csv"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        log = process.stderr.read()
+        assert (process.wait(), "error" in log) == (0, False), log

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 import segbatch
 from segbatch.errors import SpecError
 from segbatch.operations.compact import compact
-from segbatch.operations.row_files import read_ids
 from segbatch.operations.select import quotas, select
+from segbatch.output.output import Output
 from segbatch.results.dataset import MaskDataset
 from tests import here
-from tests.cli.conftest import Command, command  # noqa: F401
 from tests.corpus import photographs, write_tar
 
 
@@ -104,38 +102,7 @@ def test_disagreement_needs_a_second_output(outputs: Path, given: dict[str, str]
         select(str(outputs / "out"), **given)  # type: ignore[arg-type]
 
 
-def test_the_list_is_a_table_or_a_file(outputs: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
-    code, text, _ = command("select", outputs / "out", "-n", 3)
-    assert code == 0
-    assert text.splitlines()[-2:] == ["3 images of 18", "the list is written by --to FILE.csv or --to FILE.parquet"]
-    assert all(len(line) <= 80 for line in text.splitlines())
-    for name in ("list.csv", "list.parquet"):
-        code, text, _ = command("select", outputs / "out", "-n", 3, "--to", tmp_path / name)
-        assert (code, text.splitlines()[-1]) == (0, f"3 images of 18: {tmp_path / name}")
-        assert read_ids(tmp_path / name) == select(str(outputs / "out"), n=3).image_ids
-    assert pq.read_schema(tmp_path / "list.parquet").names == [
-        "rank",
-        "image_id",
-        "source",
-        "strategy",
-        "score",
-        "reason",
-    ]
-    code, text, _ = command("select", outputs / "out", "--exclude", tmp_path / "list.csv", "-n", 15, "--json")
-    assert (code, text.count("image_id")) == (0, 15)
-    (tmp_path / "ids.csv").write_text("name\na\n")
-    assert "no column image_id" in command("select", outputs / "out", "--exclude", tmp_path / "ids.csv")[2]
-    (tmp_path / "ids.txt").write_text("\n".join(read_ids(tmp_path / "list.csv")) + "\n")
-    assert read_ids(tmp_path / "ids.txt") == read_ids(tmp_path / "list.csv")
-    assert np.isfinite(pq.read_table(tmp_path / "list.parquet")["score"].to_numpy()).all()
-
-
-def test_the_chosen_images_alone_are_exported(outputs: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
-    given = ["select", outputs / "out", "-n", 3, "--export"]
-    code, text, log = command(*given, "png", tmp_path / "png")
-    assert (code, "3 images, 3 classes" in text) == (0, True), log
-    assert len(list((tmp_path / "png").rglob("*.png"))) == 3
-    names = pq.read_table(tmp_path / "png/names.parquet")["image_id"].to_pylist()
-    assert set(names) == set(select(str(outputs / "out"), n=3).image_ids)
-    code, _, log = command(*given, "pgn", tmp_path / "other")
-    assert (code, "did you mean 'png'" in log, (tmp_path / "other").exists()) == (2, True, False)
+def test_an_unfinished_output_is_named(outputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(outputs / "out", tmp_path / "out")
+    Output.open(str(tmp_path / "out")).update(state="running")
+    assert select(str(tmp_path / "out"), n=1).notes[0].startswith("the run is not finished: ")
