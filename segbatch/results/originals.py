@@ -203,7 +203,7 @@ def _original(shard: Shard, row: MaskRow, record: Record) -> Original:
         return Original(row, None, f"{_subject(shard, row)} {_CHANGED}")
     if record.data is None:
         reason = record.error.message if record.error is not None else "it has no image"
-        return Original(row, None, f"{_subject(shard, row)} cannot be read: {reason}")
+        return Original(row, None, f"{row.source}: cannot be read: {reason}")
     return Original(row, record.data)
 
 
