@@ -38,7 +38,10 @@ def export(
     ] = "",
     classes: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="classes to keep; others become background, or ignored if there is none"),
+        typer.Option(
+            metavar="A,B",
+            help="classes to keep; may be repeated; others become background, or ignored if there is none",
+        ),
     ] = None,
     class_map: Annotated[
         list[str] | None,
@@ -107,7 +110,7 @@ def export(
             output,
             to=to,
             target=target,
-            classes=[name for given in classes or () for name in given.split(",")],
+            classes=classes or (),
             class_map=_class_map(class_map or ()),
             min_area=min_area,
             void_below=void_below,

@@ -18,7 +18,7 @@ class ExportOptions:
 
     Attributes:
         to: Name of the format.
-        classes: Classes to keep, after merging; all of them if empty.
+        classes: Classes to keep, after merging, each alone or several with commas; all of them if empty.
         class_map: Class -> class that it is merged into, which may be a new name, or ``ignore``.
         min_area: Smaller areas are removed, in pixels: of a class in an image, with ``instances`` of a component.
         void_below: Pixels of a class whose mean confidence in the image is lower are ignored pixels.

@@ -62,6 +62,8 @@ def plan_export(
         raise SpecError(_unknown(output, files, image_ids))
     context = _context(output, target, options, selection, firsts[-1] - 1)
     _check(form, context)
+    if context.images == "link" and not target.local:
+        raise SpecError(f"--images link: {target.uri} is not a folder of this machine; give --images copy or none")
     return ExportJob(
         output=output,
         target=target,
@@ -169,6 +171,8 @@ def join(target: Store, requested: dict[str, Any]) -> dict[str, Any] | None:
             return None
         existing = _read(target, DONE) or _read(target, PLAN) or plain
     if different := differences(existing["export"], requested):
+        if existing["export"]["output"].get("content") != requested["output"]["content"]:
+            different.append("a run or `segbatch compact` has changed the output since, or it is another one")
         raise PlanError(
             f"{target.uri}: holds another export: {'; '.join(different)}; choose another --output for this one"
         )

@@ -69,11 +69,9 @@ class Selection:
         """
         merged = _merged(labels, options.class_map)
         names = list(dict.fromkeys(name for name in merged if name is not None))
-        for name in options.classes:
-            if name not in names:
-                raise SpecError(f"--classes: {name!r} is not a class of the export{suggest(name, names)}")
+        chosen = _chosen(names, options.classes)
         background = names[0] if names and names[0].casefold() in _BACKGROUND else None
-        kept = [n for n in names if not options.classes or n in options.classes or n == background]
+        kept = [n for n in names if not chosen or n in chosen or n == background]
         if not [name for name in kept if name != background]:
             raise SpecError("--classes and --class-map leave no class but the background; keep at least one")
         colors = {name: labels.colors[i] for i, name in reversed(list(enumerate(merged))) if name is not None}
@@ -132,6 +130,14 @@ class Selection:
             if n
         ]
         return tuple(sorted(counts, key=lambda count: (-count.pixels, count.class_id)))
+
+
+def _chosen(names: Sequence[str], given: Iterable[str]) -> set[str]:
+    """Return the classes that are named, each alone or several with commas; names may contain commas themselves."""
+    chosen = {name for text in given for name in ([text] if text in names else text.split(","))}
+    for name in sorted(chosen.difference(names)):
+        raise SpecError(f"--classes: {name!r} is not a class of the export{suggest(name, names)}")
+    return chosen
 
 
 def _merged(labels: LabelSet, class_map: Mapping[str, str]) -> list[str | None]:

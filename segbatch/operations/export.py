@@ -82,7 +82,8 @@ def export(
         output: The output of a run, finished or not.
         to: Name of the format, see ``segbatch export --help``.
         target: Folder or prefix for the export, empty or with a part of this export.
-        classes: Classes to keep; others become background, or ignored pixels if no class is the background.
+        classes: Classes to keep, each alone or several with commas; others become background, or ignored pixels if no
+            class is the background.
         class_map: Class -> class that it is merged into, which may be a new name, or ``ignore``; before ``classes``.
         min_area: Areas of fewer pixels become background, or ignored pixels: of a class in an image, with
             ``instances`` of a connected component.

@@ -70,6 +70,10 @@ def cvat(folder: Path) -> Masks:
     return _datumaro(folder, "cvat")
 
 
+def coco_panoptic(folder: Path) -> Masks:
+    return _datumaro(folder, "coco_panoptic")
+
+
 def cvat_masks(folder: Path) -> Masks:
     return _datumaro(folder, "voc_segmentation")
 
@@ -103,6 +107,7 @@ def yolo_seg(folder: Path) -> Masks:
 
 
 READERS = {
+    "coco-panoptic": coco_panoptic,
     "label-studio": label_studio,
     "cvat": cvat,
     "cvat-masks": cvat_masks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +18,8 @@ from PIL import Image
 
 from segbatch.errors import PlanError, SpecError
 from segbatch.exports import EXPORTS
+from segbatch.exports.png import gray_png
+from segbatch.operations.compact import compact
 from segbatch.operations.export import ExportResult, export
 from tests.exports.conftest import STRANGERS, rows_of
 from tests.kills import Killed, Steps
@@ -183,6 +187,37 @@ def test_some_images_are_exported_by_their_ids(output: Path, tmp_path: Path) -> 
     chosen = sorted(rows_of(output))[1:3]
     assert run(output, tmp_path / "e", "png", image_ids=chosen).counts.images == 2
     assert sorted(pq.read_table(tmp_path / "e/names.parquet")["image_id"].to_pylist()) == chosen
+
+
+def test_a_compacted_output_gives_the_same_masks_and_is_another_export(output: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(output, tmp_path / "out"))
+    run(copy, tmp_path / "before", "png")
+    assert compact(str(copy)).files_after == 1
+    with pytest.raises(PlanError, match="`segbatch compact` has changed the output since"):
+        run(copy, tmp_path / "before", "png")
+    run(copy, tmp_path / "after", "png")
+    assert tree(tmp_path / "after/masks") == tree(tmp_path / "before/masks")
+
+
+def test_more_classes_than_a_format_holds_are_refused_before_any_work(output: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(output, tmp_path / "out"))
+    record = json.loads((copy / "run.json").read_text())
+    record["classes"] += [{"id": i, "name": f"class {i}", "color": [0, 0, i % 256]} for i in range(3, 300)]
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(SpecError, match=r"yolo-semantic: holds at most 255 classes, the export has 300; select some"):
+        run(copy, tmp_path / "e", "yolo-semantic")
+    assert not (tmp_path / "e").exists()
+    run(copy, tmp_path / "e", "png")
+    for mask in (tmp_path / "e/masks").rglob("*.png"):
+        assert cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+
+
+def test_16_bit_masks_are_the_same_for_pillow_and_opencv() -> None:
+    mask = np.arange(0, 65_536, 997, dtype=np.uint16).reshape(6, 11)
+    data = gray_png(mask)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), mask)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(np.asarray(image), mask)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Exports for annotation and training tools, read back by the tools themselves: the same masks."""
+"""Exports, read back by the tools themselves: the same masks."""
 
 from __future__ import annotations
 

@@ -37,6 +37,12 @@ def test_unselected_classes_become_background() -> None:
     assert np.array_equal(selected.mask, (MASK == 2).astype(np.uint8))
 
 
+def test_classes_are_named_alone_or_with_commas_which_may_be_part_of_a_name() -> None:
+    labels = LabelSet.of(("window, windowpane", "sky", "road"))
+    assert select(labels, classes=("window, windowpane", "road"))[0].labels.names == ("window, windowpane", "road")
+    assert select(labels, classes=("sky,road",))[0].labels.names == ("sky", "road")
+
+
 def test_without_a_background_unselected_classes_are_ignored() -> None:
     selection, selected = select(STREET, np.minimum(MASK, 2), classes=("tree", "sky"))
     assert (selection.labels.names, selection.background) == (("sky", "tree"), None)

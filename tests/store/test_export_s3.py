@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segbatch.errors import PlanError
+from segbatch.errors import PlanError, SpecError
 from segbatch.operations.export import export
 from tests import here
 from tests.corpus import photographs, write_folder
@@ -30,5 +30,7 @@ def test_an_export_on_s3_has_the_files_of_a_local_one(seaweed: Seaweed, place: s
         fs = seaweed.client()
         stored = {str(p).removeprefix(f"{place}/{to}/"): fs.cat_file(p) for p in fs.find(f"{place}/{to}")}
         assert stored == local
+    with pytest.raises(SpecError, match="is not a folder of this machine; give --images copy or none"):
+        export(f"s3://{place}/out", to="png", target=f"s3://{place}/png", images="link", storage_options=options)
     with pytest.raises(PlanError, match="lies in the input"):
         export(f"s3://{place}/out", to="png", target=f"s3://{place}/in/masks", storage_options=options)
