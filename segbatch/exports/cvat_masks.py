@@ -42,11 +42,12 @@ class CvatMasksFormat:
     def write_part(self, images: Iterator[ExportedImage], part: PartFolder, context: ExportContext) -> None:
         """See ``Format.write_part``. A line of the fragment is a name."""
         labels = label_map(context)
+        palette = labels.palette()
         values = np.zeros(256, np.uint8)  # ignored pixels are background
         values[: len(context.labels)] = np.arange(len(context.labels)) + (context.background is None)
         with part.fragment() as f:
             for image in images:
-                data = mask_png.encode(values[image.mask], labels.palette(), len(labels))
+                data = mask_png.encode(values[image.mask], palette, len(labels))
                 part.write(f"SegmentationClass/{image.name}.png", data)
                 f.write(image.name.encode() + b"\n")
 

@@ -47,7 +47,8 @@ class YoloSemanticFormat:
 
 
 def data_yaml(context: ExportContext, names: tuple[str, ...], **fields: str) -> bytes:
-    """Return the description of a dataset. Paths are relative to the file itself; ``val`` is the only split, too."""
+    """Return the description of a dataset. Paths are relative to the file; ``val``, which must exist, is the split."""
     images = f"images/{context.split}"
     content = {"train": images, "val": images, **fields, "names": dict(enumerate(names))}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+    plain = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return f"# val has the same images as train: set it to a folder of others.\n{plain}".encode()
