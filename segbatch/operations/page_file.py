@@ -9,8 +9,10 @@ from segbatch.output.report_file import is_report
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise ``SpecError`` for an existing file that is not a page of segbatch."""
+    """Raise ``SpecError`` for an existing file that is not a page of segbatch, or a folder that does not exist."""
     try:
+        if not path.parent.is_dir():
+            raise SpecError(f"{path}: there is no folder {path.parent}; create it, or choose another file")
         if path.exists() and not is_report(path.read_bytes()):
             raise SpecError(f"{path}: is not a page of segbatch, and would be replaced; choose another file")
     except OSError as e:

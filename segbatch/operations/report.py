@@ -71,6 +71,10 @@ class ReportOptions:
     nightly: str | None = None
     max_error_fraction: float = _MAX_ERROR_FRACTION
 
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise SpecError(f"samples: got {self.samples}; give a number of images, or 0 for none")
+
 
 @dataclass(frozen=True)
 class WrittenReport:

@@ -44,7 +44,8 @@ def read_rows(output: Output, files: Sequence[ResultFile], places: Sequence[tupl
     with ThreadPoolExecutor(_READERS) as pool:
         of_file = dict(zip(by_file, pool.map(read, by_file), strict=True))
     rows = {place: row for file in by_file for place, row in zip(by_file[file], of_file[file], strict=True)}
-    return [MaskRow.from_dict(rows[place], output.record.labels) for place in range(len(places))]
+    labels = output.record.labels
+    return [MaskRow.from_dict(rows[place], labels) for place in range(len(places))]
 
 
 def _in_order(output: Output, files: Sequence[ResultFile]) -> Iterator[list[pa.RecordBatch]]:

@@ -94,6 +94,8 @@ def test_a_sample_of_no_images_reads_none(output: Path) -> None:
     report = built(output, samples=0)
     assert (report.gallery.cards, report.sample.rule) == ((), "The page shows no images.")
     assert report.classes
+    with pytest.raises(SpecError, match="samples: got -1"):
+        ReportOptions(samples=-1)
 
 
 def test_an_unfinished_output_is_reported_as_such(tmp_path: Path) -> None:
@@ -142,6 +144,8 @@ def test_the_report_belongs_to_the_output_and_no_other_file_is_replaced(output: 
         write_report(str(copied))
     with pytest.raises(SpecError, match="would be replaced; choose another file"):
         write_report(str(copied), to=copied / "report.html")
+    with pytest.raises(SpecError, match=r"there is no folder .*/nowhere; create it"):
+        write_report(str(copied), to=tmp_path / "nowhere" / "a.html")
     assert (copied / "report.html").read_text() == "mine"
     assert write_report(str(copied), to=tmp_path / "a.html").address == str(tmp_path / "a.html")
 
