@@ -5,7 +5,6 @@ Each strategy yields images in its order. All are deterministic: ties are decide
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -89,28 +88,25 @@ def rare_classes(candidates: Candidates, available: np.ndarray, before: Sequence
     the image up to 1 at 1 %. For the arguments see ``Strategy``.
     """
     weights = 1 / np.log(1.02 + candidates.shares)
-    presence = np.minimum(candidates.fractions / _FULL_PRESENCE, 1)
-    chosen = presence[list(before)].sum(axis=0, dtype=np.float64)
-    # Gains only decrease: the first of the queue is the best if its gain, computed again, is still the largest.
-    queue = [(-gain, i) for i, gain in enumerate((presence @ (weights / (1 + chosen))).tolist())]
-    heapq.heapify(queue)
-    while queue:
-        _, i = heapq.heappop(queue)
+    presence = np.ascontiguousarray(np.minimum(candidates.fractions / _FULL_PRESENCE, 1).T)  # (C, N)
+    chosen = presence[:, list(before)].sum(axis=1, dtype=np.float64)
+    gains = (weights / (1 + chosen)) @ presence
+    while available.any():
+        i = int(np.argmax(np.where(available, gains, -1)))
         values = weights / (1 + chosen)
-        gain = float(presence[i] @ values)
-        if not available[i]:
-            continue
-        if queue and (-gain, i) > queue[0]:
-            heapq.heappush(queue, (-gain, i))
-            continue
-        best = int(np.argmax(presence[i] * values))
-        reason = (
+        best = int(np.argmax(presence[:, i] * values))
+        choice = Choice(
+            i,
+            float(gains[i]),
             f"{candidates.names[best]}: {candidates.fractions[i, best]:.1%} of this image, "
-            f"{candidates.shares[best]:.2%} of all pixels, in {chosen[best]:.0f} images chosen before"
+            f"{candidates.shares[best]:.2%} of all pixels, in {chosen[best]:.0f} images chosen before",
         )
-        chosen += presence[i]
+        chosen += presence[:, i]
+        change = weights / (1 + chosen) - values
+        for c in np.flatnonzero(change):  # the classes of this image alone: a quarter of the time of all classes
+            gains += change[c] * presence[c]
         available[i] = False
-        yield Choice(i, gain, reason)
+        yield choice
 
 
 def disagreeing(candidates: Candidates, available: np.ndarray, _: Sequence[int] = ()) -> Iterator[Choice]:
