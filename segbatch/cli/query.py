@@ -67,6 +67,8 @@ def query(
             if not dataset.is_complete:
                 reporter.warning(f"{dataset.output.uri}: the run is not finished: these are the committed chunks")
         rows = Database(first, *second).read(sql)
+        if as_json or to is not None:
+            row_files.refuse_repeated(rows.schema.names)
         if to is not None:
             written = row_files.write_file(to, rows)
         elif not as_json and not as_csv:

@@ -12,7 +12,7 @@ from segbatch.cli.arguments import AsJson, Output, StorageOptions, file_path, re
 from segbatch.cli.export import print_export
 from segbatch.cli.progress import reporting
 from segbatch.cli.query import print_json_rows, row_table
-from segbatch.cli.terminal import console
+from segbatch.cli.terminal import console, log
 from segbatch.text import counted
 
 _SHOWN = ("rank", "image_id", "reason")
@@ -107,6 +107,8 @@ def select(
             )
     if as_json:
         print_json_rows(selection.table.to_reader())
+        for note in selection.notes:
+            show.print_text(log, f"note: {note}")
         return
     if to is None:
         first = selection.table.slice(0, _MAX_ROWS).select(_SHOWN)

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise SpecError(f"{path}: the name of the file must end in {' or '.join(SUFFIXES)}")
     if path.exists() and not overwrite:
         raise SpecError(f"{path} exists; choose another --to, or --overwrite to replace it")
+
+
+def refuse_repeated(names: Sequence[str]) -> None:
+    """Raise ``SpecError`` if several columns have one name, which JSON objects and Parquet files cannot hold."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise SpecError(f"sql: several columns are called {repeated[0]!r}; name each with AS")
 
 
 def write_file(path: Path, rows: pa.RecordBatchReader) -> int:

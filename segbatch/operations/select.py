@@ -231,10 +231,16 @@ def _choose(
     notes = []
     if images.failed:
         notes.append(f"{counted(images.failed, 'error row')} cannot be chosen")
-    if len(available) - count:
-        notes.append(f"{counted(len(available) - count, 'image')} excluded")
+    if exclude:
+        others = len(set(exclude)) - (len(available) - count)
+        notes.append(
+            f"{counted(len(available) - count, 'image')} excluded"
+            + (f"; {counted(others, 'excluded id')} without a mask in the output" if others else "")
+        )
     if "least-confident" in numbers and (unranked := int((candidates.foreground().sum(axis=1) == 0).sum())):
         notes.append(f"least-confident does not rank {counted(unranked, 'image')} of background alone")
+    if candidates.disagreement is not None and (missing := int(np.isnan(candidates.disagreement).sum())):
+        notes.append(f"disagreement does not rank {counted(missing, 'image')} without a mask in the other output")
     cap = _SourceCap(images.sources, per_source)
     taken: list[tuple[str, Choice]] = []
     for name, number in numbers.items():

@@ -58,6 +58,9 @@ def test_rows_as_json_csv_and_files(output: Path, command: Command, tmp_path: Pa
         assert command("query", output, sql, "--to", tmp_path / name)[0] == 2
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 8
     assert len(list(csv.reader((tmp_path / "rows.csv").read_text().splitlines()))) == 9
+    twice = "SELECT confidence, confidence FROM masks"
+    assert "several columns are called 'confidence'; name each with AS" in command("query", output, twice, "--json")[2]
+    assert command("query", output, twice)[0] == 0
     code, _, log = command("query", output, sql, "--to", tmp_path / "rows.txt")
     assert (code, "must end in .parquet or .csv" in log) == (2, True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["rows.csv", "rows.parquet"]

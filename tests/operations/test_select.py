@@ -74,6 +74,8 @@ def test_what_falls_short_and_what_is_excluded_is_named(outputs: Path) -> None:
     found = select(str(outputs / "out"), n=10, exclude=first.image_ids)
     assert not set(found.image_ids) & set(first.image_ids)
     assert found.notes[1:] == ("10 images excluded", "least-confident: 8 of 10: no other image can be chosen")
+    unknown = select(str(outputs / "out"), n=1, exclude=["gone.jpg", first.image_ids[0]])
+    assert unknown.notes[1] == "1 image excluded; 1 excluded id without a mask in the output"
     capped = select(str(outputs / "out"), strategy={"diverse": 9}, per_source=2)
     assert len(capped.image_ids) == 6
     assert "diverse: 6 of 9" in capped.notes[-1]
