@@ -126,6 +126,9 @@ def test_the_filters_choose_cards(visit: Visit, report: RunReport) -> None:
     visit.page.locator(".by-error").select_option("decode/EmptyImage")
     assert shown(visit) == 1
     visit.page.locator(".by-error").select_option("")
+    visit.page.locator(".by-masks").check()
+    assert shown(visit) == 5
+    visit.page.locator(".by-masks").uncheck()
     limit = sorted(card.confidence for card in cards if card.confidence is not None)[2]
     visit.page.locator(".by-confidence").fill(str(int(100 * limit)))
     bound = int(100 * limit) / 100

@@ -50,7 +50,7 @@
   setSplit(0);
 
   // Filters.
-  const byClass = find(".by-class"), byConfidence = find(".by-confidence"), byError = find(".by-error");
+  const byClass = find(".by-class"), byConfidence = find(".by-confidence"), byError = find(".by-error"), byMasks = find(".by-masks");
   const shownCards = () => cards.filter((card) => !card.hidden);
   const filter = () => {
     const limit = Number(byConfidence.value) / 100;
@@ -61,11 +61,12 @@
       const isUnsure = limit === 1 || (confidence !== undefined && Number(confidence) <= limit);
       const wanted = byError ? byError.value : "";
       const hasError = wanted === "" || (wanted === "none" ? error === "" : error === wanted);
-      card.hidden = !(hasClass && isUnsure && hasError);
+      const hasMasks = !byMasks?.checked || card.querySelector(".mask.right") !== null;
+      card.hidden = !(hasClass && isUnsure && hasError && hasMasks);
     }
     find(".shown").value = `${shownCards().length} of ${cards.length} shown`;
   };
-  for (const input of [byClass, byConfidence, byError]) input?.addEventListener("input", filter);
+  for (const input of [byClass, byConfidence, byError, byMasks]) input?.addEventListener("input", filter);
   filter();
 
   // Enlargement.
@@ -94,7 +95,7 @@
   viewer.querySelector(".previous").addEventListener("click", () => step(-1));
   for (const card of cards) card.addEventListener("click", () => show(card));
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type=range])")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
     if (event.key === "j") step(1);
     else if (event.key === "k") step(-1);
     else if (event.key === "m") {
