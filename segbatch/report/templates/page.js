@@ -43,6 +43,7 @@
     for (const input of gallery.querySelectorAll(".split")) input.value = value;
     root.setProperty("--split", `${value}%`);
     gallery.classList.toggle("splitting", value > 0 && value < 100);
+    gallery.classList.toggle("comparing", value > 0);
   };
   for (const input of gallery.querySelectorAll(".opacity")) input.addEventListener("input", () => setOpacity(input.value));
   for (const input of gallery.querySelectorAll(".split")) input.addEventListener("input", () => setSplit(input.value));
@@ -77,6 +78,7 @@
     copy.removeAttribute("tabindex");
     for (const image of copy.querySelectorAll("img")) image.loading = "eager";
     viewer.querySelector(".body").replaceChildren(copy);
+    for (const input of viewer.querySelectorAll(".split")) input.disabled = !copy.querySelector(".mask.right");
     if (!viewer.open) viewer.showModal();
   };
   const step = (by) => {
