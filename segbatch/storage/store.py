@@ -111,10 +111,10 @@ class Store:
 
     def link(self, name: str, file: Path) -> None:
         """Make a symbolic link to a file of this machine, replacing the object of this name; a local store only."""
-        path = Path(self._storage.uri_of(name))
-        temporary = path.with_name(f".{uuid.uuid4().hex}")
+        path, temporary = (Path(self._storage.uri_of(n)) for n in (name, f"{TEMPORARY}/{uuid.uuid4().hex}"))
         with _of_output(), translated(lambda: f"{self.uri}/{name}", "linked", is_local=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (path.parent, temporary.parent):
+                folder.mkdir(parents=True, exist_ok=True)
             temporary.symlink_to(file)
             temporary.replace(path)
 

@@ -34,14 +34,14 @@ def run(output: Path, target: Path, to: str = "coco-rle", **options: object) -> 
     return export(str(output), to=to, target=str(target), **options)  # type: ignore[arg-type]
 
 
-def killed(output: Path, folder: Path, to: str, every: int = 1) -> Iterator[Path]:
+def killed(output: Path, folder: Path, to: str, every: int = 1, images: str = "copy") -> Iterator[Path]:
     """Exports that were killed before their first change of the file system, their second, and so on."""
     step = 0
     while True:
         target = folder / str(step)
         with Steps(step, Steps.kill) as steps:
             try:
-                run(output, target, to, images="copy")
+                run(output, target, to, images=images)
             except Killed:
                 pass
             else:
@@ -54,11 +54,12 @@ def killed(output: Path, folder: Path, to: str, every: int = 1) -> Iterator[Path
 
 @pytest.mark.parametrize("to", sorted(EXPORTS))
 def test_a_killed_export_resumes_and_gives_the_same_files(output: Path, tmp_path: Path, to: str) -> None:
-    run(output, tmp_path / "whole", to, images="copy")
+    images = "link" if to == "png" else "copy"
+    run(output, tmp_path / "whole", to, images=images)
     expected = tree(tmp_path / "whole")
     assert not [name for name in expected if name.startswith(("_export/", ".tmp"))]
-    for target in killed(output, tmp_path / "killed", to, every=1 if to == "coco-rle" else 15):
-        run(output, target, to, images="copy")
+    for target in killed(output, tmp_path / "killed", to, every=1 if to == "coco-rle" else 15, images=images):
+        run(output, target, to, images=images)
         assert tree(target) == expected
 
 
@@ -178,6 +179,9 @@ def test_masks_are_exported_alone_if_the_photographs_are_gone(photos: Path, tmp_
     counts = run(tmp_path / "out", tmp_path / "alone", "png", images="copy").counts
     assert counts.images == 5
     assert not (tmp_path / "alone/images").exists()
+    with pytest.raises(SpecError, match="yolo-semantic: needs the images, and they are not available"):
+        run(tmp_path / "out", tmp_path / "yolo", "yolo-semantic")
+    assert not (tmp_path / "yolo").exists()
     run(tmp_path / "out", tmp_path / "with", "png", images="copy", inputs=[str(tmp_path / "elsewhere")])
     assert len(list((tmp_path / "with/images").rglob("*.jpg"))) == 5
 
