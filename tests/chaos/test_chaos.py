@@ -15,6 +15,7 @@ from tests.chaos.world import KINDS
 from tests.cluster.jobs import environment
 
 
+@pytest.mark.long
 def test_one_kill_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
     # In a process of its own: a local Ray that other tests have started in this one leaves Ray bound to loopback here.
     command = [sys.executable, "-m", "tests.chaos", "--brief", "--seed", "20261125"]
