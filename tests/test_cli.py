@@ -146,7 +146,7 @@ def test_a_run_and_what_can_be_asked_of_it(segbatch: Run, tmp_path: Path) -> Non
     assert code == 0
     assert re.search(r"^\d\d:\d\d:\d\d 2/2 chunks, 0 errors, 5 images, [\d.]+/s$", text, re.MULTILINE)
     assert re.search(r"class +images +pixels +share +confidence", text)
-    assert re.search(rf"^5 masks, 0 errors in [\d.]+ s: {output}\nnext: segbatch stats {output}$", text, re.MULTILINE)
+    assert re.search(rf"^5 masks, 0 errors in [\d.]+ s: {output}\nnext: segbatch report {output}$", text, re.MULTILINE)
     code, text = segbatch("stats", output, "--json")
     found = json.loads(text)
     assert (found["done"], found["records"]) == (True, 5)

@@ -55,7 +55,7 @@ def run(
         show.run_result(console, outcome)
         if written is not None:
             written_report(console, written)
-        show.next_commands(console, outcome)
+        show.next_commands(console, outcome, has_report=written is not None)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -145,5 +145,5 @@ def demo(
     show.run_result(console, done.result)
     show.print_text(console, f"look at {done.sheet}: photograph | network | after CRF")
     written_report(console, done.report)
-    show.next_commands(console, done.result)
+    show.next_commands(console, done.result, has_report=True)
     raise typer.Exit(done.result.exit_code)

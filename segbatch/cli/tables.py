@@ -52,11 +52,14 @@ def run_result(console: Console, result: RunResult) -> None:
         )
 
 
-def next_commands(console: Console, result: RunResult) -> None:
+def next_commands(console: Console, result: RunResult, has_report: bool = False) -> None:
     """Print the commands that a user runs next."""
     output = quoted(result.output)
-    errors = f"; segbatch errors {output}" if result.totals.failed else ""
-    print_text(console, f"next: segbatch stats {output}{errors}")
+    commands = [f"segbatch errors {output}"] if result.totals.failed else []
+    commands += (
+        [f"segbatch export {output} --to coco-rle --output coco"] if has_report else [f"segbatch report {output}"]
+    )
+    print_text(console, f"next: {'; '.join(commands)}")
 
 
 def class_table(totals: Totals, labels: LabelSet, confidence: str = "confidence") -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segbatch.errors import OutputError, SpecError
 from segbatch.output.layout import REPORT
-from segbatch.storage.store import Store
+from segbatch.storage.store import TEMPORARY, Store
 
 
 def is_report(data: bytes) -> bool:
@@ -29,4 +29,5 @@ def write_report(store: Store, page: bytes) -> str:
         store.write(REPORT, page)
     except OutputError as e:
         raise OutputError(f"{e}; --to FILE.html writes the report elsewhere", like=e) from e
+    store.remove_empty(TEMPORARY)
     return address

@@ -121,6 +121,6 @@ def test_quiet_prints_what_needs_attention_alone(command: Command, inputs: Path,
     code, text, log = command(*job, "-q")
     assert (code, log) == (3, "")
     assert "25.00% of the records are errors, more than max_error_fraction 1.00%" in text
-    assert text.endswith(f"next: segbatch stats '{output}'; segbatch errors '{output}'\n")
+    assert text.endswith(f"next: segbatch errors '{output}'; segbatch report '{output}'\n")
     code, text, _ = command(*job, "--json")
     assert (code, json.loads(text)["errors"], json.loads(text)["exit_code"]) == (3, {"decode/UnknownFormat": 1}, 3)

@@ -135,6 +135,7 @@ def test_the_report_belongs_to_the_output_and_no_other_file_is_replaced(output: 
     shutil.copytree(output, copied)
     first, second = (write_report(str(copied)) for _ in range(2))
     assert first.address == second.address == f"{copied}/report.html"
+    assert not (copied / ".tmp").exists()
     page = (copied / "report.html").read_bytes()
     assert len(page) == second.size_bytes < MAX_BYTES
     assert not re.search(rb'(src|href)="(?!data:|#)', page)
