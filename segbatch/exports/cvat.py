@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -39,10 +40,11 @@ class CvatFormat:
 
     def finish(self, folder: ExportFolder, context: ExportContext) -> None:
         """See ``Format.finish``."""
-        for i, name in enumerate(_paths(context)):
+        lines = folder.lines()
+        for name in _paths(context):
             with folder.open(name) as f:
                 f.write(_head(context).encode())
-                for line in folder.lines(i * MAX_IMAGES_PER_FILE, (i + 1) * MAX_IMAGES_PER_FILE):
+                for line in itertools.islice(lines, MAX_IMAGES_PER_FILE):
                     f.write(line + b"\n")
                 f.write(b"</annotations>\n")
         folder.write("labels.json", task_labels(context))

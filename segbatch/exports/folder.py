@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -80,12 +79,9 @@ class TargetFolder:
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         return self.store.stream(path)
 
-    def lines(self, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def lines(self) -> Iterator[bytes]:
         present = set(self.store.names(_FRAGMENTS))
-        return itertools.islice(self._lines([name for name in self._names if name in present]), first, stop)
-
-    def _lines(self, names: Sequence[str]) -> Iterator[bytes]:
-        for name in names:
+        for name in (name for name in self._names if name in present):
             with self.store.open(f"{_FRAGMENTS}/{name}") as f:
                 for line in f:
                     yield line.removesuffix(b"\n")

@@ -117,8 +117,8 @@ class ExportFolder(Protocol):
         """Write a file that may be larger than memory; it appears when the block ends without an exception."""
         ...
 
-    def lines(self, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Read lines of the fragments of all parts, in order of the image numbers, without their newlines."""
+    def lines(self) -> Iterator[bytes]:
+        """Read the lines of the fragments of all parts, in order of the image numbers, without their newlines."""
         ...
 
 

@@ -44,8 +44,8 @@ class Folder:
         yield buffer
         self._fragment = buffer.getvalue()
 
-    def lines(self, first: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        return iter(self._fragment.splitlines()[first:stop])
+    def lines(self) -> Iterator[bytes]:
+        return iter(self._fragment.splitlines())
 
 
 def context(names: Sequence[str] = HOSTILE, *, background: int | None = 0, total: int = 0) -> ExportContext:
