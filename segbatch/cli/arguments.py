@@ -13,6 +13,10 @@ from segbatch.labels import LABEL_COLORS, LABEL_SUFFIX, REDUCE_ZERO
 from segbatch.text import BLANK, is_blank
 
 Output = Annotated[str, typer.Argument(help="output of a run: a folder or prefix", metavar="OUTPUT")]
+MovedInputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[INPUT...]", help="inputs, if they were moved; by default those of the run"),
+]
 Labels = Annotated[str, typer.Option(help="folder or glob of label images, named like the inputs")]
 Ignore = Annotated[list[int], typer.Option(metavar="N", help="label value to ignore; may be repeated")]
 ClassMapFile = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segbatch.cli import tables as show
-from segbatch.cli.arguments import Address, AsJson, Output, StorageOptions, read_storage_options
+from segbatch.cli.arguments import Address, AsJson, MovedInputs, Output, StorageOptions, read_storage_options
 from segbatch.cli.progress import reporting
 from segbatch.cli.terminal import console
 from segbatch.config.base import read_config
@@ -28,10 +28,7 @@ _MAX_IDS_BYTES = 2**30
 
 def export(
     output: Output,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[INPUT...]", help="inputs, if they were moved; by default those of the run"),
-    ] = None,
+    inputs: MovedInputs = None,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"format: {_FORMATS}")] = "",
     target: Annotated[
         str, typer.Option("--output", "-o", metavar="TARGET", help="folder or prefix for the export, empty or new")

@@ -8,7 +8,7 @@ import typer
 
 from segbatch.cli import networks
 from segbatch.cli import tables as show
-from segbatch.cli.arguments import Address, AsJson, Output, StorageOptions, read_storage_options
+from segbatch.cli.arguments import Address, AsJson, MovedInputs, Output, StorageOptions, read_storage_options
 from segbatch.cli.progress import reporting
 from segbatch.cli.terminal import console, quoted
 
@@ -45,10 +45,7 @@ def errors(
 
 def verify(
     output: Output,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[INPUT...]", help="inputs, if they were moved; by default those of the run"),
-    ] = None,
+    inputs: MovedInputs = None,
     read_input: Annotated[
         bool, typer.Option("--read-input", help="also read the inputs, and compare every id")
     ] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from segbatch.cli.arguments import Output, StorageOptions, file_path, read_storage_options
+from segbatch.cli.arguments import MovedInputs, Output, StorageOptions, file_path, read_storage_options
 from segbatch.cli.progress import reporting
 from segbatch.cli.tables import print_text
 from segbatch.cli.terminal import console, quoted
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 def report(
     output: Output,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[INPUT...]", help="inputs, if they were moved; by default those of the run"),
-    ] = None,
+    inputs: MovedInputs = None,
     to: Annotated[
         Path | None,
         typer.Option(

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from segbatch.cli import tables
-from segbatch.cli.arguments import AsJson, Output, StorageOptions, file_path, read_storage_options
+from segbatch.cli.arguments import AsJson, MovedInputs, Output, StorageOptions, file_path, read_storage_options
 from segbatch.cli.inline import can_draw, print_picture
 from segbatch.cli.progress import reporting
 from segbatch.cli.terminal import console, log, quoted
@@ -25,10 +25,7 @@ _MAX_CLASSES, _BAR = 40, 20
 def show(
     output: Output,
     image_id: Annotated[str, typer.Argument(metavar="IMAGE_ID", help="id of the image, or its end after a /")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[INPUT...]", help="inputs, if they were moved; by default those of the run"),
-    ] = None,
+    inputs: MovedInputs = None,
     to: Annotated[
         Path | None,
         typer.Option("--to", parser=file_path, metavar="FILE", help="write the picture to a PNG file"),

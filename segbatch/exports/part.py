@@ -18,8 +18,8 @@ from segbatch.exports.photographs import Photograph, local_file, upright_photogr
 from segbatch.exports.selection import Selection
 from segbatch.output.output import Output
 from segbatch.output.result_file import ResultFile
-from segbatch.results.dataset import MaskRow
 from segbatch.results.originals import Original, Originals
+from segbatch.results.row import MaskRow
 from segbatch.storage.store import Store
 
 _COLUMNS = ["image_id", "source", "index", "height", "width", "mask", "classes", "confidence", "error"]

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from segbatch.codecs import photograph
-from segbatch.codecs.decode import decode
-from segbatch.config.job import JobSpec
-from segbatch.errors import RecordFailure
 from segbatch.operations.diff import ChangedImage, Difference
-from segbatch.operations.page_file import write_page
+from segbatch.operations.page_file import MAX_BYTES, write_page
+from segbatch.operations.photographs import read_photographs
 from segbatch.output.output import Output
 from segbatch.report.encoding import data_uri, mask_uri
 from segbatch.report.facts import run_facts
@@ -23,9 +21,7 @@ from segbatch.report.gallery import Card, CardClass, Gallery
 from segbatch.report.page import fill, render
 from segbatch.results.originals import Originals
 
-MAX_BYTES = 8_000_000
 _MAX_CONFUSED = 25  # classes of the confusion matrix
-_MAX_PIXELS = JobSpec.model_fields["max_pixels"].default
 
 
 @dataclass(frozen=True)
@@ -108,13 +104,10 @@ def _photographs(
     found = {p.image_id: data_uri(p.photograph) for p in a.previews() if p.image_id in wanted}
     problems: dict[str, int] = {}
     originals = Originals(a, storage_options=storage_options)
-    for original in originals.read([image.a for name, image in wanted.items() if name not in found]):
-        problem = original.problem
-        if original.data is not None:
-            try:
-                found[original.row.image_id] = data_uri(photograph.encode(decode(original.data, _MAX_PIXELS)))
-            except RecordFailure as e:
-                problem = e.message
+    rows = [image.a for name, image in wanted.items() if name not in found]
+    for image_id, uri, problem in read_photographs(originals, rows):
+        if uri:
+            found[image_id] = uri
         if problem:
             problems[problem] = problems.get(problem, 0) + 1
     return found, [f"masks without their image: {count:,}; {problem}" for problem, count in problems.items()]

@@ -7,6 +7,8 @@ from pathlib import Path
 from segbatch.errors import PlatformError, SpecError
 from segbatch.output.report_file import is_report
 
+MAX_BYTES = 8_000_000
+
 
 def refuse_foreign(path: Path) -> None:
     """Raise ``SpecError`` for an existing file that is not a page of segbatch, or a folder that does not exist."""

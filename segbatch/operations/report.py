@@ -9,21 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segbatch.codecs import photograph
-from segbatch.codecs.decode import decode
 from segbatch.config.job import JobSpec
 from segbatch.config.nightly import NightlySpec
-from segbatch.errors import RecordFailure, SpecError
+from segbatch.errors import SpecError
 from segbatch.logs import LogReporter
 from segbatch.operations.nightly.reports import dates, read_night
-from segbatch.operations.page_file import refuse_foreign, write_page
+from segbatch.operations.page_file import MAX_BYTES, refuse_foreign, write_page
+from segbatch.operations.photographs import read_photographs
 from segbatch.output.output import Output
 from segbatch.output.report_file import write_report as write_into
 from segbatch.protocols import Reporter
 from segbatch.records import Preview
 from segbatch.report import facts
 from segbatch.report.cards import Images, cards_of, error_cards
-from segbatch.report.encoding import data_uri
 from segbatch.report.gallery import Gallery
 from segbatch.report.nights import Drift, Judgement, Nights
 from segbatch.report.page import fill, render
@@ -47,11 +45,9 @@ from segbatch.storage.store import Store
 from segbatch.storage.uri import absolute
 from segbatch.text import duration
 
-MAX_BYTES = 8_000_000
 _NOTE_BYTES = 20_000  # what is written about the images, and their controls
 _REFINERS = {"densecrf": "dense CRF", "crfasrnn": "CRF-RNN", "dpn": "DPN"}
 _NIGHTS = 30  # reports of nights that are searched for this output
-_MAX_PIXELS = JobSpec.model_fields["max_pixels"].default
 _MAX_ERROR_FRACTION = JobSpec.model_fields["max_error_fraction"].default
 
 
@@ -181,13 +177,9 @@ class _Builder:
         originals = Originals(self.output, inputs=self.options.inputs, storage_options=self.storage_options)
         wanted = [row for row in rows if row.image_id not in previews]
         self.reporter.phase("reading images", len(wanted))
-        for original in originals.read(wanted):
-            image_id, problem = original.row.image_id, original.problem
-            if original.data is not None:
-                try:
-                    photographs[image_id] = data_uri(photograph.encode(decode(original.data, _MAX_PIXELS)))
-                except RecordFailure as e:
-                    problem = e.message
+        for image_id, uri, problem in read_photographs(originals, wanted):
+            if uri:
+                photographs[image_id] = uri
             if problem:
                 problems[image_id] = problem
             self.reporter.advanced()

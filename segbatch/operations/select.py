@@ -20,7 +20,7 @@ from segbatch.registry import suggest
 from segbatch.report.encoding import background_of
 from segbatch.results.dataset import MaskDataset
 from segbatch.results.join import Join
-from segbatch.sources.unique_ids import id_hash
+from segbatch.sources.unique_ids import id_hashes
 from segbatch.text import counted
 
 _COLUMNS = ["image_id", "source", "classes", "error"]
@@ -182,7 +182,7 @@ class _Images:
             raise SpecError(f"{dataset.output.uri}: has no masks to choose from; run the same `segbatch run` first")
         names = pa.Table.from_batches([rows for rows, _, _ in parts]).combine_chunks()
         ids = names["image_id"].to_pylist()
-        order = np.argsort(np.array([id_hash(f"{seed}/{i}") for i in ids], np.uint64), kind="stable")
+        order = np.argsort(id_hashes(f"{seed}/{i}" for i in ids), kind="stable")
         names = names.take(order).combine_chunks()
         return _Images(
             names["image_id"].combine_chunks(),

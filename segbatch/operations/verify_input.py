@@ -17,7 +17,7 @@ from segbatch.planning.recorded import SHARD_NAMES_SINCE, list_recorded
 from segbatch.records import Chunk, Shard
 from segbatch.skipped import Skipped
 from segbatch.sources import Source, divided
-from segbatch.sources.unique_ids import id_hash
+from segbatch.sources.unique_ids import id_hashes
 from segbatch.storage.outputs import REASON as OUTPUTS
 from segbatch.storage.walk import FOLDER
 from segbatch.text import counted
@@ -133,8 +133,8 @@ class _Comparison:
                 f"{self._shard.name}: chunk {chunk.id.index} of its input ({name}) is not in the output"
             )
             return
-        expected = [id_hash(record.image_id) for record in chunk.records]
-        if not np.array_equal(np.array(expected, np.uint64), committed.hashes):
+        expected = id_hashes(record.image_id for record in chunk.records)
+        if not np.array_equal(expected, committed.hashes):
             self._mark_damaged(name, f"{name}: its ids are not those of its input")
         if chunk.skipped != committed.skipped:
             now, before = chunk.skipped.count, committed.skipped.count

@@ -8,6 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from segbatch.codecs.overlay import boundaries
 from segbatch.labels import LabelSet
 
 _OUTLINE = (255, 255, 255, 254)  # page.js knows an outline by its alpha
@@ -31,10 +32,7 @@ def mask_uri(mask: np.ndarray, height: int, width: int, labels: LabelSet) -> str
     if (background := background_of(labels)) is not None:
         colors[background, 3] = 0
     pixels = colors[ids]
-    edge = np.zeros(ids.shape, bool)
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    edge[1:] |= ids[1:] != ids[:-1]
-    pixels[edge] = _OUTLINE
+    pixels[boundaries(ids)] = _OUTLINE
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=50, method=2)
     return data_uri(buffer.getvalue())

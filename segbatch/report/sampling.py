@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from segbatch.report.summary import Counts
-from segbatch.sources.unique_ids import id_hash
+from segbatch.sources.unique_ids import id_hashes
 
 LEAST, BY_CLASS, BY_HASH = "least confident", "class", "by hash"
 _MAX_KEY = np.uint64(2**64 - 1)
@@ -74,7 +74,7 @@ class Sampler:
         if not self.size:
             return
         ids = batch["image_id"].to_pylist()
-        keys = np.array([id_hash(image_id) for image_id in ids], np.uint64)
+        keys = id_hashes(ids)
         is_previewed = np.array([image_id in self.previewed for image_id in ids], bool)
         keys = np.where(is_previewed, keys & ~_LAST, keys | _LAST)
         confidence = batch["confidence"].to_numpy(zero_copy_only=False).astype(np.float64)

@@ -24,7 +24,7 @@ from segbatch.results.notebook import dataset_html
 from segbatch.results.row import MaskRow
 from segbatch.results.rows import MaskRows
 from segbatch.skipped import Skipped
-from segbatch.sources.unique_ids import id_hash
+from segbatch.sources.unique_ids import id_hash, id_hashes
 
 _READERS = 16
 _FAILED = pc.field("error").is_valid()
@@ -160,7 +160,7 @@ class MaskDataset(MaskRows):
     def _index(self) -> _Index:
         def hashes(file: ResultFile) -> np.ndarray:
             ids = file.read(self.output.store, ["image_id"])["image_id"].to_pylist()
-            return np.array([id_hash(image_id) for image_id in ids], np.uint64)
+            return id_hashes(ids)
 
         with ThreadPoolExecutor(_READERS) as pool:
             return _Index.of(list(pool.map(hashes, self._files)))

@@ -13,7 +13,7 @@ from segbatch.output.output import Output
 from segbatch.output.result_file import ResultFile
 from segbatch.results.dataset import MaskDataset
 from segbatch.results.row import MaskRow
-from segbatch.sources.unique_ids import id_hash
+from segbatch.sources.unique_ids import id_hash, id_hashes
 
 COLUMNS = ("image_id", "source", "index", "height", "width", "mask", "classes", "error")
 _BLOCK_BYTES = 256 * 2**20
@@ -87,11 +87,11 @@ class _Index:
 
     def _hashes(self, file: ResultFile) -> np.ndarray:
         batches = self._output.batches(["image_id"], files=[file])
-        return np.array([id_hash(name) for batch in batches for name in batch["image_id"].to_pylist()], np.uint64)
+        return id_hashes(name for batch in batches for name in batch["image_id"].to_pylist())
 
     def files_with(self, image_ids: Sequence[str] | dict[str, MaskRow]) -> list[ResultFile]:
         """Return the files that hold images with these ids, or with their hashes."""
-        hashes = np.array([id_hash(name) for name in image_ids], np.uint64)
+        hashes = id_hashes(image_ids)
         wanted = np.isin(self._sorted, hashes)
         return [self._files[i] for i in np.unique(self._file[wanted])]
 
@@ -105,7 +105,7 @@ class _Index:
         names: list[str] = []
         for batch in self._output.batches(["image_id"], files=files) if len(hashes) else ():
             ids = batch["image_id"].to_pylist()
-            is_unmarked = np.isin(np.array([id_hash(name) for name in ids], np.uint64), hashes)
+            is_unmarked = np.isin(id_hashes(ids), hashes)
             names += [name for name, wanted in zip(ids, is_unmarked, strict=True) if wanted]
             if len(names) >= MAX_NAMES:
                 break

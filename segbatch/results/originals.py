@@ -15,10 +15,10 @@ from segbatch.output.ledger import Ledger
 from segbatch.output.output import Output
 from segbatch.planning.recorded import SHARD_NAMES_SINCE, list_recorded
 from segbatch.records import ChunkSelection, Record, Shard
-from segbatch.results.dataset import MaskRow
+from segbatch.results.row import MaskRow
 from segbatch.sources import Source, divided
 from segbatch.sources.images import Images, bits_of_image, image_names, images_by_id, leaf_of
-from segbatch.sources.unique_ids import id_hash
+from segbatch.sources.unique_ids import id_hash, id_hashes
 from segbatch.storage.base import ObjectInfo
 from segbatch.text import is_web
 
@@ -149,7 +149,7 @@ class _Planned:
         loose = next((shard for shard in planned if shard.format == Images.name), None)
         shards = divided(planned, chunk_size)
         leaves = [shard for shard in shards if shard.format == Images.name]
-        hashes = [np.array([id_hash(name) for name, _ in image_names(leaf)], np.uint64) for leaf in leaves]
+        hashes = [id_hashes(name for name, _ in image_names(leaf)) for leaf in leaves]
         positions = np.repeat(np.arange(len(leaves), dtype=np.uint32), [len(part) for part in hashes])
         joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
         order = np.argsort(joined)

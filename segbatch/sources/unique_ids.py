@@ -5,13 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 
 def id_hash(name: str) -> int:
     """Return a 64-bit hash of an id. Two ids with the same hash count as equal, and the later one is renamed."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def id_hashes(names: Iterable[str]) -> np.ndarray:
+    """Return ``id_hash`` of each id, uint64 (N,)."""
+    return np.fromiter(map(id_hash, names), np.uint64)
 
 
 class UniqueIds:
