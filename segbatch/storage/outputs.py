@@ -43,7 +43,7 @@ LAYOUTS = (
         record="run.json",
         keys=frozenset({"fingerprint", "identity", "chunk_size"}),
         folders=frozenset({"masks", "stats", "previews", "incoming", "retired", "set-aside", ".tmp"}),
-        files=frozenset({"run.json", "README.md", "shards.parquet", "switch.json", "_SUCCESS"}),
+        files=frozenset({"run.json", "README.md", "report.html", "shards.parquet", "switch.json", "_SUCCESS"}),
         witnesses=frozenset({"shards.parquet"}),
         suffix=".parquet",
     ),

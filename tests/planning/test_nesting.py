@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segbatch.errors import PlanError, SourceError
+from segbatch.operations.report import write_report
 from segbatch.operations.verify import verify
-from segbatch.output.layout import JOURNAL, MASKS, PREVIEWS, RETIRED, RUN, SHARDS, STAGED
+from segbatch.output.layout import JOURNAL, MASKS, PREVIEWS, REPORT, RETIRED, RUN, SHARDS, STAGED
 from segbatch.planning.claim import publish
 from segbatch.planning.plan import make_plan
 from segbatch.storage.outputs import LAYOUTS
@@ -51,6 +52,7 @@ def test_the_same_command_continues_with_its_output_below_its_input(tmp_path: Pa
         outcome = run(spec([str(given / pattern)], output, **more))
         assert outcome.totals.records == 5
         assert ids(output) == expected
+        write_report(str(output))
     assert open_source([str(given)]).corpus().skipped.to_json() == {
         "outputs of segbatch": {"count": 2, "names": ["deep/er/out2/", "out/"]}
     }
@@ -187,6 +189,6 @@ def test_a_link_to_an_output_elsewhere_is_followed_and_left_out(tmp_path: Path):
 def test_the_names_of_an_output_are_those_that_are_written():
     job, training = LAYOUTS
     assert job.folders == {MASKS, "stats", PREVIEWS, STAGED, RETIRED, "set-aside", TEMPORARY}
-    assert {RUN, SHARDS, JOURNAL, "_SUCCESS", "README.md"} == job.files
+    assert {RUN, SHARDS, JOURNAL, REPORT, "_SUCCESS", "README.md"} == job.files
     ours = artifacts.CHECKPOINT, artifacts.WEIGHTS, artifacts.HISTORY, artifacts.CURVES, artifacts.RECORD
     assert training.files == {*ours, artifacts.CLASSES}
